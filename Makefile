@@ -1,0 +1,35 @@
+# Two commands do all the set-up on a machine with python3 (3.11 or newer), git and make: `make demo` and `make test`.
+.PHONY: demo test check format clean
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+demo: $(VENV)/.ready-demo
+	$(BIN)/springest demo
+
+# Everything: also what waits for the real limit, and what needs Rails or nginx where they are installed.
+test: $(VENV)/.ready-dev
+	$(BIN)/pytest --cov --cov-report=term
+
+# What to run while working: no test here waits for a real minute.
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not slow"
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/bin/python:
+	python3 -m venv $(VENV)
+
+$(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist demo-certificates .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
