@@ -1,0 +1,123 @@
+"""The records: what is uploaded, what is listed, and what an upload comes to.
+
+All are frozen attrs classes. A record cannot be invalid: `CertificateUpload` refuses values that Springest cannot
+take, and names every fault at once. No file is opened and nothing is sent here.
+"""
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+
+from attrs import field, frozen
+from email_validator import EmailNotValidError, validate_email
+
+from springest_async.errors import Fault, InvalidUpload
+
+__all__ = ["Certificate", "CertificateUpload", "Certification", "Receipt", "User"]
+
+
+@frozen(kw_only=True)
+class CertificateUpload:
+    """A certificate to post: a PDF on disk and the fields that go with it.
+
+    The fields are those of ``POST /users/certificates`` on Springest's help page "User certificates -
+    certifications". `valid_until` is required by certifications whose `requires_valid_until` is true; only Springest
+    knows which these are, so it is not checked here.
+
+    Raises:
+        InvalidUpload: with every fault, when a field has the wrong type or cannot be right.
+    """
+
+    file: Path = field(converter=Path)
+    certification_id: int
+    email: str
+    valid_from: date
+    valid_until: date | None = None
+    conversion_id: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if faults := tuple(self._faults()):
+            raise InvalidUpload(faults)
+
+    def _faults(self) -> Iterator[Fault]:
+        if not _is_id(self.certification_id):
+            yield Fault("certification_id", f"must be a positive integer, not {self.certification_id!r}")
+        if (reason := _email_fault(self.email)) is not None:
+            yield Fault("email", reason)
+        if not _is_date(self.valid_from):
+            yield Fault("valid_from", f"must be a date as in 2026-12-31, not {self.valid_from!r}")
+        if self.valid_until is not None and not _is_date(self.valid_until):
+            yield Fault("valid_until", f"must be a date as in 2026-12-31, or None, not {self.valid_until!r}")
+        if self.conversion_id is not None and not _is_id(self.conversion_id):
+            yield Fault("conversion_id", f"must be a positive integer or None, not {self.conversion_id!r}")
+
+
+def _is_id(value: object) -> bool:
+    # bool is an int to Python, and True as an id is always a mistake.
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_date(value: object) -> bool:
+    # datetime is a date to Python, and would be sent with a time that the API does not know.
+    return isinstance(value, date) and not isinstance(value, datetime)
+
+
+def _email_fault(value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"must be a string, not {value!r}"
+    try:
+        validate_email(value, check_deliverability=False)
+    except EmailNotValidError as error:
+        return f"{value!r} is no e-mail address: {error}"
+    return None
+
+
+@frozen(kw_only=True)
+class Receipt:
+    """What a stored certificate comes back with.
+
+    `id` is Springest's id, or None when the server stored it (201) without telling one. `attempts` counts the POSTs
+    that it took, refused ones included. `sent_at` and `answered_at` are the UTC times of the last of them.
+    """
+
+    id: int | None
+    upload: CertificateUpload
+    attempts: int
+    sent_at: datetime
+    answered_at: datetime
+
+
+@frozen(kw_only=True)
+class User:
+    """The employee whom a certificate belongs to."""
+
+    email: str
+    external_id: str | None = None
+
+
+@frozen(kw_only=True)
+class Certificate:
+    """A verified certificate, as ``GET /users/certificates`` lists it.
+
+    `status` is a string whose values Springest does not document. What an answer may leave out is None.
+    """
+
+    id: int
+    certification_id: int
+    valid_from: date
+    name: str | None = None
+    description: str | None = None
+    valid_until: date | None = None
+    status: str | None = None
+    created_at: datetime | None = None
+    user: User | None = None
+
+
+@frozen(kw_only=True)
+class Certification:
+    """A verified certification, as ``GET /certifications`` lists it."""
+
+    id: int
+    name: str
+    description: str | None = None
+    requires_valid_until: bool = False
