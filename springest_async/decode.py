@@ -1,0 +1,212 @@
+"""From the bytes of an answer to records: the one place where an answer is taken apart.
+
+JSON and Rails' XML become the same plain values (`parse`), and one cattrs converter makes records of them
+(`page`, `receipt_id`). Strict about types, because ``int(1.9)`` and ``bool("false")`` would corrupt data without
+a word; tolerant of the shapes that Springest leaves open: with or without an envelope, ids as strings, a name on
+the certificate or on a nested certification, unknown keys. Knows no status codes and no network.
+"""
+
+import json
+import re
+from datetime import UTC, date, datetime
+from typing import Any, Generic, Literal, NoReturn, TypeVar
+from xml.etree.ElementTree import Element, ParseError
+
+from attrs import frozen
+from cattrs import Converter, transform_error
+from cattrs.gen import make_dict_structure_fn
+from defusedxml.ElementTree import fromstring
+
+from springest_async.records import Certificate
+
+__all__ = ["DecodeError", "Page", "WireFormat", "page", "parse", "receipt_id"]
+
+WireFormat = Literal["json", "xml"]
+"""What the API speaks; the extension of the path picks it."""
+
+Record = TypeVar("Record")
+
+
+class DecodeError(ValueError):
+    """The bytes are not what they should be; its text is what was expected where."""
+
+
+@frozen
+class Page(Generic[Record]):
+    """One page of a list. `total` is how many records the whole list has, or None when the server does not tell."""
+
+    records: tuple[Record, ...]
+    total: int | None = None
+
+
+def page(data: bytes, wire_format: WireFormat, record: type[Record], name: str) -> Page[Record]:
+    """Read a page of a list: a bare array, or an envelope that has it under `name`.
+
+    Raises:
+        DecodeError: with every place in the page that is not as it should be, the first few in full.
+    """
+    plain = parse(data, wire_format)
+    total = None
+    if isinstance(plain, dict):
+        total = _total(plain.get("meta"))
+        if name not in plain:
+            raise DecodeError(f"an array {name!r} in the envelope, which has {_shown(sorted(plain))}")
+        plain = plain[name]
+    if not isinstance(plain, list):
+        raise DecodeError(f"an array of {name}, not {_shown(plain)}")
+    try:
+        return Page(tuple(_converter.structure(plain, list[record])), total)  # type: ignore[valid-type] # a type, not yet known
+    except Exception as error:  # noqa: BLE001 # cattrs raises groups of whatever the hooks below raised
+        raise DecodeError(_explained(error, name)) from None
+
+
+def receipt_id(data: bytes, wire_format: WireFormat) -> int | None:
+    """Read the new id from a 201's body, or None when the body does not tell one.
+
+    Never raises: the status has said "stored" already, and nothing in the body can take that back.
+    """
+    try:
+        plain = parse(data, wire_format)
+        while isinstance(plain, dict) and "id" not in plain and len(plain) == 1:
+            plain = next(iter(plain.values()))  # {"certificate": {"id": …}}
+        return _integer(plain["id"]) if isinstance(plain, dict) else None
+    except (DecodeError, KeyError):
+        return None
+
+
+def parse(data: bytes, wire_format: WireFormat) -> Any:
+    """Make plain values (dict, list, str, int, float, bool, None) of JSON or of Rails' XML.
+
+    XML's dashes in names become underscores, its ``type`` attributes become types, and its root's name is dropped,
+    so that both formats give the same values.
+
+    Raises:
+        DecodeError: when the bytes are no such format, or try what only an attacker would.
+    """
+    try:
+        if wire_format == "xml":
+            return _plain(fromstring(data, forbid_dtd=True))
+        return json.loads(data, parse_constant=_no_constant)
+    # ParseError is a SyntaxError; what defusedxml forbids is a ValueError, as is a wrong encoding.
+    except (ValueError, ParseError, LookupError, RecursionError) as error:
+        raise DecodeError(f"{wire_format.upper()} ({str(error) or type(error).__name__})") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _plain(element: Element) -> Any:
+    """Undo Rails' ``to_xml``: https://api.rubyonrails.org/classes/ActiveModel/Serializers/Xml.html."""
+    kind = element.get("type")
+    if element.get("nil") == "true":
+        return None
+    if kind == "array":
+        return [_plain(child) for child in element]
+    if len(element):
+        return _members(element)
+    text = element.text or ""
+    if kind == "integer":
+        return _integer(text.strip())
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text.strip(), text)
+    return text
+
+
+def _members(element: Element) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for child in element:
+        members.setdefault(child.tag.replace("-", "_"), []).append(_plain(child))
+    return {name: values[0] if len(values) == 1 else values for name, values in members.items()}
+
+
+def _total(meta: object) -> int | None:
+    try:
+        return _integer(meta["results"]) if isinstance(meta, dict) else None
+    except (DecodeError, KeyError):
+        return None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- the converter: one strict hook a type, because cattrs alone would coerce without a word ---
+
+
+def _integer(value: object, _: object = int) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    # Ids may come as strings. Eighteen digits are more than a 64-bit id has use for.
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+        return int(value)
+    raise DecodeError(f"integer, not {_shown(value)}")
+
+
+def _string(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise DecodeError(f"string, not {_shown(value)}")
+    return value
+
+
+def _boolean(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise DecodeError(f"boolean, not {_shown(value)}")
+    return value
+
+
+def _date(value: object, _: object) -> date:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass  # told below, like any other value that is no date
+    raise DecodeError(f"date as in 2026-12-31, not {_shown(value)}")
+
+
+def _datetime(value: object, _: object) -> datetime:
+    """Read Rails' two ways to write a time; one without a zone is in UTC, in which Rails keeps its times."""
+    if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]", value):
+        try:
+            time = datetime.fromisoformat(re.sub(r" ?(UTC|(?=[+-][0-9:]+$))", _zone, value))
+            return time if time.tzinfo else time.replace(tzinfo=UTC)
+        except ValueError:
+            pass  # told below, like any other value that is no time
+    raise DecodeError(f"time as in 2026-12-31T12:00:00Z, not {_shown(value)}")
+
+
+def _zone(found: re.Match[str]) -> str:
+    return "+00:00" if found[1] else ""
+
+
+def _certificate(value: object, _: object) -> Certificate:
+    # The help page's indentation leaves open whether these stand on the certificate or on its certification.
+    if isinstance(value, dict) and isinstance(nested := value.get("certification"), dict):
+        inherited = {"certification_id": "id", "name": "name", "description": "description"}
+        value = value | {own: nested.get(theirs) for own, theirs in inherited.items() if value.get(own) is None}
+    return _structure_certificate(value, Certificate)  # type: ignore[arg-type] # what is no mapping fails, as it must
+
+
+def _explained(error: BaseException, name: str) -> str:
+    problems = transform_error(error, path=name, format_exception=_problem)
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
+def _problem(error: BaseException, _: type | None) -> str:
+    if isinstance(error, DecodeError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"field {error}, which is missing"
+    return "an object"
+
+
+_converter = Converter(detailed_validation=True)
+_converter.register_structure_hook(int, _integer)
+_converter.register_structure_hook(str, _string)
+_converter.register_structure_hook(bool, _boolean)
+_converter.register_structure_hook(date, _date)
+_converter.register_structure_hook(datetime, _datetime)
+_structure_certificate = make_dict_structure_fn(Certificate, _converter)
+_converter.register_structure_hook(Certificate, _certificate)

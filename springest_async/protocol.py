@@ -1,0 +1,315 @@
+"""What Springest's pages say, as pure functions: from a call to path, query and fields; from an answer to its meaning.
+
+Knows no network, no clock and no retries: the same input gives the same output. The rules come from Springest's help
+pages "User certificates - certifications" (26 October 2023) and "Introduction to the Springest API".
+"""
+
+import html
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from springest_async import decode
+from springest_async.decode import DecodeError, Page, Record, WireFormat
+from springest_async.errors import (
+    AnswerError,
+    ConfigurationError,
+    Fault,
+    Forbidden,
+    NotAuthorized,
+    NotFound,
+    NotSent,
+    Redirected,
+    Rejected,
+    ServerError,
+    UnexpectedStatus,
+    UnreadableAnswer,
+)
+from springest_async.records import CertificateUpload
+
+__all__ = [
+    "CERTIFICATES",
+    "CERTIFICATIONS",
+    "HOSTS",
+    "Answer",
+    "Inconclusive",
+    "Refusal",
+    "Stored",
+    "certificate_fields",
+    "certificates_query",
+    "list_error",
+    "origin_of",
+    "path",
+    "post_meaning",
+    "read_page",
+    "words",
+]
+
+HOSTS: Mapping[str, str] = {
+    "nl": "https://api.springest.nl",
+    "uk": "https://api.springest.co.uk",
+    "be": "https://api.nl.springest.be",
+    "de": "https://api.springest.de",
+    "com": "https://api.springest.com",
+}
+"""The origins by country, from the introduction page. A "Go" customer has an origin of its own."""
+
+# The one place for the paths. (An older help page names "/certificates" for the POST; the newest names this one.)
+CERTIFICATES = "/users/certificates"
+CERTIFICATIONS = "/certifications"
+
+
+def origin_of(host: str) -> str:
+    """Make an origin of a country's short name or of an origin; ``http`` only to this machine.
+
+    Raises:
+        ConfigurationError: when it is neither, or would send the key and the certificates unencrypted.
+    """
+    if host in HOSTS:
+        return HOSTS[host]
+    try:
+        parts = urlsplit(host)
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        parts, name, port = urlsplit(""), None, None
+    if not name or parts.scheme not in ("https", "http") or parts.username is not None:
+        raise ConfigurationError(
+            f"host must be one of {', '.join(HOSTS)} or an origin such as https://site.api.go.springest.nl"
+        )
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigurationError("host must be an origin only: scheme, name and port, without a path or a query")
+    if parts.scheme == "http" and not _is_loopback(name):
+        raise ConfigurationError(f"http sends the key in the clear: use https://{name} (http is for this machine only)")
+    bracketed = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{bracketed}" + (f":{port}" if port else "")
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def path(resource: str, wire_format: WireFormat) -> str:
+    """Give the path of `CERTIFICATES` or `CERTIFICATIONS`; the extension picks the format of the answer."""
+    return f"{resource}.{wire_format}"
+
+
+def certificate_fields(upload: CertificateUpload) -> tuple[tuple[str, str], ...]:
+    """Give the text fields of ``POST /users/certificates``, in the help page's order; the file comes after them."""
+    values = {
+        "certification_id": upload.certification_id,
+        "email": upload.email,
+        "valid_from": upload.valid_from,
+        "valid_until": upload.valid_until,
+        "conversion_id": upload.conversion_id,
+    }
+    return tuple((name, str(value)) for name, value in values.items() if value is not None)
+
+
+def certificates_query(email: str | None, certification_id: int | None, created_from: date | None) -> dict[str, str]:
+    """Give the query of ``GET /users/certificates``; `created_from` means created on or after that date."""
+    values = {"email": email, "certification_id": certification_id, "created_from": created_from}
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+# --- answers ---
+
+
+@frozen
+class Answer:
+    """A server's answer as it came: `complete` is False when the body broke off or was too long to read whole."""
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = b""
+    complete: bool = True
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that the server asks to wait (Retry-After, RFC 9110 section 10.2.3), if it asks."""
+        value = self.headers.get("Retry-After", "").strip()
+        if re.fullmatch(r"[0-9]{1,6}", value):
+            return float(value)
+        try:
+            # The server's own Date makes this a duration, whatever the clock here says.
+            until, now = (parsedate_to_datetime(text) for text in (value, self.headers.get("Date", "")))
+            return max(0.0, (until - now).total_seconds())
+        except (ValueError, TypeError):
+            return None
+
+
+@frozen
+class Stored:
+    """The certificate is at Springest, under this id if the server told it."""
+
+    id: int | None
+
+
+@frozen
+class Refusal:
+    """A 400 (or 429) that does not say which of its two meanings it has: too fast, or invalid.
+
+    `signature` is the same for answers that differ in numbers only, such as a request id. `names_limit` is True when
+    the words (or a Retry-After) do say that it was the limit. `error` is what to raise if it turns out to be "invalid".
+    """
+
+    signature: str
+    names_limit: bool
+    retry_after: float | None
+    error: Rejected
+
+
+@frozen
+class Inconclusive:
+    """An answer to a POST that does not tell whether the certificate was stored."""
+
+    reason: str
+    status: int
+    words: str
+
+
+def post_meaning(
+    answer: Answer, where: str, wire_format: WireFormat
+) -> Stored | Refusal | Inconclusive | NotSent | AnswerError:
+    """Say what an answer to a POST means. An error that comes back means: definitely not stored."""
+    said = words(answer)
+    match answer.status:
+        case 201:
+            return Stored(decode.receipt_id(answer.body, wire_format))
+        case 200 if (stored := decode.receipt_id(answer.body, wire_format)) is not None:
+            return Stored(stored)
+        case 400 | 429:
+            return _refusal(answer, where, said)
+        case 408:
+            return NotSent(where, "the server gave up waiting for the rest of the request (408)")
+        case 413 | 415 | 422:
+            return Rejected(where, answer.status, said, _faults(answer))
+        case status if status < 300 or status >= 500:
+            return Inconclusive(f"the server answered {status}, not 201", status, said)
+    return _error(answer, where, said)
+
+
+def list_error(answer: Answer, where: str) -> AnswerError | None:
+    """Give the error that an answer to a list stands for, or None when it is the list (200)."""
+    if answer.status == 200:
+        return None
+    said = words(answer)
+    return ServerError(where, answer.status, said) if answer.status >= 500 else _error(answer, where, said)
+
+
+def read_page(answer: Answer, where: str, wire_format: WireFormat, record: type[Record], name: str) -> Page[Record]:
+    """Read a page of a list out of a 200.
+
+    Raises:
+        UnreadableAnswer: when the body is not such a page.
+    """
+    expected = "the whole answer, which is too long"
+    if answer.complete:
+        try:
+            return decode.page(answer.body, wire_format, record, name)
+        except DecodeError as error:
+            expected = str(error)
+    raise UnreadableAnswer(where, answer.status, words(answer), expected)
+
+
+def _error(answer: Answer, where: str, said: str) -> AnswerError:
+    known = {401: NotAuthorized, 403: Forbidden, 404: NotFound}
+    if 300 <= answer.status < 400:
+        target = urlsplit(answer.headers.get("Location", ""))
+        return Redirected(where, answer.status, said, f"{target.scheme}://{target.hostname}" if target.hostname else "")
+    return known.get(answer.status, UnexpectedStatus)(where, answer.status, said)
+
+
+# --- the server's words ---
+
+_LONGEST_WORDS = 400
+
+
+def words(answer: Answer) -> str:
+    """Give what the server said as one line of plain text: no markup, no control characters, 400 characters at most."""
+    text = answer.body[:65536].decode("utf-8", errors="replace")
+    if text.lstrip()[:1] == "<":
+        text = re.sub(r"(?is)<(script|style|head)\b.*?</\1\s*>|<[^>]*>", " ", text)
+        text = html.unescape(text)
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_WORDS else text[: _LONGEST_WORDS - 1] + "…"
+
+
+_LIMIT_WORDS = re.compile(
+    r"too many requests|rate.?limit|throttl|retry later|slow down|requests per minute", re.IGNORECASE
+)
+
+
+def _refusal(answer: Answer, where: str, said: str) -> Refusal | Rejected:
+    faults = _faults(answer) if answer.status == 400 else ()
+    if faults:
+        return Rejected(where, answer.status, said, faults)
+    return Refusal(
+        signature=f"{answer.status} {re.sub(r'[0-9a-f-]*[0-9][0-9a-f-]*', '#', said.lower())}",
+        names_limit=answer.status == 429 or answer.retry_after is not None or _LIMIT_WORDS.search(said) is not None,
+        retry_after=answer.retry_after,
+        error=Rejected(where, answer.status, said),
+    )
+
+
+# Our fields, by the names that Rails may give them: the parameter, or the association behind it.
+_FIELDS = {name: name for name in ("certification_id", "email", "valid_from", "valid_until", "file", "conversion_id")}
+_FIELDS |= {"certification": "certification_id", "conversion": "conversion_id", "user_email": "email"}
+
+# A full message of Rails begins with the field and goes on with a verb: "Valid until can't be blank". Without the verb,
+# "Email support@… to raise your limit" would be taken for a fault of the field "email".
+_VERBS = "is|are|was|has|have|must|may|should|does|do|can|cannot|can't|isn't|not|needs|required|invalid"
+_FULL_MESSAGE = re.compile(
+    rf"(?i)\W*(?P<field>{'|'.join(sorted((n.replace('_', '[ _]') for n in _FIELDS), key=len, reverse=True))})"
+    rf"[\"'`]?(?P<reason>:?\s+(?:{_VERBS})\b.*|:\s.*)",
+    re.DOTALL,
+)
+
+
+def _faults(answer: Answer) -> tuple[Fault, ...]:
+    """Find the faults per field in a body in any of the shapes in which Rails sites send validation errors.
+
+    ``{"errors": {"email": ["is invalid"]}}``, ``{"email": ["is invalid"]}``, ``{"errors": ["Email is invalid"]}``,
+    ``{"error": "email is invalid"}``, the same in XML, and a bare line of text.
+    """
+    text = answer.body.lstrip()[:1]
+    try:
+        plain = decode.parse(answer.body, "xml" if text == b"<" else "json")
+    except DecodeError:
+        plain = None if text == b"<" else answer.body.decode("utf-8", errors="replace")
+    return tuple(dict.fromkeys(_named(plain, inside_errors=False)))
+
+
+def _named(plain: Any, *, inside_errors: bool) -> Iterator[Fault]:
+    if isinstance(plain, str):
+        if message := _FULL_MESSAGE.fullmatch(plain.strip()):
+            name = message["field"].lower().replace(" ", "_")
+            yield Fault(_FIELDS[name], message["reason"].lstrip(": ").strip())
+    elif isinstance(plain, list):
+        for item in plain:
+            yield from _named(item, inside_errors=inside_errors)
+    elif isinstance(plain, dict):
+        for name, value in plain.items():
+            known = _FIELDS.get(str(name).rpartition(".")[2].lower())
+            # Outside of "errors" a text under a field's name may just be our own value, sent back.
+            if known and (isinstance(value, list | dict) or inside_errors):
+                yield from (Fault(known, reason) for reason in _texts(value))
+            else:
+                yield from _named(value, inside_errors=inside_errors or str(name).lower() in ("error", "errors"))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+    elif isinstance(value, str) and value.strip():
+        yield value.strip()
