@@ -1,0 +1,193 @@
+"""A file on disk and a few fields as a ``multipart/form-data`` body: raw bytes, streamed, with an exact length.
+
+The form is RFC 7578's. Springest's help page refuses base64, and an upload server must be able to plan, so there is
+never a Content-Transfer-Encoding and never a chunked body. `look` looks at the file once; each `CertificateBody` made
+of what it saw reads the file while it is written, and notices when it is no longer the same. Knows no HTTP session and
+no API.
+"""
+
+import asyncio
+import os
+import unicodedata
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from pathlib import Path
+from stat import S_ISREG
+from typing import BinaryIO, NoReturn, Self
+
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+from attrs import frozen
+
+from springest_async.errors import UnusableFile
+
+__all__ = ["CertificateBody", "SourceFile", "look"]
+
+# A file up to this size is read in one hop to the thread and written at once; a larger one in pieces of it.
+# Certificates are 30 KB to 2 MB: one to four hops. (In the usual pieces of 64 KiB, 2 MB would be 32 hops.)
+_PIECE = 512 * 1024
+
+
+@frozen
+class SourceFile:
+    """A file as it was when it was looked at: where it is, and what tells whether its content is still the same."""
+
+    path: Path
+    size: int
+    modified_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def at(cls, path: Path, status: os.stat_result) -> Self:
+        """Make one of what ``stat`` says."""
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+
+
+async def look(path: Path, executor: Executor) -> SourceFile:
+    """Look at a file that is to be sent.
+
+    Raises:
+        UnusableFile: when it is no readable file, or empty.
+    """
+    return await asyncio.get_running_loop().run_in_executor(executor, _look, path)
+
+
+def _look(path: Path) -> SourceFile:
+    try:
+        # Opened without waiting, because a named pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise UnusableFile(path, error.strerror or "cannot be opened") from None
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not S_ISREG(status.st_mode):
+        raise UnusableFile(path, "is no regular file")
+    if status.st_size == 0:
+        raise UnusableFile(path, "is empty")
+    return SourceFile.at(path, status)
+
+
+class CertificateBody(Payload):
+    """The body of one POST, made anew for each try; the file is open only while it is written.
+
+    Args:
+        source: the PDF, as `look` saw it; its name is sent in ASCII.
+        fields: names and values of the text fields, sent before the file in this order.
+        executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
+        stall_timeout: seconds within which a piece of at most 512 KiB must have left.
+
+    `failure` tells after a failed request whether the file was to blame.
+    """
+
+    def __init__(
+        self,
+        source: SourceFile,
+        fields: Iterable[tuple[str, str]],
+        *,
+        executor: Executor,
+        stall_timeout: float,
+    ) -> None:
+        boundary = uuid.uuid4().hex
+        super().__init__(source.path, content_type=f"multipart/form-data; boundary={boundary}")
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields
+        ]
+        parts.append(
+            f"--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="file"; filename="{_ascii_filename(source.path.name)}"\r\n'
+            "Content-Type: application/pdf\r\n\r\n"
+        )
+        self._preamble = "".join(parts).encode()
+        self._epilogue = f"\r\n--{boundary}--\r\n".encode()
+        self._size = len(self._preamble) + source.size + len(self._epilogue)
+        self._source = source
+        self._executor = executor
+        self._stall_timeout = stall_timeout
+        self.failure: UnusableFile | None = None
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Not to be had: a streamed body has no text."""
+        raise TypeError("a certificate's body is streamed and has no text")
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the body; its length is exact, so there is nothing to cut off at `content_length`."""
+        await self.write(writer)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write the body. Reading and writing take turns, so that an early answer finds the connection still in use.
+
+        Raises:
+            UnusableFile: when the file is not the one that `look` saw (aiohttp wraps it: see `failure`).
+            TimeoutError: when the server stopped reading.
+        """
+        loop = asyncio.get_running_loop()
+        stream, piece = await loop.run_in_executor(self._executor, self._first_piece)
+        try:
+            left = self._source.size - len(piece)
+            if left == 0:
+                await self._send(writer, b"".join((self._preamble, piece, self._epilogue)))
+                return
+            await self._send(writer, self._preamble + piece)
+            while left:
+                piece = await loop.run_in_executor(self._executor, self._next_piece, stream, left)
+                left -= len(piece)
+                await self._send(writer, piece)
+            await self._send(writer, self._epilogue)
+        finally:
+            stream.close()
+
+    async def _send(self, writer: AbstractStreamWriter, piece: bytes) -> None:
+        # aiohttp has no limit of its own on writing. A limit for the whole body would cut off slow lines; one for each
+        # piece notices a server that stopped reading.
+        async with asyncio.timeout(self._stall_timeout):
+            await writer.write(piece)
+
+    # --- in the executor's thread ---
+
+    def _first_piece(self) -> tuple[BinaryIO, bytes]:
+        try:
+            stream = self._source.path.open("rb", buffering=0)
+        except OSError as error:
+            self._fail(error.strerror or "cannot be opened")
+        try:
+            if SourceFile.at(self._source.path, os.fstat(stream.fileno())) != self._source:
+                self._fail("changed between its check and its sending")
+            return stream, self._next_piece(stream, self._source.size)
+        except BaseException:
+            stream.close()
+            raise
+
+    def _next_piece(self, stream: BinaryIO, left: int) -> bytes:
+        try:
+            piece = stream.read(min(left, _PIECE))
+        except OSError as error:
+            self._fail(error.strerror or "cannot be read")
+        if not piece:
+            self._fail("became shorter while it was being sent")
+        # The last look is after the last read: what was written in between cannot go out as a mixture unnoticed.
+        if len(piece) == left and SourceFile.at(self._source.path, os.fstat(stream.fileno())) != self._source:
+            self._fail("changed while it was being sent")
+        return piece
+
+    def _fail(self, reason: str) -> NoReturn:
+        self.failure = UnusableFile(self._source.path, reason)
+        raise self.failure
+
+
+def _ascii_filename(name: str) -> str:
+    """Make a filename that every multipart parser reads alike: ASCII, no quotes, no separators.
+
+    RFC 7578 leaves non-ASCII filenames to whatever sender and receiver happen to do; the name is a courtesy here, so
+    an accent is dropped rather than risked.
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    safe = "".join(letter if letter.isalnum() or letter in " .-_()+," else "_" for letter in plain).strip(" .")
+    stem, dot, extension = safe.rpartition(".")
+    if not dot or not stem.strip("_"):
+        return "certificate.pdf"
+    return f"{stem[:100]}.{extension[:10]}"

@@ -1,0 +1,295 @@
+"""The session layer: aiohttp's session, the key, the timeouts, and what each failure means for a request.
+
+An answer comes back as it came, whatever its status; what it means is not decided here. A failure says whether the
+server can have the request (`NotSent`: it cannot; `NoAnswer`: it may). No retries.
+
+The key is put into the request line at the last moment (`_KeyedRequest.send`), so that it is in no URL object that a
+trace, a log, an exception or a response could show. aiohttp's exceptions are never chained to ours, not even as
+context, because their texts hold URLs and headers: so `_exchange` returns failures and never raises them.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, quote_plus
+
+import aiohttp
+from aiohttp.client_reqrep import ConnectionKey, RequestInfo
+from attrs import field, frozen
+from yarl import URL
+
+from springest_async.errors import NoAnswer, NotSent
+from springest_async.protocol import Answer
+
+__all__ = ["ApiKey", "Timeouts", "Transport"]
+
+# Lists come in pages of about a hundred records; what is longer than this is no list of ours.
+_LONGEST_LIST = 32 * 1024 * 1024
+# A POST's answer is an id or a few words; of an error page only the beginning is of use.
+_LONGEST_WORDS = 256 * 1024
+
+# Bodies above this ask first (Expect: 100-continue), so that an early 400 reaches us instead of a broken pipe.
+_ASK_FIRST = 64 * 1024
+# How long to wait for the "100 Continue" of a server that may not know it (RFC 9110, section 10.1.1, allows to go on).
+_ASK_WAIT = 1.0
+
+
+@frozen(repr=False)
+class ApiKey:
+    """An API key that shows itself to nobody: `value` is for the request line only."""
+
+    value: str = field(repr=False)
+
+    def __repr__(self) -> str:
+        return "ApiKey('***')"
+
+    __str__ = __repr__
+
+    def hide_in(self, data: bytes) -> bytes:
+        """Take the key out of what a server sent back, raw or percent-encoded: error pages like to show the address."""
+        for form in {self.value, quote(self.value, safe=""), quote_plus(self.value), quote(self.value)}:
+            data = data.replace(form.encode(), b"***")
+        return data
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """How long to wait, in seconds.
+
+    `connect` is for the connection with TLS, `answer` for each stretch of silence before and in an answer, `stall`
+    for a server that stops reading in the middle of a body. There is no limit on a whole upload: a slow line is slow.
+    """
+
+    connect: float = 30.0
+    answer: float = 120.0
+    stall: float = 60.0
+
+
+class _KeyedRequest(aiohttp.ClientRequest):
+    """aiohttp's request, with the key added while the request line is written and taken away right after."""
+
+    key: ApiKey
+    ask_first: bool
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        plain = self.url
+        query = f"{plain.raw_query_string}&" if plain.raw_query_string else ""
+        encoded = f"{query}api_key={quote(self.key.value, safe='')}"
+        self.url = URL.build(
+            scheme=plain.scheme,
+            authority=plain.raw_authority,
+            path=plain.raw_path,
+            query_string=encoded,
+            encoded=True,
+        )
+        try:
+            response = await super().send(conn)
+        finally:
+            self.url = plain
+        if self._continue is not None:
+            asyncio.get_running_loop().call_later(_ASK_WAIT, _go_on, self._continue)
+        return response
+
+    @property
+    def request_info(self) -> RequestInfo:
+        return super().request_info._replace(url=self.original_url)
+
+    async def _on_headers_request_sent(self, method: str, url: URL, headers: Any) -> None:
+        await super()._on_headers_request_sent(method, self.original_url, headers)
+
+    async def _on_chunk_request_sent(self, method: str, url: URL, chunk: bytes) -> None:
+        await super()._on_chunk_request_sent(method, self.original_url, chunk)
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        # A reused connection that the server is just closing would put a POST in doubt. A key that no pooled
+        # connection has makes aiohttp open one; "Connection: close" keeps it out of the pool afterwards.
+        key = super().connection_key
+        return key._replace(proxy_headers_hash=id(self)) if self.method == "POST" else key
+
+
+def _go_on(go_on: "asyncio.Future[bool]") -> None:
+    if not go_on.done():
+        go_on.set_result(True)
+
+
+class Transport:
+    """An HTTP session to one origin, opened and closed by ``async with``.
+
+    Args:
+        origin: scheme, host and port.
+        timeouts: how long to wait for what.
+        user_agent: what to call ourselves.
+        session: the caller's own session, of which the connector (TLS, proxy, resolver), the headers, the cookies and
+            the traces are used; it is not closed.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        timeouts: Timeouts,
+        user_agent: str,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self.origin = origin
+        self._timeouts = timeouts
+        self._user_agent = user_agent
+        self._given = session
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<Transport {self.origin}, {'closed' if self._session is None else 'open'}>"
+
+    async def __aenter__(self) -> Self:
+        given = self._given
+        self._session = aiohttp.ClientSession(
+            connector=given.connector if given else aiohttp.TCPConnector(),
+            connector_owner=given is None,
+            cookie_jar=given.cookie_jar if given else aiohttp.DummyCookieJar(),
+            headers={**(given.headers if given else {}), "User-Agent": self._user_agent},
+            trace_configs=given.trace_configs if given else None,
+            trust_env=given.trust_env if given else False,
+            request_class=_KeyedRequest,
+            timeout=aiohttp.ClientTimeout(
+                total=None,  # the default, 300 s, cuts long uploads
+                sock_connect=self._timeouts.connect,
+                sock_read=self._timeouts.answer,
+            ),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def get(self, path: str, query: Mapping[str, str], key: ApiKey) -> Answer:
+        """Ask for a list.
+
+        Raises:
+            NotSent: there was no connection.
+            NoAnswer: the connection broke before the answer had come whole.
+        """
+        where = self.where("GET", path)
+        answer, failure = await self._exchange("GET", path, key, longest=_LONGEST_LIST, params=query)
+        if failure is not None:
+            if failure.connected:
+                raise NoAnswer(where, failure.reason)
+            raise NotSent(where, failure.reason, connected=False)
+        assert answer is not None
+        if not answer.complete and len(answer.body) < _LONGEST_LIST:
+            raise NoAnswer(where, "the connection broke in the middle of the answer")
+        return answer
+
+    async def post(self, path: str, body: aiohttp.Payload, key: ApiKey) -> Answer:
+        """Post a body of a known size, once.
+
+        Raises:
+            NotSent: the server cannot have the whole body.
+            NoAnswer: it may have, and no answer came.
+        """
+        where = self.where("POST", path)
+        tracker = aiohttp.UploadTracker()
+        answer, failure = await self._exchange(
+            "POST",
+            path,
+            key,
+            longest=_LONGEST_WORDS,
+            data=body,
+            upload_tracker=tracker,
+            headers={"Connection": "close"},
+            expect100=(body.size or 0) > _ASK_FIRST,
+        )
+        # aiohttp settles this before the request returns or raises, with an error unless all was handed to the system.
+        sent_whole = tracker.upload_complete.done() and tracker.upload_complete.exception() is None
+        if failure is not None:
+            if sent_whole:
+                raise NoAnswer(where, failure.reason)
+            raise NotSent(where, failure.reason, connected=failure.connected)
+        assert answer is not None
+        if answer.status >= 500 and not sent_whole:
+            raise NotSent(where, f"the server answered {answer.status} before it had the whole certificate")
+        return answer
+
+    def where(self, method: str, path: str) -> str:
+        """Name a request for a person: method and address, without the query."""
+        return f"{method} {self.origin}{path}"
+
+    async def _exchange(
+        self, method: str, path: str, key: ApiKey, *, longest: int, expect100: bool = False, **options: Any
+    ) -> tuple[Answer | None, "_Failure | None"]:
+        """Send one request and read its answer. A failure is returned, so that it is raised outside of ``except``."""
+        if self._session is None:
+            raise RuntimeError("the session is closed: use it inside `async with`")
+
+        async def as_ours(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            assert isinstance(request, _KeyedRequest)
+            request.key = key
+            return await handler(request)
+
+        try:
+            async with self._session.request(
+                method,
+                URL(self.origin + path, encoded=True),
+                allow_redirects=False,
+                expect100=expect100,
+                middlewares=(as_ours,),
+                **options,
+            ) as response:
+                body, complete = await _read(response, longest)
+                return Answer(response.status, response.headers.copy(), key.hide_in(body), complete), None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return None, _Failure.of(error)
+
+
+async def _read(response: aiohttp.ClientResponse, longest: int) -> tuple[bytes, bool]:
+    """Read a body up to a bound. One that breaks off is no failure: its status has told already what happened."""
+    body = bytearray()
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        while len(body) < longest:
+            piece = await response.content.read(longest - len(body))
+            if not piece:
+                return bytes(body), True
+            body += piece
+    return bytes(body), False
+
+
+@frozen
+class _Failure:
+    """Why there is no answer, in words of our own: aiohttp's hold addresses and headers."""
+
+    reason: str
+    connected: bool = True
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        match error:
+            case aiohttp.ClientConnectorDNSError():
+                return cls("the host's name cannot be resolved", connected=False)
+            case aiohttp.ClientConnectorCertificateError():
+                told = getattr(error.certificate_error, "verify_message", "") or "not valid for this host"
+                return cls(f"the server's TLS certificate is not trusted: {told}", connected=False)
+            case aiohttp.ClientSSLError():
+                return cls("no TLS connection could be made", connected=False)
+            case aiohttp.ConnectionTimeoutError():
+                return cls("no connection within the time allowed", connected=False)
+            case aiohttp.ClientConnectorError():
+                return cls(f"no connection: {error.os_error.strerror or 'refused'}", connected=False)
+            case aiohttp.ServerTimeoutError():
+                return cls("no answer within the time allowed")
+            case aiohttp.ServerDisconnectedError():
+                return cls("the server closed the connection without an answer")
+            case aiohttp.ClientResponseError():
+                # aiohttp gives this a status of its own (400): it is no answer of the server's.
+                return cls("the answer is not HTTP, or too long in its headers")
+            case TimeoutError():
+                return cls("the server stopped reading")
+            case aiohttp.ClientOSError() | OSError():
+                return cls(f"the connection broke: {error.strerror or 'reset'}")
+            case _:
+                return cls("the connection broke")
