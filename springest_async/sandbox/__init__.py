@@ -1,0 +1,33 @@
+"""A Springest of one's own on loopback, to develop and test against.
+
+It imports nothing of the client, so that the two cannot share a bug, and keeps its own account of what
+arrived and when. It imitates what Springest's pages say and what Rails does; where both are silent it is
+strict. It is no proof of how the real server behaves.
+
+::
+
+    from springest_async.sandbox import Sandbox
+
+    async with Sandbox(limit=30, window="sliding") as sandbox:
+        ...  # talk to sandbox.origin, with sandbox.api_key
+        print(sandbox.summary())
+"""
+
+from springest_async.sandbox.audit import Post, Summary, most_in_any
+from springest_async.sandbox.certificates import SandboxCertification
+from springest_async.sandbox.server import DEFAULT_CERTIFICATIONS, Sandbox
+from springest_async.sandbox.windows import FixedWindow, Paced, SlidingWindow, TokenBucket, Window
+
+__all__ = [
+    "DEFAULT_CERTIFICATIONS",
+    "FixedWindow",
+    "Paced",
+    "Post",
+    "Sandbox",
+    "SandboxCertification",
+    "SlidingWindow",
+    "Summary",
+    "TokenBucket",
+    "Window",
+    "most_in_any",
+]

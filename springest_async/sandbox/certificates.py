@@ -1,0 +1,203 @@
+"""What Springest stores, and what it asks of a certificate before it does.
+
+Pure: a form and the known certifications go in, a certificate or all the faults come out. How a form travels
+and how a certificate is listed stand elsewhere. The fields and their rules are those of Springest's help page
+"User certificates - certifications"; the words of the faults are those of Rails' validations.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from types import MappingProxyType
+from typing import TypeVar
+
+from attrs import define, field, frozen
+
+__all__ = [
+    "FORM_FIELDS",
+    "Form",
+    "ReceivedFile",
+    "SandboxCertificate",
+    "SandboxCertification",
+    "ValidationError",
+    "certificate_from",
+    "parse_date",
+    "parse_integer",
+]
+
+FORM_FIELDS = ("certification_id", "email", "valid_from", "valid_until", "conversion_id")
+
+_Value = TypeVar("_Value")
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# No more digits than a database's integer has.
+_INTEGER = re.compile(r"[0-9]{1,18}")
+
+
+@frozen(kw_only=True)
+class SandboxCertification:
+    """A certification that the sandbox's site offers.
+
+    `requires_valid_until` makes that field of a certificate required. While `verified` is False neither the
+    certification nor its certificates are listed; certificates can be posted to it all the same.
+    """
+
+    id: int
+    name: str
+    description: str | None = None
+    requires_valid_until: bool = False
+    verified: bool = True
+
+
+@frozen(kw_only=True)
+class SandboxCertificate:
+    """A certificate that is stored. Its file is not: only the audit remembers its size and hash."""
+
+    id: int
+    certification_id: int
+    email: str
+    valid_from: date
+    valid_until: date | None
+    conversion_id: int | None
+    created_at: datetime
+
+
+@frozen(kw_only=True)
+class ReceivedFile:
+    """The file part of a form: what it said of itself, and what was measured while it was read.
+
+    `size` is in bytes, `sha256` in hex. `is_base64` tells that the content was base64 text instead of raw
+    bytes.
+    """
+
+    filename: str | None
+    content_type: str | None
+    transfer_encoding: str | None
+    size: int
+    sha256: str
+    is_base64: bool
+
+
+@define
+class Form:
+    """The fields and the file of a POST, as far as they have come."""
+
+    fields: dict[str, str] = field(factory=dict)
+    file: ReceivedFile | None = None
+
+
+class ValidationError(ValueError):
+    """A form that makes no certificate; `faults` has everything that is wrong, by field."""
+
+    def __init__(self, faults: Mapping[str, Iterable[str]]) -> None:
+        self.faults = MappingProxyType({name: tuple(said) for name, said in faults.items()})
+        super().__init__("; ".join(f"{name} {fault}" for name, said in self.faults.items() for fault in said))
+
+
+def certificate_from(
+    form: Form,
+    certifications: Mapping[int, SandboxCertification],
+    *,
+    certificate_id: int,
+    created_at: datetime,
+    max_file_bytes: int | None = None,
+) -> SandboxCertificate:
+    """Return the certificate that `form` asks for, with the given id and `created_at`.
+
+    `certifications` are those that the site knows, by their ids.
+
+    Raises:
+        ValidationError: with every fault, when the form cannot be stored.
+    """
+    faults: dict[str, list[str]] = defaultdict(list)
+
+    certification_id = _read(form, "certification_id", parse_integer, faults, required=True)
+    certification = certifications.get(certification_id) if certification_id is not None else None
+    if certification_id is not None and certification is None:
+        faults["certification_id"].append("does not exist")
+
+    email = form.fields.get("email", "")
+    if not email.strip():
+        faults["email"].append("can't be blank")
+    elif not _EMAIL.fullmatch(email):
+        faults["email"].append("is invalid")
+
+    needs_end = certification is not None and certification.requires_valid_until
+    valid_from = _read(form, "valid_from", parse_date, faults, required=True)
+    valid_until = _read(form, "valid_until", parse_date, faults, required=needs_end)
+    conversion_id = _read(form, "conversion_id", parse_integer, faults, required=False)
+
+    if (fault := _file_fault(form.file, max_file_bytes)) is not None:
+        faults["file"].append(fault)
+
+    # The None checks repeat what `faults` says already, for the type checker's sake.
+    if faults or certification_id is None or valid_from is None:
+        raise ValidationError(faults)
+    return SandboxCertificate(
+        id=certificate_id,
+        certification_id=certification_id,
+        email=email,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        conversion_id=conversion_id,
+        created_at=created_at,
+    )
+
+
+def parse_integer(text: str) -> int:
+    """Return the integer that `text` is: digits and nothing else.
+
+    Raises:
+        ValueError: when it is not one.
+    """
+    if not _INTEGER.fullmatch(text):
+        raise ValueError("is not a number")
+    return int(text)
+
+
+def parse_date(text: str) -> date:
+    """Return the date that `text` is: YYYY-MM-DD, and a day that the calendar has.
+
+    Raises:
+        ValueError: when it is not one; its text is a fault in Rails' words, as that of `parse_integer` is.
+    """
+    try:
+        # `fromisoformat` alone would take 20240501 and 2024-W18-3 too.
+        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise ValueError("is not a valid date")
+    return day
+
+
+def _read(
+    form: Form, name: str, parse: Callable[[str], _Value], faults: dict[str, list[str]], *, required: bool
+) -> _Value | None:
+    # A field that is sent empty is a field that is not there, as an HTML form sends it.
+    text = form.fields.get(name, "").strip()
+    if not text:
+        if required:
+            faults[name].append("can't be blank")
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        faults[name].append(str(error))
+        return None
+
+
+def _file_fault(file: ReceivedFile | None, max_file_bytes: int | None) -> str | None:
+    if file is None:
+        return "can't be blank"
+    if file.size == 0:
+        return "is empty"
+    if file.is_base64 or (file.transfer_encoding or "").lower() == "base64":
+        return "cannot be decoded"
+    if file.filename is None:
+        return "is not a file"
+    if max_file_bytes is not None and file.size > max_file_bytes:
+        return f"is too big (at most {max_file_bytes} bytes)"
+    return None

@@ -1,0 +1,121 @@
+"""What the two lists show: filters, then one page.
+
+Pure: records and a query go in, the tree of an answer comes out. Only verified certifications and their
+certificates are shown, as on Springest; who may ask, and in which format, is decided elsewhere.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC
+from typing import TypeVar
+
+from springest_async.sandbox.certificates import (
+    SandboxCertificate,
+    SandboxCertification,
+    ValidationError,
+    parse_date,
+    parse_integer,
+)
+from springest_async.sandbox.render import Tree
+
+__all__ = [
+    "DEFAULT_PAGE_SIZE",
+    "MAX_PAGE_SIZE",
+    "certificate_tree",
+    "list_certificates",
+    "list_certifications",
+]
+
+DEFAULT_PAGE_SIZE = 25
+MAX_PAGE_SIZE = 100
+
+_Value = TypeVar("_Value")
+
+
+def list_certificates(
+    certificates: Iterable[SandboxCertificate],
+    certifications: Mapping[int, SandboxCertification],
+    query: Mapping[str, str],
+) -> Tree:
+    """Return the page of certificates that `query` asks for, in order of their ids.
+
+    Filters: `email` (any case), `certification_id`, and `created_from` (a date, in UTC: created on it or
+    after). Page: `size` (25 unless told; more than 100 is taken as 100) and `offset`. An empty value counts
+    as none.
+
+    Raises:
+        ValidationError: when a filter, a size or an offset is not what it should be.
+    """
+    email = query.get("email", "").strip().casefold()
+    certification_id = _asked(query, "certification_id", parse_integer)
+    created_from = _asked(query, "created_from", parse_date)
+    shown = [
+        certificate_tree(certificate, certifications[certificate.certification_id])
+        for certificate in certificates
+        if certifications[certificate.certification_id].verified
+        and (not email or certificate.email.casefold() == email)
+        and (certification_id is None or certificate.certification_id == certification_id)
+        and (created_from is None or certificate.created_at.astimezone(UTC).date() >= created_from)
+    ]
+    return _page("certificates", shown, query)
+
+
+def list_certifications(certifications: Iterable[SandboxCertification], query: Mapping[str, str]) -> Tree:
+    """Return the page of certifications that `query` asks for, in the order given.
+
+    Filter: `name` (a part of the name, any case). Page: as for certificates.
+
+    Raises:
+        ValidationError: when a size or an offset is not what it should be.
+    """
+    name = query.get("name", "").strip().casefold()
+    shown: list[Tree] = [
+        {
+            "id": certification.id,
+            "name": certification.name,
+            "description": certification.description,
+            "requires_valid_until": certification.requires_valid_until,
+        }
+        for certification in certifications
+        if certification.verified and name in certification.name.casefold()
+    ]
+    return _page("certifications", shown, query)
+
+
+def certificate_tree(certificate: SandboxCertificate, certification: SandboxCertification) -> Tree:
+    """Return a certificate with the fields that ``GET /users/certificates`` documents.
+
+    Springest does not document the values of `status`: here they are ``verified`` and ``pending``.
+    """
+    return {
+        "id": certificate.id,
+        "name": certification.name,
+        "description": certification.description,
+        "certification_id": certification.id,
+        "valid_from": certificate.valid_from,
+        "valid_until": certificate.valid_until,
+        "status": "verified" if certification.verified else "pending",
+        "created_at": certificate.created_at,
+        "user": {"email": certificate.email, "external_id": None},
+    }
+
+
+def _page(name: str, shown: Sequence[Tree], query: Mapping[str, str]) -> Tree:
+    size = _asked(query, "size", parse_integer)
+    if size == 0:
+        raise ValidationError({"size": ["must be greater than 0"]})
+    size = min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    offset = _asked(query, "offset", parse_integer) or 0
+    return {
+        "meta": {"results": len(shown), "offset": offset},
+        name: list(shown[offset : offset + size]),
+    }
+
+
+def _asked(query: Mapping[str, str], name: str, parse: Callable[[str], _Value]) -> _Value | None:
+    text = query.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValidationError({name: ["is invalid"]}) from error

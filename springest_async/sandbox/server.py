@@ -1,0 +1,356 @@
+"""The sandbox itself: its routes, its keys, its limit, and the socket that it listens on.
+
+The order of a POST is told here once: key, limit, body, validation, answer, audit. How the limit counts, how
+a body is read, what makes a certificate and what an answer looks like stand in the modules of those names. It
+serves one developer's machine: it speaks plain HTTP, holds everything in memory and listens on loopback only.
+"""
+
+import logging
+import time
+from bisect import insort
+from contextlib import suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Self
+
+import attrs
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from attrs import define, field, frozen
+from attrs.setters import frozen as frozen_attribute
+from attrs.validators import ge, optional
+
+from springest_async.sandbox.audit import Post, Summary, Verdict, as_json, summarize
+from springest_async.sandbox.certificates import (
+    Form,
+    SandboxCertificate,
+    SandboxCertification,
+    ValidationError,
+    certificate_from,
+)
+from springest_async.sandbox.forms import MalformedError, discard_body, read_form
+from springest_async.sandbox.lists import certificate_tree, list_certificates, list_certifications
+from springest_async.sandbox.render import Tree, render_error, render_json, render_xml
+from springest_async.sandbox.windows import Counting, Window, make_window
+
+__all__ = ["DEFAULT_CERTIFICATIONS", "Sandbox"]
+
+DEFAULT_CERTIFICATIONS = (
+    SandboxCertification(id=1, name="First aid", description="Basic first aid at work"),
+    SandboxCertification(id=2, name="Forklift driver", requires_valid_until=True),
+    SandboxCertification(id=3, name="Working at height", description="Not yet verified", verified=False),
+)
+
+logger = logging.getLogger(__name__)
+_FORMAT = r"{format:(\.json|\.xml)?}"
+
+
+def _loopback(host: str) -> str:
+    # One address and not the name: a name may stand for two addresses, and a free port differs between them.
+    return "127.0.0.1" if host == "localhost" else host
+
+
+def _check_loopback(_sandbox: object, _attribute: object, host: str) -> None:
+    try:
+        is_loopback = ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(f"the sandbox listens on loopback only, and {host!r} is not: use 127.0.0.1 or ::1")
+
+
+@frozen(kw_only=True)
+class _Outcome:
+    """What becomes of a POST: for the audit a verdict in words, for the client a status and a body."""
+
+    verdict: Verdict
+    status: int
+    words: str = ""
+    body: Tree = None
+    root: str = "hash"
+    certificate_id: int | None = None
+
+
+@define(kw_only=True, eq=False)
+class Sandbox:
+    """A Springest of one's own: the certificates API on loopback, to develop and test against.
+
+    ::
+
+        async with Sandbox() as sandbox:
+            ...                                 # talk to sandbox.origin, with sandbox.api_key
+            assert sandbox.summary().most_in_any_period <= 30
+
+    Leaving the block closes the socket; the audit stays readable. The same sandbox can be entered again, with
+    all it has stored, as a server comes back after an outage (give it a `port`, or it comes back at another
+    one).
+
+    Args:
+        host: a loopback address; ``localhost`` is taken as ``127.0.0.1``.
+        port: 0 for any free one.
+        limit: certificate POSTs in a period. Every POST with a valid key counts, an invalid one too.
+        period: seconds. Springest's is 60; tests may scale it down.
+        window: how the server counts: ``fixed``, ``sliding``, ``bucket`` or ``paced`` (see `windows`).
+        count_refusals: for a sliding window only: whether a POST that is refused for speed counts as well.
+        api_key: the key of ``/users/certificates``. May be set anew while the sandbox runs.
+        certifications_api_key: the key of ``/certifications``, another one. May be set anew.
+        certifications: what the site offers. Of the default ones, one requires `valid_until` and one is not
+            verified.
+        max_file_bytes: a larger file is invalid; None for no bound.
+
+    Raises:
+        ValueError: when the host is not loopback, the keys are empty or alike, two certifications have one
+            id, or the limit, the period or the window cannot be.
+    """
+
+    host: str = field(default="127.0.0.1", converter=_loopback, validator=_check_loopback, on_setattr=frozen_attribute)
+    port: int = field(default=0, on_setattr=frozen_attribute)
+    limit: int = field(default=30, on_setattr=frozen_attribute)
+    window: Counting = field(default="sliding", on_setattr=frozen_attribute)
+    period: float = field(default=60.0, on_setattr=frozen_attribute)
+    count_refusals: bool = field(default=False, on_setattr=frozen_attribute)
+    api_key: str = field(default="sandbox-key", repr=False)
+    certifications_api_key: str = field(default="sandbox-certifications-key", repr=False)
+    certifications: tuple[SandboxCertification, ...] = field(
+        default=DEFAULT_CERTIFICATIONS, converter=tuple, on_setattr=frozen_attribute, repr=False
+    )
+    max_file_bytes: int | None = field(default=None, validator=optional(ge(1)))
+
+    _window: Window = field(init=False, repr=False)
+    _certifications: dict[int, SandboxCertification] = field(init=False, repr=False)
+    _certificates: list[SandboxCertificate] = field(init=False, factory=list, repr=False)
+    _posts: list[Post] = field(init=False, factory=list, repr=False)
+    # Not the event loop's clock: a server has a clock of its own, and a test may bend the loop's.
+    _started: float = field(init=False, factory=time.monotonic, repr=False)
+    _runner: web.AppRunner | None = field(init=False, default=None, repr=False)
+    _bound_port: int = field(init=False, default=0, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.api_key or not self.certifications_api_key or self.api_key == self.certifications_api_key:
+            raise ValueError("the sandbox needs two keys that differ, as Springest does")
+        self._window = make_window(self.window, self.limit, self.period, count_refusals=self.count_refusals)
+        self._certifications = {certification.id: certification for certification in self.certifications}
+        if len(self._certifications) != len(self.certifications):
+            raise ValueError("two certifications have the same id")
+
+    async def __aenter__(self) -> Self:
+        if self._runner is not None:
+            raise RuntimeError("the sandbox is running already")
+        # No access log: it would write the address, and the key with it. The lingering (seconds)
+        # is for clients that send their body after an early refusal all the same: closing the socket in their
+        # face could cost them the answer.
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.2, lingering_time=2.0)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self.host, self.port)
+            await site.start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner, self._bound_port = runner, site.port
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @property
+    def origin(self) -> str:
+        """Where the sandbox listens, as in ``http://127.0.0.1:49152``.
+
+        Raises:
+            RuntimeError: when it does not listen.
+        """
+        if self._runner is None:
+            raise RuntimeError("the sandbox is not running: enter it with `async with`")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self._bound_port}"
+
+    @property
+    def audit(self) -> tuple[Post, ...]:
+        """Every certificate POST that was answered or that its client broke off, in order of arrival."""
+        return tuple(self._posts)
+
+    def summary(self) -> Summary:
+        """Return how many POSTs came, what became of them, and how many came within any period."""
+        return summarize(self._posts, self.period)
+
+    def verify(self, certification_id: int) -> None:
+        """Verify a certification, as a Springest employee does: it and its certificates are listed now.
+
+        Raises:
+            KeyError: when there is no such certification.
+        """
+        certification = self._certifications[certification_id]
+        self._certifications[certification_id] = attrs.evolve(certification, verified=True)
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[_rails_error_pages])
+        path = "/users/certificates" + _FORMAT
+        app.router.add_get(path, self._get_certificates)
+        app.router.add_post(path, self._post_certificate, expect_handler=_leave_expect_to_handler)
+        app.router.add_get("/certifications" + _FORMAT, self._get_certifications)
+        app.router.add_get("/__audit", self._get_audit)
+        return app
+
+    async def _get_certificates(self, request: web.Request) -> web.Response:
+        if (refusal := self._refuse_key(request, self.api_key)) is not None:
+            return _answer(request, refusal.status, refusal.body)
+        try:
+            page = list_certificates(self._certificates, self._certifications, request.query)
+        except ValidationError as invalid:
+            return _answer(request, 400, _errors(invalid))
+        return _answer(request, 200, page, root="response")
+
+    async def _get_certifications(self, request: web.Request) -> web.Response:
+        if (refusal := self._refuse_key(request, self.certifications_api_key)) is not None:
+            return _answer(request, refusal.status, refusal.body)
+        try:
+            page = list_certifications(self._certifications.values(), request.query)
+        except ValidationError as invalid:
+            return _answer(request, 400, _errors(invalid))
+        return _answer(request, 200, page, root="response")
+
+    async def _get_audit(self, _request: web.Request) -> web.Response:
+        return web.json_response({"summary": as_json(self.summary()), "posts": [as_json(post) for post in self._posts]})
+
+    async def _post_certificate(self, request: web.Request) -> web.Response:
+        arrived_at, seconds = datetime.now(UTC), self._seconds()
+        form = Form()
+        refusal = self._refuse_key(request, self.api_key) or self._refuse_speed(seconds)
+        outcome = refusal or await self._take(request, form)
+        if refusal is not None and not _asks_first(request):
+            with suppress(ConnectionError):
+                await discard_body(request)
+        self._remember(outcome, form, arrived_at, seconds)
+        answer = _answer(request, outcome.status, outcome.body, root=outcome.root)
+        if refusal is not None and _asks_first(request):
+            # The body was not asked for and does not come, so no other request can follow on this connection.
+            answer.force_close()
+        return answer
+
+    def _refuse_key(self, request: web.Request, right_key: str) -> _Outcome | None:
+        key = request.query.get("api_key")
+        if key == right_key:
+            return None
+        if key in (self.api_key, self.certifications_api_key):
+            words = "this key is for another part of the API"
+            return _Outcome(verdict="forbidden", status=403, words=words, body=_generic(403))
+        return _Outcome(verdict="unauthorized", status=401, words="no valid key", body=_generic(401))
+
+    def _refuse_speed(self, now: float) -> _Outcome | None:
+        if self._window.admit(now):
+            return None
+        # The real server says 400 for this too. Its body is not documented; this one tells least.
+        words = f"more than {self.limit} in {self.period:g} seconds"
+        return _Outcome(verdict="too fast", status=400, words=words, body=_generic(400))
+
+    async def _take(self, request: web.Request, form: Form) -> _Outcome:
+        try:
+            if _asks_first(request):
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await read_form(request, form)
+        except ConnectionError:
+            return _Outcome(verdict="broken off", status=400, words="the client went away within the body")
+        except MalformedError as error:
+            with suppress(ConnectionError):
+                await discard_body(request)
+            return _Outcome(verdict="invalid", status=400, words=str(error), body=_generic(400))
+        return self._store(form)
+
+    def _store(self, form: Form) -> _Outcome:
+        try:
+            certificate = certificate_from(
+                form,
+                self._certifications,
+                certificate_id=len(self._certificates) + 1,
+                created_at=datetime.now(UTC),
+                max_file_bytes=self.max_file_bytes,
+            )
+        except ValidationError as invalid:
+            return _Outcome(verdict="invalid", status=400, words=str(invalid), body=_errors(invalid))
+        self._certificates.append(certificate)
+        return _Outcome(
+            verdict="stored",
+            status=201,
+            body=certificate_tree(certificate, self._certifications[certificate.certification_id]),
+            root="certificate",
+            certificate_id=certificate.id,
+        )
+
+    def _remember(self, outcome: _Outcome, form: Form, arrived_at: datetime, seconds: float) -> None:
+        file = form.file
+        post = Post(
+            arrived_at=arrived_at,
+            seconds=seconds,
+            verdict=outcome.verdict,
+            status=None if outcome.verdict == "broken off" else outcome.status,
+            words=outcome.words,
+            certificate_id=outcome.certificate_id,
+            fields=form.fields,
+            filename=file.filename if file else None,
+            content_type=file.content_type if file else None,
+            size=file.size if file else None,
+            sha256=file.sha256 if file else None,
+        )
+        # Answers overtake each other: a small file that came later is through before a big one.
+        insort(self._posts, post, key=lambda earlier: earlier.seconds)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+def _asks_first(request: web.Request) -> bool:
+    return request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+
+
+async def _leave_expect_to_handler(request: web.Request) -> None:
+    # aiohttp would ask for the body here, before the key and the limit were looked at.
+    if hdrs.EXPECT in request.headers and not _asks_first(request):
+        raise web.HTTPExpectationFailed
+
+
+def _answer(request: web.Request, status: int, body: Tree, *, root: str = "hash") -> web.Response:
+    if request.match_info["format"] == ".xml":
+        return _xml(status, body, root)
+    return _json(status, body)
+
+
+def _json(status: int, body: Tree) -> web.Response:
+    return web.Response(status=status, text=render_json(body), content_type="application/json", charset="utf-8")
+
+
+def _xml(status: int, body: Tree, root: str) -> web.Response:
+    return web.Response(status=status, text=render_xml(body, root), content_type="application/xml", charset="utf-8")
+
+
+def _errors(invalid: ValidationError) -> Tree:
+    return {"errors": dict(invalid.faults)}
+
+
+def _generic(status: int) -> Tree:
+    # What Rails says of an error in JSON and XML when the application says nothing itself.
+    return {"status": status, "error": HTTPStatus(status).phrase}
+
+
+@web.middleware
+async def _rails_error_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer what no handler answers as Rails does: in the format of the address, without any detail."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        # Rails' router knows no "method not allowed": such an address does not exist.
+        status = 404 if error.status == 405 else error.status
+    except Exception:
+        logger.exception("the sandbox could not answer %s %s", request.method, request.path)
+        status = 500
+    if request.path.endswith(".json"):
+        return _json(status, _generic(status))
+    if request.path.endswith(".xml"):
+        return _xml(status, _generic(status), "hash")
+    return web.Response(status=status, text=render_error(status), content_type="text/html", charset="utf-8")

@@ -1,0 +1,143 @@
+"""Four ways in which a server may count its "30 a minute".
+
+Springest does not say how it counts, so a client has to keep the limit under each of these. They are pure:
+each is told the time of an arrival and answers whether it is within the limit. They know no clock, no HTTP
+and no waiting, so a simulation can run days of virtual time through them in a second.
+
+Each is made of `limit`, a number of arrivals, and `period`, in seconds, and raises `ValueError` for a limit
+under 1 or a period that is not over 0. All times are seconds on one clock, and never go backwards from one
+call to the next.
+"""
+
+import math
+from collections import deque
+from typing import Literal, Protocol
+
+from attrs import Factory, define, field
+from attrs.setters import frozen as frozen_attribute
+from attrs.validators import ge, gt
+
+__all__ = ["Counting", "FixedWindow", "Paced", "SlidingWindow", "TokenBucket", "Window", "make_window"]
+
+Counting = Literal["fixed", "sliding", "bucket", "paced"]
+
+
+class Window(Protocol):
+    """A rule that admits arrivals or refuses them."""
+
+    def admit(self, now: float) -> bool:
+        """Count an arrival at `now` (seconds); return whether it is within the limit."""
+
+
+@define(eq=False)
+class _Limit:
+    """What every way of counting is told: `limit` arrivals in `period` seconds."""
+
+    limit: int = field(validator=ge(1), on_setattr=frozen_attribute)
+    period: float = field(validator=gt(0), on_setattr=frozen_attribute)
+
+
+@define(eq=False)
+class FixedWindow(_Limit):
+    """Counts from nought in every period, as throttles with one counter a minute do, such as Rack::Attack.
+
+    The periods are those of the clock: each begins at a multiple of `period`. Up to twice the limit can
+    therefore pass within one period's length, half on each side of a boundary. A refusal cannot count against
+    anybody: the window that it fell in is full already.
+    """
+
+    _number: int | None = field(init=False, default=None)
+    _admitted: int = field(init=False, default=0)
+
+    def admit(self, now: float) -> bool:
+        """Count an arrival at `now` in the period that `now` falls in."""
+        number = math.floor(now / self.period)
+        if number != self._number:
+            self._number, self._admitted = number, 0
+        if self._admitted >= self.limit:
+            return False
+        self._admitted += 1
+        return True
+
+
+@define(eq=False)
+class SlidingWindow(_Limit):
+    """At most `limit` in any period, wherever it begins: the strictest reading of "30 a minute".
+
+    A hit counts for one period, and not a moment longer. With `count_refusals` a refused arrival is a hit
+    too, so that a client that keeps knocking keeps itself out.
+    """
+
+    count_refusals: bool = field(default=False, on_setattr=frozen_attribute)
+    # Only the last `limit` hits can decide: the limit is reached when even the oldest of these still counts.
+    _hits: deque[float] = field(init=False, default=Factory(lambda self: deque(maxlen=self.limit), takes_self=True))
+
+    def admit(self, now: float) -> bool:
+        """Count an arrival at `now` if fewer than `limit` hits lie within the period before it."""
+        full = len(self._hits) == self.limit and now - self._hits[0] < self.period
+        if not full or self.count_refusals:
+            self._hits.append(now)
+        return not full
+
+
+@define(eq=False)
+class TokenBucket(_Limit):
+    """A bucket of `limit` tokens that refills evenly, `limit` in a period; an arrival takes one. Starts full.
+
+    This is the leaky bucket seen from the other side. A full bucket and the refill behind it let nearly twice
+    the limit pass in one period. A refusal costs no token.
+    """
+
+    _tokens: float = field(init=False, default=Factory(lambda self: float(self.limit), takes_self=True))
+    _counted_at: float | None = field(init=False, default=None)
+
+    def admit(self, now: float) -> bool:
+        """Take a token at `now`, if there is a whole one."""
+        if self._counted_at is not None:
+            refill = (now - self._counted_at) * self.limit / self.period
+            self._tokens = min(float(self.limit), self._tokens + refill)
+        self._counted_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@define(eq=False)
+class Paced(_Limit):
+    """Strict spacing: one arrival every ``period / limit`` seconds.
+
+    So does nginx's ``limit_req`` without ``burst``. The spacing runs from the last arrival that was
+    admitted; a refusal does not push it back.
+    """
+
+    _admitted_at: float = field(init=False, default=-math.inf)
+
+    def admit(self, now: float) -> bool:
+        """Admit an arrival at `now` if the last one admitted lies far enough back."""
+        if now - self._admitted_at < self.period / self.limit:
+            return False
+        self._admitted_at = now
+        return True
+
+
+def make_window(counting: Counting, limit: int, period: float, *, count_refusals: bool = False) -> Window:
+    """Return a fresh window of the kind that `counting` names, for `limit` arrivals in `period` seconds.
+
+    Raises:
+        ValueError: when there is no such kind, when the limit or the period is out of range, or when
+            `count_refusals` is asked of a kind other than ``"sliding"``, where it would mean nothing.
+    """
+    if counting == "sliding":
+        return SlidingWindow(limit, period, count_refusals=count_refusals)
+    if count_refusals:
+        raise ValueError(f"only a sliding window can count refusals, not a {counting!r} one")
+    match counting:
+        case "fixed":
+            return FixedWindow(limit, period)
+        case "bucket":
+            return TokenBucket(limit, period)
+        case "paced":
+            return Paced(limit, period)
+    # A type checker knows that this is out of reach; a caller without one does not.
+    raise ValueError(f"there is no way of counting called {counting!r}: fixed, sliding, bucket or paced")
