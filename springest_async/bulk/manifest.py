@@ -1,0 +1,151 @@
+"""The spreadsheet beside an archive: a CSV whose rows become certificates to upload.
+
+Reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and Dutch dates. Rows
+are read as they are asked for, so a manifest of a million rows takes no more memory than one of ten. Whether the files
+exist and are PDFs is `preflight`'s business.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Self, TextIO
+
+from attrs import frozen
+
+from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.records import CertificateUpload
+
+__all__ = ["COLUMNS", "Manifest", "Row"]
+
+COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
+"""The columns that mean something, in any order and case; others are kept and mean nothing."""
+
+_REQUIRED = COLUMNS[:4]
+
+# Dashes and dots stand in Dutch and German dates, which begin with the day. Slashes do not say what they begin with.
+_DAY_FIRST = re.compile(r"(?P<day>[0-9]{1,2})(?P<sep>[-.])(?P<month>[0-9]{1,2})(?P=sep)(?P<year>[0-9]{4})")
+
+
+@frozen
+class Row:
+    """A row of a manifest: `number` as the spreadsheet shows it (the header is row 1), and its cells by column."""
+
+    number: int
+    cells: Mapping[str, str]
+
+
+@frozen
+class Manifest:
+    """A manifest whose header is known to be good. Make it with `open`; iterate over it for its rows.
+
+    `columns` are the header's names, in lower case. `delimiter` and `bom` are how the file is written, so that what is
+    written for the same reader looks the same.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    delimiter: str
+    bom: bool
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read the header.
+
+        Raises:
+            ManifestError: when it is no readable CSV in UTF-8, or a column is missing or there twice.
+        """
+        try:
+            with path.open("rb") as stream:
+                start = stream.read(64 * 1024)
+        except OSError as error:
+            raise ManifestError(path, error.strerror or "cannot be read") from None
+        header = re.split(rb"[\r\n]", start.removeprefix(b"\xef\xbb\xbf"), maxsplit=1)[0]
+        delimiter = ";" if header.count(b";") > header.count(b",") else ","
+        manifest = cls(path, (), delimiter, bom=start.startswith(b"\xef\xbb\xbf"))
+        _, cells = next(manifest._records(), (1, []))
+        columns = tuple(cell.strip().lower() for cell in cells)
+        if missing := [name for name in _REQUIRED if name not in columns]:
+            found = ", ".join(columns) or "nothing"
+            raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {found}")
+        if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+            raise ManifestError(path, f"the first row has {', '.join(twice)} more than once")
+        return cls(path, columns, delimiter, manifest.bom)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Read the rows; empty ones are passed over.
+
+        Raises:
+            ManifestError: when a row cannot be read as CSV in UTF-8.
+        """
+        records = self._records()
+        next(records, None)
+        for number, cells in records:
+            if any(cell.strip() for cell in cells):
+                yield Row(number, self._named(cells))
+
+    def _named(self, cells: list[str]) -> dict[str, str]:
+        width = len(self.columns)
+        named = dict(zip(self.columns, cells + [""] * (width - len(cells)), strict=False))
+        # What stands beyond the header has no name; an empty one keeps it out of the way of the others.
+        return named | {"": "".join(cells[width:])}
+
+    def upload(self, row: Row) -> CertificateUpload:
+        """Make the certificate of a row.
+
+        Raises:
+            InvalidUpload: with all faults of the row; `Fault.field` is the column.
+        """
+        cells = {name: row.cells.get(name, "").strip() for name in COLUMNS}
+        faults = [Fault(name, "is missing") for name in _REQUIRED if not cells[name]]
+        if row.cells.get(""):
+            faults.append(Fault("", f"there are more cells than columns: {row.cells['']!r}"))
+        try:
+            upload = CertificateUpload(
+                file=self.path.parent / cells["file"],
+                certification_id=_number(cells["certification_id"]),  # type: ignore[arg-type] # what is none is refused
+                email=cells["email"],
+                valid_from=_date(cells["valid_from"]),  # type: ignore[arg-type] # likewise
+                valid_until=_date(cells["valid_until"]) or None,  # type: ignore[arg-type] # likewise
+                conversion_id=_number(cells["conversion_id"]) or None,  # type: ignore[arg-type] # likewise
+            )
+        except InvalidUpload as error:
+            missing = {fault.field for fault in faults}
+            faults += [fault for fault in error.faults if fault.field not in missing]
+        if faults:
+            raise InvalidUpload(tuple(faults))
+        return upload
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        number = 0
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as stream:
+                for number, cells in enumerate(_reader(stream, self.delimiter), start=1):
+                    yield number, cells
+        except OSError as error:
+            raise ManifestError(self.path, error.strerror or "cannot be read") from None
+        except UnicodeDecodeError:
+            advice = "it is not in UTF-8 (in Excel, save as “CSV UTF-8”)"
+            raise ManifestError(self.path, f"after row {number}: {advice}") from None
+        except csv.Error as error:
+            raise ManifestError(self.path, f"row {number + 1} is no CSV: {error}") from None
+
+
+def _reader(stream: TextIO, delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(stream, delimiter=delimiter, strict=True)
+
+
+def _number(cell: str) -> int | str:
+    return int(cell) if re.fullmatch(r"[0-9]{1,18}", cell) else cell
+
+
+def _date(cell: str) -> date | str:
+    """Read 2026-12-31, 31-12-2026 and 31.12.2026; anything else is given back for the record to refuse."""
+    found = _DAY_FIRST.fullmatch(cell)
+    try:
+        if found:
+            return date(int(found["year"]), int(found["month"]), int(found["day"]))
+        return date.fromisoformat(cell) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", cell) else cell
+    except ValueError:
+        return cell
