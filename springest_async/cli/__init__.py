@@ -1,0 +1,17 @@
+"""The command ``springest``: the only part that prints, and that knows a terminal, signals and exit codes."""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command with the arguments of this process, and give its exit code."""
+    try:
+        from springest_async.cli.app import run  # noqa: PLC0415 # its libraries come with the extra "cli"
+    except ModuleNotFoundError as error:
+        if error.name not in ("cyclopts", "rich"):
+            raise
+        print("springest needs the extra “cli”: pip install 'springest-async[cli]'", file=sys.stderr)
+        return 2
+    return run(sys.argv[1:])

@@ -1,0 +1,176 @@
+"""The commands of ``springest``, their options and their help."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from springest_async.cli import environment
+from springest_async.cli.console import say, to_stderr, to_stdout
+from springest_async.cli.exits import Exit
+from springest_async.cli.lists import Format, show
+from springest_async.cli.sandbox import WindowName, serve
+from springest_async.cli.upload import upload as upload_manifest
+from springest_async.errors import Forbidden, NotAuthorized, SpringestError
+from springest_async.records import Certificate, Certification
+
+__all__ = ["app", "run"]
+
+_HELP = """
+Upload certificates to Springest, and list what is there.
+
+Environment:
+
+* `SPRINGEST_API_KEY`: the key for certificates; each host has its own.
+* `SPRINGEST_CERTIFICATIONS_API_KEY`: the key for certifications, which is another one.
+* `SPRINGEST_HOST`: `nl` (default), `be`, `de`, `uk`, `com`, or an origin such as `https://site.api.go.springest.nl`.
+
+Examples:
+
+* `springest demo`: see a whole migration on this machine, in a minute and without a key.
+* `springest upload certificates.csv`: upload the PDFs that the manifest names.
+* `springest certificates --email jan@example.org --format csv`: list what Springest has verified.
+* `springest sandbox --port 8080`: a local Springest to develop against.
+
+Exit codes: 0 all stored, 1 some rows rejected or failed, 2 usage or manifest faults (nothing was sent),
+3 some rows in doubt, 4 the key was refused, 130 interrupted.
+"""
+
+app = App(name="springest", help=_HELP, help_format="markdown", version_flags=["--version"])
+
+_FormatOption = Annotated[Format, Parameter(name="--format")]
+
+
+@app.command
+def upload(manifest: Path, /) -> Exit:
+    """Upload the certificates that a manifest names.
+
+    The manifest is a CSV in UTF-8 with `,` or `;` and the columns `file`, `certification_id`, `email`, `valid_from`,
+    and optionally `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
+    `31-12-2026` or `31.12.2026`. All its faults are told before anything is sent. Rows that are not stored in the end
+    are written to a manifest of their own beside it.
+
+    Example: `springest upload certificates.csv`
+
+    Parameters
+    ----------
+    manifest
+        The CSV.
+    """
+    return _go(upload_manifest(manifest, to_stdout(), to_stderr()))
+
+
+@app.command
+def certificates(
+    *,
+    email: str | None = None,
+    certification_id: int | None = None,
+    created_from: date | None = None,
+    form: _FormatOption = "table",
+) -> Exit:
+    """List the certificates that Springest has verified.
+
+    Example: `springest certificates --created-from 2026-01-01 --format json`
+
+    Parameters
+    ----------
+    email
+        Only those of this employee.
+    certification_id
+        Only those for this certification.
+    created_from
+        Only those created on or after this date (2026-12-31).
+    form
+        A table, JSON or CSV.
+    """
+
+    async def go() -> None:
+        async with environment.springest() as springest:
+            found = springest.certificates(email=email, certification_id=certification_id, created_from=created_from)
+            await show(Certificate, found, form, to_stdout())
+
+    return _go(go())
+
+
+@app.command
+def certifications(*, name: str | None = None, form: _FormatOption = "table") -> Exit:
+    """List the verified certifications, with the ids that a manifest needs.
+
+    Example: `springest certifications --format csv`
+
+    Parameters
+    ----------
+    name
+        Only those of this name.
+    form
+        A table, JSON or CSV.
+    """
+
+    async def go() -> None:
+        async with environment.springest_for_certifications() as springest:
+            await show(Certification, springest.certifications(name=name), form, to_stdout())
+
+    return _go(go())
+
+
+@app.command
+def sandbox(*, port: int = 0, limit: int = 30, window: WindowName = "sliding") -> Exit:
+    """Run a local Springest to develop against, until Ctrl-C; then tell what came in.
+
+    Example: `springest sandbox --port 8080 --window fixed`
+
+    Parameters
+    ----------
+    port
+        Where to listen on 127.0.0.1; any free port by default.
+    limit
+        How many POSTs a minute.
+    window
+        How it counts its minute; Springest does not document how the real one does.
+    """
+    return _go(serve(port=port, limit=limit, window=window, out=to_stdout()))
+
+
+@app.command
+def demo() -> Exit:
+    """See a whole migration on this machine: a sandbox, 45 PDFs, one upload, and the server's own account of it.
+
+    It takes a little over a minute, because 45 certificates at 30 a minute do.
+    """
+    try:
+        from springest_async.cli.demo import demo as show_demo  # noqa: PLC0415 # its libraries come with the extra "demo"
+    except ModuleNotFoundError as error:
+        if error.name not in ("fpdf", "PIL"):
+            raise
+        say(to_stderr(), "The demo needs the extra “demo”: pip install 'springest-async[demo]'")
+        return Exit.USAGE
+    return _go(show_demo(to_stdout()))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command, and give its exit code."""
+    try:
+        return int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
+    except CycloptsError:
+        return Exit.USAGE  # cyclopts has told what is wrong
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain at exit when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.STORED
+
+
+def _go(command: Coroutine[Any, Any, Exit | None]) -> Exit:
+    try:
+        return asyncio.run(command) or Exit.STORED
+    except SpringestError as error:
+        say(to_stderr(), f"springest: {error}")
+        return Exit.KEY_REFUSED if isinstance(error, NotAuthorized | Forbidden) else Exit.USAGE
+    except asyncio.CancelledError:
+        return Exit.INTERRUPTED

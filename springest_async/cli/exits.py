@@ -1,0 +1,32 @@
+"""The exit codes of ``springest``, which scripts rely on."""
+
+import enum
+
+from springest_async.bulk import Report, State
+from springest_async.errors import Forbidden, NotAuthorized, SpringestError
+
+__all__ = ["Exit", "exit_of"]
+
+
+class Exit(enum.IntEnum):
+    """What a command's exit code says."""
+
+    STORED = 0  # all is well: every row is stored
+    NOT_ALL = 1  # some rows were rejected or failed
+    USAGE = 2  # usage or manifest faults: nothing was sent
+    IN_DOUBT = 3  # some rows are in doubt
+    KEY_REFUSED = 4  # the key was refused (401, 403)
+    INTERRUPTED = 130  # interrupted, and resumable
+
+
+def exit_of(report: Report, error: SpringestError | None, *, interrupted: bool) -> Exit:
+    """Give the exit code of a run: what needs a person most comes first."""
+    if isinstance(error, NotAuthorized | Forbidden):
+        return Exit.KEY_REFUSED
+    if error is not None and report.count(State.WAITING) == report.rows:
+        return Exit.USAGE
+    if interrupted and report.count(State.STORED) < report.rows:
+        return Exit.INTERRUPTED
+    if report.count(State.IN_DOUBT):
+        return Exit.IN_DOUBT
+    return Exit.STORED if report.count(State.STORED) == report.rows else Exit.NOT_ALL

@@ -1,0 +1,63 @@
+"""``springest certificates`` and ``springest certifications``: lists as a table, JSON or CSV, on stdout."""
+
+import csv
+import json
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import IO, Any, Literal
+
+import attrs
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from springest_async.records import Certificate, Certification, User
+
+__all__ = ["Format", "show"]
+
+Format = Literal["table", "json", "csv"]
+_Record = Certificate | Certification
+
+
+async def show(kind: type[_Record], records: AsyncIterator[_Record], form: Format, out: Console) -> None:
+    """Write records of one kind: JSON and CSV as they come, a table when all have come."""
+    match form:
+        case "json":
+            await _json(records, out.file)
+        case "csv":
+            writer = csv.writer(out.file)
+            writer.writerow(_columns(kind))
+            async for record in records:
+                writer.writerow(_cells(record))
+        case "table":
+            table = Table(*_columns(kind))
+            async for record in records:
+                table.add_row(*map(Text, _cells(record)))
+            out.print(table)
+
+
+async def _json(records: AsyncIterator[_Record], stream: IO[str]) -> None:
+    stream.write("[")
+    separator = "\n"
+    async for record in records:
+        plain = attrs.asdict(record, value_serializer=_plain)
+        stream.write(separator + json.dumps(plain, ensure_ascii=False))
+        separator = ",\n"
+    stream.write("\n]\n")
+
+
+def _plain(_: Any, __: Any, value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _columns(kind: type[_Record]) -> list[str]:
+    names = [field.name for field in attrs.fields(kind) if field.name != "user"]
+    return names + ([f"user_{field.name}" for field in attrs.fields(User)] if kind is Certificate else [])
+
+
+def _cells(record: _Record) -> list[str]:
+    plain = attrs.asdict(record, value_serializer=_plain)
+    if isinstance(record, Certificate):
+        user = plain.pop("user") or {}
+        plain |= {f"user_{field.name}": user.get(field.name) for field in attrs.fields(User)}
+    return ["" if value is None else str(value) for value in plain.values()]

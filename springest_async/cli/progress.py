@@ -1,0 +1,103 @@
+"""How far a bulk run is, on stderr: a live bar in a terminal, and a line now and then without one."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from springest_async.bulk import RowDone, RowStep, State
+from springest_async.limiter import Limiter
+
+__all__ = ["UploadProgress", "duration"]
+
+_LINE_EVERY = 10.0  # seconds between two lines without a terminal
+_TICK = 0.25  # seconds between two updates of the bar
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for a person: ``43 s``, ``12 min``, ``3 h 05 min``, ``23 d 3 h``."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+class UploadProgress:
+    """Listens to a run and shows it.
+
+    Args:
+        console: where to show it.
+        rows: how many rows there are.
+        limiter: knows how long the limit makes us wait.
+    """
+
+    def __init__(self, console: Console, rows: int, limiter: Limiter) -> None:
+        self._console = console
+        self._rows = rows
+        self._limiter = limiter
+        self._done: Counter[State] = Counter()
+        self._sending: set[int] = set()
+
+    def __call__(self, event: RowStep | RowDone) -> None:
+        """Take note of an event."""
+        if isinstance(event, RowDone):
+            self._sending.discard(event.row.number)
+            self._done[event.state] += 1
+        elif event.step.kind == "sending":
+            self._sending.add(event.row.number)
+        else:
+            self._sending.discard(event.row.number)
+
+    @asynccontextmanager
+    async def shown(self) -> AsyncIterator[None]:
+        """Show the run while it goes on inside this ``async with``."""
+        show = self._bar() if self._console.is_terminal else self._lines()
+        task = asyncio.create_task(show)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _bar(self) -> None:
+        columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}", markup=False))
+        started = asyncio.get_running_loop().time()
+        with Progress(*columns, console=self._console) as bar:
+            task = bar.add_task("upload", total=self._rows, words="")
+            try:
+                while True:
+                    bar.update(task, completed=self._done.total(), words=self._words(started))
+                    await asyncio.sleep(_TICK)
+            finally:
+                bar.update(task, completed=self._done.total(), words="")
+
+    async def _lines(self) -> None:
+        started = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(_LINE_EVERY)
+            line = f"{self._done.total()} of {self._rows} done, {self._words(started)}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _words(self, started: float) -> str:
+        elapsed = asyncio.get_running_loop().time() - started
+        done = self._done.total()
+        words = []
+        if failed := done - self._done[State.STORED]:
+            words.append(f"{failed} not stored")
+        if done and elapsed > 1:
+            words.append(f"{done / elapsed * 60:.0f} a minute")
+        wait = self._limiter.seconds_until(1)
+        if wait >= 1 and not self._sending:
+            words.append(f"waiting {duration(wait)} for the limit")
+        if left := self._rows - done:
+            words.append(f"{duration(self._limiter.seconds_until(left - len(self._sending)))} left")
+        return ", ".join(words)

@@ -1,0 +1,42 @@
+"""``springest sandbox``: a local Springest to develop against, until Ctrl-C."""
+
+import asyncio
+import signal
+from typing import Literal
+
+from rich.console import Console
+
+from springest_async.cli.console import say
+from springest_async.sandbox import Sandbox
+
+__all__ = ["WindowName", "serve"]
+
+WindowName = Literal["fixed", "sliding", "bucket", "paced"]
+
+
+async def serve(*, port: int, limit: int, window: WindowName, out: Console) -> None:
+    """Serve until SIGINT or SIGTERM, then tell what came in."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with Sandbox(port=port, limit=limit, window=window) as sandbox:
+        for line in (
+            f"A Springest of your own, {limit} POSTs a minute ({window} window). Stop it with Ctrl-C. To use it:",
+            "",
+            f"export SPRINGEST_HOST={sandbox.origin}",
+            f"export SPRINGEST_API_KEY={sandbox.api_key}",
+            f"export SPRINGEST_CERTIFICATIONS_API_KEY={sandbox.certifications_api_key}",
+            "",
+            f"What came in: {sandbox.origin}/__audit",
+        ):
+            say(out, line)
+        await stopped.wait()
+        summary = sandbox.summary()
+        refused = summary.posts - summary.stored
+        say(
+            out,
+            f"{summary.posts} POSTs, {summary.stored} stored, {refused} refused"
+            f" ({summary.refused_for_speed} for speed),"
+            f" at most {summary.most_in_any_period} in any {summary.period:g} s",
+        )

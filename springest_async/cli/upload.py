@@ -1,0 +1,165 @@
+"""``springest upload``: preflight, the queue, the progress, and what came of it."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from springest_async.bulk import Finding, Manifest, Report, RowDone, RowStep, RunRecorder, State, UploadQueue
+from springest_async.bulk.preflight import check_manifest
+from springest_async.cli import environment
+from springest_async.cli.console import say
+from springest_async.cli.exits import Exit, exit_of
+from springest_async.cli.progress import UploadProgress, duration
+from springest_async.client import Springest
+from springest_async.errors import SpringestError
+from springest_async.limiter import POSTS_PER_MINUTE, Limiter
+from springest_async.records import Certification
+
+__all__ = ["upload"]
+
+
+async def upload(path: Path, out: Console, err: Console) -> Exit:
+    """Upload a manifest: tables to `out`, words to `err`."""
+    manifest = Manifest.open(path)
+    async with environment.springest() as springest:
+        rows = await _preflight(manifest, await _certifications(springest, err), err)
+        if rows is None:
+            return Exit.USAGE
+        if rows == 0:
+            say(err, f"{path} has no rows: nothing to do.")
+            return Exit.STORED
+        forecast = duration(springest.limiter.seconds_until(rows))
+        say(err, f"{rows} certificates to {springest.origin}: about {forecast} at {springest.limiter.posts} a minute.")
+        return await _run(springest, manifest, rows, out, err)
+
+
+async def _run(springest: Springest, manifest: Manifest, rows: int, out: Console, err: Console) -> Exit:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    error: SpringestError | None = None
+    progress = UploadProgress(err, rows, springest.limiter)
+    with RunRecorder(manifest) as recorder:
+
+        def listen(event: RowStep | RowDone) -> None:
+            recorder(event)
+            progress(event)
+
+        queue = UploadQueue(springest, manifest, listen)
+        with _interrupts(queue, err) as interrupted, contextlib.suppress(asyncio.CancelledError):
+            async with progress.shown():
+                error = await queue.run()
+        report = recorder.report()
+    _tell(report, loop.time() - started, springest.limiter, out)
+    if error is not None:
+        say(err, f"Ended early: {error}")
+    _tell_left_over(report, err)
+    return exit_of(report, error, interrupted=interrupted())
+
+
+@contextlib.contextmanager
+def _interrupts(queue: UploadQueue, err: Console) -> Iterator[Callable[[], bool]]:
+    """Stop the queue at the first Ctrl-C (or SIGTERM) and give up at the second; tells whether there was one."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    signals = (signal.SIGINT, signal.SIGTERM)
+    times = 0
+
+    def interrupt() -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            queue.stop()
+            say(err, "Stopping: what is being sent may end. Press Ctrl-C again to give up at once.")
+        else:
+            task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield lambda: times > 0
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
+    if not environment.certifications_key_is_set():
+        say(
+            err,
+            "SPRINGEST_CERTIFICATIONS_API_KEY is not set:"
+            " whether the certifications exist, and which of them require valid_until, is not checked.",
+        )
+        return None
+    return {certification.id: certification async for certification in springest.certifications()}
+
+
+async def _preflight(
+    manifest: Manifest, certifications: Mapping[int, Certification] | None, err: Console
+) -> int | None:
+    """Check the manifest and tell all findings; give the number of its rows, or None when it has faults."""
+    rows = 0
+    findings: list[Finding] = []
+    given_up = False
+
+    def check() -> None:
+        nonlocal rows
+        for finding in check_manifest(manifest, certifications):
+            if given_up:
+                return
+            if finding is None:
+                rows += 1
+            else:
+                findings.append(finding)
+
+    with err.status("") as status:
+        checking = asyncio.create_task(asyncio.to_thread(check))
+        try:
+            while not (await asyncio.wait([checking], timeout=0.25))[0]:
+                status.update(f"Checking {manifest.path.name}: {rows} rows")
+        finally:
+            given_up = True  # the thread ends at its next row, also when this task is cancelled
+        await checking
+    for finding in sorted(findings, key=lambda finding: finding.row):
+        say(err, str(finding))
+    faults = sum(not finding.warning for finding in findings)
+    if faults:
+        say(err, f"{faults} faults in {rows} rows of {manifest.path}. Nothing was sent.")
+        return None
+    return rows
+
+
+def _tell(report: Report, seconds: float, limiter: Limiter, out: Console) -> None:
+    table = Table("outcome", "rows")
+    table.columns[1].justify = "right"
+    for state in State:
+        table.add_row(state.value, str(report.count(state)))
+    out.print(table)
+    agreed = ", as agreed with Springest" if limiter.posts > POSTS_PER_MINUTE else ""
+    pace = ", then one at a time, because the server refused for speed" if limiter.slow else ""
+    say(
+        out,
+        f"{report.rows} certificates in {duration(seconds)}: {report.posts} POSTs, {report.refusals} of them refused"
+        f" without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
+    )
+
+
+def _tell_left_over(report: Report, err: Console) -> None:
+    if (path := report.left_over.get("failed")) is not None:
+        count = report.count(State.REJECTED, State.FAILED, State.WAITING)
+        say(
+            err,
+            f"{count} rows are not stored. They are in {path}, with the reasons; upload that file when they are mended.",
+        )
+    if (path := report.left_over.get("in-doubt")) is not None:
+        count = report.count(State.IN_DOUBT)
+        say(
+            err,
+            f"{count} rows are in doubt: Springest may have stored them. They are in {path}."
+            " Look before you upload them again.",
+        )
