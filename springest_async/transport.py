@@ -47,6 +47,11 @@ class ApiKey:
 
     __str__ = __repr__
 
+    def added_to(self, url: URL) -> URL:
+        """Give the address with the key in its query; whoever holds it must let go of it at once."""
+        before = f"{url.raw_query_string}&" if url.raw_query_string else ""
+        return URL(f"{url.with_query(None)}?{before}api_key={quote(self.value, safe='')}", encoded=True)
+
     def hide_in(self, data: bytes) -> bytes:
         """Take the key out of what a server sent back, raw or percent-encoded: error pages like to show the address."""
         for form in {self.value, quote(self.value, safe=""), quote_plus(self.value), quote(self.value)}:
@@ -75,15 +80,7 @@ class _KeyedRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         plain = self.url
-        query = f"{plain.raw_query_string}&" if plain.raw_query_string else ""
-        encoded = f"{query}api_key={quote(self.key.value, safe='')}"
-        self.url = URL.build(
-            scheme=plain.scheme,
-            authority=plain.raw_authority,
-            path=plain.raw_path,
-            query_string=encoded,
-            encoded=True,
-        )
+        self.url = self.key.added_to(plain)
         try:
             response = await super().send(conn)
         finally:

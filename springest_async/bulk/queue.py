@@ -17,6 +17,7 @@ from springest_async.errors import (
     Forbidden,
     InDoubt,
     InvalidUpload,
+    ManifestError,
     NotAuthorized,
     NotFound,
     NotSent,
@@ -89,12 +90,32 @@ class UploadQueue:
 
     async def _work(self, rows: Iterator[Row]) -> None:
         # All workers share one iterator: whoever is free takes the next row.
-        while not self._stopped.is_set() and (row := next(rows, None)) is not None:
-            lost = 0
-            while (done := await self._upload(row)) is None:
-                lost += 1
-                await self._pause(backoff(lost))
-            self._tell(done)
+        while not self._stopped.is_set() and (row := self._next(rows)) is not None:
+            self._tell(await self._until_done(row))
+
+    async def _until_done(self, row: Row) -> RowDone:
+        lost = 0
+        while (done := await self._upload(row)) is None:
+            lost += 1
+            try:
+                async with asyncio.timeout(backoff(lost)):
+                    await self._stopped.wait()
+            except TimeoutError:
+                continue
+            except asyncio.CancelledError:
+                return RowDone(row, State.WAITING)
+        return done
+
+    def _next(self, rows: Iterator[Row]) -> Row | None:
+        try:
+            return next(rows, None)
+        except ManifestError as error:  # it was readable at the preflight, so somebody changed it
+            self._end_run(error)
+            return None
+
+    def _end_run(self, error: SpringestError) -> None:
+        self._error = self._error or error
+        self.stop()
 
     async def _upload(self, row: Row) -> RowDone | None:
         """Upload one row once; None when the network was away and the row is to be tried again."""
@@ -117,10 +138,10 @@ class UploadQueue:
         try:
             await asyncio.wait([job.task])
         except asyncio.CancelledError:
+            # Given up: the row's outcome still has to be told, and no worker goes on after it.
+            self._stopped.set()
             job.task.cancel()
             await asyncio.wait([job.task])
-            self._tell(self._outcome(row, job, job.task) or RowDone(row, State.WAITING))
-            raise
         finally:
             self._jobs.discard(job)
         return self._outcome(row, job, job.task)
@@ -137,11 +158,10 @@ class UploadQueue:
                 self._answered = True
                 return RowDone(row, State.STORED, receipt=task.result())
             case NotSent(connected=False) if self._answered:
-                return None
+                return None  # the network is away: again, for as long as it takes
             # About the key or the host and not about the row: the next row would fail in the same way.
             case NotSent(connected=False) | NotAuthorized() | Forbidden() | NotFound() | Redirected():
-                self._error = self._error or error
-                self.stop()
+                self._end_run(error)
                 return RowDone(row, State.WAITING, error=error)
             case Rejected():
                 self._answered = True
@@ -151,6 +171,11 @@ class UploadQueue:
                 return RowDone(row, State.IN_DOUBT, error=error)
             case SpringestError():
                 return RowDone(row, State.FAILED, error=error)
+        # A mistake of our own, which nobody has thought of: told before it ends the run.
+        if job.sent_at is None:
+            self._tell(RowDone(row, State.WAITING))
+        else:
+            self._tell(RowDone(row, State.IN_DOUBT, error=self._interrupted(job.upload, job.sent_at)))
         raise error
 
     def _interrupted(self, upload: CertificateUpload, sent_at: datetime) -> InDoubt:
@@ -161,10 +186,3 @@ class UploadQueue:
             certification_id=upload.certification_id,
             sent_at=sent_at,
         )
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopped.wait()
-        except TimeoutError:
-            return

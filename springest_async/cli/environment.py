@@ -18,13 +18,10 @@ def springest() -> Springest:
     Raises:
         ConfigurationError: when the key is missing, or the host is none.
     """
-    if not os.environ.get(_KEY):
+    key = _value(_KEY)
+    if key is None:
         raise ConfigurationError(f"set {_KEY} to the API key for certificates of your host (see springest --help)")
-    return Springest(
-        api_key=os.environ[_KEY],
-        certifications_api_key=os.environ.get(_CERTIFICATIONS_KEY),
-        host=os.environ.get(_HOST) or "nl",
-    )
+    return Springest(api_key=key, certifications_api_key=_value(_CERTIFICATIONS_KEY), host=_value(_HOST) or "nl")
 
 
 def springest_for_certifications() -> Springest:
@@ -33,14 +30,19 @@ def springest_for_certifications() -> Springest:
     Raises:
         ConfigurationError: when the key is missing, or the host is none.
     """
-    key = os.environ.get(_CERTIFICATIONS_KEY)
-    if not key:
+    key = _value(_CERTIFICATIONS_KEY)
+    if key is None:
         raise ConfigurationError(
             f"set {_CERTIFICATIONS_KEY} to the API key for certifications of your host (see springest --help)"
         )
-    return Springest(api_key=key, certifications_api_key=key, host=os.environ.get(_HOST) or "nl")
+    return Springest(api_key=key, certifications_api_key=key, host=_value(_HOST) or "nl")
 
 
 def certifications_key_is_set() -> bool:
     """Whether certifications can be asked for."""
-    return bool(os.environ.get(_CERTIFICATIONS_KEY))
+    return _value(_CERTIFICATIONS_KEY) is not None
+
+
+def _value(name: str) -> str | None:
+    # A key that was read from a file brings the file's last newline along.
+    return os.environ.get(name, "").strip() or None

@@ -23,10 +23,11 @@ def exit_of(report: Report, error: SpringestError | None, *, interrupted: bool) 
     """Give the exit code of a run: what needs a person most comes first."""
     if isinstance(error, NotAuthorized | Forbidden):
         return Exit.KEY_REFUSED
+    all_stored = report.count(State.STORED) == report.rows
     if error is not None and report.count(State.WAITING) == report.rows:
         return Exit.USAGE
-    if interrupted and report.count(State.STORED) < report.rows:
+    if interrupted and not all_stored:
         return Exit.INTERRUPTED
     if report.count(State.IN_DOUBT):
         return Exit.IN_DOUBT
-    return Exit.STORED if report.count(State.STORED) == report.rows else Exit.NOT_ALL
+    return Exit.STORED if all_stored and error is None else Exit.NOT_ALL

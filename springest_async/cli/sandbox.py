@@ -1,12 +1,12 @@
 """``springest sandbox``: a local Springest to develop against, until Ctrl-C."""
 
 import asyncio
-import signal
 from typing import Literal
 
 from rich.console import Console
 
 from springest_async.cli.console import say
+from springest_async.cli.signals import interrupts
 from springest_async.sandbox import Sandbox
 
 __all__ = ["WindowName", "serve"]
@@ -16,10 +16,7 @@ WindowName = Literal["fixed", "sliding", "bucket", "paced"]
 
 async def serve(*, port: int, limit: int, window: WindowName, out: Console) -> None:
     """Serve until SIGINT or SIGTERM, then tell what came in."""
-    loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
     async with Sandbox(port=port, limit=limit, window=window) as sandbox:
         for line in (
             f"A Springest of your own, {limit} POSTs a minute ({window} window). Stop it with Ctrl-C. To use it:",
@@ -31,7 +28,8 @@ async def serve(*, port: int, limit: int, window: WindowName, out: Console) -> N
             f"What came in: {sandbox.origin}/__audit",
         ):
             say(out, line)
-        await stopped.wait()
+        with interrupts(stopped.set):
+            await stopped.wait()
         summary = sandbox.summary()
         refused = summary.posts - summary.stored
         say(

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from springest_async.cli import environment
 from springest_async.cli.console import say
 from springest_async.cli.exits import Exit, exit_of
 from springest_async.cli.progress import UploadProgress, duration
+from springest_async.cli.signals import interrupts
 from springest_async.client import Springest
 from springest_async.errors import SpringestError
 from springest_async.limiter import POSTS_PER_MINUTE, Limiter
@@ -50,7 +50,8 @@ async def _run(springest: Springest, manifest: Manifest, rows: int, out: Console
             progress(event)
 
         queue = UploadQueue(springest, manifest, listen)
-        with _interrupts(queue, err) as interrupted, contextlib.suppress(asyncio.CancelledError):
+        interruption = _Interruption(queue, err)
+        with interrupts(interruption), contextlib.suppress(asyncio.CancelledError):
             async with progress.shown():
                 error = await queue.run()
         report = recorder.report()
@@ -58,34 +59,25 @@ async def _run(springest: Springest, manifest: Manifest, rows: int, out: Console
     if error is not None:
         say(err, f"Ended early: {error}")
     _tell_left_over(report, err)
-    return exit_of(report, error, interrupted=interrupted())
+    return exit_of(report, error, interrupted=interruption.happened)
 
 
-@contextlib.contextmanager
-def _interrupts(queue: UploadQueue, err: Console) -> Iterator[Callable[[], bool]]:
-    """Stop the queue at the first Ctrl-C (or SIGTERM) and give up at the second; tells whether there was one."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    signals = (signal.SIGINT, signal.SIGTERM)
-    times = 0
+class _Interruption:
+    """Stops the queue when it is called first (Ctrl-C), and gives up when it is called again."""
 
-    def interrupt() -> None:
-        nonlocal times
-        times += 1
-        if times == 1:
-            queue.stop()
-            say(err, "Stopping: what is being sent may end. Press Ctrl-C again to give up at once.")
-        else:
-            task.cancel()
+    def __init__(self, queue: UploadQueue, err: Console) -> None:
+        self._queue = queue
+        self._err = err
+        self._task = asyncio.current_task()
+        self.happened = False
 
-    for number in signals:
-        loop.add_signal_handler(number, interrupt)
-    try:
-        yield lambda: times > 0
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+    def __call__(self) -> None:
+        if self.happened and self._task is not None:
+            self._task.cancel()
+            return
+        self.happened = True
+        self._queue.stop()
+        say(self._err, "Stopping: what is being sent may end. Press Ctrl-C again to give up at once.")
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
@@ -152,10 +144,7 @@ def _tell(report: Report, seconds: float, limiter: Limiter, out: Console) -> Non
 def _tell_left_over(report: Report, err: Console) -> None:
     if (path := report.left_over.get("failed")) is not None:
         count = report.count(State.REJECTED, State.FAILED, State.WAITING)
-        say(
-            err,
-            f"{count} rows are not stored. They are in {path}, with the reasons; upload that file when they are mended.",
-        )
+        say(err, f"{count} rows are not stored. They are in {path}, with the reasons: mend them and upload that file.")
     if (path := report.left_over.get("in-doubt")) is not None:
         count = report.count(State.IN_DOUBT)
         say(

@@ -15,7 +15,7 @@ from springest_async.sandbox.certificates import FORM_FIELDS, Form, ReceivedFile
 
 __all__ = ["FileMeter", "MalformedError", "discard_body", "read_form"]
 
-# More than aiohttp ever holds of a body at once (some 400 KB), so that it hands out what has come and
+# More than aiohttp ever holds of a body at once (512 KiB and one read), so that it hands out what has come and
 # never has to put back what is over, which it warns of.
 _CHUNK_BYTES = 1024 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
