@@ -384,7 +384,7 @@ class _Upload:
         if meaning is Meaning.UNKNOWN:
             return await self._probe(refusal, position)
         if refusal.names_limit or not self.limiter.slow:
-            self.limiter.slow_down(position, silence=refusal.retry_after or 0.0)
+            self.limiter.slow_down(position, silence=refusal.retry_after or None)
             return None
         # The pace is slow already, and this body may mean either. Refused again and again while others are accepted
         # in between: invalid. Refused twice with nothing accepted in between: only silence can tell.
@@ -408,7 +408,7 @@ class _Upload:
                 outcome, _ = await self._try(partial(post, pause=pause))
                 if isinstance(outcome, Receipt):
                     self.verdicts.settle(refusal, Meaning.TOO_FAST)
-                    self.limiter.slow_down(position)
+                    self.limiter.slow_down(position, silence=0.0 if pause is None else None)
                     return outcome
                 refusal = outcome
             if refusal.names_limit:

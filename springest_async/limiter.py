@@ -165,7 +165,7 @@ class Limiter:
         finally:
             self._end(turn)
 
-    def slow_down(self, position: int, *, silence: float = 0.0) -> None:
+    def slow_down(self, position: int, *, silence: float | None = None) -> None:
         """After a refusal for speed: a silent period, then one POST at a time, each a while after the last answer.
 
         The pace stays slow from then on: what the server counts is not known, so nothing says that it may be faster.
@@ -173,12 +173,13 @@ class Limiter:
         Args:
             position: the refused turn's `position`. When a slow POST is refused late after a silence, the server
                 counts up to a number that only silence resets, so there will be a silence after every so many.
-            silence: seconds that the server asked for, when that is longer than the period.
+            silence: the seconds that the server asked for, if that is longer than the period; 0.0 when there has just
+                been a silence, so that none is needed.
         """
         if self._slow and position > self.posts // 2:
             self._batch = min(self.posts, position - 1)
         self._slow = True
-        self._quiet = max(self._silence, silence)
+        self._quiet = self._spacing if silence == 0 else max(self._silence, silence or 0.0)
         self._notify()
 
     def seconds_until(self, posts: int) -> float:

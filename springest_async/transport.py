@@ -10,6 +10,7 @@ context, because their texts hold URLs and headers: so `_exchange` returns failu
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -276,7 +277,7 @@ class _Failure:
             case aiohttp.ConnectionTimeoutError():
                 return cls("no connection within the time allowed", connected=False)
             case aiohttp.ClientConnectorError():
-                return cls(f"no connection: {error.os_error.strerror or 'refused'}", connected=False)
+                return cls(f"no connection: {_system_words(error.os_error)}", connected=False)
             case aiohttp.ServerTimeoutError():
                 return cls("no answer within the time allowed")
             case aiohttp.ServerDisconnectedError():
@@ -287,6 +288,11 @@ class _Failure:
             case TimeoutError():
                 return cls("the server stopped reading")
             case aiohttp.ClientOSError() | OSError():
-                return cls(f"the connection broke: {error.strerror or 'reset'}")
+                return cls(f"the connection broke: {_system_words(error)}")
             case _:
                 return cls("the connection broke")
+
+
+def _system_words(error: OSError) -> str:
+    # Not `strerror`: aiohttp and asyncio write addresses into it.
+    return os.strerror(error.errno) if error.errno else "lost"

@@ -85,6 +85,9 @@ class RunRecorder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._files.close()
+        if self._counts.keys() == {State.WAITING}:
+            # Nothing became of any row, so the manifest itself is what is left over.
+            self._left_over.pop("failed").unlink()
 
     def __call__(self, event: RowStep | RowDone) -> None:
         """Take note of an event."""

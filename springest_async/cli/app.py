@@ -29,7 +29,9 @@ Environment:
 * `SPRINGEST_API_KEY`: the key for certificates; each host has its own.
 * `SPRINGEST_CERTIFICATIONS_API_KEY`: the key for certifications, which is another one.
 * `SPRINGEST_HOST`: `nl` (default), `be`, `de`, `uk`, `com`, or an origin such as `https://site.api.go.springest.nl`.
+"""
 
+_EPILOGUE = """
 Examples:
 
 * `springest demo`: see a whole migration on this machine, in a minute and without a key.
@@ -41,7 +43,7 @@ Exit codes: 0 all stored, 1 some rows rejected or failed, 2 usage or manifest fa
 3 some rows in doubt, 4 the key was refused, 130 interrupted.
 """
 
-app = App(name="springest", help=_HELP, help_format="markdown", version_flags=["--version"])
+app = App(name="springest", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version_flags=["--version"])
 
 _FormatOption = Annotated[Format, Parameter(name="--format")]
 

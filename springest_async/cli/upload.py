@@ -54,7 +54,7 @@ async def _run(springest: Springest, manifest: Manifest, rows: int, out: Console
         with interrupts(interruption), contextlib.suppress(asyncio.CancelledError):
             async with progress.shown():
                 error = await queue.run()
-        report = recorder.report()
+    report = recorder.report()
     _tell(report, loop.time() - started, springest.limiter, out)
     if error is not None:
         say(err, f"Ended early: {error}")
@@ -136,8 +136,8 @@ def _tell(report: Report, seconds: float, limiter: Limiter, out: Console) -> Non
     pace = ", then one at a time, because the server refused for speed" if limiter.slow else ""
     say(
         out,
-        f"{report.rows} certificates in {duration(seconds)}: {report.posts} POSTs, {report.refusals} of them refused"
-        f" without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
+        f"{report.rows} certificates in {duration(seconds)}: {report.posts} POSTs tried, {report.refusals} of them"
+        f" refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
     )
 
 
