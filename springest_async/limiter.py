@@ -40,8 +40,9 @@ _DUST = 1e-6
 class Turn:
     """Permission for one POST, given by `Limiter.post` and used up when its ``async with`` ends.
 
-    `position` says which POST it is since the last silence (1 is the first). `may_count_until` is the loop's time
-    until which the server may still count this POST if no answer comes; it starts as the time given to `post`.
+    `position` says which POST it is since the last silence (1 is the first), and is 0 at the fast pace, where nothing
+    is learnt from it. `may_count_until` is the loop's time until which the server may still count this POST if no
+    answer comes; it starts as the time given to `post`.
     """
 
     position: int
@@ -99,13 +100,15 @@ class Limiter:
         self._batch: int | None = None
         self._since_silence = 0
         self._probing = False
+        self._spent, self._spent_at = 0.0, 0.0  # of the hour's budget, and when the last one was taken
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         pace = "slow" if self._slow else "fast"
+        now = 0.0 if self._loop is None else self._loop.time()
+        resting = sum(back > now + _DUST for back in self._resting)  # what is back is dropped by the next POST only
         return (
-            f"<Limiter {self.posts} in {self.period:g} s, {len(self._under_way)} under way,"
-            f" {len(self._resting)} resting, {pace}>"
+            f"<Limiter {self.posts} in {self.period:g} s, {len(self._under_way)} under way, {resting} resting, {pace}>"
         )
 
     @property
@@ -124,7 +127,7 @@ class Limiter:
         async with self._door:
             await self._until_clear()
             await self._shape.acquire()
-            await self._hourly.acquire()
+            await self._spend()
             # Waiting for the shape may have taken long enough for a silence to be called.
             await self._until_clear()
             turn = self._take(counted_within)
@@ -136,7 +139,7 @@ class Limiter:
     async def request(self) -> None:
         """Wait until a request other than a POST fits into the hourly budget."""
         self._bind()
-        await self._hourly.acquire()
+        await self._spend()
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator["_ProbePost"]:
@@ -157,7 +160,7 @@ class Limiter:
     @asynccontextmanager
     async def _probe_post(self, *, counted_within: float, pause: float | None) -> AsyncIterator[Turn]:
         quiet = self._silence if pause is None else pause
-        await self._hourly.acquire()
+        await self._spend()
         await self._until_clear(probe=True, quiet=quiet)
         turn = self._take(counted_within, quiet)
         try:
@@ -176,10 +179,11 @@ class Limiter:
             silence: the seconds that the server asked for, if that is longer than the period; 0.0 when there has just
                 been a silence, so that none is needed.
         """
-        if self._slow and position > self.posts // 2:
+        if self._slow and self.posts // 2 < position <= 2 * self.posts:
             self._batch = min(self.posts, position - 1)
         self._slow = True
-        self._quiet = self._spacing if silence == 0 else max(self._silence, silence or 0.0)
+        # Of several that are refused at once, the one that was told to wait longest counts.
+        self._quiet = max(self._quiet, self._spacing if silence == 0 else max(self._silence, silence or 0.0))
         self._notify()
 
     def seconds_until(self, posts: int) -> float:
@@ -189,13 +193,16 @@ class Limiter:
         self._bind()
         now = asyncio.get_running_loop().time()
         if self._slow:
-            silences = posts // self._batch if self._batch else 0
-            return self._spacing * posts + self._silence * silences
-        back = sorted(self._resting) + [now + self._silence] * len(self._under_way)
+            first = (now if self._under_way else self._last_answer) + self._quiet
+            since = 0 if self._quiet >= self._silence else self._since_silence
+            silences = (since + posts - 1) // self._batch if self._batch else 0
+            return max(0.0, first - now) + self._spacing * (posts - 1) + (self._silence - self._spacing) * silences
+        back = sorted(self._resting + [now + self._silence] * len(self._under_way))
         free = self.posts - len(back)
         rounds, last = divmod(posts - 1, self.posts)
-        first_round = now if last < free else back[last - free]
-        return max(0.0, first_round - now) + rounds * self._silence
+        by_bucket = 0.0 if last < free else back[last - free] - now
+        by_burst = (last + 1 - self.burst) * self._spacing
+        return max(0.0, by_bucket, by_burst) + rounds * self._silence
 
     # --- the state, changed by synchronous functions only ---
 
@@ -210,14 +217,29 @@ class Limiter:
                 " because the limit cannot be kept across both"
             )
         self._loop = loop
-        for turn in tuple(self._under_way):  # its loop was closed under it
-            self._end(turn)
         self._probing = False
         self._door = asyncio.Lock()
         self._probe_door = asyncio.Lock()
         self._changed = asyncio.Event()
         self._shape = AsyncLimiter(self.burst, self.burst * self._spacing)
         self._hourly = AsyncLimiter(_HOURLY_BURST, _HOURLY_PERIOD)
+        self._hourly_is_new = True
+        # Its loop was closed under it. Last, because this wakes who waits for `_changed`, which must be the new one.
+        for turn in tuple(self._under_way):
+            self._end(turn)
+
+    async def _spend(self) -> None:
+        """Take one from the hour's budget; what was spent on an earlier event loop stays spent."""
+        if self._hourly_is_new:
+            self._hourly_is_new = False
+            await self._hourly.acquire(self._spent_now())  # an empty bucket has room for it: this does not wait
+        await self._hourly.acquire()
+        self._spent = self._spent_now() + 1.0
+        self._spent_at = asyncio.get_running_loop().time()
+
+    def _spent_now(self) -> float:
+        back = (asyncio.get_running_loop().time() - self._spent_at) * _HOURLY_BURST / _HOURLY_PERIOD
+        return min(max(0.0, self._spent - back), _HOURLY_BURST)
 
     def _blocked(self, now: float, *, probe: bool = False, quiet: float = 0.0) -> float:
         """Seconds until the next POST may leave: 0 when it may now, infinite when something must happen first."""
@@ -240,7 +262,7 @@ class Limiter:
         if max(quiet, self._quiet) >= self._silence:
             self._since_silence = 0
         self._since_silence += 1
-        turn = Turn(self._since_silence, self._loop.time() + counted_within)
+        turn = Turn(self._since_silence if self._slow else 0, self._loop.time() + counted_within)
         self._under_way.add(turn)
         self._quiet = self._spacing if self._slow else 0.0
         if self._batch and self._since_silence >= self._batch:

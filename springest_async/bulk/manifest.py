@@ -107,8 +107,8 @@ class Manifest:
                 certification_id=_number(cells["certification_id"]),  # type: ignore[arg-type] # what is none is refused
                 email=cells["email"],
                 valid_from=_date(cells["valid_from"]),  # type: ignore[arg-type] # likewise
-                valid_until=_date(cells["valid_until"]) or None,  # type: ignore[arg-type] # likewise
-                conversion_id=_number(cells["conversion_id"]) or None,  # type: ignore[arg-type] # likewise
+                valid_until=_date(cells["valid_until"]),  # type: ignore[arg-type] # likewise
+                conversion_id=_number(cells["conversion_id"]),  # type: ignore[arg-type] # likewise
             )
         except InvalidUpload as error:
             missing = {fault.field for fault in faults}
@@ -136,16 +136,16 @@ def _reader(stream: TextIO, delimiter: str) -> Iterator[list[str]]:
     return csv.reader(stream, delimiter=delimiter, strict=True)
 
 
-def _number(cell: str) -> int | str:
-    return int(cell) if re.fullmatch(r"[0-9]{1,18}", cell) else cell
+def _number(cell: str) -> int | str | None:
+    return int(cell) if re.fullmatch(r"[0-9]{1,18}", cell) else cell or None
 
 
-def _date(cell: str) -> date | str:
+def _date(cell: str) -> date | str | None:
     """Read 2026-12-31, 31-12-2026 and 31.12.2026; anything else is given back for the record to refuse."""
     found = _DAY_FIRST.fullmatch(cell)
     try:
         if found:
             return date(int(found["year"]), int(found["month"]), int(found["day"]))
-        return date.fromisoformat(cell) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", cell) else cell
+        return date.fromisoformat(cell) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", cell) else cell or None
     except ValueError:
         return cell

@@ -63,10 +63,13 @@ def check_manifest(
                 yield from _file_findings(row, manifest.path.parent / path)
         else:
             yield from _file_findings(row, upload.file)
-            yield from _certification_findings(row, upload, certifications)
+            if upload.valid_until is not None and upload.valid_until < upload.valid_from:
+                yield Finding(row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True)
             # A set of hashes, and not of fields, keeps a million rows in some 70 MB.
             fields = hash(_fields(upload))
             (suspects if fields in seen else seen).add(fields)
+        if certifications is not None:
+            yield from _certification_findings(row, certifications)
         yield None
     if suspects:
         yield from _duplicates(manifest, suspects)
@@ -77,18 +80,16 @@ def _file_findings(row: Row, path: Path) -> Iterator[Finding]:
         yield Finding(row.number, "file", reason, warning)
 
 
-def _certification_findings(
-    row: Row, upload: CertificateUpload, certifications: Mapping[int, Certification] | None
-) -> Iterator[Finding]:
-    if upload.valid_until is not None and upload.valid_until < upload.valid_from:
-        yield Finding(row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True)
-    if certifications is None:
-        return
-    certification = certifications.get(upload.certification_id)
+def _certification_findings(row: Row, certifications: Mapping[int, Certification]) -> Iterator[Finding]:
+    # From the cells, so that a fault elsewhere in the row hides none of these.
+    cell = row.cells["certification_id"].strip()
+    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", cell):
+        return  # told already
+    certification = certifications.get(int(cell))
     if certification is None:
-        reason = f"{upload.certification_id} is none of the {len(certifications)} certifications that the key sees"
+        reason = f"{cell} is none of the {len(certifications)} certifications that the key sees"
         yield Finding(row.number, "certification_id", reason)
-    elif certification.requires_valid_until and upload.valid_until is None:
+    elif certification.requires_valid_until and not row.cells.get("valid_until", "").strip():
         yield Finding(row.number, "valid_until", f"is missing, and “{certification.name}” requires it")
 
 

@@ -1,0 +1,1065 @@
+"""The limiter in virtual time: what holds whatever the network does, and what each of its verbs does.
+
+The loops' clocks count in 2**-20 s, so that the sums of times that ``aiolimiter`` makes are exact. With decimal
+ticks a rounding error of 1e-16 tokens can be left over, which it waits for in steps of no time at all; a real clock
+moves on meanwhile, a virtual one does not.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import looptime
+import pytest
+from aiolimiter import AsyncLimiter
+from attrs import define, field, frozen
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from springest_async.errors import ConfigurationError
+from springest_async.limiter import Limiter, Turn, shared_limiter
+from springest_async.sandbox.audit import most_in_any
+from springest_async.sandbox.windows import Paced, SlidingWindow, Window
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+TICK = 2**-20
+ANSWER = 120.0  # seconds in which the server may count a POST that is never answered
+PERIOD = 60.0
+SILENCE = 60.1  # the period and its margin
+FOR_EVER = 1_000_000.0  # virtual seconds: a test that comes so far waits for something that never happens
+
+
+def in_virtual_time(test: Callable[Given, Awaitable[None]]) -> Callable[Given, Coroutine[Any, Any, None]]:
+    """Run an async test on a virtual clock that starts at 0; one that would hang fails at once."""
+
+    @pytest.mark.looptime(start=0, resolution=TICK)
+    @functools.wraps(test)
+    async def limited(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        async with asyncio.timeout(FOR_EVER):
+            await test(*args, **kwargs)
+
+    return limited
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_accidental_loop() -> None:
+    # looptime asks for the current event loop also in tests that are not async. Before any was set, Python answers
+    # with a new one, which nobody closes. Said to be none, it stays none.
+    asyncio.set_event_loop(None)
+
+
+def run_in_virtual_time(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run `main` on a loop and a virtual clock of its own, as each example of a property test must."""
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop = looptime.new_event_loop(start=0, resolution=TICK, noop_cycles=0)
+        return loop
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(asyncio.wait_for(main, FOR_EVER))
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds, abs=1e-4)
+
+
+async def post(limiter: Limiter, *, lasting: float = 0.0, answered: bool = True) -> float:
+    """Make one POST; return when it was sent."""
+    async with limiter.post(counted_within=ANSWER) as turn:
+        sent = now()
+        await asyncio.sleep(lasting)
+        if answered:
+            turn.mark_answered()
+    return sent
+
+
+async def post_all(limiter: Limiter, posts: int, *, lasting: float = 0.0, answered: bool = True) -> list[float]:
+    """Make so many POSTs at once; return when they were sent."""
+    return await asyncio.gather(*(post(limiter, lasting=lasting, answered=answered) for _ in range(posts)))
+
+
+async def slow(limiter: Limiter) -> Limiter:
+    """Let the first POST be refused for speed, and wait until the silence after it is over."""
+    await post(limiter)
+    limiter.slow_down(1)
+    await asyncio.sleep(SILENCE)
+    return limiter
+
+
+# --- what holds whatever the network does ---
+
+
+@frozen
+class Plan:
+    """One POST of a scenario: when it asks, how it goes, and after how long it is cancelled (None: never)."""
+
+    asks_at: float
+    takes: float
+    ends: Literal["answered", "unanswered", "unsent"]
+    patience: float | None = None
+    pause: float | None = None  # of a probe: 2.0, or None for a whole period
+    probes: bool = False
+    refused: bool = False
+
+
+@define
+class Trace:
+    """What became of a POST: when it asked, was sent and ended, and until when the server can have counted it."""
+
+    asked: float
+    sent: float | None = None
+    ended: float = 0.0
+    counted_until: float | None = None
+
+
+@define
+class Scenario:
+    """A run of all plans through one limiter. `asked` and `sent` are in the order in which that happened."""
+
+    limiter: Limiter
+    counted_within: float
+    asked: list[Trace] = field(factory=list)
+    sent: list[Trace] = field(factory=list)
+
+    async def run(self, plans: list[Plan]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for plan in plans:
+                group.create_task(self._follow(plan))
+
+    async def _follow(self, plan: Plan) -> None:
+        await asyncio.sleep(plan.asks_at)
+        trace = Trace(now())
+        self.asked.append(trace)
+        with suppress(TimeoutError):  # of a cancellation
+            async with asyncio.timeout(plan.patience):
+                if plan.probes:
+                    async with (
+                        self.limiter.probe() as probe,
+                        probe(counted_within=self.counted_within, pause=plan.pause) as turn,
+                    ):
+                        await self._send(plan, trace, turn)
+                else:
+                    async with self.limiter.post(counted_within=self.counted_within) as turn:
+                        await self._send(plan, trace, turn)
+                if plan.refused:
+                    self.limiter.slow_down(turn.position)
+
+    async def _send(self, plan: Plan, trace: Trace, turn: Turn) -> None:
+        trace.sent = now()
+        self.sent.append(trace)
+        try:
+            await asyncio.sleep(plan.takes)
+            if plan.ends == "answered":
+                turn.mark_answered()
+            elif plan.ends == "unsent":
+                turn.mark_unsent()
+        finally:
+            trace.ended = now()
+            if turn.answered:
+                trace.counted_until = trace.ended
+            elif turn.sent:
+                trace.counted_until = max(trace.ended, trace.sent + self.counted_within)
+
+    def counted(self) -> list[tuple[float, float]]:
+        """From when until when the server can have counted each POST that reached it."""
+        return [
+            (trace.sent, trace.counted_until)
+            for trace in self.sent
+            if trace.sent is not None and trace.counted_until is not None
+        ]
+
+
+def most_possible(counted: list[tuple[float, float]], period: float) -> int:
+    """Return how many POSTs a server can count into one period, if it counts each at the worst possible moment.
+
+    A period that begins at `start` can hold every POST whose range reaches into it: those from before are counted as
+    late as can be, those from after as early as can be. The worst period begins where some range ends. Both ends of
+    the period belong to it, which is stricter than a half-open one.
+    """
+    return max(
+        (sum(sent <= start + period and until >= start for sent, until in counted) for _, start in counted), default=0
+    )
+
+
+def seconds(longest: float) -> st.SearchStrategy[float]:
+    return st.integers(0, int(longest * 64)).map(lambda parts: parts / 64)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn, posts: int, *, most: int, adapts: bool = False) -> tuple[Limiter, float, list[Plan]]:
+    """Draw a limiter whose tokens are 2 s apart, the time within which POSTs are counted, and the POSTs."""
+    period = 2.0 * posts
+    counted_within = draw(st.sampled_from([0.0, 1.0, period, 2 * period]))
+    plans = st.builds(
+        Plan,
+        asks_at=st.just(0.0) | seconds(2 * period),
+        takes=st.just(0.0) | seconds(1.0) | seconds(1.5 * period),
+        ends=st.sampled_from(["answered", "answered", "unanswered", "unsent"]),
+        patience=st.none() | seconds(2 * period),
+        probes=st.booleans() if adapts else st.just(False),
+        pause=st.sampled_from([None, 2.0]),
+        refused=st.booleans() if adapts else st.just(False),
+    )
+    limiter = Limiter(posts=posts, period=period, burst=draw(st.just(posts) | st.integers(1, posts)))
+    return limiter, counted_within, draw(st.lists(plans, min_size=min(posts, 20), max_size=most))
+
+
+few = st.integers(1, 4).flatmap(lambda posts: scenarios(posts, most=24))
+thirty = scenarios(30, most=90)
+adapting = st.integers(1, 4).flatmap(lambda posts: scenarios(posts, most=16, adapts=True))
+
+
+@given(few | thirty | adapting)
+@example((Limiter(), ANSWER, [Plan(0.0, 0.0, "answered")] * 90))
+@example((Limiter(), ANSWER, [Plan(0.0, 50.0, "answered"), *[Plan(0.0, 0.0, "answered")] * 60]))
+@example((Limiter(), ANSWER, [Plan(0.0, 50.0, "answered", patience=1.0)] * 30 + [Plan(0.0, 0.0, "answered")] * 30))
+def test_no_period_holds_more_than_the_limit_whenever_the_server_counts(
+    drawn: tuple[Limiter, float, list[Plan]],
+) -> None:
+    limiter, counted_within, plans = drawn
+    scenario = Scenario(limiter, counted_within)
+
+    run_in_virtual_time(scenario.run(plans))
+
+    assert most_possible(scenario.counted(), limiter.period) <= limiter.posts
+
+
+def test_that_check_finds_the_59_that_a_bucket_that_refills_lets_through() -> None:
+    async def send(posts: int) -> list[tuple[float, float]]:
+        bucket, counted = AsyncLimiter(30, PERIOD), []
+        for _ in range(posts):
+            await bucket.acquire()
+            counted.append((now(), now()))
+        return counted
+
+    # The 60th leaves at the other end of the same minute.
+    assert most_possible(run_in_virtual_time(send(100)), PERIOD - TICK) == 59
+
+
+@given(few | thirty)
+def test_posts_get_their_turns_in_the_order_in_which_they_asked(drawn: tuple[Limiter, float, list[Plan]]) -> None:
+    limiter, counted_within, plans = drawn
+    scenario = Scenario(limiter, counted_within)
+
+    run_in_virtual_time(scenario.run(plans))
+
+    assert [id(trace) for trace in scenario.asked if trace.sent is not None] == [id(trace) for trace in scenario.sent]
+    assert sum(trace.sent is not None for trace in scenario.asked) >= sum(plan.patience is None for plan in plans)
+
+
+@given(few | thirty)
+@example((Limiter(posts=1, period=2.0), ANSWER, [Plan(0.0, 1.0, "unsent"), Plan(0.0, 1.0, "answered")]))
+@example((Limiter(), ANSWER, [Plan(0.0, 1.0, "answered", patience=0.0)] * 40 + [Plan(0.0, 1.0, "answered")] * 30))
+def test_nobody_waits_while_a_token_is_free(drawn: tuple[Limiter, float, list[Plan]]) -> None:
+    # Which says as well that a cancelled waiter takes no token, and that an unsent POST gives its token back at once.
+    limiter, counted_within, plans = drawn
+    scenario = Scenario(limiter, counted_within)
+
+    run_in_virtual_time(scenario.run(plans))
+
+    assert list(needless_waits(scenario)) == []
+
+
+def needless_waits(scenario: Scenario) -> Iterator[tuple[float, float]]:
+    """Yield from when to when a POST was the first in the line and neither the bucket nor the burst held it back."""
+    limiter = scenario.limiter
+    spacing = limiter.period / limiter.posts
+    first_at = 0.0
+    for trace in scenario.asked:
+        first_at = max(first_at, trace.asked)
+        if trace.sent is None:
+            continue
+        moment = trace.sent - 0.001
+        before = [other for other in scenario.sent if other.sent is not None and other.sent <= moment]
+        back_at = [
+            other.ended if other.counted_until is None else other.counted_until + limiter.period + 0.1
+            for other in before
+        ]
+        held_by_bucket = sum(back > moment for back in back_at) >= limiter.posts
+        held_by_burst = level([other.sent or 0.0 for other in before], moment, spacing) > limiter.burst - 1
+        if first_at < moment and not held_by_bucket and not held_by_burst:
+            yield first_at, trace.sent
+        first_at = max(first_at, trace.sent)
+
+
+def level(starts: list[float], moment: float, spacing: float) -> float:
+    """How full a leaky bucket is at a moment, after it got one at each of `starts` and lost one every `spacing`."""
+    full, last = 0.0, 0.0
+    for start in starts:
+        full, last = max(0.0, full - (start - last) / spacing) + 1, start
+    return max(0.0, full - (moment - last) / spacing)
+
+
+@settings(max_examples=20)
+@given(st.lists(seconds(0.5), min_size=300, max_size=300), st.integers(30, 60))
+def test_small_latencies_cost_at_most_one_and_a_half_percent(latencies: list[float], at_once: int) -> None:
+    async def upload(waiting: Iterator[float], limiter: Limiter) -> float:
+        last = 0.0
+        for latency in waiting:
+            last = await post(limiter, lasting=latency)
+        return last
+
+    async def upload_all() -> float:
+        waiting, limiter = iter(latencies), Limiter()
+        return max(await asyncio.gather(*(upload(waiting, limiter) for _ in range(at_once))))
+
+    assert run_in_virtual_time(upload_all()) <= (300 / 30 - 1) * PERIOD * 1.015
+
+
+# --- the bucket ---
+
+
+@in_virtual_time
+async def test_thirty_leave_at_once_and_the_next_thirty_a_minute_and_its_margin_later() -> None:
+    assert await post_all(Limiter(), 90) == [about(0.0)] * 30 + [about(SILENCE)] * 30 + [about(2 * SILENCE)] * 30
+
+
+@in_virtual_time
+async def test_a_token_rests_from_the_answer_and_not_from_the_send() -> None:
+    limiter = Limiter(posts=1)
+
+    assert await post(limiter, lasting=10.0) == 0.0
+    assert await post(limiter) == about(10.0 + SILENCE)
+
+
+@pytest.mark.parametrize(
+    ("lasting", "counted_until"),
+    [(0.0, ANSWER), (10.0, ANSWER), (200.0, 200.0)],
+    ids=["broken at once", "broken later", "longer than it may count"],
+)
+@in_virtual_time
+async def test_a_post_without_an_answer_keeps_its_token_while_the_server_may_count_it(
+    lasting: float, counted_until: float
+) -> None:
+    limiter = Limiter(posts=1)
+    await post(limiter, lasting=lasting, answered=False)
+
+    assert await post(limiter) == about(counted_until + SILENCE)
+
+
+@in_virtual_time
+async def test_a_post_that_fails_after_its_answer_counts_until_its_end() -> None:
+    limiter = Limiter(posts=1)
+
+    async def fail() -> None:
+        async with limiter.post(counted_within=ANSWER) as turn:
+            await asyncio.sleep(5.0)
+            turn.mark_answered()
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await fail()
+
+    assert await post(limiter) == about(5.0 + SILENCE)
+
+
+@in_virtual_time
+async def test_a_cancelled_post_that_was_under_way_keeps_its_token_while_the_server_may_count_it() -> None:
+    limiter = Limiter(posts=1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await post(limiter, lasting=10.0)
+
+    assert await post(limiter) == about(ANSWER + SILENCE)
+
+
+@in_virtual_time
+async def test_a_cancelled_waiter_takes_no_token() -> None:
+    limiter = Limiter(posts=1)
+    await post(limiter)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(30.0):
+            await post(limiter)
+
+    assert await post(limiter) == about(SILENCE)
+
+
+@in_virtual_time
+async def test_an_unsent_post_gives_its_token_back_at_once() -> None:
+    limiter = Limiter()
+    others = asyncio.create_task(post_all(limiter, 29))
+    async with limiter.post(counted_within=ANSWER) as turn:
+        await asyncio.sleep(5.0)
+        turn.mark_unsent()
+    await others
+
+    assert await post(limiter) == 5.0
+    assert await post(limiter) == about(SILENCE)
+
+
+@in_virtual_time
+async def test_a_burst_of_one_spaces_the_sends() -> None:
+    assert await post_all(Limiter(burst=1), 5) == [0.0, 2.0, 4.0, 6.0, 8.0]
+
+
+@in_virtual_time
+async def test_a_burst_of_five_leaves_at_once_and_the_others_evenly() -> None:
+    assert await post_all(Limiter(burst=5), 8) == [0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 4.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{"posts": 0}, {"period": 0.0}, {"period": -1.0}, {"burst": 0}, {"burst": 31}, {"posts": 10, "burst": 11}],
+    ids=str,
+)
+def test_figures_that_make_no_bucket_are_refused(figures: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="1 <= burst <= posts"):
+        Limiter(**figures)
+
+
+@pytest.mark.parametrize("burst", [1, 30])
+def test_each_burst_from_one_to_all_is_accepted(burst: int) -> None:
+    assert Limiter(burst=burst).burst == burst
+
+
+def test_the_burst_is_the_whole_bucket_unless_told() -> None:
+    assert Limiter(posts=12).burst == 12
+
+
+@in_virtual_time
+async def test_repr_tells_the_figures_and_the_state() -> None:
+    limiter = Limiter(posts=10, period=20.0)
+    assert repr(limiter) == "<Limiter 10 in 20 s, 0 under way, 0 resting, fast>"
+
+    await post_all(limiter, 2)
+    async with limiter.post(counted_within=ANSWER) as turn:
+        turn.mark_answered()
+        assert repr(limiter) == "<Limiter 10 in 20 s, 1 under way, 2 resting, fast>"
+
+    limiter.slow_down(turn.position)
+    assert repr(limiter) == "<Limiter 10 in 20 s, 0 under way, 3 resting, slow>"
+
+
+@in_virtual_time
+async def test_repr_counts_no_token_that_has_rested() -> None:
+    limiter = Limiter()
+    await post(limiter)
+    await asyncio.sleep(SILENCE + 1.0)
+
+    assert repr(limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+
+
+# --- the hourly budget ---
+
+
+@in_virtual_time
+async def test_no_hour_holds_more_than_4000_requests() -> None:
+    limiter = Limiter()
+    times = []
+    for _ in range(8000):
+        await limiter.request()
+        times.append(now())
+
+    assert times[:400] == [0.0] * 400
+    assert times[-1] == 7600.0
+    assert 3999 <= most_in_any(times, 3600.0) <= 4000
+
+
+@in_virtual_time
+async def test_posts_and_other_requests_share_the_hourly_budget() -> None:
+    limiter = Limiter()
+    await post_all(limiter, 30)
+    for _ in range(370):
+        await limiter.request()
+    assert now() == 0.0
+
+    await limiter.request()
+    assert now() == 1.0
+
+    await asyncio.sleep(SILENCE)
+    for _ in range(62):
+        await limiter.request()
+    assert await post(limiter) == 64.0  # with a token free, it is the hour that this one waited for
+
+
+@in_virtual_time
+async def test_a_probe_is_a_request_of_the_hour_too() -> None:
+    limiter = Limiter()
+    for _ in range(400):
+        await limiter.request()
+
+    assert await probe(limiter, pause=2.0) == 1.0
+
+
+@in_virtual_time
+async def test_requests_need_no_token() -> None:
+    limiter = Limiter(posts=1)
+    await post(limiter)
+
+    await limiter.request()
+    assert now() == 0.0
+
+
+# --- a POST alone ---
+
+
+async def probe(limiter: Limiter, *, pause: float | None, lasting: float = 0.0) -> float:
+    """Make one POST alone; return when it was sent."""
+    async with limiter.probe() as post_alone, post_alone(counted_within=ANSWER, pause=pause) as turn:
+        sent = now()
+        await asyncio.sleep(lasting)
+        turn.mark_answered()
+    return sent
+
+
+@in_virtual_time
+async def test_a_probe_waits_until_nobody_is_under_way_and_all_was_silent_for_its_pause() -> None:
+    limiter = Limiter()
+    others = asyncio.create_task(post_all(limiter, 3, lasting=7.0))
+    await asyncio.sleep(1.0)
+
+    assert await probe(limiter, pause=2.0) == 9.0
+    await others
+
+
+@in_virtual_time
+async def test_a_probe_without_a_pause_waits_for_a_silent_period() -> None:
+    limiter = Limiter()
+    await post_all(limiter, 3, lasting=7.0)
+
+    assert await probe(limiter, pause=None) == about(7.0 + SILENCE)
+
+
+@in_virtual_time
+async def test_a_probe_leaves_at_once_where_all_was_silent_anyhow() -> None:
+    assert await probe(Limiter(), pause=None) == 0.0
+
+
+@in_virtual_time
+async def test_a_probe_waits_longer_where_the_server_asked_for_it() -> None:
+    limiter = Limiter()
+    await post(limiter)
+    limiter.slow_down(1, silence=300.0)
+
+    assert await probe(limiter, pause=2.0) == about(300.0)
+
+
+@in_virtual_time
+async def test_a_probe_takes_a_token() -> None:
+    limiter = Limiter(posts=1)
+    await post(limiter)
+
+    assert await probe(limiter, pause=2.0) == about(SILENCE)
+    assert await post(limiter) == about(2 * SILENCE)
+
+
+@in_virtual_time
+async def test_a_probe_without_an_answer_keeps_its_token() -> None:
+    limiter = Limiter(posts=1)
+    async with limiter.probe() as post_alone, post_alone(counted_within=ANSWER, pause=2.0):
+        pass
+
+    assert await post(limiter) == about(ANSWER + SILENCE)
+
+
+@in_virtual_time
+async def test_all_others_are_held_while_a_probe_lasts() -> None:
+    limiter = Limiter()
+    async with limiter.probe() as post_alone:
+        others = asyncio.create_task(post_all(limiter, 2))
+        for pause in (2.0, 4.0):
+            async with post_alone(counted_within=ANSWER, pause=pause) as turn:
+                await asyncio.sleep(5.0)
+                turn.mark_answered()
+        await asyncio.sleep(100.0)
+        ended = now()
+
+    assert await others == [ended, ended] == [5.0 + 4.0 + 5.0 + 100.0] * 2
+
+
+@in_virtual_time
+async def test_one_that_waits_for_the_burst_is_held_by_a_probe_too() -> None:
+    limiter = Limiter(burst=1)
+    await post(limiter)
+    next_one = asyncio.create_task(post(limiter))
+    await asyncio.sleep(1.0)
+    async with limiter.probe():
+        await asyncio.sleep(20.0)
+
+    assert await next_one == 21.0
+
+
+@in_virtual_time
+async def test_there_is_one_probe_at_a_time() -> None:
+    limiter = Limiter()
+
+    async def hold() -> tuple[float, float]:
+        async with limiter.probe():
+            began = now()
+            await asyncio.sleep(3.0)
+            return began, now()
+
+    assert await asyncio.gather(*(hold() for _ in range(3))) == [(0.0, 3.0), (3.0, 6.0), (6.0, 9.0)]
+
+
+@in_virtual_time
+async def test_a_cancelled_probe_lets_the_others_go() -> None:
+    limiter = Limiter()
+    await post(limiter)
+    alone = asyncio.create_task(probe(limiter, pause=None))
+    await asyncio.sleep(1.0)
+    other = asyncio.create_task(post(limiter))
+    await asyncio.sleep(9.0)
+    assert not other.done()
+    alone.cancel()
+
+    assert await other == 10.0
+    with pytest.raises(asyncio.CancelledError):
+        await alone
+
+
+@in_virtual_time
+async def test_requests_are_not_held_by_a_probe() -> None:
+    limiter = Limiter()
+    async with limiter.probe():
+        await limiter.request()
+        assert now() == 0.0
+
+
+# --- servers that count otherwise ---
+
+
+@in_virtual_time
+async def test_after_a_refusal_all_is_silent_for_a_period_and_then_one_leaves_at_a_time() -> None:
+    limiter = Limiter()
+    first = asyncio.create_task(post_all(limiter, 3, lasting=10.0))
+    await asyncio.sleep(5.0)
+    assert not limiter.slow
+    limiter.slow_down(1)
+    assert limiter.slow
+
+    # Each begins 2 s after the answer of the one before, which takes 3 s.
+    assert await post_all(limiter, 4, lasting=3.0) == [about(10.0 + SILENCE + 5.0 * turn) for turn in range(4)]
+    await first
+
+
+@in_virtual_time
+async def test_who_waits_for_a_token_keeps_the_silence_that_is_called_meanwhile() -> None:
+    limiter = Limiter()
+    await post_all(limiter, 30)
+    waiting = asyncio.create_task(post_all(limiter, 2))
+    await asyncio.sleep(30.0)
+    limiter.slow_down(30, silence=300.0)
+
+    assert await waiting == [about(300.0), about(302.0)]
+
+
+@in_virtual_time
+async def test_positions_begin_anew_after_each_silence() -> None:
+    limiter = await slow(Limiter())
+    assert await positions(limiter, 3) == [1, 2, 3]
+
+    limiter.slow_down(3)
+    assert await positions(limiter, 2) == [1, 2]
+
+    await probe(limiter, pause=2.0)
+    assert await positions(limiter, 1) == [4]
+
+    await probe(limiter, pause=None)
+    assert await positions(limiter, 1) == [2]
+
+
+async def positions(limiter: Limiter, posts: int) -> list[int]:
+    """Make so many POSTs, one after another; return their positions."""
+    found = []
+    for _ in range(posts):
+        async with limiter.post(counted_within=ANSWER) as turn:
+            turn.mark_answered()
+        found.append(turn.position)
+    return found
+
+
+@in_virtual_time
+async def test_a_server_that_asks_for_a_longer_silence_gets_it() -> None:
+    limiter = Limiter()
+    await post(limiter)
+    limiter.slow_down(1, silence=300.0)
+
+    assert await post_all(limiter, 2) == [about(300.0), about(302.0)]
+
+
+@in_virtual_time
+async def test_a_server_that_asks_for_a_shorter_silence_gets_a_whole_period() -> None:
+    limiter = Limiter()
+    await post(limiter)
+    limiter.slow_down(1, silence=5.0)
+
+    assert await post(limiter) == about(SILENCE)
+
+
+@in_virtual_time
+async def test_where_a_silence_has_just_been_none_is_added() -> None:
+    limiter = Limiter()
+    await post_all(limiter, 2)
+    alone_at = await probe(limiter, pause=None)
+    limiter.slow_down(2, silence=0.0)
+
+    assert await post_all(limiter, 2) == [about(alone_at + 2.0), about(alone_at + 4.0)]
+
+
+@in_virtual_time
+async def test_a_later_refusal_without_a_wish_does_not_shorten_the_silence_that_was_asked_for() -> None:
+    limiter = Limiter()
+    await post_all(limiter, 2)
+    limiter.slow_down(1, silence=300.0)
+    limiter.slow_down(2)
+
+    assert await post(limiter) == about(300.0)
+
+
+@in_virtual_time
+async def test_at_the_slow_pace_the_next_waits_until_one_without_an_answer_counts_no_more() -> None:
+    limiter = await slow(Limiter())
+    unanswered_at = await post(limiter, answered=False)
+
+    assert await post(limiter) == about(unanswered_at + ANSWER + 2.0)
+
+
+@in_virtual_time
+async def test_at_the_slow_pace_an_unsent_post_keeps_nobody_waiting() -> None:
+    limiter = await slow(Limiter())
+    began = now()
+    async with limiter.post(counted_within=ANSWER) as turn:
+        await asyncio.sleep(1.0)
+        turn.mark_unsent()
+
+    assert await post_all(limiter, 2) == [about(began + 1.0), about(began + 3.0)]
+
+
+def silences(times: list[float]) -> list[int]:
+    """How many left before each silence, and after the last one."""
+    breaks = [index for index, (before, after) in enumerate(pairwise(times), 1) if after - before >= PERIOD]
+    return [after - before for before, after in pairwise([0, *breaks, len(times)])]
+
+
+@in_virtual_time
+async def test_refused_late_after_a_silence_there_is_a_silence_after_every_so_many() -> None:
+    limiter = await slow(Limiter())
+    assert silences(await post_all(limiter, 21)) == [21]
+    limiter.slow_down(21)
+
+    assert silences(await post_all(limiter, 65)) == [20, 20, 20, 5]
+
+
+@in_virtual_time
+async def test_refused_even_earlier_there_is_a_silence_after_fewer() -> None:
+    limiter = await slow(Limiter())
+    await post_all(limiter, 21)
+    limiter.slow_down(21)
+    await post_all(limiter, 20)
+    limiter.slow_down(20)
+
+    assert silences(await post_all(limiter, 40)) == [19, 19, 2]
+
+
+@in_virtual_time
+async def test_refused_early_after_a_silence_the_others_are_not_counted() -> None:
+    limiter = await slow(Limiter())
+    await post_all(limiter, 15)
+    limiter.slow_down(15)
+
+    assert silences(await post_all(limiter, 65)) == [65]
+
+
+@in_virtual_time
+async def test_a_crowd_that_is_refused_at_the_fast_pace_says_nothing_about_how_many_pass_after_a_silence() -> None:
+    limiter = Limiter()
+    for position in await positions(limiter, 30):
+        limiter.slow_down(position)
+
+    assert silences(await post_all(limiter, 65)) == [65]
+
+
+@define
+class PushedBack:
+    """A server whose one counter expires a period after the last hit, whichever it was."""
+
+    limit: int
+    period: float
+    hits: int = 0
+    last: float = 0.0
+
+    def admit(self, now: float) -> bool:
+        self.hits = self.hits + 1 if now - self.last < self.period else 1
+        self.last = now
+        return self.hits <= self.limit
+
+
+async def migrate(limiter: Limiter, server: Window, uploads: int) -> tuple[list[float], int]:
+    """Upload so many, eight at once, slowing down at every refusal; return when each was sent, and the refusals."""
+    waiting, sent, refused = iter(range(uploads)), [], 0
+
+    async def work() -> None:
+        nonlocal refused
+        for _ in waiting:
+            accepted = False
+            while not accepted:
+                async with limiter.post(counted_within=ANSWER) as turn:
+                    sent.append(now())
+                    await asyncio.sleep(0.125)
+                    accepted = server.admit(now())
+                    await asyncio.sleep(0.125)
+                    turn.mark_answered()
+                if not accepted:
+                    refused += 1
+                    limiter.slow_down(turn.position)
+
+    await asyncio.gather(*(work() for _ in range(8)))
+    return sent, refused
+
+
+@in_virtual_time
+async def test_a_server_that_wants_strict_spacing_refuses_only_the_first_crowd() -> None:
+    sent, refused = await migrate(Limiter(), Paced(30, PERIOD), 200)
+
+    # Eight and the one that follows the first answer leave before a refusal is known; one of these nine is accepted.
+    assert refused == 8
+    assert silences(sent) == [9, 199]
+    assert sent[-1] < SILENCE + 1.0 + 199 * 2.25
+
+
+@in_virtual_time
+async def test_a_server_whose_count_expires_only_in_silence_refuses_one_more_after_the_first_crowd() -> None:
+    sent, refused = await migrate(Limiter(), PushedBack(30, PERIOD), 200)
+
+    assert refused <= 9 + 1
+    assert silences(sent)[-5:-1] == [30, 30, 30, 30]
+
+
+@pytest.mark.parametrize("count_refusals", [False, True])
+@in_virtual_time
+async def test_a_server_that_slides_its_minute_refuses_nothing(count_refusals: bool) -> None:
+    limiter = Limiter()
+
+    _, refused = await migrate(limiter, SlidingWindow(30, PERIOD, count_refusals=count_refusals), 200)
+
+    assert refused == 0
+    assert not limiter.slow
+
+
+# --- the forecast ---
+
+AMOUNTS = [1, 5, 29, 30, 31, 60, 61, 200]
+
+
+async def assert_forecast_comes_true(limiter: Limiter, posts: int, *, within: float = 0.01) -> None:
+    began, forecast = now(), limiter.seconds_until(posts)
+    sent = await post_all(limiter, posts)
+    assert forecast == pytest.approx(sent[-1] - began, abs=within)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_of_a_fresh_bucket_comes_true(posts: int) -> None:
+    await assert_forecast_comes_true(Limiter(), posts)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_of_a_used_bucket_comes_true(posts: int) -> None:
+    limiter = Limiter()
+    for pause in (0.0, 3.0, 10.0, 65.0):
+        await asyncio.sleep(pause)
+        await post_all(limiter, 9)
+    await asyncio.sleep(5.0)
+
+    await assert_forecast_comes_true(limiter, posts)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_with_some_under_way_comes_true(posts: int) -> None:
+    limiter = Limiter()
+    others = asyncio.create_task(post_all(limiter, 20, lasting=0.005))
+    await asyncio.sleep(0.001)
+
+    await assert_forecast_comes_true(limiter, posts)
+    await others
+
+
+@in_virtual_time
+async def test_a_token_that_rests_long_does_not_delay_the_forecast_of_those_before_it() -> None:
+    limiter = Limiter()
+    await post(limiter, answered=False)
+    others = asyncio.create_task(post_all(limiter, 29, lasting=0.005))
+    await asyncio.sleep(0.001)
+
+    await assert_forecast_comes_true(limiter, 1)
+    await others
+
+
+@pytest.mark.parametrize("burst", [1, 5])
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_knows_the_burst(posts: int, burst: int) -> None:
+    await assert_forecast_comes_true(Limiter(burst=burst), posts)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_at_the_slow_pace_comes_true(posts: int) -> None:
+    limiter = await slow(Limiter())
+    await post(limiter)
+
+    # A token rests 0.1 s longer than thirty POSTs at the slow pace take.
+    await assert_forecast_comes_true(limiter, posts, within=1.0)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_right_after_a_refusal_knows_the_silence(posts: int) -> None:
+    limiter = Limiter()
+    await post(limiter)
+    limiter.slow_down(1)
+
+    await assert_forecast_comes_true(limiter, posts, within=1.0)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_knows_the_silences_after_every_so_many(posts: int) -> None:
+    limiter = await slow(Limiter())
+    await post_all(limiter, 21)
+    limiter.slow_down(21)
+    await post_all(limiter, 7)
+
+    await assert_forecast_comes_true(limiter, posts, within=1.0)
+
+
+@in_virtual_time
+async def test_nothing_to_send_takes_no_time() -> None:
+    limiter = Limiter()
+    await post_all(limiter, 30)
+
+    assert [limiter.seconds_until(0), limiter.seconds_until(-1)] == [0.0, 0.0]
+
+
+# --- more than one event loop, and more than one client ---
+
+
+def test_a_token_goes_on_resting_in_the_next_event_loop() -> None:
+    limiter = Limiter(posts=1, period=0.2)
+
+    async def use() -> float:
+        async with limiter.post(counted_within=ANSWER) as turn:
+            sent = time.monotonic()
+            turn.mark_answered()
+        return sent
+
+    first, second = asyncio.run(use()), asyncio.run(use())
+
+    assert 0.3 <= second - first < 1.0
+
+
+def test_a_slow_pace_stays_slow_in_the_next_event_loop() -> None:
+    limiter = Limiter()
+
+    async def refused() -> None:
+        await post(limiter)
+        limiter.slow_down(1)
+
+    async def forecast() -> float:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await post(limiter)
+        return limiter.seconds_until(1)
+
+    asyncio.run(refused())
+
+    assert asyncio.run(forecast()) > 0.0
+    assert limiter.slow
+
+
+def test_a_post_whose_event_loop_was_closed_under_it_counts_as_unanswered() -> None:
+    limiter = Limiter(posts=1, period=0.1)
+    loop = asyncio.new_event_loop()
+    began = loop.time()
+    under_way = limiter.post(counted_within=0.3)
+    loop.run_until_complete(under_way.__aenter__())
+    loop.close()
+
+    assert 0.5 <= asyncio.run(post(limiter)) - began < 1.5
+
+
+def test_a_probe_whose_event_loop_was_closed_under_it_holds_nobody() -> None:
+    limiter = Limiter()
+    loop = asyncio.new_event_loop()
+    alone = limiter.probe()
+    loop.run_until_complete(alone.__aenter__())
+    loop.close()
+
+    asyncio.run(asyncio.wait_for(post(limiter), 1.0))
+
+
+def test_an_event_loop_that_was_closed_under_its_waiters_leaves_the_limiter_usable() -> None:
+    limiter = Limiter(posts=1, period=0.1)
+    loop = asyncio.new_event_loop()
+    under_way = limiter.post(counted_within=0.0)
+    loop.run_until_complete(under_way.__aenter__())
+    waiter = loop.create_task(post(limiter))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+
+    try:
+        assert asyncio.run(post(limiter)) > 0.0
+    finally:
+        forget(waiter)
+
+
+def forget(task: asyncio.Task[Any]) -> None:
+    """Take the complaint out of a task that its closed loop can never finish."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_the_hourly_budget_is_not_refilled_by_another_event_loop() -> None:
+    limiter = Limiter()
+
+    async def use_up() -> None:
+        for _ in range(400):
+            await limiter.request()
+
+    asyncio.run(use_up())
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(use_up(), 0.2))
+
+
+async def test_two_event_loops_at_once_are_refused() -> None:
+    limiter = Limiter()
+    await post(limiter)
+
+    with pytest.raises(ConfigurationError, match="two event loops"):
+        await asyncio.to_thread(asyncio.run, post(limiter))
+
+    await post(limiter)  # the first loop's use goes on
+
+
+def test_clients_with_one_budget_share_one_limiter() -> None:
+    assert shared_limiter("one budget", Limiter) is shared_limiter("one budget", Limiter)
+
+
+def test_clients_with_different_budgets_do_not_share() -> None:
+    assert shared_limiter("one host", Limiter) is not shared_limiter("another host", Limiter)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Limiter(posts=60), Limiter(burst=1), Limiter(period=30.0)],
+    ids=["more posts", "another burst", "another period"],
+)
+def test_one_budget_with_other_figures_is_refused(other: Limiter) -> None:
+    limiter = shared_limiter("one budget, two figures", Limiter)
+
+    with pytest.raises(ConfigurationError, match="with 30 POSTs a minute and a burst of 30"):
+        shared_limiter("one budget, two figures", lambda: other)
+    assert shared_limiter("one budget, two figures", Limiter) is limiter
