@@ -160,8 +160,9 @@ class Springest:
 
         Raises:
             Rejected: Springest does not want this certificate; `Rejected.faults` says why, if the server did.
-            NotAuthorized, Forbidden, NotFound, Redirected, UnexpectedStatus: nothing was stored, and no other
-                certificate will be either before a person has looked.
+            NotAuthorized, Forbidden, NotFound, Redirected: nothing was stored, and no other certificate will be
+                either before a person has looked at key and host.
+            UnexpectedStatus: nothing was stored, for a reason that the API's pages do not know.
             UnusableFile: the file cannot be read, or changed on the way.
             NotSent: no connection, or it broke in the middle, four times in a row. Safe to call again.
             InDoubt: the whole certificate was sent and no answer tells whether it is stored.

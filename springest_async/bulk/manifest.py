@@ -65,11 +65,11 @@ class Manifest:
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
         manifest = cls(path, (), delimiter, bom=start.startswith(b"\xef\xbb\xbf"))
         _, cells = next(manifest._records(), (1, []))
-        columns = tuple(cell.strip().lower() for cell in cells)
+        columns = tuple(cell.strip().lower() or f"column {n}" for n, cell in enumerate(cells, start=1))
         if missing := [name for name in _REQUIRED if name not in columns]:
             found = ", ".join(columns) or "nothing"
             raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {found}")
-        if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+        if twice := sorted({name for name in columns if columns.count(name) > 1}):
             raise ManifestError(path, f"the first row has {', '.join(twice)} more than once")
         return cls(path, columns, delimiter, manifest.bom)
 

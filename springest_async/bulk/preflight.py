@@ -107,20 +107,21 @@ def _fields(upload: CertificateUpload) -> tuple[object, ...]:
 
 
 def _duplicates(manifest: Manifest, suspects: set[int]) -> Iterator[Finding]:
+    sha256 = lru_cache(maxsize=1024)(_sha256)
     first: dict[tuple[object, ...], int] = {}
     for row in manifest:
         try:
             upload = manifest.upload(row)
-            if hash(_fields(upload)) in suspects:
-                # Certificates of one template share their first 64 KiB: only the whole file tells them apart.
-                identity = (*_fields(upload), _sha256(upload.file.resolve()))
-                if (earlier := first.setdefault(identity, row.number)) != row.number:
-                    yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
-        except (InvalidUpload, OSError):
+            if hash(_fields(upload)) not in suspects or not upload.file.is_file():
+                continue
+            # Certificates of one template share their first 64 KiB: only the whole file tells them apart.
+            identity = (*_fields(upload), sha256(upload.file))
+        except (InvalidUpload, OSError, ValueError):
             continue  # told already
+        if (earlier := first.setdefault(identity, row.number)) != row.number:
+            yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
 
 
-@lru_cache(maxsize=1024)
 def _sha256(path: Path) -> bytes:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()

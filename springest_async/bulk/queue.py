@@ -103,6 +103,7 @@ class UploadQueue:
             except TimeoutError:
                 continue
             except asyncio.CancelledError:
+                self._stopped.set()
                 return RowDone(row, State.WAITING)
         return done
 

@@ -6,6 +6,7 @@ upload again. Rows in doubt go into another one, because uploading that again ma
 
 import csv
 import os
+import re
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,7 +88,9 @@ class RunRecorder:
         self._files.close()
         if self._counts.keys() == {State.WAITING}:
             # Nothing became of any row, so the manifest itself is what is left over.
-            self._left_over.pop("failed").unlink()
+            for path in self._left_over.values():
+                path.unlink()
+            self._left_over.clear()
 
     def __call__(self, event: RowStep | RowDone) -> None:
         """Take note of an event."""
@@ -132,10 +135,11 @@ class RunRecorder:
 
 def _create(manifest: Path, name: str) -> tuple[Path, int]:
     """Make a file beside the manifest under the first free name: ``x.failed.csv``, ``x.failed-2.csv`` …."""
+    stem = re.sub(r"\.(failed|in-doubt)(-[0-9]+)?$", "", manifest.stem)
     number = 1
     while True:
         suffix = f"-{number}" if number > 1 else ""
-        path = manifest.with_name(f"{manifest.stem}.{name}{suffix}{manifest.suffix or '.csv'}")
+        path = manifest.with_name(f"{stem}.{name}{suffix}{manifest.suffix or '.csv'}")
         try:
             return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:

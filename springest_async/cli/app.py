@@ -1,7 +1,6 @@
 """The commands of ``springest``, their options and their help."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Coroutine, Sequence
 from datetime import date
@@ -11,12 +10,12 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from springest_async.cli import environment
-from springest_async.cli.console import say, to_stderr, to_stdout
-from springest_async.cli.exits import Exit
+from springest_async.cli.console import forget_stdout, say, to_stderr, to_stdout
+from springest_async.cli.exits import Exit, exit_of_error
 from springest_async.cli.lists import Format, show
 from springest_async.cli.sandbox import WindowName, serve
 from springest_async.cli.upload import upload as upload_manifest
-from springest_async.errors import Forbidden, NotAuthorized, SpringestError
+from springest_async.errors import SpringestError
 from springest_async.records import Certificate, Certification
 
 __all__ = ["app", "run"]
@@ -48,7 +47,7 @@ app = App(name="springest", help=_HELP, help_epilogue=_EPILOGUE, help_format="ma
 _FormatOption = Annotated[Format, Parameter(name="--format")]
 
 
-@app.command
+@app.command(help_epilogue="")
 def upload(manifest: Path, /) -> Exit:
     """Upload the certificates that a manifest names.
 
@@ -67,7 +66,7 @@ def upload(manifest: Path, /) -> Exit:
     return _go(upload_manifest(manifest, to_stdout(), to_stderr()))
 
 
-@app.command
+@app.command(help_epilogue="")
 def certificates(
     *,
     email: str | None = None,
@@ -99,7 +98,7 @@ def certificates(
     return _go(go())
 
 
-@app.command
+@app.command(help_epilogue="")
 def certifications(*, name: str | None = None, form: _FormatOption = "table") -> Exit:
     """List the verified certifications, with the ids that a manifest needs.
 
@@ -120,7 +119,7 @@ def certifications(*, name: str | None = None, form: _FormatOption = "table") ->
     return _go(go())
 
 
-@app.command
+@app.command(help_epilogue="")
 def sandbox(*, port: int = 0, limit: int = 30, window: WindowName = "sliding") -> Exit:
     """Run a local Springest to develop against, until Ctrl-C; then tell what came in.
 
@@ -138,11 +137,13 @@ def sandbox(*, port: int = 0, limit: int = 30, window: WindowName = "sliding") -
     return _go(serve(port=port, limit=limit, window=window, out=to_stdout()))
 
 
-@app.command
+@app.command(help_epilogue="")
 def demo() -> Exit:
     """See a whole migration on this machine: a sandbox, 45 PDFs, one upload, and the server's own account of it.
 
     It takes a little over a minute, because 45 certificates at 30 a minute do.
+
+    Example: `springest demo`
     """
     try:
         from springest_async.cli.demo import demo as show_demo  # noqa: PLC0415 # its libraries come with the extra "demo"
@@ -157,15 +158,16 @@ def demo() -> Exit:
 def run(arguments: Sequence[str]) -> int:
     """Run a command, and give its exit code."""
     try:
-        return int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
+        code = int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
+        sys.stdout.flush()
     except CycloptsError:
         return Exit.USAGE  # cyclopts has told what is wrong
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain at exit when it flushes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()
         return Exit.STORED
+    return code
 
 
 def _go(command: Coroutine[Any, Any, Exit | None]) -> Exit:
@@ -173,6 +175,6 @@ def _go(command: Coroutine[Any, Any, Exit | None]) -> Exit:
         return asyncio.run(command) or Exit.STORED
     except SpringestError as error:
         say(to_stderr(), f"springest: {error}")
-        return Exit.KEY_REFUSED if isinstance(error, NotAuthorized | Forbidden) else Exit.USAGE
+        return exit_of_error(error)
     except asyncio.CancelledError:
         return Exit.INTERRUPTED

@@ -1,16 +1,23 @@
 """Where the command writes: data to stdout, words to stderr."""
 
+import os
 import sys
 
 from rich.console import Console
 
-__all__ = ["say", "to_stderr", "to_stdout"]
+__all__ = ["forget_stdout", "say", "to_stderr", "to_stdout"]
+
+
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would end the process with 1, whatever the command came to.
+        raise BrokenPipeError
 
 
 def to_stdout() -> Console:
     """Give the console for data."""
     # Without a terminal nobody can widen the window: tables get the room that they need.
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    return _Stdout() if sys.stdout.isatty() else _Stdout(width=200)
 
 
 def to_stderr() -> Console:
@@ -21,3 +28,8 @@ def to_stderr() -> Console:
 def say(console: Console, words: str, style: str | None = None) -> None:
     """Write a line as it is: what servers, manifests and file systems say is not markup, and is not wrapped."""
     console.print(words, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def forget_stdout() -> None:
+    """After a broken pipe: whoever read our output has seen enough, and Python would complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

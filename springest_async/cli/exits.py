@@ -3,16 +3,16 @@
 import enum
 
 from springest_async.bulk import Report, State
-from springest_async.errors import Forbidden, NotAuthorized, SpringestError
+from springest_async.errors import ConfigurationError, Forbidden, ManifestError, NotAuthorized, SpringestError
 
-__all__ = ["Exit", "exit_of"]
+__all__ = ["Exit", "exit_of", "exit_of_error"]
 
 
 class Exit(enum.IntEnum):
     """What a command's exit code says."""
 
     STORED = 0  # all is well: every row is stored
-    NOT_ALL = 1  # some rows were rejected or failed
+    NOT_ALL = 1  # some rows were rejected or failed, or a list could not be had
     USAGE = 2  # usage or manifest faults: nothing was sent
     IN_DOUBT = 3  # some rows are in doubt
     KEY_REFUSED = 4  # the key was refused (401, 403)
@@ -31,3 +31,13 @@ def exit_of(report: Report, error: SpringestError | None, *, interrupted: bool) 
     if report.count(State.IN_DOUBT):
         return Exit.IN_DOUBT
     return Exit.STORED if all_stored and error is None else Exit.NOT_ALL
+
+
+def exit_of_error(error: SpringestError) -> Exit:
+    """Give the exit code of an error that ended a command before any row was sent."""
+    match error:
+        case NotAuthorized() | Forbidden():
+            return Exit.KEY_REFUSED
+        case ConfigurationError() | ManifestError():
+            return Exit.USAGE
+    return Exit.NOT_ALL

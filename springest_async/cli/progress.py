@@ -99,5 +99,8 @@ class UploadProgress:
         if wait >= 1 and not self._sending:
             words.append(f"waiting {duration(wait)} for the limit")
         if left := self._rows - done:
-            words.append(f"{duration(self._limiter.seconds_until(left - len(self._sending)))} left")
+            by_limit = self._limiter.seconds_until(left - len(self._sending))
+            # Big files or a thin line may take longer than the limit does.
+            by_rate = left * elapsed / done if done >= self._limiter.posts else 0.0
+            words.append(f"{duration(max(by_limit, by_rate))} left")
         return ", ".join(words)

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from springest_async.cli.console import say
 from springest_async.cli.signals import interrupts
+from springest_async.errors import ConfigurationError
 from springest_async.sandbox import Sandbox
 
 __all__ = ["WindowName", "serve"]
@@ -15,7 +16,18 @@ WindowName = Literal["fixed", "sliding", "bucket", "paced"]
 
 
 async def serve(*, port: int, limit: int, window: WindowName, out: Console) -> None:
-    """Serve until SIGINT or SIGTERM, then tell what came in."""
+    """Serve until SIGINT or SIGTERM, then tell what came in.
+
+    Raises:
+        ConfigurationError: when there can be no such sandbox, for instance because the port is taken.
+    """
+    try:
+        await _serve(port, limit, window, out)
+    except (OSError, OverflowError, ValueError) as error:
+        raise ConfigurationError(f"there can be no such sandbox: {error}") from error
+
+
+async def _serve(port: int, limit: int, window: WindowName, out: Console) -> None:
     stopped = asyncio.Event()
     async with Sandbox(port=port, limit=limit, window=window) as sandbox:
         for line in (

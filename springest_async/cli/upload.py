@@ -11,12 +11,12 @@ from rich.table import Table
 from springest_async.bulk import Finding, Manifest, Report, RowDone, RowStep, RunRecorder, State, UploadQueue
 from springest_async.bulk.preflight import check_manifest
 from springest_async.cli import environment
-from springest_async.cli.console import say
+from springest_async.cli.console import forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
 from springest_async.client import Springest
-from springest_async.errors import SpringestError
+from springest_async.errors import ManifestError, SpringestError
 from springest_async.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
@@ -34,7 +34,11 @@ async def upload(path: Path, out: Console, err: Console) -> Exit:
             say(err, f"{path} has no rows: nothing to do.")
             return Exit.STORED
         forecast = duration(springest.limiter.seconds_until(rows))
-        say(err, f"{rows} certificates to {springest.origin}: about {forecast} at {springest.limiter.posts} a minute.")
+        say(
+            err,
+            f"{_count(rows, 'certificate')} to {springest.origin}:"
+            f" about {forecast} at {springest.limiter.posts} a minute.",
+        )
         return await _run(springest, manifest, rows, out, err)
 
 
@@ -55,7 +59,10 @@ async def _run(springest: Springest, manifest: Manifest, rows: int, out: Console
             async with progress.shown():
                 error = await queue.run()
     report = recorder.report()
-    _tell(report, loop.time() - started, springest.limiter, out)
+    try:
+        _tell(report, loop.time() - started, springest.limiter, out)
+    except BrokenPipeError:
+        forget_stdout()
     if error is not None:
         say(err, f"Ended early: {error}")
     _tell_left_over(report, err)
@@ -98,16 +105,20 @@ async def _preflight(
     rows = 0
     findings: list[Finding] = []
     given_up = False
+    unreadable: ManifestError | None = None
 
     def check() -> None:
-        nonlocal rows
-        for finding in check_manifest(manifest, certifications):
-            if given_up:
-                return
-            if finding is None:
-                rows += 1
-            else:
-                findings.append(finding)
+        nonlocal rows, unreadable
+        try:
+            for finding in check_manifest(manifest, certifications):
+                if given_up:
+                    return
+                if finding is None:
+                    rows += 1
+                else:
+                    findings.append(finding)
+        except ManifestError as error:
+            unreadable = error  # told after what was found before it
 
     with err.status("") as status:
         checking = asyncio.create_task(asyncio.to_thread(check))
@@ -119,9 +130,11 @@ async def _preflight(
         await checking
     for finding in sorted(findings, key=lambda finding: finding.row):
         say(err, str(finding))
+    if unreadable is not None:
+        raise unreadable
     faults = sum(not finding.warning for finding in findings)
     if faults:
-        say(err, f"{faults} faults in {rows} rows of {manifest.path}. Nothing was sent.")
+        say(err, f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}. Nothing was sent.")
         return None
     return rows
 
@@ -136,19 +149,26 @@ def _tell(report: Report, seconds: float, limiter: Limiter, out: Console) -> Non
     pace = ", then one at a time, because the server refused for speed" if limiter.slow else ""
     say(
         out,
-        f"{report.rows} certificates in {duration(seconds)}: {report.posts} POSTs tried, {report.refusals} of them"
-        f" refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
+        f"{_count(report.rows, 'certificate')} in {duration(seconds)}: {report.posts} POSTs tried,"
+        f" {report.refusals} of them refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
     )
 
 
 def _tell_left_over(report: Report, err: Console) -> None:
     if (path := report.left_over.get("failed")) is not None:
         count = report.count(State.REJECTED, State.FAILED, State.WAITING)
-        say(err, f"{count} rows are not stored. They are in {path}, with the reasons: mend them and upload that file.")
+        say(
+            err,
+            f"Not stored: {_count(count, 'row')}. See {path} for the reasons; mend what is wrong and upload that file.",
+        )
     if (path := report.left_over.get("in-doubt")) is not None:
         count = report.count(State.IN_DOUBT)
         say(
             err,
-            f"{count} rows are in doubt: Springest may have stored them. They are in {path}."
-            " Look before you upload them again.",
+            f"In doubt: {_count(count, 'row')}, which Springest may have stored. See {path},"
+            " and look at Springest before you upload any of them again.",
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

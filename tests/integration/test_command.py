@@ -1,0 +1,647 @@
+"""The command ``springest`` as a user has it: a process of its own, against a sandbox on loopback."""
+
+import asyncio
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import attrs
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from springest_async.sandbox import Sandbox, SandboxCertification
+from tests.pdfs import archive, hashes
+
+# Keys that look otherwise in an address than in the environment.
+KEY = "s3cret/cert+ificates&é"
+CERTIFICATIONS_KEY = "s3cret/certi fications%"
+
+Answer = Callable[[web.Request, str], Awaitable[web.Response]]  # a request and its e-mail address to its answer
+
+
+@attrs.frozen
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+def springest_sandbox(**options: Any) -> Sandbox:
+    return Sandbox(api_key=KEY, certifications_api_key=CERTIFICATIONS_KEY, **options)
+
+
+def environment(origin: str | None, **changes: str | None) -> dict[str, str]:
+    """Make an environment that has nothing of the one in which the tests run; None takes a variable away."""
+    values = {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "SPRINGEST_HOST": origin,
+        "SPRINGEST_API_KEY": KEY,
+        "SPRINGEST_CERTIFICATIONS_API_KEY": CERTIFICATIONS_KEY,
+    }
+    return {name: value for name, value in (values | changes).items() if value is not None}
+
+
+async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "springest_async.cli",
+        *arguments,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        **({"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options),
+    )
+
+
+async def end(process: asyncio.subprocess.Process) -> Ran:
+    """Wait for the end, and see that no key was shown and that no error was left to Python to tell."""
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    ran = Ran(process.returncode, (out or b"").decode(), (err or b"").decode())
+    assert_no_key_in(ran.out + ran.err)
+    assert "Traceback" not in ran.err
+    return ran
+
+
+async def springest(*arguments: str | Path, origin: str | None = None, **changes: str | None) -> Ran:
+    """Run the command to its end. `changes` are variables of its environment."""
+    return await end(await start(*arguments, env=environment(origin, **changes)))
+
+
+def assert_no_key_in(text: str) -> None:
+    for key in (KEY, CERTIFICATIONS_KEY):
+        for form in (key, quote(key), quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]):
+            assert form not in text
+
+
+@asynccontextmanager
+async def server(answer: Answer) -> AsyncIterator[str]:
+    """Serve POSTs: each body is read whole, and then answered as the test says."""
+
+    async def post(request: web.Request) -> web.Response:
+        form = await request.post()
+        assert isinstance(form["file"], web.FileField)
+        form["file"].file.close()
+        return await answer(request, str(form["email"]))
+
+    app = web.Application()
+    app.router.add_post("/users/certificates.json", post)
+    async with TestServer(app, handler_cancellation=True) as running:
+        yield str(running.make_url("/")).rstrip("/")
+
+
+def created() -> web.Response:
+    return web.json_response({"id": 1}, status=201)
+
+
+def table_of(out: str) -> dict[str, int]:
+    """Read the table of outcomes."""
+    return {state: int(rows) for state, rows in re.findall(r"│ ([a-z ]+?) +│ +(\d+) │", out)}
+
+
+def outcomes(**changes: int) -> dict[str, int]:
+    states = dict.fromkeys(("stored", "rejected", "failed", "in doubt", "waiting"), 0)
+    return states | {name.replace("_", " "): count for name, count in changes.items()}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def csvs(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.csv"))
+
+
+# --- upload ---
+
+
+async def test_an_archive_is_stored_byte_for_byte(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 12)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=12))
+    assert sorted(post.sha256 for post in sandbox.audit if post.sha256) == hashes(tmp_path)
+    assert {post.verdict for post in sandbox.audit} == {"stored"}
+    assert "12 certificates" in ran.out
+    assert re.search(r"^12 certificates to http://127\.0\.0\.1:\d+: about 0 s at 30 a minute\.$", ran.err, re.MULTILINE)
+    assert csvs(tmp_path) == ["certificates.csv"]
+
+
+async def test_all_faults_of_a_manifest_are_told_and_nothing_is_sent(tmp_path: Path) -> None:
+    manifest = archive(
+        tmp_path,
+        6,
+        changes={
+            1: {"email": "jan"},
+            2: {"file": "none.pdf"},
+            3: {"certification_id": "99"},
+            4: {"certification_id": "2"},
+            5: {"file": "6.pdf", "email": "employee6@example.org"},
+        },
+    )
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert sandbox.audit == ()
+    assert ran.err.splitlines() == [
+        "row 2, email: 'jan' is no e-mail address: An email address must have an @-sign.",
+        "row 3, file: No such file or directory",
+        "row 4, certification_id: 99 is none of the 2 certifications that the key sees",
+        "row 5, valid_until: is missing, and “Forklift driver” requires it",
+        "row 7, file: is the same certificate as in row 6",
+        f"5 faults in 6 rows of {manifest}. Nothing was sent.",
+    ]
+    assert csvs(tmp_path) == ["certificates.csv"]
+
+
+async def test_a_row_that_cannot_be_read_hides_no_faults_before_it(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2, changes={1: {"email": "jan"}})
+    with manifest.open("ab") as stream:
+        stream.write(b'"never closed')
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
+    assert f"{manifest}: row 4 is no CSV: unexpected end of data\n" in ran.err
+    assert "row 2, email: 'jan' is no e-mail address" in ran.err
+
+
+async def test_a_warning_keeps_nothing_from_being_stored(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    pdf = tmp_path / "1.pdf"
+    pdf.write_bytes(b"\n" + pdf.read_bytes())
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=1))
+    assert "row 2, file: warning: has something before %PDF-\n" in ran.err
+    assert [post.sha256 for post in sandbox.audit] == hashes(tmp_path)
+
+
+async def test_a_manifest_without_rows_is_nothing_to_do(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 0)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert ran == Ran(0, "", f"{manifest} has no rows: nothing to do.\n")
+
+
+async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 4, changes={2: {"certification_id": "99"}, 3: {"certification_id": "2"}})
+    async with springest_sandbox() as sandbox:
+        # Without the other key nobody can know before the POST.
+        first = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        failed = tmp_path / "certificates.failed.csv"
+
+        assert (first.code, table_of(first.out)) == (1, outcomes(stored=2, rejected=2))
+        assert "SPRINGEST_CERTIFICATIONS_API_KEY is not set: whether the certifications exist" in first.err
+        assert f"Not stored: 2 rows. See {failed} for the reasons" in first.err
+        errors = {row["file"]: row["error"] for row in rows_of(failed)}
+        assert errors.keys() == {"2.pdf", "3.pdf"}
+        assert "certification_id: does not exist" in errors["2.pdf"]
+        assert "valid_until: can't be blank" in errors["3.pdf"]
+
+        text = failed.read_text().replace(",99,", ",1,").replace("2026-01-31,,", "2026-01-31,2031-01-31,")
+        failed.write_text(text)
+        second = await springest("upload", failed, origin=sandbox.origin)
+
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=2))
+    stored = [post.sha256 for post in sandbox.audit if post.verdict == "stored" and post.sha256]
+    assert sorted(stored) == hashes(tmp_path)
+    assert csvs(tmp_path) == ["certificates.csv", "certificates.failed.csv"]
+
+
+async def test_a_row_in_doubt_is_kept_apart(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 3)
+
+    async def answer(request: web.Request, email: str) -> web.Response:
+        # As Rails' error pages for developers do, it shows the address with the key.
+        return web.Response(status=500, text=f"oops: {request.rel_url}") if email.startswith("employee2") else created()
+
+    async with server(answer) as origin:
+        ran = await springest("upload", manifest, origin=origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+
+    assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=2, in_doubt=1))
+    in_doubt = tmp_path / "certificates.in-doubt.csv"
+    assert f"In doubt: 1 row, which Springest may have stored. See {in_doubt}," in ran.err
+    (row,) = rows_of(in_doubt)
+    assert (row["file"], row["email"]) == ("2.pdf", "employee2@example.org")
+    assert "oops" in row["error"]
+    assert_no_key_in(in_doubt.read_text())
+    assert in_doubt.stat().st_mode & 0o777 == 0o600
+    assert csvs(tmp_path) == ["certificates.csv", "certificates.in-doubt.csv"]
+
+
+async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 12)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_API_KEY="wr0ng-key")
+
+    assert (ran.code, table_of(ran.out)) == (4, outcomes(waiting=12))
+    assert "Ended early" in ran.err
+    assert "401" in ran.err
+    assert "wr0ng-key" not in ran.out + ran.err
+    assert sandbox.summary().posts <= 8
+
+
+async def test_a_refused_key_for_certifications_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=KEY)
+
+    assert (ran.code, ran.out, sandbox.audit) == (4, "", ())
+    assert re.search(r"GET http://127\.0\.0\.1:\d+/certifications\.json answered 403", ran.err)
+
+
+async def test_nothing_but_loopback_is_spoken_to_without_tls(tmp_path: Path) -> None:
+    ran = await springest("upload", archive(tmp_path, 1), origin="http://api.springest.nl")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "use https://api.springest.nl" in ran.err
+
+
+async def test_a_manifest_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "none.csv"
+
+    ran = await springest("upload", path, origin="http://127.0.0.1:9")
+
+    assert ran == Ran(2, "", f"springest: {path}: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value"),
+    [
+        ("upload", "SPRINGEST_API_KEY", None),
+        ("certificates", "SPRINGEST_API_KEY", " \n"),
+        ("certifications", "SPRINGEST_CERTIFICATIONS_API_KEY", None),
+    ],
+    ids=["upload", "certificates, blank", "certifications"],
+)
+async def test_a_missing_key_is_told_by_its_name(
+    tmp_path: Path, command: str, variable: str, value: str | None
+) -> None:
+    arguments = [archive(tmp_path, 1)] if command == "upload" else []
+
+    ran = await springest(command, *arguments, origin="http://127.0.0.1:9", **{variable: value})
+
+    assert (ran.code, ran.out) == (2, "")
+    assert f"set {variable} to the API key" in ran.err
+
+
+async def test_a_reader_who_goes_away_changes_nothing_of_what_an_upload_came_to(tmp_path: Path) -> None:
+    """`springest upload … | true` has stored what it has stored, and tells a script so."""
+    manifest = archive(tmp_path, 2)
+    async with springest_sandbox() as sandbox:
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = await start("upload", manifest, env=environment(sandbox.origin), stdout=writing)
+        os.close(writing)
+        ran = await end(process)
+
+    assert sandbox.summary().stored == 2
+    assert ran.code == 0
+
+
+# --- upload, interrupted ---
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 # what is waited for happens in another process
+            await asyncio.sleep(0.02)
+
+
+async def test_ctrl_c_while_waiting_for_the_limit_ends_the_run_and_keeps_the_rest(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 33)
+    async with springest_sandbox() as sandbox:
+        process = await start("upload", manifest, env=environment(sandbox.origin))
+        await until(lambda: sandbox.summary().stored == 30)
+        await asyncio.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(3):
+            ran = await end(process)
+
+    assert (ran.code, table_of(ran.out)) == (130, outcomes(stored=30, waiting=3))
+    rest = rows_of(tmp_path / "certificates.failed.csv")
+    assert {row["error"] for row in rest} == {"not sent: the run was interrupted"}
+    stored = {post.fields["email"] for post in sandbox.audit}
+    assert {row["email"] for row in rest}.isdisjoint(stored)
+    assert len(rest) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_post_that_is_under_way_may_end_after_an_interruption(tmp_path: Path, number: signal.Signals) -> None:
+    manifest = archive(tmp_path, 9)
+    arrived, go_on = [], asyncio.Event()
+
+    async def answer(_: web.Request, email: str) -> web.Response:
+        arrived.append(email)
+        await go_on.wait()
+        return created()
+
+    async with server(answer) as origin:
+        process = await start("upload", manifest, env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None))
+        await until(lambda: len(arrived) == 8)
+        process.send_signal(number)
+        assert process.stderr is not None
+        async with asyncio.timeout(5):
+            while b"Stopping" not in await process.stderr.readline():
+                pass
+        go_on.set()
+        ran = await end(process)
+
+    assert (ran.code, table_of(ran.out)) == (130, outcomes(stored=8, waiting=1))
+    assert [row["file"] for row in rows_of(tmp_path / "certificates.failed.csv")] == ["9.pdf"]
+
+
+async def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 9)
+    arrived = []
+
+    async def never(_: web.Request, email: str) -> web.Response:
+        arrived.append(email)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with server(never) as origin:
+        process = await start("upload", manifest, env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None))
+        await until(lambda: len(arrived) == 8)
+        process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.3)
+        assert process.returncode is None
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(3):
+            ran = await end(process)
+
+    assert (ran.code, table_of(ran.out)) == (130, outcomes(in_doubt=8, waiting=1))
+    assert len(rows_of(tmp_path / "certificates.in-doubt.csv")) == 8
+    assert len(rows_of(tmp_path / "certificates.failed.csv")) == 1
+
+
+async def test_ctrl_c_during_a_list_is_no_traceback() -> None:
+    asked = asyncio.Event()
+
+    async def never(_: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_get("/users/certificates.json", never)
+    async with TestServer(app, handler_cancellation=True) as running:
+        process = await start("certificates", env=environment(str(running.make_url("/"))))
+        await asyncio.wait_for(asked.wait(), 5)
+        process.send_signal(signal.SIGINT)
+        ran = await end(process)
+
+    assert (ran.code, ran.out) == (130, "")
+
+
+# --- upload, in a terminal ---
+
+
+async def in_a_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[int, str]:
+    """Run the command in a pseudo-terminal of 100 columns; give its exit code and all that was shown."""
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    process = await start(*arguments, env=env | {"TERM": "xterm-256color"}, stdout=inside, stderr=inside)
+    os.close(inside)
+    shown = bytearray()
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        with suppress(OSError):  # Linux tells the end so
+            if piece := os.read(terminal, 65536):
+                shown.extend(piece)
+                return
+        loop.remove_reader(terminal)
+
+    loop.add_reader(terminal, read)
+    try:
+        code = await asyncio.wait_for(process.wait(), 20)
+        await asyncio.sleep(0.05)
+    finally:
+        loop.remove_reader(terminal)
+        os.close(terminal)
+    return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())  # what colours and moves is not looked at
+
+
+async def test_in_a_terminal_a_bar_tells_how_much_is_left(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 10)
+
+    async def answer(_: web.Request, email: str) -> web.Response:
+        await asyncio.sleep(1.5 if email.startswith("employee1@") else 0.3)
+        return created()
+
+    async with server(answer) as origin:
+        code, shown = await in_a_terminal(
+            "upload", manifest, env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        )
+
+    assert code == 0
+    assert_no_key_in(shown)
+    assert "Traceback" not in shown
+    assert re.search(r"━+╺━+ +9/10 .*0 s left\r", shown)
+    assert "10/10" in shown
+    assert table_of(shown) == outcomes(stored=10)
+
+
+# --- lists ---
+
+CERTIFICATIONS = (
+    SandboxCertification(id=1, name="First aid", description="twee\nregels; [bold]"),
+    SandboxCertification(id=2, name="Vorkheftruck: “Zoë”", requires_valid_until=True),
+)
+
+
+@pytest.fixture
+async def filled(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """Give a sandbox that lists three certificates of three employees."""
+    manifest = archive(tmp_path, 3, changes={3: {"certification_id": "2", "valid_until": "2031-01-31"}})
+    async with springest_sandbox(certifications=CERTIFICATIONS) as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+        yield sandbox
+
+
+async def test_certificates_are_listed_in_each_format(filled: Sandbox) -> None:
+    table, plain, spreadsheet = await asyncio.gather(
+        springest("certificates", origin=filled.origin),
+        springest("certificates", "--format", "json", origin=filled.origin),
+        springest("certificates", "--format", "csv", origin=filled.origin),
+    )
+
+    employees = {f"employee{number}@example.org" for number in (1, 2, 3)}
+    assert [(ran.code, ran.err) for ran in (table, plain, spreadsheet)] == [(0, "")] * 3
+    assert all(employee in table.out for employee in employees)
+    records = json.loads(plain.out)
+    assert {record["user"]["email"] for record in records} == employees
+    assert {record["valid_until"] for record in records} == {None, "2031-01-31"}
+    rows = list(csv.DictReader(io.StringIO(spreadsheet.out, newline="")))
+    assert {row["user_email"] for row in rows} == employees
+    assert [row["id"] for row in rows] == [str(record["id"]) for record in records]
+
+
+async def test_certificates_can_be_chosen(filled: Sandbox) -> None:
+    one, two, none = await asyncio.gather(
+        springest("certificates", "--email", "employee2@example.org", "--format", "json", origin=filled.origin),
+        springest("certificates", "--certification-id", "2", "--format", "json", origin=filled.origin),
+        springest("certificates", "--created-from", "2999-12-31", "--format", "json", origin=filled.origin),
+    )
+
+    assert [record["user"]["email"] for record in json.loads(one.out)] == ["employee2@example.org"]
+    assert [record["user"]["email"] for record in json.loads(two.out)] == ["employee3@example.org"]
+    assert json.loads(none.out) == []
+
+
+async def test_certifications_are_listed_in_each_format_with_their_own_key_only() -> None:
+    async with springest_sandbox(certifications=CERTIFICATIONS) as sandbox:
+        table, plain, spreadsheet, named = await asyncio.gather(
+            *(
+                springest("certifications", *options, origin=sandbox.origin, SPRINGEST_API_KEY=None)
+                for options in ([], ["--format", "json"], ["--format=csv"], ["--name", "First aid", "--format", "csv"])
+            )
+        )
+
+    assert [(ran.code, ran.err) for ran in (table, plain, spreadsheet, named)] == [(0, "")] * 4
+    assert "Vorkheftruck: “Zoë”" in table.out
+    assert "[bold]" in table.out
+    assert json.loads(plain.out) == [
+        {"id": 1, "name": "First aid", "description": "twee\nregels; [bold]", "requires_valid_until": False},
+        {"id": 2, "name": "Vorkheftruck: “Zoë”", "description": None, "requires_valid_until": True},
+    ]
+    assert list(csv.reader(io.StringIO(spreadsheet.out, newline="")))[2] == ["2", "Vorkheftruck: “Zoë”", "", "True"]
+    assert [row["id"] for row in csv.DictReader(io.StringIO(named.out, newline=""))] == ["1"]
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "table"])
+async def test_a_reader_who_has_seen_enough_is_no_error(form: str) -> None:
+    """As `| head -1` is. What is listed is more than a pipe holds."""
+    certifications = [SandboxCertification(id=number, name="n" * 100) for number in range(1, 2001)]
+    async with springest_sandbox(certifications=certifications) as sandbox:
+        reading, writing = os.pipe()
+        process = await start("certifications", "--format", form, env=environment(sandbox.origin), stdout=writing)
+        os.close(writing)
+        await asyncio.to_thread(os.read, reading, 10)
+        os.close(reading)
+        ran = await end(process)
+
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["json", "table"])
+async def test_a_reader_who_never_came_is_no_error(form: str) -> None:
+    async with springest_sandbox() as sandbox:
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = await start("certifications", "--format", form, env=environment(sandbox.origin), stdout=writing)
+        os.close(writing)
+        ran = await end(process)
+
+    assert (ran.code, ran.err) == (0, "")
+
+
+# --- help and usage ---
+
+
+@pytest.mark.parametrize("command", ["upload", "certificates", "certifications", "sandbox", "demo"])
+async def test_the_help_of_each_command_has_an_example(command: str) -> None:
+    ran = await springest(command, "--help")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(rf"(Example:|•) springest {command}\b", ran.out)
+
+
+async def test_the_help_explains_itself() -> None:
+    ran = await springest("--help")
+
+    assert (ran.code, ran.err) == (0, "")
+    for words in (
+        "SPRINGEST_API_KEY",
+        "SPRINGEST_CERTIFICATIONS_API_KEY",
+        "SPRINGEST_HOST",
+        "springest upload certificates.csv",
+        "3 some rows in doubt",
+        "130 interrupted",
+    ):
+        assert words in " ".join(ran.out.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["upload"],
+        ["upload", "--api-key", "x", "a.csv"],
+        ["certificates", "--format", "xlsx"],
+        ["certificates", "--created-from", "yesterday"],
+        ["frobnicate"],
+    ],
+    ids=" ".join,
+)
+async def test_wrong_usage_is_told_on_stderr(arguments: list[str]) -> None:
+    ran = await springest(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.strip()
+
+
+# --- sandbox ---
+
+
+async def test_the_sandbox_serves_until_ctrl_c_and_tells_what_came_in(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 3)
+    process = await start("sandbox", "--port", "0", "--limit", "7", "--window", "fixed", env=environment(None))
+    assert process.stdout is not None
+    exports: dict[str, str | None] = {}
+    async with asyncio.timeout(10):
+        while len(exports) < 3:
+            line = (await process.stdout.readline()).decode()
+            assert line, "it ended before it told how to use it"
+            if found := re.fullmatch(r"export (\w+)=(.+)\n", line):
+                exports[found[1]] = found[2]
+    assert exports.keys() == {"SPRINGEST_HOST", "SPRINGEST_API_KEY", "SPRINGEST_CERTIFICATIONS_API_KEY"}
+
+    uploaded = await springest("upload", manifest, **exports)
+    listed = await springest("certificates", "--format", "json", **exports)
+    process.send_signal(signal.SIGINT)
+    ran = await end(process)
+
+    assert (uploaded.code, len(json.loads(listed.out))) == (0, 3)
+    assert ran.code == 0
+    assert ran.out.endswith("3 POSTs, 3 stored, 0 refused (0 for speed), at most 3 in any 60 s\n")
+
+
+@pytest.mark.parametrize("option", [["--port", "70000"], ["--limit", "0"]], ids=" ".join)
+async def test_a_sandbox_that_cannot_be_is_wrong_usage(option: list[str]) -> None:
+    ran = await springest("sandbox", *option)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.strip()
+
+
+async def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = await springest("sandbox", "--port", port)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert port in ran.err

@@ -1,0 +1,1 @@
+"""Tests of the bulk part: files and loopback sockets only."""

@@ -1,0 +1,367 @@
+"""The manifest as spreadsheets write it, and as they should not."""
+
+import csv
+import tracemalloc
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from springest_async.bulk import COLUMNS, Manifest, Row
+from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.records import CertificateUpload
+
+HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
+JAN = "jan.pdf,7,jan@example.org,2026-01-31,2031-01-31,5\n"
+JANS_CELLS = {
+    "file": "jan.pdf",
+    "certification_id": "7",
+    "email": "jan@example.org",
+    "valid_from": "2026-01-31",
+    "valid_until": "2031-01-31",
+    "conversion_id": "5",
+    "": "",
+}
+
+
+def manifest_of(folder: Path, content: str | bytes) -> Manifest:
+    path = folder / "manifest.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Manifest.open(path)
+
+
+def numbers(manifest: Manifest) -> list[int]:
+    return [row.number for row in manifest]
+
+
+def the_upload(manifest: Manifest) -> CertificateUpload:
+    (row,) = manifest
+    return manifest.upload(row)
+
+
+def the_faults(manifest: Manifest) -> tuple[Fault, ...]:
+    (row,) = manifest
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.upload(row)
+    return caught.value.faults
+
+
+# --- the header ---
+
+
+@pytest.mark.parametrize("bom", [False, True])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, bom: bool, line_end: str) -> None:
+    text = (HEADER + JAN).replace(",", delimiter).replace("\n", line_end)
+
+    manifest = manifest_of(tmp_path, (b"\xef\xbb\xbf" if bom else b"") + text.encode())
+
+    assert manifest == Manifest(tmp_path / "manifest.csv", COLUMNS, delimiter, bom)
+    assert list(manifest) == [Row(2, JANS_CELLS)]
+
+
+def test_columns_may_stand_in_any_order_and_case(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, " EMAIL ,File,Valid_From,CERTIFICATION_ID\njan@example.org,jan.pdf,2026-01-31,7\n")
+
+    assert manifest.columns == ("email", "file", "valid_from", "certification_id")
+    assert the_upload(manifest) == CertificateUpload(
+        file=tmp_path / "jan.pdf", certification_id=7, email="jan@example.org", valid_from=date(2026, 1, 31)
+    )
+
+
+def test_unknown_columns_are_kept(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER.replace("\n", ",Naam\n") + JAN.replace("\n", ",Jan Jansen\n"))
+
+    assert manifest.columns == (*COLUMNS, "naam")
+    assert list(manifest) == [Row(2, JANS_CELLS | {"naam": "Jan Jansen"})]
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (
+            "file,email,naam\n",
+            "the first row lacks certification_id, valid_from; it has file, email, naam",
+        ),
+        ("", "the first row lacks file, certification_id, email, valid_from; it has nothing"),
+        ("\n" + HEADER, "the first row lacks file, certification_id, email, valid_from; it has nothing"),
+        (HEADER.replace("conversion_id", "Email"), "the first row has email more than once"),
+        ("naam,b,naam,b,file,certification_id,email,valid_from\n", "the first row has b, naam more than once"),
+    ],
+    ids=["columns missing", "empty file", "header in the second row", "a column twice", "unknown columns twice"],
+)
+def test_a_bad_header_is_told(tmp_path: Path, header: str, reason: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest_of(tmp_path, header)
+
+    assert (caught.value.manifest, caught.value.reason) == (tmp_path / "manifest.csv", reason)
+
+
+def test_columns_without_a_name_may_be_many(tmp_path: Path) -> None:
+    """As spreadsheets write them when something once stood to the right of the table."""
+    manifest = manifest_of(tmp_path, HEADER.replace("\n", ",,\n") + JAN.replace("\n", ",,\n"))
+
+    assert the_upload(manifest) == the_upload(manifest_of(tmp_path, HEADER + JAN))
+
+
+def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.open(tmp_path)
+
+    assert caught.value.reason == "Is a directory"
+
+
+def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.open(tmp_path / "none.csv")
+
+    assert str(caught.value) == f"{tmp_path / 'none.csv'}: No such file or directory"
+
+
+# --- the rows ---
+
+
+def test_empty_rows_are_passed_over_and_numbered(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + "\n" + JAN + ",,,,,\n  , ,,,,\n" + JAN)
+
+    assert numbers(manifest) == [3, 6]
+
+
+def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
+    assert numbers(manifest_of(tmp_path, HEADER)) == []
+    assert numbers(manifest_of(tmp_path, HEADER.rstrip("\n"))) == []
+
+
+def test_a_quoted_newline_stays_in_its_cell_and_makes_no_row(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER.replace("\n", ",note\n") + 'a.pdf,7,,,,,"one\r\ntwo, ""three"""\n' + JAN)
+
+    first, second = manifest
+
+    assert first.cells["note"] == 'one\r\ntwo, "three"'
+    assert (second.number, second.cells["file"]) == (3, "jan.pdf")
+
+
+def test_the_rows_can_be_read_again(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN + JAN)
+
+    assert numbers(manifest) == numbers(manifest) == [2, 3]
+
+
+def test_cells_that_a_short_row_lacks_are_empty(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + "jan.pdf,7,jan@example.org,2026-01-31\n")
+
+    assert list(manifest) == [Row(2, JANS_CELLS | {"valid_until": "", "conversion_id": ""})]
+    assert the_upload(manifest).valid_until is None
+
+
+def test_required_cells_that_a_short_row_lacks_are_faults(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + "jan.pdf,7\n")
+
+    assert the_faults(manifest) == (Fault("email", "is missing"), Fault("valid_from", "is missing"))
+
+
+def test_more_cells_than_columns_are_a_fault(tmp_path: Path) -> None:
+    """An unquoted delimiter in a cell moves all cells behind it, so such a row means something else than it says."""
+    manifest = manifest_of(tmp_path, HEADER + JAN.replace("\n", ",rest,over\n"))
+
+    assert the_faults(manifest) == (Fault("", "there are more cells than columns: 'restover'"),)
+
+
+def test_empty_cells_beyond_the_columns_are_no_fault(tmp_path: Path) -> None:
+    assert the_upload(manifest_of(tmp_path, HEADER + JAN.replace("\n", ",,\n"))).conversion_id == 5
+
+
+def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN.replace("jan.pdf", "2026/jan.pdf"))
+
+    assert the_upload(manifest).file == tmp_path / "2026" / "jan.pdf"
+
+
+def test_an_absolute_path_stays_as_it_is(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN.replace("jan.pdf", "/srv/jan.pdf"))
+
+    assert the_upload(manifest).file == Path("/srv/jan.pdf")
+
+
+def test_spaces_around_a_cell_mean_nothing(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + " jan.pdf ,7 , jan@example.org,2026-01-31 , 2031-01-31, 5\n")
+
+    assert the_upload(manifest) == CertificateUpload(
+        file=tmp_path / "jan.pdf",
+        certification_id=7,
+        email="jan@example.org",
+        valid_from=date(2026, 1, 31),
+        valid_until=date(2031, 1, 31),
+        conversion_id=5,
+    )
+
+
+@pytest.mark.parametrize("cell", ["2026-03-04", "04-03-2026", "4-3-2026", "04.03.2026", "4.3.2026"])
+def test_dates_are_iso_dutch_or_german(tmp_path: Path, cell: str) -> None:
+    manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,7,jan@example.org,{cell},{cell},\n")
+
+    upload = the_upload(manifest)
+
+    assert (upload.valid_from, upload.valid_until) == (date(2026, 3, 4), date(2026, 3, 4))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "2026-02-29",
+        "31-04-2026",
+        "00.01.2026",
+        "03/04/2026",  # the third of April or the fourth of March
+        "4-3.2026",
+        "4-3-26",
+        "20260304",
+        "2026-W10-3",
+        "2026-03-04T00:00",
+        "0000-01-01",
+        "\u0662\u0660\u0662\u0666-03-04",  # digits to Python, but not to Springest
+        "46085",  # what Excel shows when a cell is no longer formatted as a date
+    ],
+)
+def test_a_date_that_is_none_or_says_two_things_is_a_fault(tmp_path: Path, cell: str) -> None:
+    manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,7,jan@example.org,{cell},{cell},\n")
+
+    assert the_faults(manifest) == (
+        Fault("valid_from", f"must be a date as in 2026-12-31, not {cell!r}"),
+        Fault("valid_until", f"must be a date as in 2026-12-31, or None, not {cell!r}"),
+    )
+
+
+@pytest.mark.parametrize("cell", ["seven", "7.0", "-7", "0x7", "7 7", "\u0667", "1" * 5000])
+def test_an_id_that_is_no_number_is_a_fault(tmp_path: Path, cell: str) -> None:
+    manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,{cell},jan@example.org,2026-01-31,,{cell}\n")
+
+    assert the_faults(manifest) == (
+        Fault("certification_id", f"must be a positive integer, not {cell!r}"),
+        Fault("conversion_id", f"must be a positive integer or None, not {cell!r}"),
+    )
+
+
+def test_an_id_of_nought_is_a_fault(tmp_path: Path) -> None:
+    """A cell that says something is never left out in silence."""
+    manifest = manifest_of(tmp_path, HEADER + "jan.pdf,0,jan@example.org,2026-01-31,,0\n")
+
+    assert the_faults(manifest) == (
+        Fault("certification_id", "must be a positive integer, not 0"),
+        Fault("conversion_id", "must be a positive integer or None, not 0"),
+    )
+
+
+def test_all_faults_of_a_row_are_told_together(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + ",x,jan,yesterday,tomorrow,y,z\n")
+
+    assert [fault.field for fault in the_faults(manifest)] == [
+        "file",
+        "",
+        "certification_id",
+        "email",
+        "valid_from",
+        "valid_until",
+        "conversion_id",
+    ]
+
+
+# --- what is no CSV in UTF-8 ---
+
+
+def test_a_header_in_another_encoding_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest_of(tmp_path, (HEADER + JAN).encode("utf-16"))
+
+    assert caught.value.reason == "after row 0: it is not in UTF-8 (in Excel, save as “CSV UTF-8”)"
+
+
+def test_a_row_in_another_encoding_is_told(tmp_path: Path) -> None:
+    # Far behind the header, because a file is decoded in pieces.
+    manifest = manifest_of(tmp_path, (HEADER + JAN * 1000).encode() + JAN.replace("jan", "josé").encode("cp1252"))
+
+    with pytest.raises(ManifestError, match="it is not in UTF-8") as caught:
+        numbers(manifest)
+
+    assert caught.value.manifest == tmp_path / "manifest.csv"
+
+
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [
+        ('"jan.pdf,7,jan@example.org,2026-01-31,,\n' + JAN, "row 3 is no CSV: unexpected end of data"),
+        ('"jan".pdf,7,jan@example.org,2026-01-31,,\n', "row 3 is no CSV: ',' expected after '\"'"),
+        (
+            "x" * (csv.field_size_limit() + 1) + ",7,,,,\n",
+            f"row 3 is no CSV: field larger than field limit ({csv.field_size_limit()})",
+        ),
+    ],
+    ids=["quote never closed", "quote closed too early", "endless cell"],
+)
+def test_a_row_that_is_no_csv_is_told(tmp_path: Path, rest: str, reason: str) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN + rest)
+
+    with pytest.raises(ManifestError) as caught:
+        numbers(manifest)
+
+    assert caught.value.reason == reason
+
+
+def test_a_nul_is_kept_in_its_cell(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN.replace("jan.pdf", "j\0n.pdf"))
+
+    assert the_upload(manifest).file == tmp_path / "j\0n.pdf"
+
+
+def test_a_manifest_that_disappears_is_told(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN)
+    manifest.path.unlink()
+
+    with pytest.raises(ManifestError, match="No such file or directory"):
+        numbers(manifest)
+
+
+def test_a_long_manifest_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    rows = 200_000
+    manifest = manifest_of(tmp_path, HEADER + "jan.pdf,7,jan@example.org,2026-01-31\n" * rows)
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in manifest)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert count == rows
+    assert peak < 2 * 1024 * 1024
+
+
+CELLS = st.text("jan@.exmplo0123456789-/\\ \0\u202eéß漢🎓\"'\n\r,;", max_size=24)
+ROWS = st.lists(st.lists(CELLS, max_size=8), max_size=4)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> bytes:
+    """Bytes of any kind, mostly behind a good header, so that the rows are reached."""
+    delimiter = draw(st.sampled_from([",", ";"]))
+    start = draw(st.sampled_from(["", HEADER, "\ufeff" + HEADER])).replace(",", delimiter).encode()
+    lines = draw(ROWS)
+    rest = "\n".join(delimiter.join(cells) for cells in lines).encode()
+    return start + draw(st.sampled_from([rest, draw(st.binary(max_size=200))]))
+
+
+@given(content=manifests())
+@example(content=HEADER.encode() + b"a,1,\xff@b.c,2026-01-01")
+@example(content=HEADER.encode() + "a,1,a@\u202e.xn--a,2026-01-01".encode())
+def test_whatever_the_bytes_are_they_are_rows_or_a_manifest_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "arbitrary.csv"
+    path.write_bytes(content)
+    with suppress(ManifestError):
+        manifest = Manifest.open(path)
+        for row in manifest:
+            with suppress(InvalidUpload):
+                assert manifest.upload(row).email == row.cells["email"].strip()

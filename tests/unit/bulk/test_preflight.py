@@ -1,0 +1,406 @@
+"""The preflight with real files: what is told, of which row and column, and what is not even opened."""
+
+import base64
+import io
+import os
+import zipfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from springest_async.bulk import Finding, Manifest, check_manifest, check_pdf
+from springest_async.errors import ManifestError
+from springest_async.records import Certification
+from tests.pdfs import certificate
+
+HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
+NOT_FOUND = "No such file or directory"
+NO_PDF = "is no PDF: there is no %PDF- in its first 1024 bytes"
+BASE64 = "this file is base64 text, Springest wants the raw PDF"
+CUT_OFF = "has no startxref and %%EOF near its end: it may have been cut off"
+MORE_AT_THE_END = "has something after its end (%%EOF)"
+MORE_AT_THE_START = "has something before %PDF-"
+
+PDF = certificate("First aid: Jan Jansen")
+FIRST_AID = Certification(id=1, name="First aid")
+FORKLIFT = Certification(id=2, name="Forklift driver", requires_valid_until=True)
+CERTIFICATIONS = {1: FIRST_AID, 2: FORKLIFT}
+
+
+def zipped(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("jan.pdf", content)
+    return stream.getvalue()
+
+
+# --- one file ---
+
+
+def findings_of(folder: Path, content: bytes) -> list[tuple[str, bool]]:
+    path = folder / "jan.pdf"
+    path.write_bytes(content)
+    return list(check_pdf(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PDF,
+        PDF + b"\r\n\0\n ",
+        b"%PDF-1.7\nstartxref\n0\n%%EOF",
+        b"%PDF-1.7\nstartxref\n0\n%%EOF\n" + b"1 0 obj\n" * 9000 + b"startxref\n9\n%%EOF\n",  # saved again, appended
+        PDF[:-6] + b" " * 6000 + b"%%EOF\n",
+    ],
+    ids=["a library's", "padded", "shortest", "with an update", "end marks far apart"],
+)
+def test_a_good_pdf_is_told_nothing_of(tmp_path: Path, content: bytes) -> None:
+    assert findings_of(tmp_path, content) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is blank"),
+        (b"\xef\xbb\xbf\0\0 \r\n\t\f" * 900, "is blank"),
+        (b"Dear Jan,\n", NO_PDF),
+        (b"\x89PNG\r\n\x1a\n", NO_PDF),
+        (b" " * 1020 + PDF, NO_PDF),
+        (PDF[5:], NO_PDF),
+        (base64.b64encode(PDF), BASE64),
+        (base64.b64encode(PDF)[:600], BASE64),
+        (base64.encodebytes(PDF), BASE64),
+        (base64.encodebytes(PDF).replace(b"\n", b"\r\n"), BASE64),
+        (b"\xef\xbb\xbf\n" + base64.b64encode(PDF), BASE64),
+        (b"data:application/pdf;base64," + base64.b64encode(PDF), BASE64),
+        (b"data:;base64,\n" + base64.encodebytes(PDF), BASE64),
+        (base64.b64encode(b"\n" + PDF), BASE64),
+        (b"<!DOCTYPE html><title>Log in</title>", "is an HTML page, not a PDF"),
+        (b"\r\n<HTML><body>%PDF-1.7</body>", "is an HTML page, not a PDF"),
+        (b"<!doctype\nhtml>", "is an HTML page, not a PDF"),
+        (zipped(b"<document/>"), "is a zip file (as .docx and .xlsx are), not a PDF"),
+        (zipped(PDF), "is a zip file (as .docx and .xlsx are), not a PDF"),
+    ],
+    ids=[
+        "empty",
+        "a newline",
+        "nothing but blanks",
+        "text",
+        "picture",
+        "header too late",
+        "no header",
+        "base64",
+        "base64 cut off",
+        "base64 in lines",
+        "base64 in CRLF lines",
+        "base64 behind a BOM",
+        "data URL",
+        "data URL in lines",
+        "base64 of a PDF that begins with a newline",
+        "HTML",
+        "HTML that speaks of PDF",
+        "HTML with a newline in its doctype",
+        "zip",
+        "zip with a PDF in it as it is",
+    ],
+)
+def test_what_is_no_pdf_is_a_fault_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert findings_of(tmp_path, content) == [(reason, False)]
+
+
+@pytest.mark.parametrize(
+    ("content", "reasons"),
+    [
+        (b"\xef\xbb\xbf" + PDF, [MORE_AT_THE_START]),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + PDF, [MORE_AT_THE_START]),
+        (b" " * 1019 + PDF, [MORE_AT_THE_START]),
+        (PDF + b"<html>", [MORE_AT_THE_END]),
+        (PDF + b"\0" * 100 + b"x", [MORE_AT_THE_END]),
+        (PDF[: len(PDF) // 2], [CUT_OFF]),
+        (PDF.replace(b"%%EOF", b""), [CUT_OFF]),
+        (PDF.replace(b"startxref", b""), [CUT_OFF]),
+        (PDF + b"x" * 9000, [CUT_OFF]),
+        (b"\n" + PDF + b"x", [MORE_AT_THE_START, MORE_AT_THE_END]),
+        (b"\n%PDF-1.7\n", [MORE_AT_THE_START, CUT_OFF]),
+    ],
+    ids=[
+        "BOM before it",
+        "HTTP headers before it",
+        "header at the last possible place",
+        "HTML behind it",
+        "a letter behind it",
+        "half of it",
+        "no end mark",
+        "no startxref",
+        "much behind it",
+        "both ends",
+        "header only",
+    ],
+)
+def test_what_readers_put_up_with_is_a_warning(tmp_path: Path, content: bytes, reasons: list[str]) -> None:
+    assert findings_of(tmp_path, content) == [(reason, True) for reason in reasons]
+
+
+def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
+    assert list(check_pdf(tmp_path / "none.pdf")) == [(NOT_FOUND, False)]
+
+
+def test_a_folder_is_a_fault(tmp_path: Path) -> None:
+    assert list(check_pdf(tmp_path)) == [("is a folder", False)]
+
+
+def test_a_pipe_is_a_fault_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "jan.pdf")
+
+    assert list(check_pdf(tmp_path / "jan.pdf")) == [("is no regular file", False)]
+
+
+def test_a_name_with_a_nul_is_a_fault(tmp_path: Path) -> None:
+    assert list(check_pdf(tmp_path / "j\0n.pdf")) == [("cannot be read", False)]
+
+
+def test_a_file_that_may_not_be_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", mode)
+
+    (tmp_path / "jan.pdf").write_bytes(PDF)
+    monkeypatch.setattr(Path, "open", refuse)
+
+    assert list(check_pdf(tmp_path / "jan.pdf")) == [("Permission denied", False)]
+
+
+def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
+    (tmp_path / "jan.pdf").write_bytes(PDF)
+    (tmp_path / "link.pdf").symlink_to("jan.pdf")
+
+    assert list(check_pdf(tmp_path / "link.pdf")) == []
+
+
+def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "big.pdf"
+    with path.open("wb") as stream:
+        stream.write(b"%PDF-1.7\n")
+        stream.seek(1024**3)
+        stream.write(b"startxref\n9\n%%EOF\n")
+    pieces: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            piece = super().read(size)
+            pieces.append(len(piece))
+            return piece
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Counted(path, mode))  # noqa: PLW0108 # a class is no method
+
+    assert list(check_pdf(path)) == []
+    assert (len(pieces), max(pieces)) == (2, 8 * 1024)
+
+
+# --- a manifest ---
+
+
+def manifest_of(folder: Path, *rows: str) -> Manifest:
+    """Write a manifest of rows in which ``ok`` is a good file and ``*`` the usual fields."""
+    (folder / "ok.pdf").write_bytes(PDF)
+    lines = [row.replace("*", "1,jan@example.org,2026-01-31") for row in rows]
+    path = folder / "manifest.csv"
+    path.write_text(HEADER + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return Manifest.open(path)
+
+
+def findings(manifest: Manifest, certifications: dict[int, Certification] | None = None) -> list[Finding]:
+    return [finding for finding in check_manifest(manifest, certifications) if finding is not None]
+
+
+def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "ok.pdf,*", "ok.pdf,1,piet@example.org,2026-01-31")
+
+    assert list(check_manifest(manifest, CERTIFICATIONS)) == [None, None]
+
+
+def test_a_warning_is_told_as_one(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "old.pdf,*")
+    (tmp_path / "old.pdf").write_bytes(b"\n" + PDF)
+
+    assert findings(manifest) == [Finding(2, "file", MORE_AT_THE_START, warning=True)]
+
+
+def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31")
+
+    assert findings(manifest, CERTIFICATIONS) == [
+        Finding(2, "certification_id", "99 is none of the 2 certifications that the key sees")
+    ]
+
+
+def test_a_missing_valid_until_that_the_certification_requires_is_a_fault(tmp_path: Path) -> None:
+    manifest = manifest_of(
+        tmp_path, "ok.pdf,2,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31,2031-01-31"
+    )
+
+    assert findings(manifest, CERTIFICATIONS) == [
+        Finding(2, "valid_until", "is missing, and “Forklift driver” requires it")
+    ]
+
+
+def test_without_certifications_what_needs_them_is_left_out(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31")
+
+    assert findings(manifest, None) == []
+
+
+def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "ok.pdf,*,2026-01-30", "ok.pdf,2,jan@example.org,2026-01-31,2026-01-31")
+
+    assert findings(manifest) == [
+        Finding(2, "valid_until", f"is before valid_from ({date(2026, 1, 31)})", warning=True)
+    ]
+
+
+def test_all_faults_of_all_rows_are_told_together(tmp_path: Path) -> None:
+    (tmp_path / "text.pdf").write_bytes(base64.b64encode(PDF))
+    manifest = manifest_of(
+        tmp_path,
+        "none.pdf,1,jan,31/01/2026",
+        "ok.pdf,*",
+        "",
+        ",1,jan@example.org,2026-01-31,yesterday",
+        "text.pdf,2,jan@example.org,2026-01-31",
+        "ok.pdf,*",
+    )
+
+    assert findings(manifest, CERTIFICATIONS) == [
+        Finding(2, "email", "'jan' is no e-mail address: An email address must have an @-sign."),
+        Finding(2, "valid_from", "must be a date as in 2026-12-31, not '31/01/2026'"),
+        Finding(2, "file", NOT_FOUND),
+        Finding(5, "file", "is missing"),
+        Finding(5, "valid_until", "must be a date as in 2026-12-31, or None, not 'yesterday'"),
+        Finding(6, "file", BASE64),
+        Finding(6, "valid_until", "is missing, and “Forklift driver” requires it"),
+        Finding(7, "file", "is the same certificate as in row 3"),
+    ]
+
+
+def test_a_bad_email_hides_no_unknown_certification(tmp_path: Path) -> None:
+    """Whoever mends a row should have to mend it once."""
+    manifest = manifest_of(tmp_path, "ok.pdf,99,jan,2026-01-31", "ok.pdf,2,jan,2026-01-31")
+
+    assert {(finding.row, finding.column) for finding in findings(manifest, CERTIFICATIONS)} == {
+        (2, "email"),
+        (2, "certification_id"),
+        (3, "email"),
+        (3, "valid_until"),
+    }
+
+
+def test_a_row_that_is_no_csv_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="row 3 is no CSV"):
+        findings(manifest_of(tmp_path, "none.pdf,*", '"ok.pdf,*'))
+
+
+@pytest.mark.parametrize(
+    ("finding", "text"),
+    [
+        (Finding(7, "email", "is missing"), "row 7, email: is missing"),
+        (Finding(7, "file", MORE_AT_THE_START, warning=True), "row 7, file: warning: has something before %PDF-"),
+        (Finding(7, "", "there are more cells than columns: 'x'"), "row 7: there are more cells than columns: 'x'"),
+    ],
+)
+def test_a_finding_reads_as_a_line(finding: Finding, text: str) -> None:
+    assert str(finding) == text
+
+
+# --- the same certificate twice ---
+
+
+def test_the_same_file_with_the_same_fields_is_one_certificate(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "ok.pdf,*", "ok.pdf,*,2031-01-31", "ok.pdf,1,JAN@Example.org,2026-01-31")
+
+    assert findings(manifest) == [Finding(4, "file", "is the same certificate as in row 2")]
+
+
+def test_copies_of_a_file_with_the_same_fields_are_one_certificate(tmp_path: Path) -> None:
+    for name in ("a.pdf", "b.pdf", "c.pdf"):
+        (tmp_path / name).write_bytes(PDF)
+    manifest = manifest_of(tmp_path, "a.pdf,*", "b.pdf,*", "./c.pdf,*")
+
+    assert findings(manifest) == [
+        Finding(3, "file", "is the same certificate as in row 2"),
+        Finding(4, "file", "is the same certificate as in row 2"),
+    ]
+
+
+def test_the_same_file_with_other_fields_is_another_certificate(tmp_path: Path) -> None:
+    manifest = manifest_of(
+        tmp_path,
+        "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,1",
+        "ok.pdf,2,jan@example.org,2026-01-31,2031-01-31,1",
+        "ok.pdf,1,piet@example.org,2026-01-31,2031-01-31,1",
+        "ok.pdf,1,jan@example.org,2026-02-01,2031-01-31,1",
+        "ok.pdf,1,jan@example.org,2026-01-31,2032-01-31,1",
+        "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,2",
+    )
+
+    assert findings(manifest) == []
+
+
+def test_files_that_differ_in_their_last_byte_only_are_two_certificates(tmp_path: Path) -> None:
+    """Certificates that are made from one template share their fonts and logo, which stand in front."""
+    template = PDF + b"%" * 128 * 1024 + b"\nstartxref\n0\n%%EOF"
+    (tmp_path / "a.pdf").write_bytes(template + b"\n")
+    (tmp_path / "b.pdf").write_bytes(template + b"\r")
+    manifest = manifest_of(tmp_path, "a.pdf,*", "b.pdf,*")
+
+    assert findings(manifest) == []
+
+
+def test_a_file_is_looked_at_anew_in_each_check(tmp_path: Path) -> None:
+    """A service that lives for months checks a manifest, has it mended, and checks it again."""
+    (tmp_path / "other.pdf").write_bytes(PDF)
+    manifest = manifest_of(tmp_path, "ok.pdf,*", "other.pdf,*")
+    assert findings(manifest) == [Finding(3, "file", "is the same certificate as in row 2")]
+
+    (tmp_path / "other.pdf").write_bytes(certificate("First aid: Piet Pietersen"))
+
+    assert findings(manifest) == []
+
+
+def test_two_rows_with_the_same_missing_file_are_each_told(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "none.pdf,*", "none.pdf,*")
+
+    assert findings(manifest) == [Finding(2, "file", NOT_FOUND), Finding(3, "file", NOT_FOUND)]
+
+
+def test_two_rows_with_the_same_name_with_a_nul_are_each_told(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
+
+    assert findings(manifest) == [Finding(2, "file", "cannot be read"), Finding(3, "file", "cannot be read")]
+
+
+def test_two_rows_with_the_same_link_to_itself_are_each_told(tmp_path: Path) -> None:
+    (tmp_path / "loop.pdf").symlink_to("loop.pdf")
+    manifest = manifest_of(tmp_path, "loop.pdf,*", "loop.pdf,*")
+
+    reason = "Too many levels of symbolic links"
+    assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
+
+
+def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe.pdf"
+    os.mkfifo(pipe)
+    manifest = manifest_of(tmp_path, "pipe.pdf,*", "pipe.pdf,*")
+    really_open = Path.open
+
+    def open_anything_else(path: Path, *args: Any, **options: Any) -> Any:
+        assert path != pipe, "opening it would wait for ever for somebody who writes"
+        return really_open(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_anything_else)
+
+    assert findings(manifest) == [
+        Finding(2, "file", "is no regular file"),
+        Finding(3, "file", "is no regular file"),
+    ]

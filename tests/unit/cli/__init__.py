@@ -1,0 +1,1 @@
+"""Tests of the command's parts, without a process of its own."""

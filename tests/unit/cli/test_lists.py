@@ -1,0 +1,152 @@
+"""Lists as a table, JSON and CSV."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
+
+import pytest
+from rich.console import Console
+
+from springest_async import Certificate, Certification, User
+from springest_async.cli.lists import Format, show
+
+JAN = Certificate(
+    id=1,
+    certification_id=7,
+    name="VCA, “Basis”",
+    description="twee\nregels",
+    valid_from=date(2026, 1, 31),
+    valid_until=date(2031, 1, 31),
+    status="verified",
+    created_at=datetime(2026, 2, 1, 12, 30, tzinfo=UTC),
+    user=User(email="zoë@example.org", external_id="E-1"),
+)
+BARE = Certificate(id=2, certification_id=8, valid_from=date(2026, 1, 31))
+FIRST_AID = Certification(id=7, name="[bold]EHBO[/bold]", description=None, requires_valid_until=True)
+CERTIFICATE_COLUMNS = [
+    "id",
+    "certification_id",
+    "valid_from",
+    "name",
+    "description",
+    "valid_until",
+    "status",
+    "created_at",
+    "user_email",
+    "user_external_id",
+]
+
+
+async def shown(form: Format, kind: type[Certificate | Certification], *records: Certificate | Certification) -> str:
+    async def listed() -> AsyncIterator[Certificate | Certification]:
+        for record in records:
+            yield record
+
+    out = io.StringIO()
+    await show(kind, listed(), form, Console(file=out, width=400))
+    return out.getvalue()
+
+
+async def test_json_is_json_with_all_that_is_known() -> None:
+    assert json.loads(await shown("json", Certificate, JAN, BARE)) == [
+        {
+            "id": 1,
+            "certification_id": 7,
+            "valid_from": "2026-01-31",
+            "name": "VCA, “Basis”",
+            "description": "twee\nregels",
+            "valid_until": "2031-01-31",
+            "status": "verified",
+            "created_at": "2026-02-01T12:30:00+00:00",
+            "user": {"email": "zoë@example.org", "external_id": "E-1"},
+        },
+        {
+            "id": 2,
+            "certification_id": 8,
+            "valid_from": "2026-01-31",
+            "name": None,
+            "description": None,
+            "valid_until": None,
+            "status": None,
+            "created_at": None,
+            "user": None,
+        },
+    ]
+
+
+async def test_json_stands_in_lines_of_one_record_with_letters_as_they_are() -> None:
+    lines = (await shown("json", Certificate, JAN, BARE)).splitlines()
+
+    assert (lines[0], lines[-1], len(lines)) == ("[", "]", 4)
+    assert "zoë@example.org" in lines[1]
+
+
+async def test_json_of_nothing_is_an_empty_list() -> None:
+    assert json.loads(await shown("json", Certification)) == []
+
+
+async def test_csv_has_a_column_for_each_thing_of_the_user() -> None:
+    rows = list(csv.reader(io.StringIO(await shown("csv", Certificate, JAN, BARE), newline="")))
+
+    assert rows == [
+        CERTIFICATE_COLUMNS,
+        [
+            "1",
+            "7",
+            "2026-01-31",
+            "VCA, “Basis”",
+            "twee\nregels",
+            "2031-01-31",
+            "verified",
+            "2026-02-01T12:30:00+00:00",
+            "zoë@example.org",
+            "E-1",
+        ],
+        ["2", "8", "2026-01-31", "", "", "", "", "", "", ""],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "header"),
+    [
+        (Certificate, ",".join(CERTIFICATE_COLUMNS)),
+        (Certification, "id,name,description,requires_valid_until"),
+    ],
+)
+async def test_csv_of_nothing_is_its_header(kind: type[Certificate | Certification], header: str) -> None:
+    assert (await shown("csv", kind)).splitlines() == [header]
+
+
+async def test_a_certification_in_csv() -> None:
+    assert (await shown("csv", Certification, FIRST_AID)).splitlines()[1:] == ["7,[bold]EHBO[/bold],,True"]
+
+
+async def test_a_table_shows_what_the_server_says_as_it_is() -> None:
+    text = await shown("table", Certification, FIRST_AID)
+
+    assert "[bold]EHBO[/bold]" in text
+    assert all(column in text for column in ("id", "name", "description", "requires_valid_until"))
+
+
+async def test_a_table_has_a_row_for_each_record() -> None:
+    text = await shown("table", Certificate, JAN, BARE)
+
+    assert all(column in text for column in CERTIFICATE_COLUMNS)
+    assert "zoë@example.org" in text
+    assert "│ 2  │ 8 " in text
+
+
+async def test_csv_is_written_as_the_records_come() -> None:
+    """A list of a million takes no memory, and whoever reads it need not wait for its end."""
+    out = io.StringIO()
+
+    async def listed() -> AsyncIterator[Certificate | Certification]:
+        yield JAN
+        assert "VCA" in out.getvalue()
+        yield BARE
+
+    await show(Certificate, listed(), "csv", Console(file=out))
+
+    assert len(list(csv.reader(io.StringIO(out.getvalue(), newline="")))) == 3

@@ -1,0 +1,131 @@
+"""How far a run is, in a terminal and without one."""
+
+import asyncio
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from springest_async import Limiter
+from springest_async.bulk import Row, RowDone, RowStep, State
+from springest_async.cli.progress import UploadProgress, duration
+from springest_async.client import UploadStep
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 s"),
+        (0.4, "0 s"),
+        (42.6, "43 s"),
+        (99.4, "99 s"),
+        (99.5, "2 min"),
+        (720.0, "12 min"),
+        (3569.9, "59 min"),
+        (3570.0, "1 h 00 min"),
+        (3600.0, "1 h 00 min"),
+        (11_100.0, "3 h 05 min"),
+        (48 * 3600.0 - 60, "47 h 59 min"),
+        (48 * 3600.0, "2 d 0 h"),
+        (1_000_000 * 2.0, "23 d 3 h"),
+    ],
+)
+def test_a_duration_reads_as_a_person_says_it(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.fixture
+def screen() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("springest_async.cli.progress._LINE_EVERY", 0.01)
+    monkeypatch.setattr("springest_async.cli.progress._TICK", 0.01)
+
+
+def row(number: int) -> Row:
+    return Row(number, {})
+
+
+async def until_shown(screen: io.StringIO, pattern: str) -> str:
+    async with asyncio.timeout(2):
+        while not (found := re.search(pattern, screen.getvalue())):  # noqa: ASYNC110 # a screen tells nobody
+            await asyncio.sleep(0.01)
+    return found[0]
+
+
+async def use_up(limiter: Limiter) -> None:
+    for _ in range(limiter.posts):
+        async with limiter.post(counted_within=1.0) as turn:
+            turn.mark_answered()
+
+
+async def test_without_a_terminal_there_is_a_line_now_and_then(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 4, Limiter())
+    async with progress.shown():
+        progress(RowDone(row(2), State.STORED))
+        progress(RowDone(row(3), State.REJECTED))
+        line = await until_shown(screen, r".*\n")
+
+    assert line == "2 of 4 done, 1 not stored, 0 s left\n"
+    assert "\x1b" not in screen.getvalue()
+
+
+async def test_the_wait_for_the_limit_is_told_unless_something_is_being_sent(screen: io.StringIO) -> None:
+    limiter = Limiter(posts=2)
+    await use_up(limiter)
+    progress = UploadProgress(Console(file=screen, width=20), 3, limiter)
+    progress(RowDone(row(2), State.STORED))
+    async with progress.shown():
+        progress(RowStep(row(3), UploadStep("waiting", 0)))
+        await until_shown(screen, r"1 of 3 done, waiting (60|59) s for the limit, (60|59) s left\n")
+        progress(RowStep(row(3), UploadStep("sending", 1)))
+        # Only the other row needs a token now.
+        await until_shown(screen, r"1 of 3 done, (60|59) s left\n")
+        progress(RowStep(row(3), UploadStep("refused", 1)))
+        screen.truncate(0)
+        await until_shown(screen, r"waiting (60|59) s for the limit")
+
+
+async def test_the_time_left_knows_the_limit(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 95, Limiter())
+    async with progress.shown():
+        line = await until_shown(screen, r".*\n")
+
+    # 30 now, 30 after each of the next three minutes.
+    assert line == "0 of 95 done, 3 min left\n"
+
+
+async def test_the_rate_is_told_after_a_second(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 3, Limiter())
+    progress(RowDone(row(2), State.STORED))
+    progress(RowDone(row(3), State.STORED))
+    async with progress.shown():
+        rate = await until_shown(screen, r"2 of 3 done, [0-9]+ a minute, 0 s left\n")
+
+    assert 90 <= int(rate.split()[4]) <= 120
+
+
+async def test_in_a_terminal_there_is_a_bar_that_ends_full(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=100, force_terminal=True), 2, Limiter())
+    async with progress.shown():
+        progress(RowDone(row(2), State.STORED))
+        await until_shown(screen, "1/2")
+        await until_shown(screen, "0 s left")
+        progress(RowDone(row(3), State.IN_DOUBT))
+
+    end = screen.getvalue().rpartition("\r")[2]
+    assert "2/2" in end
+    assert "left" not in end
+
+
+async def test_an_error_inside_goes_through(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, force_terminal=True), 2, Limiter())
+    with pytest.raises(ZeroDivisionError):
+        async with progress.shown():
+            raise ZeroDivisionError
+
+    assert len(asyncio.all_tasks()) == 1
