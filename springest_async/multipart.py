@@ -60,6 +60,8 @@ def _look(path: Path) -> SourceFile:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise UnusableFile(path, error.strerror or "cannot be opened") from None
+    except ValueError:
+        raise UnusableFile(path, "is no name that a file can have") from None
     try:
         status = os.fstat(descriptor)
     finally:
@@ -126,7 +128,12 @@ class CertificateBody(Payload):
             TimeoutError: when the server stopped reading.
         """
         loop = asyncio.get_running_loop()
-        stream, piece = await loop.run_in_executor(self._executor, self._first_piece)
+        opening = loop.run_in_executor(self._executor, self._first_piece)
+        try:
+            stream, piece = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)  # the thread goes on, and what it opens is nobody's any more
+            raise
         try:
             left = self._source.size - len(piece)
             if left == 0:
@@ -177,6 +184,11 @@ class CertificateBody(Payload):
     def _fail(self, reason: str) -> NoReturn:
         self.failure = UnusableFile(self._source.path, reason)
         raise self.failure
+
+
+def _close(opening: "asyncio.Future[tuple[BinaryIO, bytes]]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()
 
 
 def _ascii_filename(name: str) -> str:

@@ -142,7 +142,7 @@ class Answer:
             # The server's own Date makes this a duration, whatever the clock here says.
             until, now = (parsedate_to_datetime(text) for text in (value, self.headers.get("Date", "")))
             return max(0.0, (until - now).total_seconds())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
 
 
@@ -223,9 +223,19 @@ def read_page(answer: Answer, where: str, wire_format: WireFormat, record: type[
 def _error(answer: Answer, where: str, said: str) -> AnswerError:
     known = {401: NotAuthorized, 403: Forbidden, 404: NotFound}
     if 300 <= answer.status < 400:
-        target = urlsplit(answer.headers.get("Location", ""))
-        return Redirected(where, answer.status, said, f"{target.scheme}://{target.hostname}" if target.hostname else "")
+        return Redirected(where, answer.status, said, _target(answer.headers.get("Location", "")))
     return known.get(answer.status, UnexpectedStatus)(where, answer.status, said)
+
+
+def _target(location: str) -> str:
+    try:
+        parts = urlsplit(location)
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    if not name:
+        return ""
+    return f"{parts.scheme or 'https'}://" + (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
 
 
 # --- the server's words ---
@@ -237,7 +247,7 @@ def words(answer: Answer) -> str:
     """Give what the server said as one line of plain text: no markup, no control characters, 400 characters at most."""
     text = answer.body[:65536].decode("utf-8", errors="replace")
     if text.lstrip()[:1] == "<":
-        text = re.sub(r"(?is)<(script|style|head)\b.*?</\1\s*>|<[^>]*>", " ", text)
+        text = re.sub(r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|(?=<body)|\Z)|<[^<>]*>", " ", text)
         text = html.unescape(text)
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     text = " ".join(text.split())
@@ -301,7 +311,7 @@ def _named(plain: Any, *, inside_errors: bool) -> Iterator[Fault]:
         for name, value in plain.items():
             known = _FIELDS.get(str(name).rpartition(".")[2].lower())
             # Outside of "errors" a text under a field's name may just be our own value, sent back.
-            if known and (isinstance(value, list | dict) or inside_errors):
+            if known and (isinstance(value, list) or inside_errors):
                 yield from (Fault(known, reason) for reason in _texts(value))
             else:
                 yield from _named(value, inside_errors=inside_errors or str(name).lower() in ("error", "errors"))

@@ -6,7 +6,9 @@ take, and names every fault at once. No file is opened and nothing is sent here.
 
 from collections.abc import Iterator
 from datetime import date, datetime
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 from email_validator import EmailNotValidError, validate_email
@@ -14,6 +16,11 @@ from email_validator import EmailNotValidError, validate_email
 from springest_async.errors import Fault, InvalidUpload
 
 __all__ = ["Certificate", "CertificateUpload", "Certification", "Receipt", "User"]
+
+
+def _path(value: Any) -> Any:
+    # What is no path is told by `_faults`, together with all other faults.
+    return Path(value) if isinstance(value, str | PathLike) else value
 
 
 @frozen(kw_only=True)
@@ -28,7 +35,7 @@ class CertificateUpload:
         InvalidUpload: with every fault, when a field has the wrong type or cannot be right.
     """
 
-    file: Path = field(converter=Path)
+    file: Path = field(converter=_path)
     certification_id: int
     email: str
     valid_from: date
@@ -40,6 +47,8 @@ class CertificateUpload:
             raise InvalidUpload(faults)
 
     def _faults(self) -> Iterator[Fault]:
+        if not isinstance(self.file, Path):
+            yield Fault("file", f"must be a path, not {self.file!r}")
         if not _is_id(self.certification_id):
             yield Fault("certification_id", f"must be a positive integer, not {self.certification_id!r}")
         if (reason := _email_fault(self.email)) is not None:
@@ -54,7 +63,7 @@ class CertificateUpload:
 
 def _is_id(value: object) -> bool:
     # bool is an int to Python, and True as an id is always a mistake.
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
 def _is_date(value: object) -> bool:

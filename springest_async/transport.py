@@ -10,11 +10,14 @@ context, because their texts hold URLs and headers: so `_exchange` returns failu
 
 import asyncio
 import contextlib
+import html
+import json
 import os
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp.client_reqrep import ConnectionKey, RequestInfo
@@ -30,6 +33,9 @@ __all__ = ["ApiKey", "Timeouts", "Transport"]
 _LONGEST_LIST = 32 * 1024 * 1024
 # A POST's answer is an id or a few words; of an error page only the beginning is of use.
 _LONGEST_WORDS = 256 * 1024
+
+# A shorter key is a placeholder: taking it out of a list would take it out of people's names too.
+_SHORTEST_SECRET = 6
 
 # Bodies above this ask first (Expect: 100-continue), so that an early 400 reaches us instead of a broken pipe.
 _ASK_FIRST = 64 * 1024
@@ -54,10 +60,19 @@ class ApiKey:
         return URL(f"{url.with_query(None)}?{before}api_key={quote(self.value, safe='')}", encoded=True)
 
     def hide_in(self, data: bytes) -> bytes:
-        """Take the key out of what a server sent back, raw or percent-encoded: error pages like to show the address."""
-        for form in {self.value, quote(self.value, safe=""), quote_plus(self.value), quote(self.value)}:
-            data = data.replace(form.encode(), b"***")
-        return data
+        """Take the key out of what a server sent back, however it is escaped: error pages like to show the address."""
+        if len(self.value) < _SHORTEST_SECRET:
+            return data
+        return re.sub(b"".join(map(_written, self.value)), b"***", data)
+
+
+def _written(letter: str) -> bytes:
+    """Give a pattern of all ways to write a letter: raw, percent-encoded, and escaped as in HTML, XML and JSON."""
+    code = ord(letter)
+    forms = {quote(letter, safe=""), html.escape(letter), json.dumps(letter)[1:-1], f"\\{letter}"}
+    forms |= {f"&#{code};", f"&#x{code:x};", f"\\u{code:04x}"} | ({"+"} if letter == " " else set())
+    escaped = b"|".join(re.escape(form.encode()) for form in sorted(forms - {letter}))
+    return b"(?:" + re.escape(letter.encode()) + b"|(?i:" + escaped + b"))"
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,107 @@
+"""What all tests share: a small PDF, a limiter that no other test has, and aiohttp's sessions with scripted answers."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+from hypothesis import settings
+
+from springest_async import CertificateUpload, Limiter
+
+# A busy machine is no fault of the code under test.
+settings.register_profile("springest", deadline=None)
+settings.load_profile("springest")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_loop_that_is_closed() -> Iterator[None]:
+    """Set an event loop before looptime asks for one: asyncio would make it one that nobody closes."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+
+
+def pdf_of(text: str) -> bytes:
+    """Make a PDF of one page that viewers open: a catalog, a page, a font, the text, and a true table of offsets."""
+    drawing = b"BT /F1 18 Tf 72 720 Td (" + text.encode("latin-1") + b") Tj ET"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R/Resources << /Font << /F1 5 0 R>>>>>>",
+        b"<< /Length %d >>\nstream\n" % len(drawing) + drawing + b"\nendstream",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    pdf = b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n"
+    table = b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    for number, content in enumerate(objects, start=1):
+        table += b"%010d 00000 n \n" % len(pdf)
+        pdf += b"%d 0 obj\n" % number + content + b"\nendobj\n"
+    trailer = b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, len(pdf))
+    return pdf + table + trailer
+
+
+@pytest.fixture
+def pdf(tmp_path: Path) -> Path:
+    """Give the path of a small certificate."""
+    path = tmp_path / "certificate of jan.pdf"
+    path.write_bytes(pdf_of("VCA Basis: Jan Jansen"))
+    return path
+
+
+@pytest.fixture
+def make_upload(pdf: Path) -> Callable[..., CertificateUpload]:
+    """Give a maker of valid uploads, of which a test changes only what it is about."""
+
+    def make(**changes: Any) -> CertificateUpload:
+        values: dict[str, Any] = {
+            "file": pdf,
+            "certification_id": 7,
+            "email": "jan@example.org",
+            "valid_from": date(2026, 1, 31),
+        }
+        return CertificateUpload(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def upload(make_upload: Callable[..., CertificateUpload]) -> CertificateUpload:
+    """Give a valid upload of `pdf`."""
+    return make_upload()
+
+
+@pytest.fixture
+def limiter() -> Limiter:
+    """Give a full bucket. By default all clients of a host and key share one, and tests would wait for each other."""
+    return Limiter()
+
+
+class _Response(aiohttp.ClientResponse):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # aiohttp 3.14 asks for the writer, which a mock has none of: its size is all that is ever looked at.
+        options.setdefault("stream_writer", Mock(output_size=0))
+        super().__init__(*args, **options)
+
+
+class ScriptedAnswers(aioresponses):
+    """A script of answers. It stands in for ``ClientSession._request``, so that no body is ever written."""
+
+    def sent(self, method: str) -> list[dict[str, Any]]:
+        """Give the options of each request of this method, in no order between addresses."""
+        return [call.kwargs for (name, _), calls in self.requests.items() if name == method for call in calls]
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAnswers]:
+    """Answer the requests of all aiohttp sessions by a script; what is not in it is refused a connection."""
+    monkeypatch.setattr("aioresponses.core.ClientResponse", _Response)
+    answers = ScriptedAnswers()
+    with answers:
+        yield answers

@@ -1,0 +1,33 @@
+"""Real servers for the tests that ask: a mark checks that a server can be had, a fixture starts it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from .servers import REQUIREMENTS, require
+from .servers.nginx import nginx_in_front_of
+from .servers.rails import RailsServer, rails_server
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked ``rails`` or ``nginx`` on a machine without it, before any fixture starts it."""
+    for name in REQUIREMENTS:
+        if item.get_closest_marker(name) is not None:
+            require(name)
+
+
+@pytest.fixture
+async def rails() -> AsyncIterator[RailsServer]:
+    """Start a Springest on Rails, with the documented limit: 30 POSTs in 60 s."""
+    require("rails")
+    async with rails_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def nginx_and_rails(rails: RailsServer) -> AsyncIterator[tuple[str, RailsServer]]:
+    """Yield the origin of an nginx that lets a POST through every two seconds, and the Rails behind it."""
+    require("nginx")
+    async with nginx_in_front_of(rails.origin) as origin:
+        yield origin, rails

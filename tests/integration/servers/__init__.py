@@ -1,0 +1,66 @@
+"""Servers that the client had no hand in: a real Rails application and a real nginx, both on loopback.
+
+They are Debian's programs, so a machine may lack them; :func:`require` says what a test then does.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+
+import attrs
+import pytest
+
+SKIP_NOTHING = "SPRINGEST_TESTS_SKIP_NOTHING"
+
+
+@attrs.frozen
+class Requirement:
+    """What a server is made of: programs, a Ruby library, and the Debian packages that bring them."""
+
+    packages: str
+    programs: tuple[str, ...]
+    ruby_library: str | None = None
+
+
+REQUIREMENTS = {
+    "rails": Requirement("ruby-railties puma", ("ruby", "puma"), ruby_library="action_controller/railtie"),
+    "nginx": Requirement("nginx", ("nginx",)),
+}
+
+
+def find(program: str) -> str | None:
+    """Return where ``program`` is: on the path, or where Debian keeps servers, which is not on everyone's path."""
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin")
+
+
+@functools.cache
+def missing(name: str) -> str | None:
+    """Say what the server ``name`` (``"rails"`` or ``"nginx"``) lacks and how to get it; None: nothing."""
+    requirement = REQUIREMENTS[name]
+    cure = f"on Debian: apt-get install {requirement.packages}"
+    for program in requirement.programs:
+        if find(program) is None:
+            return f"{program} is not on the path ({cure})"
+    if requirement.ruby_library is None or _ruby_has(requirement.ruby_library):
+        return None
+    return f"ruby cannot load {requirement.ruby_library} ({cure})"
+
+
+def require(name: str) -> None:
+    """Skip the test that is running when the server ``name`` cannot be had on this machine.
+
+    With ``SPRINGEST_TESTS_SKIP_NOTHING=1`` in the environment the test fails instead: a build server sets
+    it, so that no test is passed over there unnoticed.
+    """
+    reason = missing(name)
+    if reason is None:
+        return
+    if os.environ.get(SKIP_NOTHING) == "1":
+        pytest.fail(f"{reason}, and {SKIP_NOTHING}=1 lets no test be skipped", pytrace=False)
+    pytest.skip(reason)
+
+
+def _ruby_has(library: str) -> bool:
+    command = ["ruby", "-e", "require ARGV.first", library]
+    return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0

@@ -1,0 +1,740 @@
+"""What goes over the wire, byte for byte, and what each way to break off means. On real sockets."""
+
+import asyncio
+import errno
+import hashlib
+import json
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import pytest
+import stamina
+
+from springest_async import (
+    CertificateUpload,
+    InDoubt,
+    Limiter,
+    NotSent,
+    Redirected,
+    Rejected,
+    Settings,
+    Springest,
+    SpringestError,
+    Timeouts,
+    UnusableFile,
+)
+
+from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
+
+KEY = "key-of-the-tests"
+PATH = "/users/certificates.json"
+
+
+@pytest.fixture(autouse=True)
+def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("springest_async.client.backoff", lambda _: 0.01)
+
+
+@asynccontextmanager
+async def client_of(server: RawServer, *, api_key: str = KEY, **settings: Any) -> AsyncIterator[Springest]:
+    options: dict[str, Any] = {
+        "limiter": Limiter(),
+        "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0),
+    } | settings
+    async with Springest(api_key=api_key, host=server.origin, settings=Settings(**options)) as springest:
+        yield springest
+
+
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    """Give a file that is larger than what all buffers between two processes can hold."""
+    path = tmp_path / "big.pdf"
+    with path.open("wb") as stream:
+        stream.write(b"%PDF-1.7\n")
+        stream.truncate(24 * 1024 * 1024)
+    return path
+
+
+def content_of_big() -> bytes:
+    return b"%PDF-1.7\n".ljust(24 * 1024 * 1024, b"\0")
+
+
+def file_of(size: int, path: Path) -> Path:
+    path.write_bytes(random.Random(size).randbytes(size))  # any bytes will do
+    return path
+
+
+# --- what arrives ---
+
+
+@pytest.mark.parametrize(
+    ("key", "in_line"),
+    [
+        ("key-of-the-tests", "key-of-the-tests"),
+        ("a+b/c=", "a%2Bb%2Fc%3D"),
+        ("a&b=c%d", "a%26b%3Dc%25d"),
+        ("%41", "%2541"),
+        ("a b#c?d", "a%20b%23c%3Fd"),
+        ("é€", "%C3%A9%E2%82%AC"),
+        ("~-._", "~-._"),
+    ],
+)
+async def test_the_key_is_the_querys_only_parameter_percent_encoded(
+    key: str, in_line: str, upload: CertificateUpload
+) -> None:
+    async with raw_server(created) as server, client_of(server, api_key=key) as springest:
+        await springest.upload(upload)
+
+    assert server.lines == [f"POST {PATH}?api_key={in_line} HTTP/1.1"]
+    assert parse_qs(urlsplit(server.lines[0].split()[1]).query) == {"api_key": [key]}
+
+
+async def test_the_key_follows_a_lists_query_which_is_percent_encoded_too() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(200, b"[]")
+
+    async with raw_server(answer) as server, client_of(server, api_key="a+/=&%") as springest:
+        query = {"email": "jan+x&y=z@example.org", "certification_id": 7, "created_from": date(2026, 1, 5)}
+        assert [item async for item in springest.certificates(**query)] == []  # type: ignore[arg-type] # mixed on purpose
+
+    (line,) = server.lines
+    target = urlsplit(line.split()[1])
+    assert target.path == PATH
+    assert target.query.endswith("&api_key=a%2B%2F%3D%26%25")
+    assert parse_qs(target.query) == {
+        "email": ["jan+x&y=z@example.org"],
+        "certification_id": ["7"],
+        "created_from": ["2026-01-05"],
+        "size": ["100"],
+        "offset": ["0"],
+        "api_key": ["a+/=&%"],
+    }
+
+
+async def test_certifications_are_asked_for_with_their_own_key() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(200, b"[]")
+
+    async with (
+        raw_server(answer) as server,
+        Springest(
+            api_key="one", certifications_api_key="other", host=server.origin, settings=Settings(limiter=Limiter())
+        ) as springest,
+    ):
+        assert [item async for item in springest.certifications()] == []
+
+    assert server.lines == ["GET /certifications.json?size=100&offset=0&api_key=other HTTP/1.1"]
+
+
+async def test_the_headers_of_a_post_are_exact(upload: CertificateUpload) -> None:
+    async with raw_server(created) as server, client_of(server) as springest:
+        await springest.upload(upload)
+
+    (exchange,) = server.exchanges
+    assert exchange.header("Host") == server.origin.removeprefix("http://")
+    assert exchange.header("Connection") == "close"
+    assert exchange.length == len(exchange.body)
+    assert exchange.header("Transfer-Encoding") is None
+    assert exchange.header("Content-Encoding") is None
+    assert exchange.header("Expect") is None
+    assert exchange.header("Cookie") is None
+    assert str(exchange.header("User-Agent")).startswith("springest_async/")
+    assert str(exchange.header("Content-Type")).startswith("multipart/form-data; boundary=")
+    assert KEY not in str(exchange.headers)
+
+
+async def test_the_fields_arrive_as_they_were_given(make_upload: Callable[..., CertificateUpload]) -> None:
+    upload = make_upload(email="zoë@example.org", valid_until=date(2027, 1, 31), conversion_id=12)
+    async with raw_server(created) as server, client_of(server) as springest:
+        await springest.upload(upload)
+
+    form = form_of(server.exchanges[0])
+    values = {name: part.get_payload(decode=True) for name, part in form.items() if name != "file"}
+    assert values == {
+        "certification_id": b"7",
+        "email": "zoë@example.org".encode(),
+        "valid_from": b"2026-01-31",
+        "valid_until": b"2027-01-31",
+        "conversion_id": b"12",
+    }
+
+
+@pytest.mark.parametrize("size", [1, 1000, 64 * 1024, 512 * 1024 - 1, 512 * 1024, 512 * 1024 + 1, 3 * 1024 * 1024 + 17])
+async def test_every_byte_of_a_file_arrives(
+    size: int, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    path = file_of(size, tmp_path / "any.pdf")
+    async with raw_server(created) as server, client_of(server) as springest:
+        receipt = await springest.upload(make_upload(file=path))
+
+    (exchange,) = server.exchanges
+    part = form_of(exchange)["file"]
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == hashlib.sha256(content).hexdigest()
+    assert exchange.length == len(exchange.body)
+    assert part.get_content_type() == "application/pdf"
+    assert part["Content-Transfer-Encoding"] is None
+    assert (receipt.id, receipt.attempts) == (5001, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("zoë café.pdf", "zoe cafe.pdf"),
+        ('quote".pdf', "quote_.pdf"),
+        ("line\r\nX-Evil: 1.pdf", "line__X-Evil_ 1.pdf"),
+        ("back\\slash%22.pdf", "back_slash_22.pdf"),
+        ("🎓証明書.pdf", "certificate.pdf"),
+        ("....", "certificate.pdf"),
+        (os.fsdecode(b"caf\xe9.pdf"), "caf.pdf"),
+        ("x" * 251 + ".pdf", "x" * 100 + ".pdf"),
+    ],
+)
+async def test_an_odd_filename_arrives_safe(
+    name: str, sent: str, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    path = file_of(1000, tmp_path / name)
+    async with raw_server(created) as server, client_of(server) as springest:
+        await springest.upload(make_upload(file=path))
+
+    form = form_of(server.exchanges[0])
+    assert form["file"].get_filename() == sent
+    assert form["file"].get_payload(decode=True) == path.read_bytes()
+    assert sorted(form) == ["certification_id", "email", "file", "valid_from"]
+
+
+# --- asking first ---
+
+
+async def test_a_big_body_waits_for_the_word_to_go_on(make_upload: Callable[..., CertificateUpload], big: Path) -> None:
+    early: list[bytes] = []
+
+    async def says_continue(exchange: Exchange) -> None:
+        try:
+            async with asyncio.timeout(0.3):
+                early.append(await exchange.reader.read(1))
+        except TimeoutError:
+            await created(exchange)
+
+    async with raw_server(says_continue) as server, client_of(server) as springest:
+        receipt = await springest.upload(make_upload(file=big))
+
+    (exchange,) = server.exchanges
+    assert exchange.header("Expect") == "100-continue"
+    assert early == []
+    assert (receipt.attempts, len(exchange.body)) == (1, exchange.length)
+
+
+async def test_a_server_that_does_not_know_how_to_say_it_gets_the_body_after_a_second(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    async def ignores_expect(exchange: Exchange) -> None:
+        await exchange.read()
+        await exchange.answer(201, b'{"id": 1}')
+
+    path = file_of(200_000, tmp_path / "x.pdf")
+    before = time.monotonic()
+    async with raw_server(ignores_expect) as server, client_of(server) as springest:
+        receipt = await springest.upload(make_upload(file=path))
+    took = time.monotonic() - before
+
+    assert (receipt.id, receipt.attempts) == (1, 1)
+    assert 0.9 < took < 1.9
+    assert server.exchanges[0].length == len(server.exchanges[0].body)
+
+
+@pytest.mark.parametrize("keeps_open", [True, False])
+async def test_an_early_400_reaches_us_and_the_body_stays_here(
+    keeps_open: bool, make_upload: Callable[..., CertificateUpload], big: Path
+) -> None:
+    rest: list[int] = []
+
+    async def refuses(exchange: Exchange) -> None:
+        await exchange.answer(400, b'{"errors": {"file": ["is too big"]}}', Connection="close")
+        if keeps_open:
+            await exchange.read()
+            rest.append(len(exchange.body))
+        exchange.hang_up()
+
+    async with raw_server(refuses) as server, client_of(server) as springest:
+        with pytest.raises(Rejected) as caught:
+            await springest.upload(make_upload(file=big))
+        await asyncio.sleep(0.05)
+
+    assert str(caught.value) == f"POST {server.origin}{PATH} rejected the certificate (400): file: is too big"
+    assert rest == ([0] if keeps_open else [])
+    assert len(server.exchanges) == 1
+
+
+async def test_a_400_in_the_middle_of_the_body_reaches_us(
+    make_upload: Callable[..., CertificateUpload], big: Path
+) -> None:
+    async def refuses(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await exchange.read(1_000_000)
+        await exchange.answer(400, b'{"errors": {"file": ["is too big"]}}', Connection="close")
+        await exchange.read()  # what nginx calls a lingering close
+
+    async with raw_server(refuses) as server, client_of(server) as springest:
+        with pytest.raises(Rejected, match="file: is too big"):
+            await springest.upload(make_upload(file=big))
+
+    assert len(server.exchanges) == 1
+
+
+# --- breaking off ---
+
+
+async def taken(exchange: Exchange) -> None:
+    await exchange.go_on()
+    await exchange.read()
+
+
+async def hangs_up_after_the_body(exchange: Exchange) -> None:
+    await taken(exchange)
+    exchange.hang_up()
+
+
+async def resets_after_the_body(exchange: Exchange) -> None:
+    await taken(exchange)
+    exchange.reset()
+
+
+async def answers_500_after_the_body(exchange: Exchange) -> None:
+    await taken(exchange)
+    await exchange.answer(500, b"<html><h1>Oops</h1></html>")
+
+
+async def answers_202_after_the_body(exchange: Exchange) -> None:
+    await taken(exchange)
+    await exchange.answer(202, b"queued")
+
+
+async def answers_no_http(exchange: Exchange) -> None:
+    await taken(exchange)
+    await exchange.send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+    exchange.hang_up()
+
+
+async def answers_a_huge_header(exchange: Exchange) -> None:
+    await taken(exchange)
+    await exchange.answer(201, b"", X_Huge="x" * 10_000)
+
+
+async def answers_half_a_head(exchange: Exchange) -> None:
+    await taken(exchange)
+    await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Le")
+    exchange.hang_up()
+
+
+async def falls_silent(exchange: Exchange) -> None:
+    await taken(exchange)
+    await asyncio.sleep(10)
+
+
+DOUBTS = [
+    (hangs_up_after_the_body, "the server closed the connection without an answer", None, ""),
+    (resets_after_the_body, "the connection broke: ", None, ""),
+    (answers_500_after_the_body, "the server answered 500, not 201", 500, "Oops"),
+    (answers_202_after_the_body, "the server answered 202, not 201", 202, "queued"),
+    (answers_no_http, "the answer is not HTTP", None, ""),
+    (answers_a_huge_header, "the answer is not HTTP, or too long in its headers", None, ""),
+    (answers_half_a_head, "the ", None, ""),
+    (falls_silent, "no answer within the time allowed", None, ""),
+]
+
+
+@pytest.mark.parametrize("size", [1000, 1_000_000])
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "status", "words"), DOUBTS, ids=[behaviour.__name__ for behaviour, *_ in DOUBTS]
+)
+async def test_after_a_whole_body_what_is_no_answer_is_in_doubt_and_never_sent_again(
+    behaviour: Behaviour,
+    reason: str,
+    status: int | None,
+    words: str,
+    size: int,
+    make_upload: Callable[..., CertificateUpload],
+    tmp_path: Path,
+) -> None:
+    upload = make_upload(file=file_of(size, tmp_path / "x.pdf"))
+    timeouts = Timeouts(connect=2.0, answer=0.5, stall=2.0)
+    before = datetime.now(UTC)
+    async with raw_server(behaviour) as server, client_of(server, timeouts=timeouts) as springest:
+        with pytest.raises(InDoubt) as caught:
+            await springest.upload(upload)
+
+    error = caught.value
+    assert error.reason.startswith(reason)
+    assert (error.status, error.words) == (status, words)
+    assert (error.email, error.certification_id) == (upload.email, upload.certification_id)
+    assert before <= error.sent_at <= datetime.now(UTC)
+    assert error.__cause__ is None
+    assert len(server.exchanges) == 1
+    assert len(server.exchanges[0].body) == server.exchanges[0].length
+
+
+async def resets_in_the_middle(exchange: Exchange) -> None:
+    await exchange.go_on()
+    await exchange.read(1_000_000)
+    exchange.reset()
+
+
+async def hangs_up_in_the_middle(exchange: Exchange) -> None:
+    await exchange.go_on()
+    await exchange.read(1_000_000)
+    exchange.hang_up()
+
+
+async def hangs_up_at_once(exchange: Exchange) -> None:
+    exchange.hang_up()
+
+
+async def answers_503_in_the_middle(exchange: Exchange) -> None:
+    await exchange.go_on()
+    await exchange.read(1_000_000)
+    await exchange.answer(503, b"", Connection="close")
+    exchange.hang_up()
+
+
+@pytest.mark.parametrize(
+    "behaviour", [resets_in_the_middle, hangs_up_in_the_middle, hangs_up_at_once, answers_503_in_the_middle]
+)
+async def test_what_breaks_in_the_middle_of_the_body_is_sent_again_from_the_start(
+    behaviour: Behaviour, make_upload: Callable[..., CertificateUpload], big: Path
+) -> None:
+    async with raw_server(behaviour, created) as server, client_of(server) as springest:
+        receipt = await springest.upload(make_upload(file=big))
+
+    broken, stored = server.exchanges
+    assert (receipt.id, receipt.attempts) == (5001, 2)
+    assert len(broken.body) < broken.length
+    assert len(stored.body) == stored.length
+    assert form_of(stored)["file"].get_payload(decode=True) == content_of_big()
+    assert broken.header("Content-Type") != stored.header("Content-Type")
+
+
+async def test_what_breaks_in_the_middle_four_times_is_raised(
+    make_upload: Callable[..., CertificateUpload], big: Path
+) -> None:
+    async with raw_server(resets_in_the_middle) as server, client_of(server) as springest:
+        with pytest.raises(NotSent) as caught:
+            await springest.upload(make_upload(file=big))
+
+    assert caught.value.connected
+    assert len(server.exchanges) == 4
+
+
+async def test_a_server_that_stops_reading_is_noticed(make_upload: Callable[..., CertificateUpload], big: Path) -> None:
+    async def stops_reading(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await asyncio.sleep(10)
+
+    timeouts = Timeouts(connect=2.0, answer=5.0, stall=0.3)
+    async with raw_server(stops_reading, created) as server, client_of(server, timeouts=timeouts) as springest:
+        receipt = await springest.upload(make_upload(file=big))
+
+    assert receipt.attempts == 2
+    assert len(server.exchanges) == 2
+
+
+async def test_a_slow_server_is_no_stalled_one(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
+    async def reads_slowly(exchange: Exchange) -> None:
+        await exchange.go_on()
+        while len(exchange.body) < exchange.length:
+            await exchange.read(min(1_000_000, exchange.length - len(exchange.body)))
+            await asyncio.sleep(0.06)
+        await exchange.answer(201)
+
+    path = tmp_path / "x.pdf"
+    with path.open("wb") as stream:
+        stream.truncate(16_000_000)
+    timeouts = Timeouts(connect=0.5, answer=0.5, stall=0.5)
+    before = time.monotonic()
+    async with (
+        raw_server(reads_slowly, receive_buffer=65536) as server,
+        client_of(server, timeouts=timeouts) as springest,
+    ):
+        receipt = await springest.upload(make_upload(file=path))
+
+    assert time.monotonic() - before > 0.9
+    assert receipt.attempts == 1
+    assert len(server.exchanges) == 1
+
+
+async def test_a_file_that_changes_on_the_way_is_to_blame_and_not_the_line(
+    make_upload: Callable[..., CertificateUpload], big: Path
+) -> None:
+    async def truncates(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await exchange.read(1_000_000)
+        os.truncate(big, 1_000_000)
+        await exchange.read()
+
+    async with raw_server(truncates) as server, client_of(server) as springest:
+        with pytest.raises(UnusableFile) as caught:
+            await springest.upload(make_upload(file=big))
+
+    assert caught.value.file == big
+    assert caught.value.reason == "became shorter while it was being sent"
+    (exchange,) = server.exchanges
+    assert len(exchange.body) < exchange.length
+
+
+@pytest.mark.parametrize("told", [b"", b'{"id":', b'{"id": 5001}'])
+async def test_a_201_whose_body_breaks_off_is_stored(told: bytes, upload: CertificateUpload) -> None:
+    async def breaks_off(exchange: Exchange) -> None:
+        await taken(exchange)
+        await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n" + told)
+        exchange.hang_up()
+
+    async with raw_server(breaks_off) as server, client_of(server) as springest:
+        receipt = await springest.upload(upload)
+
+    assert receipt.id == (5001 if told.endswith(b"}") else None)
+    assert len(server.exchanges) == 1
+
+
+async def test_a_201_whose_body_never_comes_is_stored(upload: CertificateUpload) -> None:
+    async def falls_silent_in_the_answer(exchange: Exchange) -> None:
+        await taken(exchange)
+        await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n")
+        await asyncio.sleep(10)
+
+    timeouts = Timeouts(connect=2.0, answer=0.3, stall=2.0)
+    async with raw_server(falls_silent_in_the_answer) as server, client_of(server, timeouts=timeouts) as springest:
+        assert (await springest.upload(upload)).id is None
+
+
+async def test_an_endless_answer_is_not_read_for_ever(upload: CertificateUpload) -> None:
+    async def never_stops(exchange: Exchange) -> None:
+        await taken(exchange)
+        await exchange.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 999999999999\r\n\r\n")
+        while not exchange.writer.is_closing():
+            await exchange.send(b"no " * 10_000)
+
+    async with raw_server(never_stops) as server, client_of(server) as springest:
+        async with asyncio.timeout(2):
+            with pytest.raises(SpringestError) as caught:
+                await springest.upload(upload)
+
+    assert caught.value.status == 404
+    assert len(caught.value.words) == 400
+
+
+# --- redirects ---
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_told_and_never_followed(status: int, upload: CertificateUpload) -> None:
+    async with raw_server(created) as elsewhere:
+
+        async def redirects(exchange: Exchange) -> None:
+            await taken(exchange)
+            path = exchange.line.split()[1]
+            await exchange.answer(status, b"", Location=f"{elsewhere.origin}{path}")
+
+        async with raw_server(redirects) as server, client_of(server) as springest:
+            with pytest.raises(Redirected) as posted:
+                await springest.upload(upload)
+            with pytest.raises(Redirected) as listed:
+                await anext(springest.certificates())
+
+    assert elsewhere.connections == 0
+    for error in (posted.value, listed.value):
+        assert error.target == elsewhere.origin
+        assert error.status == status
+        assert KEY not in str(error)
+    assert [line.split()[0] for line in server.lines] == ["POST", "GET"]
+
+
+# --- connections ---
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_a_refused_connection_is_not_sent(upload: CertificateUpload) -> None:
+    server = RawServer([created], origin=f"http://127.0.0.1:{closed_port()}")
+    async with client_of(server) as springest:
+        with pytest.raises(NotSent) as caught:
+            await springest.upload(upload)
+
+    assert not caught.value.connected
+    assert caught.value.reason == f"no connection: {os.strerror(errno.ECONNREFUSED)}"
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reason"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "no TLS connection"), (b"", "no connection within the time allowed")],
+    ids=["speaks plainly", "says nothing"],
+)
+async def test_a_server_without_tls_is_not_sent_anything(
+    greeting: bytes, reason: str, upload: CertificateUpload
+) -> None:
+    timeouts = Timeouts(connect=0.1, answer=1.0, stall=1.0)
+    async with raw_server(created, greeting=greeting) as server:
+        server.origin = server.origin.replace("http:", "https:")
+        async with client_of(server, timeouts=timeouts) as springest:
+            with pytest.raises(NotSent) as caught:
+                await springest.upload(upload)
+
+    assert not caught.value.connected
+    assert caught.value.reason.startswith(reason)
+    assert server.connections == 4
+    assert server.exchanges == []
+
+
+async def test_each_post_has_a_connection_of_its_own_and_lists_share_one(upload: CertificateUpload) -> None:
+    async def either(exchange: Exchange) -> None:
+        if exchange.line.startswith("POST"):
+            await created(exchange)  # and leaves the connection open, whatever the client asked for
+        else:
+            await exchange.answer(200, b"[]")
+
+    async def list_all(springest: Springest) -> None:
+        assert [item async for item in springest.certificates()] == []
+
+    async with raw_server(either) as server, client_of(server) as springest:
+        await list_all(springest)
+        await springest.upload(upload)
+        await list_all(springest)
+        await springest.upload(upload)
+        await list_all(springest)
+
+    seen = [(exchange.line.split()[0], exchange.connection) for exchange in server.exchanges]
+    assert seen == [("GET", 1), ("POST", 2), ("GET", 1), ("POST", 3), ("GET", 1)]
+
+
+async def test_many_at_once_arrive_each_whole(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
+    uploads = [
+        make_upload(file=file_of(1 + 70_000 * n, tmp_path / f"{n}.pdf"), certification_id=n + 1) for n in range(20)
+    ]
+    async with raw_server(created) as server, client_of(server) as springest:
+        await asyncio.gather(*map(springest.upload, uploads))
+
+    arrived = {}
+    for exchange in server.exchanges:
+        form = form_of(exchange)
+        arrived[form["certification_id"].get_payload()] = form["file"].get_payload(decode=True)
+    assert arrived == {str(upload.certification_id): upload.file.read_bytes() for upload in uploads}
+
+
+# --- a session of one's own ---
+
+
+async def test_a_session_of_ones_own_is_used_and_its_traces_never_see_the_key(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def note(name: str) -> Any:
+        async def record(_: aiohttp.ClientSession, context: Any, params: Any) -> None:
+            shown = [str(context), repr(params)]
+            for part in ("url", "response", "headers"):
+                value = getattr(params, part, None)
+                shown += [repr(value), str(value)]
+                shown += [str(getattr(value, "url", "")), str(getattr(value, "request_info", ""))]
+            seen.setdefault(name, []).extend(shown)
+
+        return record
+
+    trace = aiohttp.TraceConfig()
+    for name in (
+        "request_start",
+        "request_headers_sent",
+        "request_chunk_sent",
+        "request_end",
+        "request_exception",
+        "connection_create_end",
+        "connection_reuseconn",
+    ):
+        getattr(trace, f"on_{name}").append(note(name))
+
+    async def either(exchange: Exchange) -> None:
+        if exchange.line.startswith("GET"):
+            await exchange.answer(200, b"[]")
+        else:
+            await created(exchange)
+
+    path = file_of(200_000, tmp_path / "x.pdf")
+    async with (
+        raw_server(either, either, either, hangs_up_after_the_body, either) as server,
+        aiohttp.ClientSession(headers={"X-Team": "HR"}, trace_configs=[trace]) as own,
+    ):
+        async with client_of(server, session=own) as springest:
+            assert [item async for item in springest.certificates()] == []
+            assert [item async for item in springest.certificates()] == []
+            await springest.upload(make_upload(file=path))
+            with pytest.raises(InDoubt):
+                await springest.upload(make_upload(file=path))
+
+        assert not own.closed
+        async with own.get(f"{server.origin}/anything") as response:  # its connector still works
+            assert response is not None
+
+    assert set(seen) == {
+        "request_start",
+        "request_headers_sent",
+        "request_chunk_sent",
+        "request_end",
+        "request_exception",
+        "connection_create_end",
+        "connection_reuseconn",
+    }
+    assert [name for name, shown in seen.items() if any(KEY in text for text in shown)] == []
+    assert [exchange.header("X-Team") for exchange in server.exchanges] == ["HR"] * 5
+    assert all(KEY in line for line in server.lines[:4])
+
+
+async def test_a_list_is_asked_for_again_on_a_real_line() -> None:
+    async def refuses(exchange: Exchange) -> None:
+        await exchange.answer(503, b"", Retry_After="0")
+
+    async def breaks_off(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nRetry-After: 0\r\n\r\n[")
+        exchange.hang_up()
+
+    async def answers(exchange: Exchange) -> None:
+        rows = [{"id": 1, "certification_id": 7, "valid_from": "2026-01-31"}]
+        await exchange.answer(200, json.dumps({"certificates": rows, "meta": {"results": 1}}).encode())
+
+    # Without stamina's waits.
+    with stamina.set_testing(True, attempts=3):
+        async with raw_server(refuses, breaks_off, answers) as server, client_of(server) as springest:
+            found = [certificate.id async for certificate in springest.certificates()]
+
+    assert found == [1]
+    assert len(server.exchanges) == 3
+
+
+async def test_a_closed_client_leaves_no_connection_open(upload: CertificateUpload) -> None:
+    ended = asyncio.Event()
+
+    async def keeps_open(exchange: Exchange) -> None:
+        await exchange.answer(200, b"[]")
+        assert await exchange.reader.read(1) == b""
+        ended.set()
+
+    async with raw_server(keeps_open) as server:
+        async with client_of(server) as springest:
+            assert [item async for item in springest.certificates()] == []
+            assert not ended.is_set()
+        async with asyncio.timeout(1):
+            await ended.wait()
+
+    assert server.connections == 1

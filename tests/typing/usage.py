@@ -1,0 +1,194 @@
+"""The public API as its users write it: mypy checks this file, and nobody runs it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import date, datetime
+from pathlib import Path
+from typing import assert_never, assert_type
+
+import aiohttp
+
+import springest_async
+from springest_async import (
+    AnswerError,
+    Certificate,
+    CertificateUpload,
+    Certification,
+    ConfigurationError,
+    Fault,
+    Forbidden,
+    InDoubt,
+    InvalidUpload,
+    Limiter,
+    NoAnswer,
+    NotAuthorized,
+    NotFound,
+    NotSent,
+    Receipt,
+    Redirected,
+    Rejected,
+    ServerError,
+    Settings,
+    Springest,
+    SpringestError,
+    Timeouts,
+    TransportError,
+    UnexpectedStatus,
+    UnreadableAnswer,
+    UnusableFile,
+    UploadListener,
+    UploadStep,
+    User,
+)
+
+
+def uploads() -> list[CertificateUpload]:
+    least = CertificateUpload(
+        file=Path("jan.pdf"), certification_id=7, email="jan@example.org", valid_from=date(2026, 1, 31)
+    )
+    most = CertificateUpload(
+        file="jan.pdf",
+        certification_id=7,
+        email="jan@example.org",
+        valid_from=date(2026, 1, 31),
+        valid_until=date(2027, 1, 31),
+        conversion_id=12,
+    )
+    assert_type(most.file, Path)
+    assert_type(most.certification_id, int)
+    assert_type(most.email, str)
+    assert_type(most.valid_from, date)
+    assert_type(most.valid_until, date | None)
+    assert_type(most.conversion_id, int | None)
+    return [least, most]
+
+
+async def a_service() -> None:
+    async with Springest(api_key="…", host="nl") as springest:
+        assert_type(springest, Springest)
+        receipt = await springest.upload(uploads()[0])
+        assert_type(receipt, Receipt)
+        assert_type(receipt.id, int | None)
+        assert_type(receipt.upload, CertificateUpload)
+        assert_type(receipt.attempts, int)
+        assert_type(receipt.sent_at, datetime)
+        assert_type(receipt.answered_at, datetime)
+
+
+async def many_at_once(springest: Springest) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(springest.upload(upload)) for upload in uploads()]
+    assert_type([task.result() for task in tasks], list[Receipt])
+
+
+async def lists(springest: Springest) -> None:
+    assert_type(springest.certificates(), AsyncIterator[Certificate])
+    async for certificate in springest.certificates(
+        email="jan@example.org", certification_id=7, created_from=date(2026, 1, 1)
+    ):
+        assert_type(certificate, Certificate)
+        assert_type(certificate.id, int)
+        assert_type(certificate.certification_id, int)
+        assert_type(certificate.valid_from, date)
+        assert_type(certificate.valid_until, date | None)
+        assert_type(certificate.name, str | None)
+        assert_type(certificate.status, str | None)
+        assert_type(certificate.created_at, datetime | None)
+        assert_type(certificate.user, User | None)
+        if certificate.user is not None:
+            assert_type(certificate.user.email, str)
+            assert_type(certificate.user.external_id, str | None)
+    found = [certification async for certification in springest.certifications(name="VCA")]
+    assert_type(found, list[Certification])
+    assert_type([(item.id, item.name, item.requires_valid_until) for item in found], list[tuple[int, str, bool]])
+
+
+async def everything_set(session: aiohttp.ClientSession) -> None:
+    settings = Settings(
+        wire_format="xml",
+        timeouts=Timeouts(connect=10, answer=60.0, stall=30.0),
+        concurrency=4,
+        posts_per_minute=30,
+        burst=1,
+        session=session,
+        limiter=Limiter(posts=30, period=60.0, burst=1),
+    )
+    springest = Springest(
+        api_key="…", certifications_api_key="…", host="https://site.api.go.springest.nl", settings=settings
+    )
+    assert_type(springest.settings, Settings)
+    assert_type(springest.limiter, Limiter)
+    assert_type(springest.origin, str)
+    assert_type(springest.limiter.slow, bool)
+
+
+async def with_a_bucket_of_ones_own(limiter: Limiter) -> None:
+    async with limiter.post(counted_within=120.0) as turn:
+        turn.mark_answered()
+        assert_type(turn.position, int)
+    await limiter.request()
+    assert_type(limiter.seconds_until(31), float)
+
+
+class Progress:
+    def __call__(self, step: UploadStep, /) -> None:
+        match step.kind:
+            case "waiting" | "sending":
+                assert_type(step.attempts, int)
+            case "refused":
+                assert_type(step.words, str)
+            case _:
+                assert_never(step.kind)
+
+
+async def listened_to(springest: Springest, steps: list[UploadStep]) -> None:
+    listener: UploadListener = Progress()
+    await springest.upload(uploads()[0], listener=listener)
+    await springest.upload(uploads()[0], listener=steps.append)
+    await springest.upload(uploads()[0], listener=None)
+
+
+async def every_way_to_fail(springest: Springest) -> None:  # noqa: C901 # as many branches as errors
+    try:
+        await springest.upload(uploads()[0])
+    except Rejected as error:
+        assert_type(error.faults, tuple[Fault, ...])
+        assert_type(error.status, int)
+        assert_type([(fault.field, fault.reason) for fault in error.faults], list[tuple[str, str]])
+    except InDoubt as error:
+        assert_type(error.sent_at, datetime)
+        assert_type(error.status, int | None)
+        assert_type((error.email, error.certification_id), tuple[str, int])
+    except NotSent as error:
+        assert_type(error.connected, bool)
+    except UnusableFile as error:
+        assert_type(error.file, Path)
+    except Redirected as error:
+        assert_type(error.target, str)
+    except (NotAuthorized, Forbidden, NotFound, UnexpectedStatus, ServerError) as error:
+        assert_type(error.where, str)
+        assert_type(error.words, str)
+    except UnreadableAnswer as error:
+        assert_type(error.expected, str)
+    except NoAnswer as error:
+        assert_type(error.reason, str)
+    except InvalidUpload as error:
+        assert_type(error.faults, tuple[Fault, ...])
+    except ConfigurationError as error:
+        assert_type(error.message, str)
+    except (AnswerError, TransportError) as error:
+        assert_type(error.where, str)
+    except SpringestError as error:
+        assert_type(error.status, int | None)
+        assert_type(error.words, str)
+
+
+def what_mypy_refuses() -> None:
+    """Each of these is a mistake that mypy must go on finding: an unused ignore fails its run."""
+    CertificateUpload(file="x.pdf", certification_id="7", email="a@b.org", valid_from=date.min)  # type: ignore[arg-type]
+    CertificateUpload("x.pdf", 7, "a@b.org", date.min)  # type: ignore[call-arg]
+    Settings(wire_format="csv")  # type: ignore[arg-type]
+    Springest("key")  # type: ignore[call-arg]
+    Receipt(id=1)  # type: ignore[call-arg]
+    uploads()[0].email = "b@b.org"  # type: ignore[misc]
+    springest_async.CertificateBody  # type: ignore[attr-defined] # noqa: B018 # an internal name is no public one

@@ -1,0 +1,442 @@
+"""Bytes become records or one `DecodeError`: strict about types, tolerant of shapes, calm before hostile input."""
+
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from springest_async.decode import DecodeError, Page, WireFormat, page, parse, receipt_id
+from springest_async.records import Certificate, Certification, User
+
+MINIMAL = {"id": 1, "certification_id": 7, "valid_from": "2026-01-31"}
+JAN = Certificate(id=1, certification_id=7, valid_from=date(2026, 1, 31))
+
+FULL = {
+    "id": 5001,
+    "name": "VCA",
+    "description": "Safety",
+    "certification_id": 101,
+    "valid_from": "2026-01-02",
+    "valid_until": "2027-01-01",
+    "status": "approved",
+    "created_at": "2026-01-05T09:30:00.000Z",
+    "user": {"email": "zoë@example.com", "external_id": "E-7"},
+}
+ZOE = Certificate(
+    id=5001,
+    name="VCA",
+    description="Safety",
+    certification_id=101,
+    valid_from=date(2026, 1, 2),
+    valid_until=date(2027, 1, 1),
+    status="approved",
+    created_at=datetime(2026, 1, 5, 9, 30, tzinfo=UTC),
+    user=User(email="zoë@example.com", external_id="E-7"),
+)
+
+FULL_XML = """
+  <certificate>
+    <id type="integer">5001</id>
+    <name>VCA</name>
+    <description>Safety</description>
+    <certification-id type="integer">101</certification-id>
+    <valid-from type="date">2026-01-02</valid-from>
+    <valid-until type="date">2027-01-01</valid-until>
+    <status>approved</status>
+    <created-at type="dateTime">2026-01-05T09:30:00Z</created-at>
+    <user><email>zoë@example.com</email><external-id>E-7</external-id></user>
+  </certificate>"""
+
+
+def certificates(data: object, wire_format: WireFormat = "json") -> Page[Certificate]:
+    """Read a page of certificates; what is not bytes yet is made JSON."""
+    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return page(raw, wire_format, Certificate, "certificates")
+
+
+def complaint(data: object, wire_format: WireFormat = "json") -> str:
+    with pytest.raises(DecodeError) as caught:
+        certificates(data, wire_format)
+    return str(caught.value)
+
+
+# --- the shapes that Springest leaves open ---
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param([], Page(()), id="bare and empty"),
+        pytest.param([FULL], Page((ZOE,)), id="bare"),
+        pytest.param({"certificates": [FULL]}, Page((ZOE,)), id="envelope without meta"),
+        pytest.param(
+            {"meta": {"results": 41, "offset": 40}, "certificates": [FULL]}, Page((ZOE,), 41), id="envelope with meta"
+        ),
+        pytest.param({"meta": {"results": "41"}, "certificates": []}, Page((), 41), id="total as a string"),
+        pytest.param({"meta": {"results": None}, "certificates": []}, Page(()), id="total is null"),
+        pytest.param({"meta": {"results": [1]}, "certificates": []}, Page(()), id="total is no number"),
+        pytest.param({"meta": [], "certificates": []}, Page(()), id="meta is no object"),
+        pytest.param({"more": {"x": 1}, "certificates": [MINIMAL]}, Page((JAN,)), id="unknown keys around"),
+        pytest.param([MINIMAL | {"color": "red", "tags": [1]}], Page((JAN,)), id="unknown keys within"),
+        pytest.param([MINIMAL | {"id": "1", "certification_id": "7"}], Page((JAN,)), id="ids as strings"),
+        pytest.param([MINIMAL | {"valid_until": None, "user": None, "name": None}], Page((JAN,)), id="nulls"),
+        pytest.param([MINIMAL, MINIMAL], Page((JAN, JAN)), id="two"),
+    ],
+)
+def test_each_shape_of_json_gives_the_same_records(data: object, expected: Page[Certificate]) -> None:
+    assert expected == certificates(data)
+
+
+@pytest.mark.parametrize(
+    ("xml", "expected"),
+    [
+        pytest.param('<certificates type="array"/>', Page(()), id="bare and empty"),
+        pytest.param(f'<certificates type="array">{FULL_XML}</certificates>', Page((ZOE,)), id="bare"),
+        pytest.param(
+            '<response><meta><results type="integer"> 41 </results></meta>'
+            f'<certificates type="array">{FULL_XML}</certificates></response>',
+            Page((ZOE,), 41),
+            id="envelope with meta",
+        ),
+        pytest.param(
+            f'<response><certificates type="array">{FULL_XML}</certificates></response>', Page((ZOE,)), id="no meta"
+        ),
+        pytest.param(
+            f'<certificates type="array">{FULL_XML.replace(" type=", " kind=")}</certificates>',
+            Page((ZOE,)),
+            id="ids without a type",
+        ),
+        pytest.param(
+            '<certificates type="array"><certificate><id type="integer">1</id><certification-id>7</certification-id>'
+            '<valid-from>2026-01-31</valid-from><valid-until nil="true"/><user nil="true"></user></certificate>'
+            "</certificates>",
+            Page((JAN,)),
+            id="nil",
+        ),
+        pytest.param(
+            f'<?xml version="1.0" encoding="UTF-8"?><!-- hello --><certificates type="array">{FULL_XML}</certificates>',
+            Page((ZOE,)),
+            id="declaration and comment",
+        ),
+    ],
+)
+def test_each_shape_of_xml_gives_the_same_records(xml: str, expected: Page[Certificate]) -> None:
+    assert expected == certificates(xml.encode(), "xml")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"certification_id": 101, "certification": {"id": 101, "name": "VCA", "description": "Safety"}},
+        {"certification": {"id": "101", "name": "VCA", "description": "Safety"}},
+        {"certification_id": None, "certification": {"id": 101, "name": "VCA", "description": "Safety"}},
+        {"name": "VCA", "certification": {"id": 101, "name": "other", "description": "Safety"}},
+    ],
+)
+def test_the_certification_may_be_nested_and_what_stands_on_the_certificate_wins(changes: dict[str, Any]) -> None:
+    bare = {name: value for name, value in FULL.items() if name not in ("name", "description", "certification_id")}
+
+    assert certificates([bare | changes]).records == (ZOE,)
+
+
+def test_a_certification_that_is_a_name_only_is_an_unknown_key() -> None:
+    assert certificates([MINIMAL | {"certification": "VCA"}]).records == (JAN,)
+
+
+@pytest.mark.parametrize(("told", "expected"), [({}, False), ({"requires_valid_until": True}, True)])
+def test_certifications_need_no_end_unless_told(told: dict[str, bool], expected: bool) -> None:
+    data = json.dumps([{"id": 7, "name": "VCA"} | told]).encode()
+
+    assert page(data, "json", Certification, "certifications").records == (
+        Certification(id=7, name="VCA", requires_valid_until=expected),
+    )
+
+
+def test_booleans_of_xml_are_booleans() -> None:
+    data = (
+        b'<certifications type="array"><certification><id>7</id><name>VCA</name>'
+        b'<requires-valid-until type="boolean">true</requires-valid-until></certification></certifications>'
+    )
+
+    assert page(data, "xml", Certification, "certifications").records[0].requires_valid_until
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2026-01-05T09:30:00Z", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+        ("2026-01-05T09:30:00.250Z", datetime(2026, 1, 5, 9, 30, 0, 250_000, tzinfo=UTC)),
+        ("2026-01-05T10:30:00+01:00", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+        ("2026-01-05 09:30:00 UTC", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+        ("2026-01-05 10:30:00 +0100", datetime(2026, 1, 5, 10, 30, tzinfo=timezone(timedelta(hours=1)))),
+        ("2026-01-05 05:30:00 -0400", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+        ("2026-01-05T09:30:00", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+        ("2026-01-05 09:30:00", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+    ],
+)
+def test_the_times_of_rails_are_read_with_their_zone(written: str, expected: datetime) -> None:
+    (certificate,) = certificates([MINIMAL | {"created_at": written}]).records
+
+    assert certificate.created_at == expected
+    assert certificate.created_at.tzinfo is not None
+
+
+# --- strictness ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"id": 1.9}, "integer, not 1.9 @ certificates[0].id"),
+        ({"id": True}, "integer, not True @ certificates[0].id"),
+        ({"id": None}, "integer, not None @ certificates[0].id"),
+        ({"id": "1.9"}, "integer, not '1.9' @ certificates[0].id"),
+        ({"id": " 1"}, "integer, not ' 1' @ certificates[0].id"),
+        ({"id": "1_000"}, "integer, not '1_000' @ certificates[0].id"),
+        ({"id": "٣"}, "integer, not '٣' @ certificates[0].id"),
+        ({"id": "1\n"}, "integer, not '1\\n' @ certificates[0].id"),
+        ({"certification_id": []}, "integer, not [] @ certificates[0].certification_id"),
+        ({"name": 5}, "string, not 5 @ certificates[0].name"),
+        ({"status": True}, "string, not True @ certificates[0].status"),
+        ({"valid_from": None}, "date as in 2026-12-31, not None @ certificates[0].valid_from"),
+        ({"valid_from": "2026-02-30"}, "date as in 2026-12-31, not '2026-02-30' @ certificates[0].valid_from"),
+        ({"valid_from": "20260131"}, "date as in 2026-12-31, not '20260131' @ certificates[0].valid_from"),
+        ({"valid_from": "2026-W05-6"}, "date as in 2026-12-31, not '2026-W05-6' @ certificates[0].valid_from"),
+        ({"valid_from": 20260131}, "date as in 2026-12-31, not 20260131 @ certificates[0].valid_from"),
+        ({"valid_until": ""}, "date as in 2026-12-31, not '' @ certificates[0].valid_until"),
+        ({"created_at": "soon"}, "time as in 2026-12-31T12:00:00Z, not 'soon' @ certificates[0].created_at"),
+        (
+            {"created_at": "2026-01-05T25:00:00Z"},
+            "time as in 2026-12-31T12:00:00Z, not '2026-01-05T25:00:00Z' @ certificates[0].created_at",
+        ),
+        (
+            {"created_at": "2026-01-05"},
+            "time as in 2026-12-31T12:00:00Z, not '2026-01-05' @ certificates[0].created_at",
+        ),
+        ({"created_at": 1767605400}, "time as in 2026-12-31T12:00:00Z, not 1767605400 @ certificates[0].created_at"),
+        ({"user": {"email": 5}}, "string, not 5 @ certificates[0].user.email"),
+        ({"user": {}}, "field 'email', which is missing @ certificates[0].user.email"),
+        ({"user": {"email": "a@b.c", "external_id": 7}}, "string, not 7 @ certificates[0].user.external_id"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_was_expected_where(changes: dict[str, Any], expected: str) -> None:
+    assert expected == complaint([MINIMAL | changes])
+
+
+@pytest.mark.parametrize("value", ["false", "true", 0, 1, None])
+def test_a_boolean_is_a_boolean(value: object) -> None:
+    data = json.dumps([{"id": 7, "name": "VCA", "requires_valid_until": value}]).encode()
+
+    with pytest.raises(DecodeError) as caught:
+        page(data, "json", Certification, "certifications")
+
+    assert str(caught.value) == f"boolean, not {value!r} @ certifications[0].requires_valid_until"
+
+
+def test_the_place_is_the_place_in_the_list() -> None:
+    assert complaint([MINIMAL, MINIMAL, MINIMAL, MINIMAL | {"id": 1.9}]) == "integer, not 1.9 @ certificates[3].id"
+
+
+def test_three_problems_are_told_and_the_others_counted() -> None:
+    assert complaint([MINIMAL | {"id": n + 0.5} for n in range(5)]) == (
+        "integer, not 0.5 @ certificates[0].id; integer, not 1.5 @ certificates[1].id;"
+        " integer, not 2.5 @ certificates[2].id (and 2 more)"
+    )
+
+
+def test_a_missing_field_is_named() -> None:
+    assert complaint([{"id": 1, "valid_from": "2026-01-31"}]) == (
+        "field 'certification_id', which is missing @ certificates[0].certification_id"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"errors": []}, "an array 'certificates' in the envelope, which has ['errors']"),
+        ({}, "an array 'certificates' in the envelope, which has []"),
+        ({"certificates": {"id": 1}}, "an array of certificates, not {'id': 1}"),
+        ({"certificates": None}, "an array of certificates, not None"),
+        ("certificates", "an array of certificates, not 'certificates'"),
+        (None, "an array of certificates, not None"),
+        (5, "an array of certificates, not 5"),
+    ],
+)
+def test_what_is_no_list_is_told(data: object, expected: str) -> None:
+    assert expected == complaint(data)
+
+
+@pytest.mark.parametrize("item", [None, 5, "x", [], [["id", 1]], True])
+def test_what_is_no_object_in_the_list_is_told(item: object) -> None:
+    assert "certificates[1]" in complaint([MINIMAL, item])
+
+
+def test_long_values_are_shortened_in_the_message() -> None:
+    text = complaint([MINIMAL | {"id": "x" * 10_000}])
+
+    assert text.startswith("integer, not 'xxx")
+    assert len(text) < 130
+
+
+# --- ids of a 201 ---
+
+
+@pytest.mark.parametrize(
+    ("data", "wire_format", "expected"),
+    [
+        (b'{"id": 5004, "name": "VCA"}', "json", 5004),
+        (b'{"id": "5004"}', "json", 5004),
+        (b'{"certificate": {"id": 5004}}', "json", 5004),
+        (b'{"response": {"certificate": {"id": 5004}}}', "json", 5004),
+        (b"<certificate><id type='integer'>5004</id></certificate>", "xml", 5004),
+        (b"<hash><certificate><id>5004</id></certificate></hash>", "xml", 5004),
+        (b"", "json", None),
+        (b"", "xml", None),
+        (b"created", "json", None),
+        (b"5004", "json", None),
+        (b"[5004]", "json", None),
+        (b"{}", "json", None),
+        (b'{"id": null}', "json", None),
+        (b'{"id": 1.5}', "json", None),
+        (b'{"id": [[[]]]}', "json", None),
+        (b'{"id": 50', "json", None),
+        (b'{"a": {"id": 1}, "b": {"id": 2}}', "json", None),
+        (b"<html><body>Created</body></html>", "xml", None),
+        (b"\xff\xfe\x00", "json", None),
+    ],
+)
+def test_an_id_is_read_where_one_is_told_and_nothing_is_raised(
+    data: bytes, wire_format: WireFormat, expected: int | None
+) -> None:
+    assert expected == receipt_id(data, wire_format)
+
+
+# --- hostile input ---
+
+BILLION_LAUGHS = (
+    b"""<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><l>&b;</l>"""
+)
+EXTERNAL_ENTITY = b"""<!DOCTYPE x [<!ENTITY secret SYSTEM "file:///etc/passwd">]><x>&secret;</x>"""
+
+
+@pytest.mark.parametrize(
+    ("data", "wire_format"),
+    [
+        pytest.param(b"", "json", id="nothing"),
+        pytest.param(b"[" * 100_000, "json", id="deep arrays"),
+        pytest.param(b'{"a":' * 100_000, "json", id="deep objects"),
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, "json", id="deep and closed"),
+        pytest.param(b"[NaN]", "json", id="NaN"),
+        pytest.param(b"[-Infinity]", "json", id="Infinity"),
+        pytest.param(b"9" * 5000, "json", id="a number of 5000 digits"),
+        pytest.param(b'"\xff"', "json", id="no UTF-8"),
+        pytest.param(b"\xff\xfe[\x00", "json", id="half UTF-16"),
+        pytest.param(b"[] []", "json", id="two values"),
+        pytest.param(b"<html></html>", "json", id="HTML for JSON"),
+        pytest.param(b"", "xml", id="nothing, XML"),
+        pytest.param(b"[]", "xml", id="JSON for XML"),
+        pytest.param(BILLION_LAUGHS, "xml", id="billion laughs"),
+        pytest.param(EXTERNAL_ENTITY, "xml", id="external entity"),
+        pytest.param(b"<!DOCTYPE html><html></html>", "xml", id="doctype"),
+        pytest.param(b"<a>" * 100_000 + b"</a>" * 100_000, "xml", id="deep elements"),
+        pytest.param(b"<a>&nbsp;</a>", "xml", id="unknown entity"),
+        pytest.param(b"<a><b></a>", "xml", id="not well-formed"),
+        pytest.param(b'<?xml version="1.0" encoding="klingon"?><a/>', "xml", id="unknown encoding"),
+        pytest.param(b'<?xml version="1.0" encoding="utf-7"?><a/>', "xml", id="multi-byte encoding"),
+        pytest.param(b'<?xml version="1.0" encoding="hex"?><a/>', "xml", id="codec that is no text"),
+        pytest.param('<?xml version="1.0" encoding="UTF-8"?><a>é</a>'.encode("latin-1"), "xml", id="wrong encoding"),
+        pytest.param(b'<a type="integer">1.5</a>', "xml", id="integer that is none"),
+        pytest.param(b'<certificates type="array"><a/></certificates>', "xml", id="array of texts"),
+    ],
+)
+def test_hostile_input_is_a_decode_error(data: bytes, wire_format: WireFormat) -> None:
+    assert complaint(data, wire_format)
+
+
+@pytest.mark.parametrize(("before", "after"), [(b"[", b"]"), (b'{"id":', b"}"), (b'{"certificates":[', b"]}")])
+def test_any_depth_is_a_decode_error(before: bytes, after: bytes) -> None:
+    # Somewhere near the interpreter's limit the parser still manages and what comes after it may not.
+    for depth in (10, 100, *range(400, 1100)):
+        data = before * depth + b"1" + after * depth
+
+        assert complaint(data)
+        assert receipt_id(data, "json") is None
+
+
+def records_or_none(data: bytes, wire_format: WireFormat) -> tuple[Certificate, ...]:
+    try:
+        return certificates(data, wire_format).records
+    except DecodeError:
+        return ()
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text() | st.sampled_from(["meta", "certificates", "user", "certification", *FULL]), inner)
+    ),
+    max_leaves=30,
+)
+
+
+@given(st.binary(), st.sampled_from(["json", "xml"]))
+@example(b"\x00", "json")
+@example(b"\xef\xbb\xbf[]", "json")
+def test_arbitrary_bytes_raise_nothing_else(data: bytes, wire_format: WireFormat) -> None:
+    assert all(type(item.id) is int for item in records_or_none(data, wire_format))
+    assert isinstance(receipt_id(data, wire_format), int | None)
+
+
+@given(JSON_VALUES | st.lists(st.fixed_dictionaries(dict.fromkeys(FULL, JSON_VALUES))))
+def test_arbitrary_json_raises_nothing_else(value: object) -> None:
+    data = json.dumps(value).encode()
+    assert all(type(item.id) is int and type(item.valid_from) is date for item in records_or_none(data, "json"))
+    assert isinstance(receipt_id(data, "json"), int | None)
+
+
+def as_xml(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return f"<{name}>" + "".join(as_xml(child, inner) for child, inner in value.items()) + f"</{name}>"
+    if isinstance(value, list):
+        return f'<{name} type="array">' + "".join(as_xml("item", inner) for inner in value) + f"</{name}>"
+    if value is None:
+        return f'<{name} nil="true"/>'
+    return f"<{name}>{escape(str(value))}</{name}>"
+
+
+TEXTS = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cn", "Cc")), min_size=1)
+PLAIN_VALUES = st.recursive(
+    st.none() | TEXTS,
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["id", "name", "valid_from", "errors"]), inner, min_size=1)
+    ),
+    max_leaves=20,
+)
+
+
+@given(PLAIN_VALUES)
+def test_xml_and_json_of_the_same_value_are_read_alike(value: object) -> None:
+    xml = parse(as_xml("root", value).encode(), "xml")
+
+    assert xml == parse(json.dumps(value).encode(), "json")
+
+
+@given(st.integers(-(10**17), 10**17), st.booleans())
+def test_every_id_comes_back_as_it_was(number: int, as_text: bool) -> None:
+    written = str(number) if as_text else number
+
+    assert certificates([MINIMAL | {"id": written}]).records[0].id == number
+
+
+@given(st.dates(), st.datetimes(timezones=st.just(UTC)))
+def test_every_date_and_time_comes_back_as_it_was(day: date, time: datetime) -> None:
+    written = MINIMAL | {"valid_from": day.isoformat(), "created_at": time.isoformat()}
+
+    (found,) = certificates([written]).records
+
+    assert (found.valid_from, found.created_at) == (day, time)

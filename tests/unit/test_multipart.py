@@ -1,0 +1,549 @@
+"""A form of exact length whose bytes any parser reads alike, and that notices when its file is no longer the same."""
+
+import asyncio
+import email.message
+import email.policy
+import hashlib
+import os
+import random
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.abc import AbstractStreamWriter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from springest_async.errors import UnusableFile
+from springest_async.multipart import CertificateBody, SourceFile, look
+
+PIECE = 512 * 1024
+FIELDS = (("certification_id", "7"), ("email", "zoë@example.org"))
+
+
+class Collector(AbstractStreamWriter):
+    """A writer that keeps what is written, and may do something before each piece."""
+
+    def __init__(self, before_piece: Callable[[int], Any] = lambda _: None) -> None:
+        self.pieces: list[bytes] = []
+        self._before_piece = before_piece
+
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.pieces)
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        self._before_piece(len(self.pieces))
+        self.pieces.append(bytes(chunk))
+
+    async def write_eof(self, chunk: bytes = b"") -> None:
+        raise NotImplementedError
+
+    async def drain(self) -> None:
+        raise NotImplementedError
+
+    def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None:
+        raise NotImplementedError
+
+    def enable_chunking(self) -> None:
+        raise NotImplementedError
+
+    async def write_headers(self, status_line: str, headers: Any) -> None:
+        raise NotImplementedError
+
+
+class Stuck(Collector):
+    """A writer whose server has stopped reading."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        self.reached.set()
+        await asyncio.Event().wait()
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(int).result()  # its thread is running before any test counts open files
+        yield executor
+
+
+@pytest.fixture
+def make_body(executor: ThreadPoolExecutor) -> Callable[..., CertificateBody]:
+    def make(source: SourceFile, **changes: Any) -> CertificateBody:
+        options: dict[str, Any] = {"executor": executor, "stall_timeout": 5.0} | changes
+        return CertificateBody(source, FIELDS, **options)
+
+    return make
+
+
+def content_of(size: int) -> bytes:
+    return random.Random(size).randbytes(size)  # the same each time
+
+
+def file_of(folder: Path, content: bytes, name: str = "certificate.pdf") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def open_files() -> set[str]:
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(f"{descriptor.name} {descriptor.readlink()}")
+        except OSError:
+            continue  # the directory itself, closed by now
+    return found
+
+
+def parts_of(body: CertificateBody, written: bytes) -> list[email.message.Message]:
+    """Parse a form with the standard library's e-mail parser, which knows nothing of this library."""
+    message = BytesParser(policy=email.policy.HTTP).parsebytes(
+        b"Content-Type: " + body.content_type.encode() + b"\r\n\r\n" + written
+    )
+    assert message.is_multipart()
+    parts = message.get_payload()
+    assert isinstance(parts, list)
+    assert not message.defects
+    return [part for part in parts if isinstance(part, email.message.Message)]
+
+
+# --- the bytes ---
+
+
+async def test_the_form_is_what_rfc_7578_says_to_the_byte(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    source = await look(file_of(tmp_path, b"%PDF-1.7\n\x00\xff\r\n", "jan.pdf"), executor)
+    body, writer = make_body(source), Collector()
+
+    await body.write(writer)
+
+    boundary = body.content_type.removeprefix("multipart/form-data; boundary=")
+    assert re.fullmatch("[0-9a-f]{32}", boundary)
+    assert (
+        writer.written
+        == "\r\n".join(
+            [
+                f"--{boundary}",
+                'Content-Disposition: form-data; name="certification_id"',
+                "",
+                "7",
+                f"--{boundary}",
+                'Content-Disposition: form-data; name="email"',
+                "",
+                "zoë@example.org",
+                f"--{boundary}",
+                'Content-Disposition: form-data; name="file"; filename="jan.pdf"',
+                "Content-Type: application/pdf",
+                "",
+                "",
+            ]
+        ).encode()
+        + b"%PDF-1.7\n\x00\xff\r\n"
+        + f"\r\n--{boundary}--\r\n".encode()
+    )
+
+
+async def test_a_small_file_leaves_in_one_piece(
+    pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    writer = Collector()
+
+    await make_body(await look(pdf, executor)).write(writer)
+
+    assert len(writer.pieces) == 1
+
+
+@pytest.mark.parametrize(
+    "size", [1, 2, 100_000, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE, 2 * PIECE + 1, 5 * PIECE + 12_345]
+)
+async def test_every_size_has_its_exact_length_and_its_exact_bytes(
+    size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    content = content_of(size)
+    body, writer = make_body(await look(file_of(tmp_path, content), executor)), Collector()
+
+    await body.write_with_length(writer, body.size)
+
+    assert len(writer.written) == body.size
+    assert body.failure is None
+    file = parts_of(body, writer.written)[-1].get_payload(decode=True)
+    assert isinstance(file, bytes)
+    assert hashlib.sha256(content).hexdigest() == hashlib.sha256(file).hexdigest()
+
+
+async def test_no_piece_is_larger_than_half_a_megabyte_and_the_fields(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    writer = Collector()
+
+    await make_body(await look(file_of(tmp_path, content_of(3 * PIECE)), executor)).write(writer)
+
+    assert max(map(len, writer.pieces)) < PIECE + 1024
+    assert len(writer.pieces) == 4
+
+
+@pytest.mark.parametrize("ending", [b"\r", b"\n", b"\r\n", b"--", b"\r\n--", b"\r\n--\r\n"])
+async def test_a_file_that_ends_like_a_boundary_is_kept(
+    ending: bytes, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    content = b"%PDF-1.7\xff" + ending
+    body, writer = make_body(await look(file_of(tmp_path, content), executor)), Collector()
+
+    await body.write(writer)
+
+    assert parts_of(body, writer.written)[-1].get_payload(decode=True) == content
+
+
+async def test_each_body_has_a_boundary_of_its_own(
+    pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    source = await look(pdf, executor)
+
+    assert make_body(source).content_type != make_body(source).content_type
+
+
+async def test_a_body_can_be_written_twice(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    body = make_body(await look(file_of(tmp_path, content_of(PIECE + 7)), executor))
+    first, second = Collector(), Collector()
+
+    await body.write(first)
+    await body.write(second)
+
+    assert first.written == second.written
+    assert len(first.written) == body.size
+
+
+async def test_a_streamed_body_has_no_text(
+    pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    body = make_body(await look(pdf, executor))
+
+    with pytest.raises(TypeError, match="has no text"):
+        body.decode()
+
+
+# --- filenames ---
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("jan.pdf", "jan.pdf"),
+        ("Jan de Vries (1).pdf", "Jan de Vries (1).pdf"),
+        ("UPPER.PDF", "UPPER.PDF"),
+        ("zoë café.pdf", "zoe cafe.pdf"),
+        ('a"b.pdf', "a_b.pdf"),
+        ("a'b.pdf", "a_b.pdf"),
+        ("a\\b.pdf", "a_b.pdf"),
+        ("a%22b.pdf", "a_22b.pdf"),
+        ("a;filename=x.pdf", "a_filename_x.pdf"),
+        ("a\r\nX-Header: y.pdf", "a__X-Header_ y.pdf"),
+        ("a\tb\x00b.pdf".replace("\x00", "\x01"), "a_b_b.pdf"),
+        ("🎓.pdf", "certificate.pdf"),
+        ("証明書.pdf", "certificate.pdf"),
+        ("証明書 2026.pdf", "2026.pdf"),
+        ("....", "certificate.pdf"),
+        ("___.pdf", "certificate.pdf"),
+        (".pdf", "certificate.pdf"),
+        ("scan", "certificate.pdf"),
+        ("scan.", "certificate.pdf"),
+        ("a.b.c.pdf", "a.b.c.pdf"),
+        ("x" * 251 + ".pdf", "x" * 100 + ".pdf"),
+        ("x." + "y" * 200, "x." + "y" * 10),
+        (os.fsdecode(b"caf\xe9.pdf"), "caf.pdf"),
+    ],
+)
+async def test_a_filename_is_sent_in_ascii_without_anything_to_escape(
+    name: str, sent: str, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    body, writer = make_body(await look(file_of(tmp_path, b"%PDF-1.7", name), executor)), Collector()
+
+    await body.write(writer)
+
+    parts = parts_of(body, writer.written)
+    assert [part.get_param("name", header="Content-Disposition") for part in parts] == [
+        "certification_id",
+        "email",
+        "file",
+    ]
+    assert parts[-1].get_filename() == sent
+    assert parts[-1].items() == [
+        ("Content-Disposition", f'form-data; name="file"; filename="{sent}"'),
+        ("Content-Type", "application/pdf"),
+    ]
+    assert parts[-1].get_payload(decode=True) == b"%PDF-1.7"
+
+
+@given(st.text(st.characters(exclude_characters="/\x00"), min_size=1).filter(lambda name: name not in (".", "..")))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_filename_the_header_has_nothing_to_escape(executor: ThreadPoolExecutor, name: str) -> None:
+    source = SourceFile(Path("/archive") / name, size=1, modified_ns=0, inode=0, device=0)
+
+    body = CertificateBody(source, (), executor=executor, stall_timeout=1.0)
+
+    # Reading is not the matter here, so the header is taken from where the body keeps it.
+    (sent,) = re.findall(rb'; filename="(.*)"\r\n', body._preamble, re.DOTALL)
+    assert re.fullmatch(rb"[A-Za-z0-9 ._()+,-]{1,100}\.[A-Za-z0-9 _()+,-]{1,10}", sent)
+    assert not sent.startswith((b".", b" "))
+    assert body.size == len(body._preamble) + 1 + len(body._epilogue)
+
+
+# --- looking ---
+
+
+async def test_a_directory_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    with pytest.raises(UnusableFile) as caught:
+        await look(tmp_path, executor)
+
+    assert (caught.value.file, caught.value.reason) == (tmp_path, "is no regular file")
+
+
+async def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    os.mkfifo(tmp_path / "pipe.pdf")
+
+    with pytest.raises(UnusableFile, match="is no regular file"):
+        async with asyncio.timeout(1.0):
+            await look(tmp_path / "pipe.pdf", executor)
+
+
+async def test_a_device_is_refused(executor: ThreadPoolExecutor) -> None:
+    with pytest.raises(UnusableFile, match="is no regular file"):
+        await look(Path("/dev/zero"), executor)
+
+
+async def test_a_socket_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    path = tmp_path / "s.pdf"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+        with pytest.raises(UnusableFile):
+            await look(path, executor)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.pdf", "No such file or directory"),
+        ("jan.pdf/x", "Not a directory"),
+        ("x" * 300, "File name too long"),
+        ("loop.pdf", "Too many levels of symbolic links"),
+        ("empty.pdf", "is empty"),
+    ],
+)
+async def test_what_cannot_be_sent_is_refused_with_the_reason(
+    name: str, reason: str, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    (tmp_path / "jan.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "empty.pdf").touch()
+    (tmp_path / "loop.pdf").symlink_to("loop.pdf")
+
+    with pytest.raises(UnusableFile) as caught:
+        await look(tmp_path / name, executor)
+
+    assert caught.value.reason == reason
+    assert caught.value.__cause__ is None
+
+
+async def test_a_name_that_no_file_can_have_is_refused_too(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    with pytest.raises(UnusableFile):
+        await look(tmp_path / "a\x00b.pdf", executor)
+
+
+async def test_a_link_to_a_file_is_looked_through(
+    pdf: Path, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    link = tmp_path / "link.pdf"
+    link.symlink_to(pdf)
+    body, writer = make_body(await look(link, executor)), Collector()
+
+    await body.write(writer)
+
+    assert parts_of(body, writer.written)[-1].get_payload(decode=True) == link.read_bytes()
+
+
+# --- a file that does not stay the same ---
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def rewrite(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.write(b"X")
+    os.utime(path, ns=(1, 1))  # the clock of some file systems is too coarse for a test
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes() + b"more"), "changed between its check and its sending"),
+        (lambda path: path.write_bytes(b"%PDF"), "changed between its check and its sending"),
+        (rewrite, "changed between its check and its sending"),
+        (replace, "changed between its check and its sending"),
+        (lambda path: path.unlink(), "No such file or directory"),
+        (lambda path: path.unlink() or path.mkdir(), "Is a directory"),
+    ],
+    ids=["grows", "shrinks", "is rewritten", "is replaced", "vanishes", "becomes a directory"],
+)
+async def test_a_file_that_changes_before_it_is_sent_is_not_sent(
+    change: Callable[[Path], Any],
+    reason: str,
+    tmp_path: Path,
+    executor: ThreadPoolExecutor,
+    make_body: Callable[..., CertificateBody],
+) -> None:
+    path = file_of(tmp_path, content_of(1000))
+    body, writer = make_body(await look(path, executor)), Collector()
+    change(path)
+    before = open_files()
+
+    with pytest.raises(UnusableFile) as caught:
+        await body.write(writer)
+
+    assert caught.value is body.failure
+    assert (caught.value.file, caught.value.reason) == (path, reason)
+    assert writer.written == b""
+    assert before == open_files()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path: os.truncate(path, PIECE), "became shorter while it was being sent"),
+        (lambda path: os.truncate(path, 2 * PIECE + 5), "became shorter while it was being sent"),
+        (lambda path: os.truncate(path, 9 * PIECE), "changed while it was being sent"),
+        (rewrite, "changed while it was being sent"),
+    ],
+    ids=["shrinks to what was sent", "shrinks", "grows", "is rewritten"],
+)
+async def test_a_file_that_changes_while_it_is_sent_is_never_sent_whole(
+    change: Callable[[Path], Any],
+    reason: str,
+    tmp_path: Path,
+    executor: ThreadPoolExecutor,
+    make_body: Callable[..., CertificateBody],
+) -> None:
+    path = file_of(tmp_path, content_of(4 * PIECE))
+    body = make_body(await look(path, executor))
+    writer = Collector(lambda piece: change(path) if piece == 0 else None)
+    before = open_files()
+
+    with pytest.raises(UnusableFile) as caught:
+        await body.write(writer)
+
+    assert caught.value is body.failure
+    assert caught.value.reason == reason
+    assert body.size is not None
+    assert len(writer.written) < body.size
+    assert before == open_files()
+
+
+async def test_a_file_that_is_deleted_while_it_is_sent_is_sent_whole(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    path = file_of(tmp_path, content_of(3 * PIECE))
+    body = make_body(await look(path, executor))
+    writer = Collector(lambda _: path.unlink(missing_ok=True))
+
+    await body.write(writer)
+
+    assert parts_of(body, writer.written)[-1].get_payload(decode=True) == content_of(3 * PIECE)
+
+
+# --- what is left behind ---
+
+
+@pytest.mark.parametrize("size", [10, PIECE, 3 * PIECE])
+async def test_no_file_is_left_open(
+    size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    before = open_files()
+    path = file_of(tmp_path, content_of(size))
+    writer = Collector()
+
+    await make_body(await look(path, executor)).write(writer)
+
+    assert before == open_files()
+
+
+@pytest.mark.parametrize("size", [10, 3 * PIECE])
+async def test_a_server_that_stops_reading_is_noticed_and_the_file_closed(
+    size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    before = open_files()
+    body = make_body(await look(file_of(tmp_path, content_of(size)), executor), stall_timeout=0.01)
+
+    with pytest.raises(TimeoutError):
+        await body.write(Stuck())
+
+    assert body.failure is None
+    assert before == open_files()
+
+
+async def test_cancelling_closes_the_file(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    before = open_files()
+    writer = Stuck()
+    task = asyncio.create_task(make_body(await look(file_of(tmp_path, content_of(10)), executor)).write(writer))
+    await writer.reached.wait()
+    assert len(open_files()) == len(before) + 1
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert before == open_files()
+
+
+class HeldBack(Executor):
+    """An executor whose results are held back until `go` is set, as those of a slow disk are."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+        self.done, self.go = threading.Event(), threading.Event()
+
+    def submit(self, function: Any, /, *args: Any, **options: Any) -> Future[Any]:
+        def held() -> Any:
+            result = function(*args, **options)
+            self.done.set()
+            self.go.wait(5)
+            return result
+
+        return self.inner.submit(held)
+
+
+async def test_cancelling_while_the_file_is_being_opened_closes_it(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    before = open_files()
+    slow = HeldBack(executor)
+    body = make_body(await look(file_of(tmp_path, content_of(10)), executor), executor=slow)
+    task = asyncio.create_task(body.write(Collector()))
+    await asyncio.to_thread(slow.done.wait, 5)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    slow.go.set()
+    await asyncio.to_thread(executor.submit(int).result)
+
+    # A file that nobody closed warns of itself when it is collected, and a warning fails this test.
+    assert {name.partition(" ")[2] for name in open_files() - before} <= {"/proc/self/fd"}
