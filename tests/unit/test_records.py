@@ -143,7 +143,12 @@ def test_whatever_is_given_there_is_a_valid_record_or_an_invalid_upload(values: 
         assert {fault.field for fault in made} <= set(values)
 
 
-@given(st.emails(domains=st.just("example.org")), st.dates(), st.none() | st.dates(), st.integers(min_value=1, max_value=2**63 - 1))
+@given(
+    st.emails(domains=st.just("example.org")),
+    st.dates(),
+    st.none() | st.dates(),
+    st.integers(min_value=1, max_value=2**63 - 1),
+)
 def test_valid_values_are_kept(email: str, start: date, end: date | None, number: int) -> None:
     given_values = {"certification_id": number, "email": email, "valid_from": start, "valid_until": end}
 
