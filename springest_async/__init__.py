@@ -1,6 +1,7 @@
 """Asyncio client and bulk uploader for the Springest certificates API. The public names; nothing is defined here."""
 
-from springest_async.client import Settings, Springest, UploadListener, UploadStep
+from springest_async.client import Settings, Springest
+from springest_async.delivery import UploadListener, UploadStep
 from springest_async.errors import (
     AnswerError,
     ConfigurationError,

@@ -1,37 +1,34 @@
-"""`Springest`: the three verbs of the API, composed of the limiter, the body, the transport and the protocol.
+"""`Springest`: the three verbs of the API, composed of the limiter, the transport and the protocol.
 
-It parses nothing and decides nothing itself. `Springest.upload` is where the promises meet: a POST leaves only with a
-token, is sent again only when the server cannot have stored it, and ends in a `Receipt` or in an error that says
-whether the certificate is at Springest.
+It parses nothing and decides nothing itself; how one certificate gets there is `delivery`'s business.
 """
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC, date, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 import aiohttp
 import stamina
-from attrs import define, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge, in_
 
 from springest_async import protocol
 from springest_async.decode import Page, WireFormat
-from springest_async.errors import ConfigurationError, InDoubt, NoAnswer, NotSent, SpringestError
-from springest_async.limiter import POSTS_PER_MINUTE, Limiter, Turn, shared_limiter
-from springest_async.multipart import CertificateBody, SourceFile, look
-from springest_async.protocol import CERTIFICATES, CERTIFICATIONS, Inconclusive, Refusal, Stored
+from springest_async.delivery import Delivery, UploadListener, UploadStep
+from springest_async.errors import ConfigurationError
+from springest_async.limiter import POSTS_PER_MINUTE, Limiter, shared_limiter
+from springest_async.multipart import look
+from springest_async.protocol import CERTIFICATES, CERTIFICATIONS
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
-from springest_async.retry import TRIES, Meaning, Verdicts, ask_again, backoff
+from springest_async.retry import Verdicts, ask_again
 from springest_async.transport import ApiKey, Timeouts, Transport
 
-__all__ = ["Settings", "Springest", "UploadListener", "UploadStep"]
+__all__ = ["Settings", "Springest"]
 
 _PAGE_SIZE = 100
 _USER_AGENT = f"springest_async/{version('springest-async')} aiohttp/{aiohttp.__version__}"
@@ -61,26 +58,6 @@ class Settings:
     burst: int | None = None
     session: aiohttp.ClientSession | None = None
     limiter: Limiter | None = None
-
-
-@frozen
-class UploadStep:
-    """What an upload is doing now, told to an `UploadListener`.
-
-    ``waiting``: not on its way, and safe to cancel: nothing of this try has left. ``sending``: a POST is under way
-    from now on. ``refused``: the server answered 400 without a reason, and it will be sent again.
-    """
-
-    kind: Literal["waiting", "sending", "refused"]
-    attempts: int
-    words: str = ""
-
-
-class UploadListener(Protocol):
-    """Whoever wants to know what an upload is doing; called synchronously, so it must be quick."""
-
-    def __call__(self, step: UploadStep, /) -> None:
-        """Take note of a step."""
 
 
 class Springest:
@@ -170,13 +147,14 @@ class Springest:
         if self._executor is None:
             raise RuntimeError("the client is closed: use it inside `async with Springest(...)`")
         path = protocol.path(CERTIFICATES, self.settings.wire_format)
-        return await _Upload(
+        return await Delivery(
             upload=upload,
             source=await look(upload.file, self._executor),
             path=path,
             where=self._transport.where("POST", path),
             key=self._key,
-            settings=self.settings,
+            wire_format=self.settings.wire_format,
+            timeouts=self.settings.timeouts,
             limiter=self.limiter,
             verdicts=self._verdicts,
             transport=self._transport,
@@ -274,145 +252,5 @@ class Springest:
         return protocol.read_page(answer, where, self.settings.wire_format, record, name)
 
 
-class _Post(Protocol):
-    """`Limiter.post`, or what `Limiter.probe` gives."""
-
-    def __call__(self, *, counted_within: float) -> AbstractAsyncContextManager[Turn]: ...
-
-
 def _nobody(_: UploadStep) -> None:
     """Listen to nothing."""
-
-
-@define(eq=False, kw_only=True)
-class _Upload:
-    """One certificate on its way: it is sent, and sent again, until there is a receipt or a verdict."""
-
-    upload: CertificateUpload
-    source: SourceFile
-    path: str
-    where: str
-    key: ApiKey
-    settings: Settings
-    limiter: Limiter
-    verdicts: Verdicts
-    transport: Transport
-    executor: Executor
-    listener: UploadListener
-    attempts: int = 0
-    unsent: int = 0  # tries in a row that the server cannot have had
-    refused: int = 0  # refusals at the slow pace that may have had either meaning
-    accepted_before: int = 0  # what `verdicts.accepted` was at the last of them
-
-    async def run(self) -> Receipt:
-        while True:
-            try:
-                outcome, position = await self._try(self.limiter.post)
-                receipt = outcome if isinstance(outcome, Receipt) else await self._refused(outcome, position)
-            except NotSent:
-                self.unsent += 1
-                if self.unsent >= TRIES:
-                    raise
-                self.listener(UploadStep("waiting", self.attempts))
-                await asyncio.sleep(backoff(self.unsent))
-            else:
-                if receipt is not None:
-                    return receipt
-
-    async def _try(self, post: "_Post") -> tuple[Receipt | Refusal, int]:
-        """Send one POST when it may leave; give what came of it and the turn's position."""
-        self.listener(UploadStep("waiting", self.attempts))
-        async with post(counted_within=self.settings.timeouts.answer) as turn:
-            self.attempts += 1
-            self.listener(UploadStep("sending", self.attempts))
-            sent_at = datetime.now(UTC)
-            meaning = await self._send(turn, sent_at)
-        self.unsent = 0
-        if isinstance(meaning, Refusal):
-            self.listener(UploadStep("refused", self.attempts, meaning.error.words))
-            return meaning, turn.position
-        self.verdicts.was_accepted()
-        receipt = Receipt(
-            id=meaning.id,
-            upload=self.upload,
-            attempts=self.attempts,
-            sent_at=sent_at,
-            answered_at=datetime.now(UTC),
-        )
-        return receipt, turn.position
-
-    async def _send(self, turn: Turn, sent_at: datetime) -> Stored | Refusal:
-        """Send one POST and raise all that ends the try."""
-        body = CertificateBody(
-            self.source,
-            protocol.certificate_fields(self.upload),
-            executor=self.executor,
-            stall_timeout=self.settings.timeouts.stall,
-        )
-        doubt = partial(
-            InDoubt,
-            self.where,
-            email=self.upload.email,
-            certification_id=self.upload.certification_id,
-            sent_at=sent_at,
-        )
-        failure: SpringestError
-        try:
-            answer = await self.transport.post(self.path, body, self.key)
-        except NotSent as error:
-            if not error.connected:
-                turn.mark_unsent()
-            failure = body.failure or error
-        except NoAnswer as error:
-            failure = doubt(error.reason)
-        else:
-            turn.mark_answered()
-            match protocol.post_meaning(answer, self.where, self.settings.wire_format):
-                case Stored() | Refusal() as meaning:
-                    return meaning
-                case Inconclusive(reason, status, words):
-                    failure = doubt(reason, status=status, words=words)
-                case refused:
-                    failure = refused
-        raise failure
-
-    async def _refused(self, refusal: Refusal, position: int) -> Receipt | None:
-        """Find out what a refusal means; None says that it was for speed and the certificate is to be sent again."""
-        meaning = self.verdicts.meaning(refusal)
-        if meaning is Meaning.INVALID:
-            self.verdicts.was_rejected()
-            raise refusal.error
-        if meaning is Meaning.UNKNOWN:
-            return await self._probe(refusal, position)
-        if refusal.names_limit or not self.limiter.slow:
-            self.limiter.slow_down(position, silence=refusal.retry_after or None)
-            return None
-        # The pace is slow already, and this body may mean either. Refused again and again while others are accepted
-        # in between: invalid. Refused twice with nothing accepted in between: only silence can tell.
-        accepted, self.accepted_before = self.verdicts.accepted - self.accepted_before, self.verdicts.accepted
-        self.refused += 1
-        if self.refused > 1 and accepted == 0:
-            return await self._probe(refusal, position)
-        if self.refused >= TRIES:
-            raise refusal.error
-        await asyncio.sleep(backoff(self.refused))
-        return None
-
-    async def _probe(self, refusal: Refusal, position: int) -> Receipt | None:
-        """Send the certificate again while all others wait: after 2, 4 and 8 seconds, and alone after a silence."""
-        async with self.limiter.probe() as post:
-            meaning = self.verdicts.meaning(refusal)
-            if meaning is Meaning.INVALID or (meaning is Meaning.TOO_FAST and self.refused == 0):
-                return None  # another certificate found it out while this one waited for its probe
-            pauses = [backoff(tries) for tries in range(1, TRIES)] if meaning is Meaning.UNKNOWN else []
-            for pause in (*pauses, None):
-                outcome, _ = await self._try(partial(post, pause=pause))
-                if isinstance(outcome, Receipt):
-                    self.verdicts.settle(refusal, Meaning.TOO_FAST)
-                    self.limiter.slow_down(position, silence=0.0 if pause is None else None)
-                    return outcome
-                refusal = outcome
-            if refusal.names_limit:
-                return None
-            self.verdicts.settle(refusal, Meaning.INVALID)
-            raise refusal.error

@@ -6,7 +6,7 @@ from typing import Protocol
 from attrs import frozen
 
 from springest_async.bulk.manifest import Row
-from springest_async.client import UploadStep
+from springest_async.delivery import UploadStep
 from springest_async.errors import SpringestError
 from springest_async.records import Receipt
 

@@ -12,7 +12,8 @@ from attrs import define
 
 from springest_async.bulk.events import BulkListener, RowDone, RowStep, State
 from springest_async.bulk.manifest import Manifest, Row
-from springest_async.client import Springest, UploadStep
+from springest_async.client import Springest
+from springest_async.delivery import UploadStep
 from springest_async.errors import (
     Forbidden,
     InDoubt,

@@ -39,7 +39,7 @@ FORMS = {KEY, quote(KEY), quote(KEY, safe=""), quote_plus(KEY), KEY.encode().dec
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.client.backoff", lambda _: 0.01)
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ PATH = "/users/certificates.json"
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.client.backoff", lambda _: 0.01)
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
 
 
 @asynccontextmanager

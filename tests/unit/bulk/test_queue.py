@@ -35,7 +35,7 @@ from springest_async import (
     UnusableFile,
 )
 from springest_async.bulk import Manifest, Row, RowDone, RowStep, State, UploadQueue
-from springest_async.client import UploadListener, UploadStep
+from springest_async.delivery import UploadListener, UploadStep
 from springest_async.retry import TRIES
 from springest_async.sandbox import Sandbox
 from tests.pdfs import archive
@@ -90,7 +90,7 @@ def events() -> Events:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make no test wait for a backoff."""
     monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda _: 0.005)
-    monkeypatch.setattr("springest_async.client.backoff", lambda _: 0.005)
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.005)
 
 
 def rows_of(folder: Path, count: int, **cells: dict[int, dict[str, str]]) -> Manifest:
@@ -436,7 +436,7 @@ async def lose_the_network(
 def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an upload give up soon, and the queue wait for long."""
     monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda _: 30.0)
-    monkeypatch.setattr("springest_async.client.backoff", lambda _: 0.005)
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.005)
 
 
 @pytest.mark.usefixtures("long_pause")

@@ -10,7 +10,7 @@ import pytest
 
 from springest_async import ConfigurationError, InDoubt, Receipt, Rejected, SpringestError
 from springest_async.bulk import Manifest, Report, RowDone, RowStep, RunRecorder, State
-from springest_async.client import UploadStep
+from springest_async.delivery import UploadStep
 
 HEADER = "Naam,file,certification_id,email,valid_from\n"
 ROWS = 'Jan,1.pdf,7,jan@example.org,31-01-2026\n"Piet; ""de"", jr",2.pdf,8,piet@example.org,2026-02-01\n'

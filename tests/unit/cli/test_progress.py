@@ -10,7 +10,7 @@ from rich.console import Console
 from springest_async import Limiter
 from springest_async.bulk import Row, RowDone, RowStep, State
 from springest_async.cli.progress import UploadProgress, duration
-from springest_async.client import UploadStep
+from springest_async.delivery import UploadStep
 
 
 @pytest.mark.parametrize(
