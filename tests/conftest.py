@@ -1,7 +1,7 @@
 """What all tests share: a small PDF, a limiter that no other test has, and aiohttp's sessions with scripted answers."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from aioresponses import aioresponses
 from hypothesis import settings
 
-from springest_async import CertificateUpload, Limiter
+from springest_async import CertificateUpload, Limiter, Settings, Springest
 
 # A busy machine is no fault of the code under test.
 settings.register_profile("springest", deadline=None)
@@ -105,3 +105,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAnswers]:
     answers = ScriptedAnswers()
     with answers:
         yield answers
+
+
+@pytest.fixture
+async def springest(limiter: Limiter, scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
+    """Give an open client with both keys and a limiter of its own."""
+    async with Springest(
+        api_key="key-for-certificates",
+        certifications_api_key="key-for-certifications",
+        settings=Settings(limiter=limiter),
+    ) as springest:
+        yield springest

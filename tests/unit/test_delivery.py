@@ -1,0 +1,411 @@
+"""`Springest.upload` with scripted answers and virtual time: what is sent again, when, and what it ends in.
+
+Nothing is written here, so a POST that fails or gets a 5xx counts as not sent: what is in doubt is tested on real
+sockets, in ``tests/integration/test_wire.py``.
+"""
+
+import asyncio
+import errno
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from aioresponses import CallbackResult
+from yarl import URL
+
+from springest_async import (
+    CertificateUpload,
+    Fault,
+    Forbidden,
+    NotAuthorized,
+    NotFound,
+    NotSent,
+    Receipt,
+    Redirected,
+    Rejected,
+    Springest,
+    SpringestError,
+    UnexpectedStatus,
+    UnusableFile,
+    UploadStep,
+)
+from springest_async.multipart import CertificateBody
+from tests.conftest import ScriptedAnswers
+
+CERTIFICATES = "https://api.springest.nl/users/certificates.json"
+POST = f"POST {CERTIFICATES}"
+REFUSED = aiohttp.ClientConnectorError(
+    ConnectionKey("api.springest.nl", 443, True, True, None, None, None), OSError(errno.ECONNREFUSED, "Refused")
+)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def posts(scripted: ScriptedAnswers) -> int:
+    return len(scripted.sent("POST"))
+
+
+# --- one POST ---
+
+
+async def test_a_201_is_a_receipt(springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload) -> None:
+    scripted.post(CERTIFICATES, status=201, payload={"id": 5004})
+    before = datetime.now(UTC)
+
+    receipt = await springest.upload(upload)
+
+    assert receipt == Receipt(
+        id=5004, upload=upload, attempts=1, sent_at=receipt.sent_at, answered_at=receipt.answered_at
+    )
+    assert before <= receipt.sent_at <= receipt.answered_at <= datetime.now(UTC)
+    assert posts(scripted) == 1
+
+
+async def test_a_201_without_an_id_is_a_receipt_too(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=201, body="Created")
+
+    assert (await springest.upload(upload)).id is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, Redirected),
+        (302, Redirected),
+        (303, Redirected),
+        (307, Redirected),
+        (308, Redirected),
+        (401, NotAuthorized),
+        (403, Forbidden),
+        (404, NotFound),
+        (409, UnexpectedStatus),
+        (413, Rejected),
+        (415, Rejected),
+        (418, UnexpectedStatus),
+        (422, Rejected),
+    ],
+)
+async def test_a_definite_no_is_raised_at_once(
+    status: int, kind: type[SpringestError], springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=status, body="said", headers={"Location": "https://x.example/?y"}, repeat=True)
+
+    with pytest.raises(kind) as caught:
+        await springest.upload(upload)
+
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.words) == (status, "said")
+    assert str(caught.value).startswith(POST)
+    assert posts(scripted) == 1
+
+
+async def test_a_400_that_names_a_field_is_a_rejection_at_once(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, payload={"errors": {"email": ["is unknown"]}}, repeat=True)
+
+    with pytest.raises(Rejected) as caught:
+        await springest.upload(upload)
+
+    assert caught.value.faults == (Fault("email", "is unknown"),)
+    assert posts(scripted) == 1
+
+
+async def test_a_file_that_is_missing_costs_no_post(
+    springest: Springest, scripted: ScriptedAnswers, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    with pytest.raises(UnusableFile):
+        await springest.upload(make_upload(file=tmp_path / "missing.pdf"))
+
+    assert posts(scripted) == 0
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+
+
+# --- what was not sent is sent again ---
+
+
+@pytest.mark.looptime
+async def test_a_connection_that_fails_once_is_made_again(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    receipt = await springest.upload(upload)
+
+    assert (receipt.id, receipt.attempts) == (1, 2)
+    assert 2 <= now() <= 3.1
+
+
+@pytest.mark.looptime
+async def test_after_four_failures_in_a_row_it_is_raised(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED, repeat=True)
+
+    with pytest.raises(NotSent) as caught:
+        await springest.upload(upload)
+
+    assert not caught.value.connected
+    assert posts(scripted) == 4
+    assert 2 + 4 + 8 <= now() <= (2 + 4 + 8) * 1.5 + 0.1
+
+
+@pytest.mark.looptime
+async def test_what_never_reached_the_server_takes_no_token(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED, repeat=True)
+
+    with pytest.raises(NotSent):
+        await springest.upload(upload)
+
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+
+
+@pytest.mark.looptime
+async def test_a_5xx_before_the_whole_certificate_was_written_is_sent_again(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=503)
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    assert (await springest.upload(upload)).attempts == 2
+
+
+@pytest.mark.looptime
+async def test_a_408_is_sent_again(springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload) -> None:
+    scripted.post(CERTIFICATES, status=408)
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    assert (await springest.upload(upload)).attempts == 2
+
+
+@pytest.mark.looptime
+async def test_a_refusal_in_between_starts_the_count_of_failures_again(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    for _ in range(3):
+        scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, status=400, body="Too many requests")
+    for _ in range(3):
+        scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    assert (await springest.upload(upload)).attempts == 8
+
+
+# --- a 400 of which nobody knows what it means ---
+
+
+@pytest.mark.looptime
+async def test_an_unknown_400_is_a_rejection_when_it_is_refused_after_a_silent_minute_too(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=True)
+
+    with pytest.raises(Rejected) as caught:
+        await springest.upload(upload)
+
+    assert (caught.value.status, caught.value.words, caught.value.faults) == (400, "Bad Request", ())
+    assert posts(scripted) == 5
+    assert 2 + 4 + 8 + 60 <= now() <= (2 + 4 + 8) * 1.5 + 60 + 1
+    assert not springest.limiter.slow
+
+
+@pytest.mark.looptime
+async def test_the_verdict_holds_for_the_next_certificate_with_the_same_body(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request (id 1234)", repeat=5)
+    scripted.post(CERTIFICATES, status=400, body="Bad Request (id 5678)", repeat=True)
+    with pytest.raises(Rejected):
+        await springest.upload(upload)
+    assert posts(scripted) == 5
+    settled = now()
+
+    with pytest.raises(Rejected):
+        await springest.upload(upload)
+
+    assert posts(scripted) == 6
+    assert now() - settled < 1
+
+
+@pytest.mark.looptime
+async def test_certificates_at_once_share_one_verdict(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=True)
+
+    outcomes = await asyncio.gather(*(springest.upload(upload) for _ in range(6)), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [Rejected] * 6
+    assert posts(scripted) <= 6 + 4 + 5
+    assert now() < 130
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("refusals", [1, 2, 3, 4])
+async def test_an_unknown_400_that_is_accepted_later_was_the_limit(
+    refusals: int, springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=refusals)
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    receipt = await springest.upload(upload)
+
+    assert (receipt.id, receipt.attempts) == (1, refusals + 1)
+    assert springest.limiter.slow
+
+
+@pytest.mark.looptime
+async def test_once_it_was_the_limit_the_same_body_is_waited_out(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request")
+    scripted.post(CERTIFICATES, status=201)
+    scripted.post(CERTIFICATES, status=400, body="Bad Request")
+    scripted.post(CERTIFICATES, status=201)
+    await springest.upload(upload)
+
+    receipt = await springest.upload(upload)
+
+    assert receipt.attempts == 2
+
+
+@pytest.mark.looptime
+async def test_one_body_for_both_meanings_still_ends_in_a_rejection(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request")
+    scripted.post(CERTIFICATES, status=201)
+    scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=True)
+    await springest.upload(upload)
+
+    with pytest.raises(Rejected):
+        await springest.upload(upload)
+
+    assert posts(scripted) <= 2 + 5
+
+
+@pytest.mark.looptime
+async def test_what_is_refused_while_others_are_accepted_is_invalid_without_a_silent_minute(
+    springest: Springest,
+    scripted: ScriptedAnswers,
+    upload: CertificateUpload,
+    make_upload: Callable[..., CertificateUpload],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.7 and something that the server does not like")
+    bad = make_upload(file=tmp_path / "bad.pdf")
+    sent: list[str] = []
+
+    def answer(_: URL, *, data: CertificateBody, **__: Any) -> CallbackResult:
+        sent.append(str(data._source.path.name))
+        refused = sent[-1] == "bad.pdf" or len(sent) == 1
+        return CallbackResult(status=400, body="Bad Request") if refused else CallbackResult(status=201)
+
+    async def others() -> None:
+        while True:
+            await springest.upload(upload)
+
+    scripted.post(CERTIFICATES, callback=answer, repeat=True)
+    await springest.upload(upload)  # refused once and then accepted: the same body may mean the limit from now on
+    async with asyncio.TaskGroup() as group:
+        going_on = [group.create_task(others()) for _ in range(3)]
+        with pytest.raises(Rejected):
+            await springest.upload(bad)
+        for task in going_on:
+            task.cancel()
+
+    assert sent.count("bad.pdf") == 4
+    assert springest.limiter.slow
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("answer", "silence"),
+    [
+        ({"status": 400, "body": "Too many requests"}, 60.0),
+        ({"status": 429}, 60.0),
+        ({"status": 400, "body": "Bad Request", "headers": {"Retry-After": "5"}}, 60.0),
+        ({"status": 429, "headers": {"Retry-After": "200"}}, 200.0),
+    ],
+    ids=["words", "429", "Retry-After", "a long Retry-After"],
+)
+async def test_a_refusal_that_names_the_limit_is_waited_out_without_an_experiment(
+    answer: dict[str, Any], silence: float, springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, **answer)
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    receipt = await springest.upload(upload)
+
+    assert (receipt.id, receipt.attempts) == (1, 2)
+    assert silence <= now() <= silence + 1
+    assert springest.limiter.slow
+
+
+@pytest.mark.looptime
+async def test_refusals_that_name_the_limit_never_fail_a_certificate(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Too many requests", repeat=20)
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    assert (await springest.upload(upload)).attempts == 21
+
+
+# --- the limit ---
+
+
+@pytest.mark.looptime
+async def test_the_thirty_first_certificate_waits_for_a_minute(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    times: list[float] = []
+
+    def created(_: URL, **__: Any) -> CallbackResult:
+        times.append(now())
+        return CallbackResult(status=201)
+
+    scripted.post(CERTIFICATES, callback=created, repeat=True)
+
+    await asyncio.gather(*(springest.upload(upload) for _ in range(31)))
+
+    assert times[29] < 1
+    assert 60 <= times[30] < 62
+
+
+# --- a listener ---
+
+
+@pytest.mark.looptime
+async def test_a_listener_hears_each_step(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, status=400, body="Bad Request")
+    scripted.post(CERTIFICATES, status=201)
+    steps: list[UploadStep] = []
+
+    await springest.upload(upload, listener=steps.append)
+
+    assert [step for step, _ in itertools.groupby(steps)] == [
+        UploadStep("waiting", 0),
+        UploadStep("sending", 1),
+        UploadStep("waiting", 1),
+        UploadStep("sending", 2),
+        UploadStep("refused", 2, "Bad Request"),
+        UploadStep("waiting", 2),
+        UploadStep("sending", 3),
+    ]
