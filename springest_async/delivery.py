@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, Protocol
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from springest_async import protocol
 from springest_async.decode import WireFormat
@@ -21,7 +21,7 @@ from springest_async.limiter import Limiter, Turn
 from springest_async.multipart import CertificateBody, SourceFile
 from springest_async.protocol import Inconclusive, Refusal, Stored
 from springest_async.records import CertificateUpload, Receipt
-from springest_async.retry import TRIES, Meaning, Verdicts, backoff
+from springest_async.retry import TRIES, Case, Meaning, Step, Verdicts, backoff
 from springest_async.transport import ApiKey, Timeouts, Transport
 
 __all__ = ["Delivery", "UploadListener", "UploadStep"]
@@ -71,8 +71,9 @@ class Delivery:
     listener: UploadListener
     attempts: int = 0
     unsent: int = 0  # tries in a row that the server cannot have had
-    refused: int = 0  # refusals at the slow pace that may have had either meaning
-    accepted_before: int = 0  # what `verdicts.accepted` was at the last of them
+    case: Case = field(factory=Case)
+    refusal: Refusal | None = None  # the last one
+    refused_at: int = 0  # the position of the first one that is held against it
 
     async def run(self) -> Receipt:
         """Send until the certificate is stored.
@@ -83,7 +84,10 @@ class Delivery:
         while True:
             try:
                 outcome, position = await self._try(self.limiter.post)
-                receipt = outcome if isinstance(outcome, Receipt) else await self._refused(outcome, position)
+                if isinstance(outcome, Receipt):
+                    self._learn(position)
+                    return outcome
+                receipt = await self._refused(outcome, position)
             except NotSent:
                 self.unsent += 1
                 if self.unsent >= TRIES:
@@ -94,19 +98,27 @@ class Delivery:
                 if receipt is not None:
                     return receipt
 
+    def _learn(self, position: int) -> None:
+        """Note that what was refused before is stored now: nothing changed but the time, so it was for speed."""
+        if self.refusal is not None:
+            self.verdicts.settle(self.refusal, Meaning.TOO_FAST)
+            if not self.limiter.slow:
+                self.limiter.slow_down(position)
+
     async def _try(self, post: _Post) -> tuple[Receipt | Refusal, int]:
         """Send one POST when it may leave; give what came of it and the turn's position."""
         self.listener(UploadStep("waiting", self.attempts))
         async with post(counted_within=self.timeouts.answer) as turn:
             self.attempts += 1
             self.listener(UploadStep("sending", self.attempts))
+            number = self.verdicts.sending()
             sent_at = datetime.now(UTC)
             meaning = await self._send(turn, sent_at)
         self.unsent = 0
         if isinstance(meaning, Refusal):
             self.listener(UploadStep("refused", self.attempts, meaning.error.words))
             return meaning, turn.position
-        self.verdicts.was_accepted()
+        self.verdicts.was_accepted(number)
         receipt = Receipt(
             id=meaning.id,
             upload=self.upload,
@@ -133,7 +145,7 @@ class Delivery:
         )
         failure: SpringestError
         try:
-            answer = await self.transport.post(self.path, body, self.key)
+            answer = await self.transport.post(self.path, body, self.key, handed_over=lambda: body.handed_over)
         except NotSent as error:
             if not error.connected:
                 turn.mark_unsent()
@@ -142,44 +154,43 @@ class Delivery:
             failure = doubt(error.reason)
         else:
             turn.mark_answered()
-            match protocol.post_meaning(answer, self.where, self.wire_format):
+            match protocol.post_meaning(answer, self.where, self.wire_format, body.told):
                 case Stored() | Refusal() as meaning:
                     return meaning
                 case Inconclusive(reason, status, words):
                     failure = doubt(reason, status=status, words=words)
                 case refused:
                     failure = refused
+        finally:
+            if body.handed_over:
+                # A big body may have taken longer than an answer may: only now does the server begin to think.
+                turn.count_from_now(self.timeouts.answer)
         raise failure
 
     async def _refused(self, refusal: Refusal, position: int) -> Receipt | None:
-        """Find out what a refusal means; None says that it was for speed and the certificate is to be sent again."""
-        meaning = self.verdicts.meaning(refusal)
-        if meaning is Meaning.INVALID:
-            self.verdicts.was_rejected()
-            raise refusal.error
-        if meaning is Meaning.UNKNOWN:
-            return await self._probe(refusal, position)
-        if refusal.names_limit or not self.limiter.slow:
-            self.limiter.slow_down(position, silence=refusal.retry_after or None)
-            return None
-        # The pace is slow already, and this body may mean either. Refused again and again while others are accepted
-        # in between: invalid. Refused twice with nothing accepted in between: only silence can tell.
-        accepted, self.accepted_before = self.verdicts.accepted - self.accepted_before, self.verdicts.accepted
-        self.refused += 1
-        if self.refused > 1 and accepted == 0:
-            return await self._probe(refusal, position)
-        if self.refused >= TRIES:
-            raise refusal.error
-        await asyncio.sleep(backoff(self.refused))
+        """Do what a refusal asks for; None says that the certificate is to be sent again."""
+        self.refusal = refusal
+        if self.case.refusals == 0:
+            self.refused_at = position
+        match self.verdicts.judge(refusal, self.case, slow=self.limiter.slow):
+            case Step.REJECT:
+                raise refusal.error
+            case Step.PROBE:
+                return await self._probe(refusal, self.refused_at)
+            case Step.SLOW_DOWN:
+                self.limiter.slow_down(position, silence=refusal.retry_after or None)
+            case Step.AGAIN:
+                await asyncio.sleep(backoff(self.case.refusals))
         return None
 
     async def _probe(self, refusal: Refusal, position: int) -> Receipt | None:
         """Send the certificate again while all others wait: after 2, 4 and 8 seconds, and alone after a silence."""
+        tests = self.verdicts.tests
         async with self.limiter.probe() as post:
-            meaning = self.verdicts.meaning(refusal)
-            if meaning is Meaning.INVALID or (meaning is Meaning.TOO_FAST and self.refused == 0):
-                return None  # another certificate found it out while this one waited for its probe
-            pauses = [backoff(tries) for tries in range(1, TRIES)] if meaning is Meaning.UNKNOWN else []
+            if self.verdicts.tests != tests:
+                return None  # another certificate was put to the test while this one waited for its turn
+            unknown = self.verdicts.meaning(refusal) is Meaning.UNKNOWN
+            pauses = [backoff(tries) for tries in range(1, TRIES)] if unknown else []
             for pause in (*pauses, None):
                 outcome, _ = await self._try(partial(post, pause=pause))
                 if isinstance(outcome, Receipt):

@@ -32,6 +32,9 @@ _HOURLY_BURST, _HOURLY_PERIOD = 400, 400.0
 # Timers fire a little early or late, and a server may count both ends of its minute.
 _MARGIN = 0.1
 
+# Refused as the 31st slow POST since a silence, or nearly: the server has a count that only silence resets.
+_ABOUT = 2
+
 # Smaller waits than this are rounding errors of the clock's floats, and would make a loop spin.
 _DUST = 1e-6
 
@@ -53,6 +56,10 @@ class Turn:
     def mark_answered(self) -> None:
         """Say that the server's answer came: from now on its count cannot change."""
         self.answered = True
+
+    def count_from_now(self, seconds: float) -> None:
+        """Say that the server may count this POST for so long from now on."""
+        self.may_count_until = asyncio.get_running_loop().time() + seconds
 
     def mark_unsent(self) -> None:
         """Say that not a byte reached the server, so that the token goes back at once."""
@@ -174,12 +181,12 @@ class Limiter:
         The pace stays slow from then on: what the server counts is not known, so nothing says that it may be faster.
 
         Args:
-            position: the refused turn's `position`. When a slow POST is refused late after a silence, the server
-                counts up to a number that only silence resets, so there will be a silence after every so many.
+            position: the refused turn's `position`. When about `posts` slow POSTs have passed since a silence, the
+                server has a count that only silence resets, so there will be a silence after every so many.
             silence: the seconds that the server asked for, if that is longer than the period; 0.0 when there has just
                 been a silence, so that none is needed.
         """
-        if self._slow and self.posts // 2 < position <= 2 * self.posts:
+        if self._slow and abs(position - 1 - self.posts) <= _ABOUT:
             self._batch = min(self.posts, position - 1)
         self._slow = True
         # Of several that are refused at once, the one that was told to wait longest counts.
@@ -192,17 +199,20 @@ class Limiter:
             return 0.0
         self._bind()
         now = asyncio.get_running_loop().time()
+        held = self._silence if self._probing else 0.0
         if self._slow:
             first = (now if self._under_way else self._last_answer) + self._quiet
             since = 0 if self._quiet >= self._silence else self._since_silence
             silences = (since + posts - 1) // self._batch if self._batch else 0
-            return max(0.0, first - now) + self._spacing * (posts - 1) + (self._silence - self._spacing) * silences
+            return (
+                held + max(0.0, first - now) + self._spacing * (posts - 1) + (self._silence - self._spacing) * silences
+            )
         back = sorted(self._resting + [now + self._silence] * len(self._under_way))
         free = self.posts - len(back)
         rounds, last = divmod(posts - 1, self.posts)
         by_bucket = 0.0 if last < free else back[last - free] - now
         by_burst = (last + 1 - self.burst) * self._spacing
-        return max(0.0, by_bucket, by_burst) + rounds * self._silence
+        return held + max(0.0, by_bucket, by_burst) + rounds * self._silence
 
     # --- the state, changed by synchronous functions only ---
 

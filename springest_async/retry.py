@@ -2,17 +2,24 @@
 
 The hard one is a 400 that names no field: Springest answers 400 both for "too fast" and for "invalid". Nothing was
 stored, so sending it again cannot double; but guessing wrong either fails a row for speed or burns the budget. The
-verdict is reached by experiment, once for each body (`Verdicts`): the same certificate is sent again after 2, 4 and 8
-seconds and at last alone after a silent minute. Stored then: it was the limit. Refused even then: it is invalid.
+verdict is reached by experiment: the same certificate is sent again after 2, 4 and 8 seconds and at last alone after a
+silent minute. Stored then: it was the limit. Refused even then: it is invalid. `Verdicts` remembers it by the body.
 """
 
 import enum
 import random
 
+from attrs import define
+
 from springest_async.errors import NoAnswer, NotSent, ServerError, UnexpectedStatus
 from springest_async.protocol import Refusal
 
-__all__ = ["TRIES", "Meaning", "Verdicts", "ask_again", "backoff"]
+__all__ = ["TRIES", "Case", "Meaning", "Step", "Verdicts", "ask_again", "backoff"]
+
+# How often a row must be refused before its body is taken for "invalid" without a silence: for a body that has only
+# ever meant that, and for one that has also meant "too fast". The pauses between six refusals add up to a minute.
+_REFUSALS_IF_INVALID = 2
+_REFUSALS_IF_BOTH = 6
 
 TRIES = 4
 """How often a POST is tried before the try that settles it: the first one and those after 2, 4 and 8 seconds."""
@@ -43,45 +50,85 @@ class Meaning(enum.Enum):
     INVALID = "invalid"
 
 
-class Verdicts:
-    """What the bodies of earlier 400s turned out to mean, so that each costs one silent minute in a run.
+class Step(enum.Enum):
+    """What to do after a refusal: each is an action of `delivery`."""
 
-    A body that once meant "too fast" is never again taken for "invalid" at sight, since a server may use one body for
-    both. A body that meant "invalid" is believed, until so many rows in a row get it that the limit may be behind it
-    after all; then it is put to the test again, and the next test takes twice as many.
+    AGAIN = "send it again after a pause"
+    SLOW_DOWN = "slow down, and send it again"
+    PROBE = "send it again alone, after a silence at last"
+    REJECT = "it is invalid"
+
+
+@define
+class Case:
+    """What is held against one certificate: its refusals that had either meaning, and how many POSTs went before."""
+
+    refusals: int = 0
+    sent_before: int = 0
+
+
+class Verdicts:
+    """What the bodies of earlier 400s turned out to mean, so that not every row costs a silent minute.
+
+    A body of unknown meaning is put to the test (`Step.PROBE`). After that, evidence decides:
+
+    * it meant "invalid" in a silence, and nothing has been accepted since: invalid, at sight;
+    * it has only ever meant "invalid": the row is sent once more. Refused again, although a POST that left in between
+      was accepted: invalid. Accepted: so the body can mean "too fast" as well, and that is not forgotten;
+    * it has meant "too fast": the row must be refused six times, in more than a minute, with others accepted in
+      between each time;
+    * nothing was accepted in between: only a silence can tell.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, Meaning] = {}
-        self._in_a_row = 0
-        self._suspicious = 8
-        self.accepted = 0  # how many POSTs were stored, which tells whether any was between two refusals
+        self._believed: set[str] = set()  # proved invalid in a silence, and nothing accepted since
+        self._sent = 0
+        self._accepted = 0  # the number of the last sent POST that was accepted
+        self.tests = 0  # how many bodies were put to the test, which tells whether one was while another row waited
 
     def __repr__(self) -> str:
-        return f"<Verdicts {len(self._known)} known, {self.accepted} accepted, {self._in_a_row} refusals in a row>"
+        return f"<Verdicts {len(self._known)} known, {self._sent} sent, {self.tests} tests>"
+
+    def sending(self) -> int:
+        """Note that a POST leaves, and give its number."""
+        self._sent += 1
+        return self._sent
+
+    def was_accepted(self, number: int) -> None:
+        """Note that the POST of this number was stored."""
+        self._accepted = max(self._accepted, number)
+        self._believed.clear()
 
     def meaning(self, refusal: Refusal) -> Meaning:
         """Say what is known of this refusal's body."""
+        return self._known.get(refusal.signature, Meaning.UNKNOWN)
+
+    def judge(self, refusal: Refusal, case: Case, *, slow: bool) -> Step:
+        """Say what to do after a refusal, and hold it against the certificate."""
         if refusal.names_limit:
-            return Meaning.TOO_FAST
-        known = self._known.get(refusal.signature, Meaning.UNKNOWN)
-        if known is Meaning.INVALID and self._in_a_row >= self._suspicious:
-            return Meaning.UNKNOWN
-        return known
-
-    def was_accepted(self) -> None:
-        """Note that a POST was stored."""
-        self.accepted += 1
-        self._in_a_row = 0
-
-    def was_rejected(self) -> None:
-        """Note that a row was rejected on the strength of its body alone."""
-        self._in_a_row += 1
+            return Step.SLOW_DOWN
+        meaning = self.meaning(refusal)
+        if meaning is Meaning.UNKNOWN:
+            return Step.PROBE
+        if refusal.signature in self._believed:
+            return Step.REJECT
+        if meaning is Meaning.TOO_FAST and not slow:
+            return Step.SLOW_DOWN
+        accepted_between = self._accepted > case.sent_before
+        case.refusals += 1
+        case.sent_before = self._sent
+        if case.refusals == 1:
+            return Step.AGAIN
+        if not accepted_between:
+            return Step.PROBE
+        enough = _REFUSALS_IF_INVALID if meaning is Meaning.INVALID else _REFUSALS_IF_BOTH
+        return Step.REJECT if case.refusals >= enough else Step.AGAIN
 
     def settle(self, refusal: Refusal, meaning: Meaning) -> None:
-        """Note what the experiment showed."""
-        if self._known.get(refusal.signature) is not Meaning.TOO_FAST:
-            if self._known.get(refusal.signature) is meaning is Meaning.INVALID:
-                self._suspicious *= 2
+        """Note what a test showed."""
+        self.tests += 1
+        if meaning is Meaning.INVALID:
+            self._believed.add(refusal.signature)
+        if self.meaning(refusal) is not Meaning.TOO_FAST:
             self._known[refusal.signature] = meaning
-        self._in_a_row = 0
