@@ -48,7 +48,8 @@ class Settings:
         burst: how many POSTs may leave at once (1 to `posts_per_minute`, which is the default); 1 spaces them evenly.
         session: an aiohttp session of your own, whose connector, headers, cookies and traces are then used. It is
             not closed.
-        limiter: a bucket of your own. By default all clients of a process with one host and key share one.
+        limiter: a bucket of your own, with figures of its own. By default all clients of a process with one host and
+            key share one.
     """
 
     wire_format: WireFormat = field(default="json", validator=in_(("json", "xml")))
@@ -94,6 +95,10 @@ class Springest:
     ) -> None:
         if not api_key:
             raise ConfigurationError("api_key is empty: ask Springest for the key of this host")
+        for key in (api_key, certifications_api_key or ""):
+            if not key.isprintable():
+                # Surrogates (bytes of the environment that are no text) among others; the key itself is not told.
+                raise ConfigurationError("a key has letters that cannot be printed: it is damaged")
         self.settings = settings = settings or Settings()
         self.origin = protocol.origin_of(host)
         self._key = ApiKey(api_key)

@@ -10,13 +10,14 @@ import asyncio
 import os
 import unicodedata
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO, NoReturn, Self
 
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 from aiohttp.payload import Payload
 from attrs import frozen
 
@@ -82,13 +83,14 @@ class CertificateBody(Payload):
         executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
         stall_timeout: seconds within which a piece of at most 512 KiB must have left.
 
-    `failure` tells after a failed request whether the file was to blame.
+    `handed_over` tells whether the last byte was given to the connection, so that the server may have the whole body;
+    `failure`, after a failed request, whether the file was to blame; `told` are the texts in it that are ours.
     """
 
     def __init__(
         self,
         source: SourceFile,
-        fields: Iterable[tuple[str, str]],
+        fields: Sequence[tuple[str, str]],
         *,
         executor: Executor,
         stall_timeout: float,
@@ -104,12 +106,14 @@ class CertificateBody(Payload):
             f'Content-Disposition: form-data; name="file"; filename="{_ascii_filename(source.path.name)}"\r\n'
             "Content-Type: application/pdf\r\n\r\n"
         )
+        self.told = (*(value for _, value in fields), source.path.name, _ascii_filename(source.path.name))
         self._preamble = "".join(parts).encode()
         self._epilogue = f"\r\n--{boundary}--\r\n".encode()
         self._size = len(self._preamble) + source.size + len(self._epilogue)
         self._source = source
         self._executor = executor
         self._stall_timeout = stall_timeout
+        self.handed_over = False
         self.failure: UnusableFile | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -136,14 +140,14 @@ class CertificateBody(Payload):
             raise
         try:
             left = self._source.size - len(piece)
-            if left == 0:
-                await self._send(writer, b"".join((self._preamble, piece, self._epilogue)))
-                return
             await self._send(writer, self._preamble + piece)
             while left:
                 piece = await loop.run_in_executor(self._executor, self._next_piece, stream, left)
                 left -= len(piece)
                 await self._send(writer, piece)
+            # By itself, and noted before it is written: what is in the connection's buffer may still go out after a
+            # failure (closing flushes it), and without these last bytes no server takes a body for whole.
+            self.handed_over = True
             await self._send(writer, self._epilogue)
         finally:
             stream.close()
@@ -151,8 +155,13 @@ class CertificateBody(Payload):
     async def _send(self, writer: AbstractStreamWriter, piece: bytes) -> None:
         # aiohttp has no limit of its own on writing. A limit for the whole body would cut off slow lines; one for each
         # piece notices a server that stopped reading.
-        async with asyncio.timeout(self._stall_timeout):
-            await writer.write(piece)
+        try:
+            async with asyncio.timeout(self._stall_timeout):
+                await writer.write(piece)
+        except TimeoutError:
+            if isinstance(writer, StreamWriter) and writer.transport is not None:
+                writer.transport.abort()  # closing would go on sending what is in the buffer
+            raise
 
     # --- in the executor's thread ---
 

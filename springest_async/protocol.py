@@ -7,7 +7,7 @@ pages "User certificates - certifications" (26 October 2023) and "Introduction t
 import html
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -24,7 +24,6 @@ from springest_async.errors import (
     Forbidden,
     NotAuthorized,
     NotFound,
-    NotSent,
     Redirected,
     Rejected,
     ServerError,
@@ -86,8 +85,11 @@ def origin_of(host: str) -> str:
         raise ConfigurationError("host must be an origin only: scheme, name and port, without a path or a query")
     if parts.scheme == "http" and not _is_loopback(name):
         raise ConfigurationError(f"http sends the key in the clear: use https://{name} (http is for this machine only)")
+    # One host has one name, because the limit is kept by it.
+    name = name.rstrip(".")
+    default = 443 if parts.scheme == "https" else 80
     bracketed = f"[{name}]" if ":" in name else name
-    return f"{parts.scheme}://{bracketed}" + (f":{port}" if port else "")
+    return f"{parts.scheme}://{bracketed}" + (f":{port}" if port not in (None, default) else "")
 
 
 def _is_loopback(name: str) -> bool:
@@ -122,6 +124,9 @@ def certificates_query(email: str | None, certification_id: int | None, created_
 
 # --- answers ---
 
+# A server that asks for more than an hour is asked again after an hour.
+_LONGEST_WAIT = 3600.0
+
 
 @frozen
 class Answer:
@@ -134,14 +139,14 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds that the server asks to wait (Retry-After, RFC 9110 section 10.2.3), if it asks."""
+        """The seconds that the server asks to wait (Retry-After, RFC 9110 section 10.2.3), if it asks; at most 3600."""
         value = self.headers.get("Retry-After", "").strip()
         if re.fullmatch(r"[0-9]{1,6}", value):
-            return float(value)
+            return min(float(value), _LONGEST_WAIT)
         try:
             # The server's own Date makes this a duration, whatever the clock here says.
             until, now = (parsedate_to_datetime(text) for text in (value, self.headers.get("Date", "")))
-            return max(0.0, (until - now).total_seconds())
+            return min(max(0.0, (until - now).total_seconds()), _LONGEST_WAIT)
         except (ValueError, TypeError, OverflowError):
             return None
 
@@ -157,8 +162,9 @@ class Stored:
 class Refusal:
     """A 400 (or 429) that does not say which of its two meanings it has: too fast, or invalid.
 
-    `signature` is the same for answers that differ in numbers only, such as a request id. `names_limit` is True when
-    the words (or a Retry-After) do say that it was the limit. `error` is what to raise if it turns out to be "invalid".
+    `signature` is the same for answers that differ only in numbers, such as a request id, or in what we sent.
+    `names_limit` is True when the words (or a Retry-After) do say that it was the limit. `error` is what to raise if
+    it turns out to be "invalid".
     """
 
     signature: str
@@ -177,9 +183,12 @@ class Inconclusive:
 
 
 def post_meaning(
-    answer: Answer, where: str, wire_format: WireFormat
-) -> Stored | Refusal | Inconclusive | NotSent | AnswerError:
-    """Say what an answer to a POST means. An error that comes back means: definitely not stored."""
+    answer: Answer, where: str, wire_format: WireFormat, ours: Iterable[str] = ()
+) -> Stored | Refusal | Inconclusive | AnswerError:
+    """Say what an answer to a POST means. An `AnswerError` that comes back means: definitely not stored.
+
+    `ours` are the texts of the request, which a server may repeat in its words.
+    """
     said = words(answer)
     match answer.status:
         case 201:
@@ -187,12 +196,11 @@ def post_meaning(
         case 200 if (stored := decode.receipt_id(answer.body, wire_format)) is not None:
             return Stored(stored)
         case 400 | 429:
-            return _refusal(answer, where, said)
-        case 408:
-            return NotSent(where, "the server gave up waiting for the rest of the request (408)")
+            return _refusal(answer, where, said, ours)
         case 413 | 415 | 422:
             return Rejected(where, answer.status, said, _faults(answer))
-        case status if status < 300 or status >= 500:
+        # 408 to a whole body is a gateway that gave up waiting for the application behind it.
+        case status if status < 300 or status == 408 or status >= 500:
             return Inconclusive(f"the server answered {status}, not 201", status, said)
     return _error(answer, where, said)
 
@@ -259,12 +267,15 @@ _LIMIT_WORDS = re.compile(
 )
 
 
-def _refusal(answer: Answer, where: str, said: str) -> Refusal | Rejected:
+def _refusal(answer: Answer, where: str, said: str, ours: Iterable[str]) -> Refusal | Rejected:
     faults = _faults(answer) if answer.status == 400 else ()
     if faults:
         return Rejected(where, answer.status, said, faults)
+    alike = said.lower()
+    for text in sorted({text.lower() for text in ours if len(text) > 2}, key=len, reverse=True):
+        alike = alike.replace(text, "#")
     return Refusal(
-        signature=f"{answer.status} {re.sub(r'[0-9a-f-]*[0-9][0-9a-f-]*', '#', said.lower())}",
+        signature=f"{answer.status} {re.sub(r'[0-9a-f-]*[0-9][0-9a-f-]*', '#', alike)}",
         names_limit=answer.status == 429 or answer.retry_after is not None or _LIMIT_WORDS.search(said) is not None,
         retry_after=answer.retry_after,
         error=Rejected(where, answer.status, said),

@@ -14,7 +14,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from urllib.parse import quote
 import aiohttp
 from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from attrs import field, frozen
+from attrs.validators import gt
 from yarl import URL
 
 from springest_async.errors import NoAnswer, NotSent
@@ -83,9 +84,9 @@ class Timeouts:
     for a server that stops reading in the middle of a body. There is no limit on a whole upload: a slow line is slow.
     """
 
-    connect: float = 30.0
-    answer: float = 120.0
-    stall: float = 60.0
+    connect: float = field(default=30.0, validator=gt(0))
+    answer: float = field(default=120.0, validator=gt(0))
+    stall: float = field(default=60.0, validator=gt(0))
 
 
 class _KeyedRequest(aiohttp.ClientRequest):
@@ -95,6 +96,9 @@ class _KeyedRequest(aiohttp.ClientRequest):
     ask_first: bool
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        if self.method == "POST":
+            # What aiohttp pools is up to the server's "Connection" header, and not to ours.
+            conn.protocol.force_close()
         plain = self.url
         self.url = self.key.added_to(plain)
         try:
@@ -117,10 +121,10 @@ class _KeyedRequest(aiohttp.ClientRequest):
 
     @property
     def connection_key(self) -> ConnectionKey:
-        # A reused connection that the server is just closing would put a POST in doubt. A key that no pooled
-        # connection has makes aiohttp open one; "Connection: close" keeps it out of the pool afterwards.
+        # A reused connection that the server is just closing would put a POST in doubt. A key of their own keeps POSTs
+        # from the connections that GETs left in the pool; `send` sees to it that a POST leaves none.
         key = super().connection_key
-        return key._replace(proxy_headers_hash=id(self)) if self.method == "POST" else key
+        return key._replace(proxy_headers_hash=hash("POST")) if self.method == "POST" else key
 
 
 def _go_on(go_on: "asyncio.Future[bool]") -> None:
@@ -152,6 +156,7 @@ class Transport:
         self._user_agent = user_agent
         self._given = session
         self._session: aiohttp.ClientSession | None = None
+        self._ask_first = True
 
     def __repr__(self) -> str:
         return f"<Transport {self.origin}, {'closed' if self._session is None else 'open'}>"
@@ -199,33 +204,39 @@ class Transport:
             raise NoAnswer(where, "the connection broke in the middle of the answer")
         return answer
 
-    async def post(self, path: str, body: aiohttp.Payload, key: ApiKey) -> Answer:
-        """Post a body of a known size, once.
+    async def post(self, path: str, body: aiohttp.Payload, key: ApiKey, *, handed_over: Callable[[], bool]) -> Answer:
+        """Post a body of a known size, once; `handed_over` tells whether its last byte was given to the connection.
+
+        (aiohttp's UploadTracker would not do: it calls a body unfinished whose end is still in the connection's
+        buffer, from where it may reach the server after all.)
 
         Raises:
             NotSent: the server cannot have the whole body.
             NoAnswer: it may have, and no answer came.
         """
         where = self.where("POST", path)
-        tracker = aiohttp.UploadTracker()
+        asked = self._ask_first and (body.size or 0) > _ASK_FIRST
         answer, failure = await self._exchange(
             "POST",
             path,
             key,
             longest=_LONGEST_WORDS,
             data=body,
-            upload_tracker=tracker,
-            headers={"Connection": "close"},
-            expect100=(body.size or 0) > _ASK_FIRST,
+            # Its type is named here because the headers of a caller's session would go before it.
+            headers={"Connection": "close", "Content-Type": body.content_type, "Accept-Encoding": "identity"},
+            expect100=asked,
         )
-        # aiohttp settles this before the request returns or raises, with an error unless all was handed to the system.
-        sent_whole = tracker.upload_complete.done() and tracker.upload_complete.exception() is None
         if failure is not None:
-            if sent_whole:
+            if handed_over():
                 raise NoAnswer(where, failure.reason)
             raise NotSent(where, failure.reason, connected=failure.connected)
         assert answer is not None
-        if answer.status >= 500 and not sent_whole:
+        if handed_over():
+            return answer
+        if asked and answer.status == 417:
+            self._ask_first = False
+            raise NotSent(where, "the server does not know “Expect: 100-continue” (417)")
+        if answer.status == 408 or answer.status >= 500:
             raise NotSent(where, f"the server answered {answer.status} before it had the whole certificate")
         return answer
 
