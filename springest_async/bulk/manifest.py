@@ -6,11 +6,12 @@ exist and are PDFs is `preflight`'s business.
 """
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Self, TextIO
+from typing import IO, Any, Self, TextIO
 
 from attrs import frozen
 
@@ -48,6 +49,7 @@ class Manifest:
     columns: tuple[str, ...]
     delimiter: str
     bom: bool
+    _stamp: tuple[int, int, int]
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -58,12 +60,13 @@ class Manifest:
         """
         try:
             with path.open("rb") as stream:
+                stamp = _stamp(stream)
                 start = stream.read(64 * 1024)
         except OSError as error:
             raise ManifestError(path, error.strerror or "cannot be read") from None
         header = re.split(rb"[\r\n]", start.removeprefix(b"\xef\xbb\xbf"), maxsplit=1)[0]
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
-        manifest = cls(path, (), delimiter, bom=start.startswith(b"\xef\xbb\xbf"))
+        manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), stamp)
         _, cells = next(manifest._records(), (1, []))
         columns = tuple(cell.strip().lower() or f"column {n}" for n, cell in enumerate(cells, start=1))
         if missing := [name for name in _REQUIRED if name not in columns]:
@@ -71,13 +74,13 @@ class Manifest:
             raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {found}")
         if twice := sorted({name for name in columns if columns.count(name) > 1}):
             raise ManifestError(path, f"the first row has {', '.join(twice)} more than once")
-        return cls(path, columns, delimiter, manifest.bom)
+        return cls(path, columns, delimiter, manifest.bom, stamp)
 
     def __iter__(self) -> Iterator[Row]:
         """Read the rows; empty ones are passed over.
 
         Raises:
-            ManifestError: when a row cannot be read as CSV in UTF-8.
+            ManifestError: when a row cannot be read as CSV in UTF-8, or the file is not what it was at `open`.
         """
         records = self._records()
         next(records, None)
@@ -122,6 +125,10 @@ class Manifest:
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as stream:
                 for number, cells in enumerate(_reader(stream, self.delimiter), start=1):
+                    # It is read for hours. What somebody saves meanwhile would shift the rows under our hands, and a
+                    # row that comes twice would be posted twice.
+                    if _stamp(stream) != self._stamp:
+                        raise ManifestError(self.path, f"changed after it was checked (before row {number})")
                     yield number, cells
         except OSError as error:
             raise ManifestError(self.path, error.strerror or "cannot be read") from None
@@ -130,6 +137,11 @@ class Manifest:
             raise ManifestError(self.path, f"after row {number}: {advice}") from None
         except csv.Error as error:
             raise ManifestError(self.path, f"row {number + 1} is no CSV: {error}") from None
+
+
+def _stamp(stream: IO[Any]) -> tuple[int, int, int]:
+    status = os.fstat(stream.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _reader(stream: TextIO, delimiter: str) -> Iterator[list[str]]:

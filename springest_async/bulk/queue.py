@@ -5,7 +5,8 @@ is told as events. Which rows there are is the manifest's business, how one is u
 """
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
 from attrs import define
@@ -30,6 +31,9 @@ from springest_async.records import CertificateUpload, Receipt
 from springest_async.retry import backoff
 
 __all__ = ["UploadQueue"]
+
+# So many rows in doubt one after the other are no accident: the server is down, behind a gateway that is not.
+_OUTAGE = 4
 
 
 @define(eq=False)
@@ -58,6 +62,9 @@ class UploadQueue:
         self._manifest = manifest
         self._tell = listener
         self._stopped = asyncio.Event()
+        self._outage = asyncio.Lock()
+        self._doubts = 0  # rows in doubt in a row, with nothing definite in between
+        self._strikes = 0  # answers in a row that looked like the key's or the host's fault
         self._answered = False  # whether the server was ever reached in this run
         self._error: SpringestError | None = None
         self._jobs: set[_Job] = set()
@@ -85,24 +92,40 @@ class UploadQueue:
                 for _ in range(self._client.settings.concurrency):
                     group.create_task(self._work(rows))
         finally:
-            for row in rows:
+            while (row := self._next(rows)) is not None:
                 self._tell(RowDone(row, State.WAITING, error=self._error))
         return self._error
 
     async def _work(self, rows: Iterator[Row]) -> None:
         # All workers share one iterator: whoever is free takes the next row.
-        while not self._stopped.is_set() and (row := self._next(rows)) is not None:
-            self._tell(await self._until_done(row))
+        while not self._stopped.is_set():
+            async with self._alone_in_an_outage():
+                if self._stopped.is_set() or (row := self._next(rows)) is None:
+                    return
+                self._tell(await self._until_done(row))
+
+    @contextlib.asynccontextmanager
+    async def _alone_in_an_outage(self) -> AsyncIterator[None]:
+        """Let a server that answers nothing definite rest, or each row that it gets would need a person."""
+        if self._doubts < _OUTAGE:
+            yield
+            return
+        async with self._outage:
+            if self._doubts >= _OUTAGE:
+                await self._pause(backoff(self._doubts, longest=600.0))
+            yield
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
 
     async def _until_done(self, row: Row) -> RowDone:
         lost = 0
         while (done := await self._upload(row)) is None:
             lost += 1
             try:
-                async with asyncio.timeout(backoff(lost)):
-                    await self._stopped.wait()
-            except TimeoutError:
-                continue
+                await self._pause(backoff(lost))
             except asyncio.CancelledError:
                 self._stopped.set()
                 return RowDone(row, State.WAITING)
@@ -143,7 +166,9 @@ class UploadQueue:
             # Given up: the row's outcome still has to be told, and no worker goes on after it.
             self._stopped.set()
             job.task.cancel()
-            await asyncio.wait([job.task])
+            while not job.task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([job.task])
         finally:
             self._jobs.discard(job)
         return self._outcome(row, job, job.task)
@@ -158,18 +183,25 @@ class UploadQueue:
         match error:
             case None:
                 self._answered = True
+                self._doubts = self._strikes = 0
                 return RowDone(row, State.STORED, receipt=task.result())
             case NotSent(connected=False) if self._answered:
                 return None  # the network is away: again, for as long as it takes
+            case Forbidden() | NotFound() | Redirected() if self._answered and self._strikes == 0:
+                # So far key and host were right, so it may be this row: a second one in a row ends the run.
+                self._strikes += 1
+                return RowDone(row, State.FAILED, error=error)
             # About the key or the host and not about the row: the next row would fail in the same way.
             case NotSent(connected=False) | NotAuthorized() | Forbidden() | NotFound() | Redirected():
                 self._end_run(error)
                 return RowDone(row, State.WAITING, error=error)
             case Rejected():
                 self._answered = True
+                self._doubts = 0
                 return RowDone(row, State.REJECTED, error=error)
             case InDoubt():
                 self._answered = True
+                self._doubts += 1
                 return RowDone(row, State.IN_DOUBT, error=error)
             case SpringestError():
                 return RowDone(row, State.FAILED, error=error)

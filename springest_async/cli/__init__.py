@@ -14,4 +14,6 @@ def main() -> int:
             raise
         print("springest needs the extra “cli”: pip install 'springest-async[cli]'", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return run(sys.argv[1:])

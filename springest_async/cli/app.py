@@ -1,6 +1,7 @@
 """The commands of ``springest``, their options and their help."""
 
 import asyncio
+import io
 import sys
 from collections.abc import Coroutine, Sequence
 from datetime import date
@@ -157,6 +158,10 @@ def demo() -> Exit:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command, and give its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows no UTF-8 shows "?" for what it cannot show.
+            stream.reconfigure(errors="replace")
     try:
         code = int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
         sys.stdout.flush()

@@ -14,6 +14,11 @@ class _Stdout(Console):
         raise BrokenPipeError
 
 
+class _Stderr(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on without a reader: what is being uploaded must come to its end."""
+
+
 def to_stdout() -> Console:
     """Give the console for data."""
     # Without a terminal nobody can widen the window: tables get the room that they need.
@@ -22,7 +27,7 @@ def to_stdout() -> Console:
 
 def to_stderr() -> Console:
     """Give the console for words."""
-    return Console(stderr=True)
+    return _Stderr(stderr=True)
 
 
 def say(console: Console, words: str, style: str | None = None) -> None:

@@ -20,7 +20,7 @@ class Exit(enum.IntEnum):
 
 
 def exit_of(report: Report, error: SpringestError | None, *, interrupted: bool) -> Exit:
-    """Give the exit code of a run: what needs a person most comes first."""
+    """Give the exit code of a run: first why it ended early, then what became of its rows."""
     if isinstance(error, NotAuthorized | Forbidden):
         return Exit.KEY_REFUSED
     all_stored = report.count(State.STORED) == report.rows

@@ -159,7 +159,8 @@ def _tell_left_over(report: Report, err: Console) -> None:
         count = report.count(State.REJECTED, State.FAILED, State.WAITING)
         say(
             err,
-            f"Not stored: {_count(count, 'row')}. See {path} for the reasons; mend what is wrong and upload that file.",
+            f"Not stored: {_count(count, 'row')}. The reasons are in {path};"
+            " upload it when they are mended, a minute from now or later.",
         )
     if (path := report.left_over.get("in-doubt")) is not None:
         count = report.count(State.IN_DOUBT)
