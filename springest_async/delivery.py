@@ -187,11 +187,12 @@ class Delivery:
         """Send the certificate again while all others wait: after 2, 4 and 8 seconds, and alone after a silence."""
         tests = self.verdicts.tests
         async with self.limiter.probe() as post:
-            if self.verdicts.tests != tests:
+            believed = self.verdicts.believed(refusal)
+            if self.verdicts.tests != tests and not believed:
                 return None  # another certificate was put to the test while this one waited for its turn
             unknown = self.verdicts.meaning(refusal) is Meaning.UNKNOWN
-            pauses = [backoff(tries) for tries in range(1, TRIES)] if unknown else []
-            for pause in (*pauses, None):
+            pauses: list[float | None] = [backoff(tries) for tries in range(1, TRIES)] if unknown else []
+            for pause in [backoff(1)] if believed else [*pauses, None]:
                 outcome, _ = await self._try(partial(post, pause=pause))
                 if isinstance(outcome, Receipt):
                     self.verdicts.settle(refusal, Meaning.TOO_FAST)
@@ -200,5 +201,6 @@ class Delivery:
                 refusal = outcome
             if refusal.names_limit:
                 return None
-            self.verdicts.settle(refusal, Meaning.INVALID)
+            if not believed:
+                self.verdicts.settle(refusal, Meaning.INVALID)
             raise refusal.error

@@ -72,7 +72,8 @@ class Verdicts:
 
     A body of unknown meaning is put to the test (`Step.PROBE`). After that, evidence decides:
 
-    * it meant "invalid" in a silence, and nothing has been accepted since: invalid, at sight;
+    * it meant "invalid" in a silence, and nothing has been accepted since: invalid, at sight at the slow pace, and at
+      the fast one when the row is refused alone as well;
     * it has only ever meant "invalid": the row is sent once more. Refused again, although a POST that left in between
       was accepted: invalid. Accepted: so the body can mean "too fast" as well, and that is not forgotten;
     * it has meant "too fast": the row must be refused six times, in more than a minute, with others accepted in
@@ -104,6 +105,10 @@ class Verdicts:
         """Say what is known of this refusal's body."""
         return self._known.get(refusal.signature, Meaning.UNKNOWN)
 
+    def believed(self, refusal: Refusal) -> bool:
+        """Whether this body was proved to mean "invalid" in a silence, and nothing was accepted since."""
+        return refusal.signature in self._believed
+
     def judge(self, refusal: Refusal, case: Case, *, slow: bool) -> Step:
         """Say what to do after a refusal, and hold it against the certificate."""
         if refusal.names_limit:
@@ -111,8 +116,9 @@ class Verdicts:
         meaning = self.meaning(refusal)
         if meaning is Meaning.UNKNOWN:
             return Step.PROBE
-        if refusal.signature in self._believed:
-            return Step.REJECT
+        if self.believed(refusal):
+            # At the fast pace the row may have come too early for a server that wants its distance: it goes alone.
+            return Step.REJECT if slow else Step.PROBE
         if meaning is Meaning.TOO_FAST and not slow:
             return Step.SLOW_DOWN
         accepted_between = self._accepted > case.sent_before

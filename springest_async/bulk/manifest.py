@@ -127,9 +127,9 @@ class Manifest:
                 for number, cells in enumerate(_reader(stream, self.delimiter), start=1):
                     # It is read for hours. What somebody saves meanwhile would shift the rows under our hands, and a
                     # row that comes twice would be posted twice.
-                    if _stamp(stream) != self._stamp:
-                        raise ManifestError(self.path, f"changed after it was checked (before row {number})")
+                    self._check(stream, f"before row {number}")
                     yield number, cells
+                self._check(stream, f"after row {number}")
         except OSError as error:
             raise ManifestError(self.path, error.strerror or "cannot be read") from None
         except UnicodeDecodeError:
@@ -137,6 +137,10 @@ class Manifest:
             raise ManifestError(self.path, f"after row {number}: {advice}") from None
         except csv.Error as error:
             raise ManifestError(self.path, f"row {number + 1} is no CSV: {error}") from None
+
+    def _check(self, stream: IO[Any], where: str) -> None:
+        if _stamp(stream) != self._stamp:
+            raise ManifestError(self.path, f"changed after it was checked ({where})")
 
 
 def _stamp(stream: IO[Any]) -> tuple[int, int, int]:

@@ -197,7 +197,7 @@ class UploadQueue:
                 return RowDone(row, State.WAITING, error=error)
             case Rejected():
                 self._answered = True
-                self._doubts = 0
+                self._doubts = self._strikes = 0
                 return RowDone(row, State.REJECTED, error=error)
             case InDoubt():
                 self._answered = True

@@ -124,7 +124,9 @@ class RunRecorder:
     def _open(self, name: str) -> Any:
         path, descriptor = _create(self._manifest.path, name)
         encoding = "utf-8-sig" if self._manifest.bom else "utf-8"
-        stream = self._files.enter_context(os.fdopen(descriptor, "w", encoding=encoding, newline=""))
+        stream = self._files.enter_context(
+            os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="")
+        )
         writer = csv.writer(stream, delimiter=self._manifest.delimiter)
         writer.writerow([*self._columns, "error"])
         self._writers[name] = writer

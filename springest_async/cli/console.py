@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 from rich.console import Console
 
@@ -16,7 +18,8 @@ class _Stdout(Console):
 
 class _Stderr(Console):
     def on_broken_pipe(self) -> None:
-        """Go on without a reader: what is being uploaded must come to its end."""
+        # Go on without a reader: what is being uploaded must come to its end, and its exit code is its own.
+        _forget(sys.stderr)
 
 
 def to_stdout() -> Console:
@@ -37,4 +40,13 @@ def say(console: Console, words: str, style: str | None = None) -> None:
 
 def forget_stdout() -> None:
     """After a broken pipe: whoever read our output has seen enough, and Python would complain of it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _forget(sys.stdout)
+
+
+def _forget(stream: TextIO) -> None:
+    with suppress(OSError, ValueError):  # a stream without a descriptor has nothing to flush at exit
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)

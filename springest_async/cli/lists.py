@@ -23,7 +23,9 @@ _Record = Certificate | Certification
 async def show(kind: type[_Record], records: AsyncIterator[_Record], form: Format, out: Console) -> None:
     """Write records of one kind: JSON and CSV as they come, a table when all have come."""
     if form != "table" and isinstance(out.file, io.TextIOWrapper):
-        out.file.reconfigure(encoding="utf-8")  # data for programs does not depend on the terminal
+        out.file.reconfigure(
+            encoding="utf-8", errors="backslashreplace"
+        )  # data for programs does not depend on the terminal
     match form:
         case "json":
             await _json(records, out.file)

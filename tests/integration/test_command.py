@@ -215,7 +215,7 @@ async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) ->
 
         assert (first.code, table_of(first.out)) == (1, outcomes(stored=2, rejected=2))
         assert "SPRINGEST_CERTIFICATIONS_API_KEY is not set: whether the certifications exist" in first.err
-        assert f"Not stored: 2 rows. See {failed} for the reasons" in first.err
+        assert f"Not stored: 2 rows. The reasons are in {failed};" in first.err
         errors = {row["file"]: row["error"] for row in rows_of(failed)}
         assert errors.keys() == {"2.pdf", "3.pdf"}
         assert "certification_id: does not exist" in errors["2.pdf"]
@@ -320,6 +320,39 @@ async def test_a_reader_who_goes_away_changes_nothing_of_what_an_upload_came_to(
 
     assert sandbox.summary().stored == 2
     assert ran.code == 0
+
+
+@pytest.mark.parametrize("lines", [0, 2], ids=["true", "head -2"])
+@pytest.mark.parametrize("streams", [("stdout", "stderr"), ("stderr",)], ids=["both", "stderr"])
+@pytest.mark.parametrize("code", [0, 3])
+async def test_a_pipe_that_its_reader_closes_early_loses_no_row(
+    tmp_path: Path, streams: tuple[str, ...], lines: int, code: int
+) -> None:
+    """`springest upload … 2>&1 | head -2`; and it ends as it would have ended without the pipe."""
+    manifest = archive(tmp_path, 10)
+    closed, stored = asyncio.Event(), []
+
+    async def answer(_: web.Request, email: str) -> web.Response:
+        await closed.wait()
+        if code == 3 and email.startswith("employee2@"):
+            return web.Response(status=500)
+        stored.append(email)
+        return created()
+
+    async with server(answer) as origin:
+        reading, writing = os.pipe()
+        env = environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        process = await start("upload", manifest, env=env, **dict.fromkeys(streams, writing))
+        os.close(writing)
+        with open(reading, "rb") as pipe:  # noqa: ASYNC230, PTH123 # a descriptor, read in a thread
+            for _ in range(lines):
+                assert await asyncio.to_thread(pipe.readline)
+        closed.set()
+        ran = await end(process)
+
+    assert len(stored) == len(set(stored)) == (10 if code == 0 else 9)
+    assert ran.code == code
+    assert csvs(tmp_path)[1:] == ([] if code == 0 else ["certificates.in-doubt.csv"])
 
 
 # --- upload, interrupted ---
@@ -558,6 +591,52 @@ async def test_a_reader_who_never_came_is_no_error(form: str) -> None:
         ran = await end(process)
 
     assert (ran.code, ran.err) == (0, "")
+
+
+# --- a terminal that knows no UTF-8 ---
+
+
+async def test_data_for_programs_is_utf_8_whatever_the_terminal_is(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    async with springest_sandbox(certifications=[SandboxCertification(id=1, name="René €")]) as sandbox:
+        uploaded = await springest("upload", manifest, origin=sandbox.origin, PYTHONIOENCODING="ascii")
+        spreadsheet, plain, table = await asyncio.gather(
+            *(
+                springest("certificates", "--format", form, origin=sandbox.origin, PYTHONIOENCODING="ascii")
+                for form in ("csv", "json", "table")
+            )
+        )
+
+    assert uploaded.code == 0
+    assert re.search(r"stored +\| +1 ", uploaded.out)
+    assert [(ran.code, ran.err) for ran in (spreadsheet, plain, table)] == [(0, "")] * 3
+    assert [row["name"] for row in csv.DictReader(io.StringIO(spreadsheet.out, newline=""))] == ["René €"]
+    assert "René €" in plain.out
+    assert "Ren? ?" in table.out
+
+
+async def test_half_a_character_from_the_server_is_no_traceback() -> None:
+    """JSON can say half a surrogate pair, which no encoding can."""
+
+    async def page(_: web.Request) -> web.Response:
+        text = '[{"id": 1, "name": "Ren\\ud800", "description": null, "requires_valid_until": false}]'
+        return web.Response(text=text, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/certifications.json", page)
+    async with TestServer(app) as running:
+        for form in ("csv", "json", "table"):
+            ran = await springest("certifications", "--format", form, origin=str(running.make_url("/")))
+            assert (ran.code, ran.err) == (0, ""), form
+            assert "Ren?" in ran.out or "Ren\\ud800" in ran.out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["upload", "--help"], ["certificates", "--help"]], ids=" ".join)
+async def test_help_can_be_read_in_ascii(arguments: list[str]) -> None:
+    ran = await springest(*arguments, PYTHONIOENCODING="ascii")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "Usage" in ran.out
 
 
 # --- help and usage ---

@@ -7,8 +7,9 @@ sockets, in ``tests/integration/test_wire.py``.
 import asyncio
 import errno
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import CallbackResult
+from attrs import define, field
 from yarl import URL
 
 from springest_async import (
     CertificateUpload,
     Fault,
     Forbidden,
+    Limiter,
     NotAuthorized,
     NotFound,
     NotSent,
     Receipt,
     Redirected,
     Rejected,
+    Settings,
     Springest,
     SpringestError,
     UnexpectedStatus,
@@ -35,6 +39,8 @@ from springest_async import (
     UploadStep,
 )
 from springest_async.multipart import CertificateBody
+from springest_async.retry import Meaning
+from springest_async.sandbox.windows import FixedWindow, Paced, SlidingWindow, Window
 from tests.conftest import ScriptedAnswers
 
 CERTIFICATES = "https://api.springest.nl/users/certificates.json"
@@ -236,8 +242,8 @@ async def test_the_verdict_holds_for_the_next_certificate_with_the_same_body(
     with pytest.raises(Rejected):
         await springest.upload(upload)
 
-    assert posts(scripted) == 6
-    assert now() - settled < 1
+    assert posts(scripted) == 7  # once as it comes, and once alone
+    assert 2 <= now() - settled < 4
 
 
 @pytest.mark.looptime
@@ -308,9 +314,11 @@ async def test_what_is_refused_while_others_are_accepted_is_invalid_without_a_si
     (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.7 and something that the server does not like")
     bad = make_upload(file=tmp_path / "bad.pdf")
     sent: list[str] = []
+    times: list[float] = []
 
     def answer(_: URL, *, data: CertificateBody, **__: Any) -> CallbackResult:
-        sent.append(str(data._source.path.name))
+        sent.append(data._source.path.name)
+        times.append(now())
         refused = sent[-1] == "bad.pdf" or len(sent) == 1
         return CallbackResult(status=400, body="Bad Request") if refused else CallbackResult(status=201)
 
@@ -327,8 +335,185 @@ async def test_what_is_refused_while_others_are_accepted_is_invalid_without_a_si
         for task in going_on:
             task.cancel()
 
-    assert sent.count("bad.pdf") == 4
+    # Five pauses of 2, 4 … 32 s and more; what it meant before says that a crowd may be refused twice and be valid.
+    assert sent.count("bad.pdf") == 6
     assert springest.limiter.slow
+    # The only silence is that of the slow pace, after the first certificate.
+    assert [after - before >= 60 for before, after in itertools.pairwise(times)].count(True) == 1
+
+
+@define
+class Migration:
+    """Certificates of many rows, some of them invalid, for a server that says the same of all that it refuses.
+
+    Each row's person is row0@example.org and so on, and each answer takes 0.1 to 0.4 s. It begins to work at once.
+    """
+
+    scripted: ScriptedAnswers
+    make_upload: Callable[..., CertificateUpload]
+    burst: int
+    invalid: Container[int] = ()
+    window: Window | None = None
+    words: str = "Bad Request"
+    limiter: Limiter = field(init=False)
+    sent: list[tuple[float, int]] = field(init=False, factory=list)
+    outcomes: dict[int, str] = field(init=False, factory=dict)
+
+    async def run(self, rows: int, *, at_once: int = 4) -> None:
+        self.limiter = Limiter(burst=self.burst)
+        self.scripted.post(CERTIFICATES, callback=self._answer, repeat=True)
+        waiting = iter(range(rows))
+        settings = Settings(limiter=self.limiter)
+        async with Springest(api_key="key", settings=settings) as springest, asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(self._work(springest, waiting))
+
+    async def _work(self, springest: Springest, waiting: Iterator[int]) -> None:
+        for row in waiting:
+            try:
+                await springest.upload(self.make_upload(email=f"row{row}@example.org"))
+            except Rejected:
+                self.outcomes[row] = "rejected"
+            else:
+                self.outcomes[row] = "stored"
+
+    async def _answer(self, _: URL, *, data: CertificateBody, **__: Any) -> CallbackResult:
+        email = next(text for text in data.told if "@" in text)
+        row = int(email.removeprefix("row").removesuffix("@example.org"))
+        self.sent.append((now(), row))
+        number = len(self.sent)
+        await asyncio.sleep(0.05 + number * 7 % 13 * 0.0125)
+        too_fast = self.window is not None and not self.window.admit(now())
+        await asyncio.sleep(0.05 + number * 5 % 11 * 0.0125)
+        if too_fast or row in self.invalid:
+            return CallbackResult(status=400, body=self.words.format(email=email))
+        return CallbackResult(status=201)
+
+    @property
+    def rejected(self) -> set[int]:
+        """The rows that were rejected."""
+        return {row for row, outcome in self.outcomes.items() if outcome == "rejected"}
+
+    @property
+    def silences(self) -> int:
+        """How often nothing was sent for a minute; of use with a burst of 1, as others pause between the bursts."""
+        return sum(after - before >= 60 for (before, _), (after, _) in itertools.pairwise(self.sent))
+
+    def posts_of(self, row: int) -> int:
+        """How often a row was sent."""
+        return sum(other == row for _, other in self.sent)
+
+
+Migrate = Callable[..., Migration]
+
+
+@pytest.fixture
+def migration(scripted: ScriptedAnswers, make_upload: Callable[..., CertificateUpload]) -> Migrate:
+    """Give a maker of migrations."""
+    return partial(Migration, scripted, make_upload)
+
+
+virtual = pytest.mark.looptime(start=0, resolution=2**-20)  # in which sums of times are exact
+
+
+@virtual
+@pytest.mark.parametrize("words", ["Bad Request", "{email} is not known here"], ids=["generic", "repeats the e-mail"])
+async def test_a_few_invalid_rows_among_valid_ones_cost_one_silent_minute(words: str, migration: Migrate) -> None:
+    invalid = {20, 40, 60}
+    run = migration(burst=1, invalid=invalid, words=words)
+
+    await run.run(80)
+
+    assert run.rejected == invalid
+    assert [run.posts_of(row) for row in sorted(invalid)] == [5, 2, 2]
+    assert len(run.sent) == 77 + 5 + 2 + 2
+    assert run.silences == 1
+    assert not run.limiter.slow
+
+
+@virtual
+@pytest.mark.parametrize("burst", [1, 30])
+async def test_a_block_of_invalid_rows_costs_one_silent_minute(burst: int, migration: Migrate) -> None:
+    invalid = range(10, 25)
+    run = migration(burst=burst, invalid=invalid)
+
+    await run.run(40)
+
+    assert run.rejected == set(invalid)
+    assert [run.posts_of(row) >= 5 for row in invalid].count(True) == 1  # that one was put to the test
+    assert len(run.sent) <= 25 + 15 * 2 + 4
+    assert now() < 40 * 2 + 60 + 1.5 * (2 + 4 + 8) + 40  # a second silence would take longer
+    assert burst > 1 or run.silences == 1
+    assert not run.limiter.slow
+
+
+@virtual
+async def test_invalid_rows_at_the_end_cost_a_second_silent_minute_but_not_one_each(migration: Migrate) -> None:
+    invalid = {5, *range(30, 40)}
+    run = migration(burst=1, invalid=invalid)
+
+    await run.run(40)
+
+    assert run.rejected == invalid
+    assert run.silences == 2
+
+
+@virtual
+async def test_one_body_for_both_meanings_is_learnt_from_a_row_that_is_accepted_when_sent_again(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=5)
+    scripted.post(CERTIFICATES, status=201)
+    scripted.post(CERTIFICATES, status=400, body="Bad Request")
+    scripted.post(CERTIFICATES, status=201)
+    scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=True)
+    with pytest.raises(Rejected):
+        await springest.upload(upload)
+    await springest.upload(upload)
+    assert not springest.limiter.slow
+    began = now()
+
+    assert (await springest.upload(upload)).attempts == 2
+    assert now() - began < 5
+    assert springest.limiter.slow
+    assert springest._verdicts._known == {"400 bad request": Meaning.TOO_FAST}
+
+    # From now on it takes more than one refusal: none other is accepted, so this one is sent again after a silence.
+    with pytest.raises(Rejected):
+        await springest.upload(upload)
+    assert posts(scripted) == 5 + 1 + 2 + 3
+
+
+@virtual
+@pytest.mark.parametrize("at_once", [1, 8, 30])
+@pytest.mark.parametrize("burst", [1, 30])
+@pytest.mark.parametrize("first", [0, 3, 40])
+async def test_no_valid_row_is_rejected_where_one_body_means_both(
+    first: int, burst: int, at_once: int, migration: Migrate
+) -> None:
+    invalid = {first, first + 9, first + 20}
+    run = migration(burst=burst, invalid=invalid, window=Paced(30, 60.0))
+
+    await run.run(80, at_once=at_once)
+
+    assert run.rejected == invalid
+    assert run.limiter.slow
+
+
+@virtual
+@pytest.mark.parametrize("at_once", [4, 8])
+@pytest.mark.parametrize("burst", [1, 30])
+@pytest.mark.parametrize("window", [FixedWindow, SlidingWindow])
+async def test_no_valid_row_is_rejected_by_a_server_that_takes_fewer_than_thirty(
+    window: Callable[[int, float], Window], burst: int, at_once: int, migration: Migrate
+) -> None:
+    invalid = {3, 12, 23}
+    run = migration(burst=burst, invalid=invalid, window=window(25, 60.0))
+
+    await run.run(80, at_once=at_once)
+
+    assert run.rejected == invalid
+    assert run.limiter.slow
 
 
 @pytest.mark.looptime

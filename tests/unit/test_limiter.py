@@ -347,6 +347,23 @@ async def test_a_post_without_an_answer_keeps_its_token_while_the_server_may_cou
     assert await post(limiter) == about(counted_until + SILENCE)
 
 
+@pytest.mark.parametrize(
+    ("answered", "back"), [(False, 200.0 + 5.0 + 50.0 + SILENCE), (True, 200.0 + 5.0 + 10.0 + SILENCE)]
+)
+@in_virtual_time
+async def test_a_post_whose_body_took_long_counts_from_its_last_byte(answered: bool, back: float) -> None:
+    limiter = Limiter(posts=1)
+    await asyncio.sleep(5.0)
+    async with limiter.post(counted_within=ANSWER) as turn:
+        await asyncio.sleep(200.0)
+        turn.count_from_now(50.0)
+        await asyncio.sleep(10.0)
+        if answered:
+            turn.mark_answered()
+
+    assert await post(limiter) == about(back)
+
+
 @in_virtual_time
 async def test_a_post_that_fails_after_its_answer_counts_until_its_end() -> None:
     limiter = Limiter(posts=1)
@@ -745,21 +762,36 @@ def silences(times: list[float]) -> list[int]:
 @in_virtual_time
 async def test_refused_late_after_a_silence_there_is_a_silence_after_every_so_many() -> None:
     limiter = await slow(Limiter())
-    assert silences(await post_all(limiter, 21)) == [21]
-    limiter.slow_down(21)
+    assert silences(await post_all(limiter, 31)) == [31]
+    limiter.slow_down(31)
 
-    assert silences(await post_all(limiter, 65)) == [20, 20, 20, 5]
+    assert silences(await post_all(limiter, 65)) == [30, 30, 5]
 
 
 @in_virtual_time
 async def test_refused_even_earlier_there_is_a_silence_after_fewer() -> None:
     limiter = await slow(Limiter())
-    await post_all(limiter, 21)
-    limiter.slow_down(21)
-    await post_all(limiter, 20)
-    limiter.slow_down(20)
+    await post_all(limiter, 31)
+    limiter.slow_down(31)
+    await post_all(limiter, 30)
+    limiter.slow_down(30)
 
-    assert silences(await post_all(limiter, 40)) == [19, 19, 2]
+    assert silences(await post_all(limiter, 60)) == [29, 29, 2]
+
+
+@pytest.mark.parametrize(
+    ("position", "batch"),
+    [(16, None), (21, None), (28, None), (29, 28), (30, 29), (31, 30), (32, 30), (33, 30), (34, None), (60, None)],
+)
+@in_virtual_time
+async def test_only_a_refusal_after_about_thirty_says_how_many_pass_after_a_silence(
+    position: int, batch: int | None
+) -> None:
+    limiter = await slow(Limiter())
+    await post_all(limiter, position)
+    limiter.slow_down(position)
+
+    assert silences(await post_all(limiter, 40)) == ([40] if batch is None else [batch, 40 - batch])
 
 
 @in_virtual_time
@@ -929,11 +961,26 @@ async def test_the_forecast_right_after_a_refusal_knows_the_silence(posts: int) 
 @in_virtual_time
 async def test_the_forecast_knows_the_silences_after_every_so_many(posts: int) -> None:
     limiter = await slow(Limiter())
-    await post_all(limiter, 21)
-    limiter.slow_down(21)
+    await post_all(limiter, 31)
+    limiter.slow_down(31)
     await post_all(limiter, 7)
 
     await assert_forecast_comes_true(limiter, posts, within=1.0)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@pytest.mark.parametrize("make", [None, slow], ids=["fast", "slow"])
+@in_virtual_time
+async def test_the_forecast_counts_a_silence_while_a_probe_is_on(
+    make: Callable[[Limiter], Awaitable[Limiter]] | None, posts: int
+) -> None:
+    limiter = Limiter() if make is None else await make(Limiter())
+    without = limiter.seconds_until(posts)
+    async with limiter.probe():
+        assert limiter.seconds_until(posts) == about(without + SILENCE)
+        assert limiter.seconds_until(0) == 0.0
+
+    assert limiter.seconds_until(posts) == about(without)
 
 
 @in_virtual_time

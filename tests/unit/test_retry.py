@@ -19,7 +19,7 @@ from springest_async.errors import (
     UnreadableAnswer,
 )
 from springest_async.protocol import Refusal
-from springest_async.retry import Meaning, Verdicts, ask_again, backoff
+from springest_async.retry import Case, Meaning, Step, Verdicts, ask_again, backoff
 
 WHERE = "GET https://api.springest.nl/certifications.json"
 
@@ -95,13 +95,6 @@ def test_an_unknown_body_is_unknown() -> None:
     assert Verdicts().meaning(refusal()) is Meaning.UNKNOWN
 
 
-def test_a_body_that_names_the_limit_needs_no_experiment() -> None:
-    verdicts = Verdicts()
-    verdicts.settle(refusal(names_limit=True), Meaning.INVALID)
-
-    assert verdicts.meaning(refusal(names_limit=True)) is Meaning.TOO_FAST
-
-
 @pytest.mark.parametrize("meaning", [Meaning.INVALID, Meaning.TOO_FAST])
 def test_a_verdict_is_remembered_for_its_body_only(meaning: Meaning) -> None:
     verdicts = Verdicts()
@@ -127,51 +120,125 @@ def test_a_body_that_meant_invalid_can_turn_out_to_mean_too_fast() -> None:
     assert verdicts.meaning(refusal()) is Meaning.TOO_FAST
 
 
-def reject(verdicts: Verdicts, rows: int) -> None:
-    for _ in range(rows):
-        assert verdicts.meaning(refusal()) is Meaning.INVALID
-        verdicts.was_rejected()
+@pytest.mark.parametrize("meaning", list(Meaning))
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_body_that_names_the_limit_needs_no_experiment(meaning: Meaning, slow: bool) -> None:
+    verdicts, case = Verdicts(), Case()
+    if meaning is not Meaning.UNKNOWN:
+        verdicts.settle(refusal(names_limit=True), meaning)
+
+    assert [verdicts.judge(refusal(names_limit=True), case, slow=slow) for _ in range(20)] == [Step.SLOW_DOWN] * 20
+    assert case == Case()  # it is never held against the certificate
 
 
-def test_eight_rejections_in_a_row_are_put_to_the_test_again() -> None:
+# What happens in the table below, in this order. Each "refused" is of the same certificate, unless another comes.
+REFUSED, ACCEPTED, OVERTAKEN, ANOTHER = "refused", "accepted", "accepted, but it left first", "another"
+INVALID, TOO_FAST = Meaning.INVALID, Meaning.TOO_FAST
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
+@pytest.mark.parametrize(
+    ("events", "at_the_fast_pace", "at_the_slow_pace"),
+    [
+        pytest.param([REFUSED], [Step.PROBE], None, id="unknown"),
+        pytest.param([ACCEPTED, REFUSED, ACCEPTED, REFUSED], [Step.PROBE] * 2, None, id="unknown, others accepted"),
+        pytest.param(
+            [INVALID, *[ANOTHER, REFUSED] * 40], [Step.PROBE] * 40, [Step.REJECT] * 40, id="a block of invalid ones"
+        ),
+        pytest.param(
+            [TOO_FAST, INVALID, *[ANOTHER, REFUSED] * 40], [Step.PROBE] * 40, [Step.REJECT] * 40, id="a block, of both"
+        ),
+        pytest.param(
+            [INVALID, ACCEPTED, REFUSED, ACCEPTED, REFUSED], [Step.AGAIN, Step.REJECT], None, id="only ever invalid"
+        ),
+        pytest.param(
+            [INVALID, ACCEPTED, REFUSED, REFUSED], [Step.AGAIN, Step.PROBE], None, id="only ever invalid, none accepted"
+        ),
+        pytest.param(
+            [INVALID, ACCEPTED, REFUSED, OVERTAKEN, REFUSED],
+            [Step.AGAIN, Step.PROBE],
+            None,
+            id="only ever invalid, accepted too early",
+        ),
+        pytest.param(
+            [INVALID, ACCEPTED, REFUSED, INVALID, REFUSED, ANOTHER, REFUSED],
+            [Step.AGAIN, Step.PROBE, Step.PROBE],
+            [Step.AGAIN, Step.REJECT, Step.REJECT],
+            id="proved again meanwhile",
+        ),
+        pytest.param(
+            [INVALID, ACCEPTED, REFUSED, ACCEPTED, ANOTHER, REFUSED], [Step.AGAIN] * 2, None, id="each on its own"
+        ),
+        pytest.param(
+            [TOO_FAST, *[ACCEPTED, REFUSED] * 6],
+            [Step.SLOW_DOWN] * 6,
+            [*[Step.AGAIN] * 5, Step.REJECT],
+            id="has meant too fast",
+        ),
+        pytest.param(
+            [TOO_FAST, REFUSED, REFUSED],
+            [Step.SLOW_DOWN] * 2,
+            [Step.AGAIN, Step.PROBE],
+            id="has meant too fast, none accepted",
+        ),
+        pytest.param(
+            [TOO_FAST, *[ACCEPTED, REFUSED] * 4, REFUSED],
+            [Step.SLOW_DOWN] * 5,
+            [*[Step.AGAIN] * 4, Step.PROBE],
+            id="has meant too fast, none accepted any more",
+        ),
+        pytest.param(
+            [INVALID, ACCEPTED, REFUSED, TOO_FAST, *[ACCEPTED, REFUSED] * 5],
+            [Step.AGAIN, *[Step.SLOW_DOWN] * 5],
+            [*[Step.AGAIN] * 5, Step.REJECT],
+            id="turns out to mean both",
+        ),
+    ],
+)
+def test_what_is_done_after_a_refusal(
+    events: list[str | Meaning], at_the_fast_pace: list[Step], at_the_slow_pace: list[Step] | None, slow: bool
+) -> None:
+    verdicts, case, steps = Verdicts(), Case(), []
+    early = verdicts.sending()
+    for event in events:
+        match event:
+            case Meaning():
+                verdicts.settle(refusal(), event)
+            case "refused":
+                verdicts.sending()
+                steps.append(verdicts.judge(refusal(), case, slow=slow))
+            case "accepted":
+                verdicts.was_accepted(verdicts.sending())
+            case "another":
+                case = Case()
+            case _:
+                verdicts.was_accepted(early)
+
+    assert steps == (at_the_slow_pace if slow and at_the_slow_pace is not None else at_the_fast_pace)
+
+
+def test_six_refusals_take_more_than_a_minute() -> None:
+    assert sum(backoff(refusals) for refusals in range(1, 6)) > 60.0
+
+
+def test_only_what_an_experiment_could_settle_is_held_against_a_certificate() -> None:
+    verdicts, case = Verdicts(), Case()
+    verdicts.judge(refusal("400 a"), case, slow=True)
+    verdicts.settle(refusal("400 a"), Meaning.INVALID)
+    verdicts.judge(refusal("400 a"), case, slow=True)
+    verdicts.settle(refusal("400 b"), Meaning.TOO_FAST)
+    verdicts.judge(refusal("400 b"), case, slow=False)
+
+    assert case == Case()
+
+
+def test_posts_are_numbered_and_tests_are_counted() -> None:
     verdicts = Verdicts()
+    assert repr(verdicts) == "<Verdicts 0 known, 0 sent, 0 tests>"
+
+    assert [verdicts.sending() for _ in range(3)] == [1, 2, 3]
     verdicts.settle(refusal(), Meaning.INVALID)
+    verdicts.settle(refusal(), Meaning.TOO_FAST)
 
-    reject(verdicts, 8)
-
-    assert verdicts.meaning(refusal()) is Meaning.UNKNOWN
-
-
-def test_each_test_that_confirms_it_makes_the_next_one_twice_as_rare() -> None:
-    verdicts = Verdicts()
-    verdicts.settle(refusal(), Meaning.INVALID)
-
-    for rows in (8, 16, 32):
-        reject(verdicts, rows)
-        assert verdicts.meaning(refusal()) is Meaning.UNKNOWN
-        verdicts.settle(refusal(), Meaning.INVALID)
-
-    assert verdicts.meaning(refusal()) is Meaning.INVALID
-
-
-def test_an_accepted_post_in_between_ends_the_suspicion() -> None:
-    verdicts = Verdicts()
-    verdicts.settle(refusal(), Meaning.INVALID)
-
-    for _ in range(10):
-        reject(verdicts, 7)
-        verdicts.was_accepted()
-
-    assert verdicts.accepted == 10
-    assert verdicts.meaning(refusal()) is Meaning.INVALID
-
-
-def test_the_state_shows_in_the_repr() -> None:
-    verdicts = Verdicts()
-    assert repr(verdicts) == "<Verdicts 0 known, 0 accepted, 0 refusals in a row>"
-
-    verdicts.was_accepted()
-    verdicts.settle(refusal(), Meaning.INVALID)
-    verdicts.was_rejected()
-
-    assert repr(verdicts) == "<Verdicts 1 known, 1 accepted, 1 refusals in a row>"
+    assert verdicts.tests == 2
+    assert repr(verdicts) == "<Verdicts 1 known, 3 sent, 2 tests>"

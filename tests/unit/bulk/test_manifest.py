@@ -60,7 +60,8 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, bom: bo
 
     manifest = manifest_of(tmp_path, (b"\xef\xbb\xbf" if bom else b"") + text.encode())
 
-    assert manifest == Manifest(tmp_path / "manifest.csv", COLUMNS, delimiter, bom)
+    assert (manifest.path, manifest.columns) == (tmp_path / "manifest.csv", COLUMNS)
+    assert (manifest.delimiter, manifest.bom) == (delimiter, bom)
     assert list(manifest) == [Row(2, JANS_CELLS)]
 
 
@@ -322,6 +323,70 @@ def test_a_manifest_that_disappears_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(ManifestError, match="No such file or directory"):
         numbers(manifest)
+
+
+# --- what somebody saves meanwhile ---
+
+
+def in_place(path: Path, content: str) -> None:
+    path.write_text(content, newline="")
+
+
+def anew(path: Path, content: str) -> None:
+    other = path.with_name("other")
+    other.write_text(content, newline="")
+    other.replace(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [HEADER + JAN * 400, HEADER + JAN * 100, HEADER, "", HEADER.replace("\n", ",a\n") + JAN * 200, "\xff" * 20000],
+    ids=["rows added", "rows taken away", "no rows", "emptied", "a column added", "something else"],
+)
+def test_a_manifest_that_changes_in_place_ends_before_the_next_row(tmp_path: Path, content: str) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN * 200)
+    rows = iter(manifest)
+    assert [next(rows).number for _ in range(3)] == [2, 3, 4]
+
+    in_place(manifest.path, content)
+
+    with pytest.raises(ManifestError) as caught:
+        next(rows)
+    assert str(caught.value) == f"{manifest.path}: changed after it was checked (before row 5)"
+
+
+def test_a_manifest_that_is_cut_off_where_the_next_piece_begins_is_told(tmp_path: Path) -> None:
+    """A file is read in pieces of 8 KiB; here a row ends where one ends, so the file is asked for the next row."""
+    line = "jan.pdf,7,jan@example.org,2026-01-31,".ljust(63, "x") + "\n"
+    header = HEADER.strip().removesuffix(",conversion_id").ljust(63) + "\n"
+    manifest = manifest_of(tmp_path, header + line * 200)
+    rows = iter(manifest)
+    assert [next(rows).number for _ in range(127)][-1] == 128
+
+    in_place(manifest.path, "")
+
+    with pytest.raises(ManifestError, match="changed after it was checked"):
+        next(rows)
+
+
+def test_a_change_between_the_check_and_the_run_is_told_before_the_first_row(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN)
+
+    anew(manifest.path, HEADER + JAN)
+
+    with pytest.raises(ManifestError, match="changed after it was checked"):
+        numbers(manifest)
+
+
+def test_a_manifest_that_is_replaced_is_read_to_its_end(tmp_path: Path) -> None:
+    """As most programs save: the file that is being read stays as it was."""
+    manifest = manifest_of(tmp_path, HEADER + JAN * 400)
+    rows = iter(manifest)
+    next(rows)
+
+    anew(manifest.path, HEADER)
+
+    assert [row.number for row in rows] == list(range(3, 402))
 
 
 def test_a_long_manifest_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -34,7 +34,7 @@ from springest_async import (
     UnexpectedStatus,
     UnusableFile,
 )
-from springest_async.bulk import Manifest, Row, RowDone, RowStep, State, UploadQueue
+from springest_async.bulk import COLUMNS, Manifest, Row, RowDone, RowStep, State, UploadQueue
 from springest_async.delivery import UploadListener, UploadStep
 from springest_async.retry import TRIES
 from springest_async.sandbox import Sandbox
@@ -89,8 +89,8 @@ def events() -> Events:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make no test wait for a backoff."""
-    monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda _: 0.005)
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.005)
+    monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 0.005)
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda *_, **__: 0.005)
 
 
 def rows_of(folder: Path, count: int, **cells: dict[int, dict[str, str]]) -> Manifest:
@@ -336,23 +336,75 @@ async def test_a_refused_key_ends_the_run_with_all_rows_waiting(tmp_path: Path, 
     assert sandbox.summary().posts <= 2
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"), [(401, NotAuthorized), (403, Forbidden), (404, NotFound), (302, Redirected), (307, Redirected)]
+def scripted_server(statuses: list[int]) -> Any:
+    """Serve POSTs one after the other with these statuses."""
+    left = iter(statuses)
+
+    async def answer(_: str) -> web.Response:
+        status = next(left)
+        headers = {"Location": "https://elsewhere.example"}
+        return await created() if status == 201 else web.json_response({"file": ["no"]}, status=status, headers=headers)
+
+    return server(answer)
+
+
+LOOKS_LIKE_KEY_OR_HOST = pytest.mark.parametrize(
+    ("status", "kind"), [(403, Forbidden), (404, NotFound), (302, Redirected), (307, Redirected)]
 )
-async def test_a_refused_host_or_key_ends_the_run_at_any_time(
+
+
+async def test_a_key_that_is_no_longer_known_ends_the_run_at_any_time(tmp_path: Path, events: Events) -> None:
+    async with scripted_server([201, 401]) as origin, client(origin, concurrency=1) as springest:
+        error = await UploadQueue(springest, rows_of(tmp_path, 4), events).run()
+
+    assert isinstance(error, NotAuthorized)
+    assert events.states == {2: State.STORED, 3: State.WAITING, 4: State.WAITING, 5: State.WAITING}
+    assert [events.error(row) for row in (3, 4, 5)] == [error] * 3
+
+
+@LOOKS_LIKE_KEY_OR_HOST
+async def test_a_refused_host_or_key_at_the_very_beginning_ends_the_run(
     tmp_path: Path, events: Events, status: int, kind: type[SpringestError]
 ) -> None:
-    async def answer(email: str) -> web.Response:
-        if email == "employee1@example.org":
-            return await created()
-        return web.Response(status=status, headers={"Location": "https://elsewhere.example"})
+    async with scripted_server([status]) as origin, client(origin, concurrency=1) as springest:
+        error = await UploadQueue(springest, rows_of(tmp_path, 2), events).run()
 
-    async with server(answer) as origin, client(origin, concurrency=1) as springest:
+    assert isinstance(error, kind)
+    assert events.states == {2: State.WAITING, 3: State.WAITING}
+
+
+@LOOKS_LIKE_KEY_OR_HOST
+async def test_later_on_it_may_be_the_row_and_the_run_goes_on(
+    tmp_path: Path, events: Events, status: int, kind: type[SpringestError]
+) -> None:
+    statuses = [201, status, 201, status, 201]
+    async with scripted_server(statuses) as origin, client(origin, concurrency=1) as springest:
+        assert await UploadQueue(springest, rows_of(tmp_path, 5), events).run() is None
+
+    stored, failed = State.STORED, State.FAILED
+    assert events.states == {2: stored, 3: failed, 4: stored, 5: failed, 6: stored}
+    assert isinstance(events.error(3), kind)
+
+
+@LOOKS_LIKE_KEY_OR_HOST
+async def test_a_second_such_answer_in_a_row_ends_the_run(
+    tmp_path: Path, events: Events, status: int, kind: type[SpringestError]
+) -> None:
+    async with scripted_server([201, status, status]) as origin, client(origin, concurrency=1) as springest:
         error = await UploadQueue(springest, rows_of(tmp_path, 4), events).run()
 
     assert isinstance(error, kind)
-    assert events.states == {2: State.STORED, 3: State.WAITING, 4: State.WAITING, 5: State.WAITING}
-    assert [events.error(row) for row in (3, 4, 5)] == [error] * 3
+    assert events.states == {2: State.STORED, 3: State.FAILED, 4: State.WAITING, 5: State.WAITING}
+    assert [events.error(row) for row in (4, 5)] == [error] * 2
+
+
+async def test_a_rejected_row_in_between_shows_that_key_and_host_are_right(tmp_path: Path, events: Events) -> None:
+    statuses = [201, 403, 400, 403, 201]
+    async with scripted_server(statuses) as origin, client(origin, concurrency=1) as springest:
+        error = await UploadQueue(springest, rows_of(tmp_path, 5), events).run()
+
+    assert error is None
+    assert events.states == {2: State.STORED, 3: State.FAILED, 4: State.REJECTED, 5: State.FAILED, 6: State.STORED}
 
 
 @pytest.mark.usefixtures("quick")
@@ -366,10 +418,10 @@ async def test_no_connection_at_the_very_beginning_ends_the_run(tmp_path: Path, 
 
 
 async def test_a_manifest_that_breaks_off_ends_the_run_and_harms_no_row(tmp_path: Path, events: Events) -> None:
-    """As when somebody saves the spreadsheet anew while the run goes on."""
-    manifest = rows_of(tmp_path, 2)
-    with manifest.path.open("ab") as stream:
+    path = archive(tmp_path, 2)
+    with path.open("ab") as stream:
         stream.write(b'"3.pdf,1,')
+    manifest = Manifest.open(path)
     slow = asyncio.Event()
 
     async def answer(email: str) -> web.Response:
@@ -387,6 +439,146 @@ async def test_a_manifest_that_breaks_off_ends_the_run_and_harms_no_row(tmp_path
     assert isinstance(error, ManifestError)
     assert error.reason == "row 4 is no CSV: unexpected end of data"
     assert events.states == {2: State.STORED, 3: State.STORED}
+
+
+@pytest.mark.parametrize("padding", [0, 3000], ids=["read at once", "read in pieces"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_rows_inserted_at_the_top_meanwhile_double_nothing(
+    tmp_path: Path, events: Events, concurrency: int, padding: int
+) -> None:
+    """The rows below shift, and those that were posted would come again."""
+    path = archive(tmp_path, 20, changes={n: {"note": "x" * padding} for n in range(1, 21)}, columns=(*COLUMNS, "note"))
+    manifest = Manifest.open(path)
+    header, rest = path.read_text().split("\n", 1)
+    new = "".join(f"1.pdf,1,new{number}@example.org,2026-01-31,,,{'y' * padding}\n" for number in range(7))
+    posted: list[str] = []
+
+    async def answer(email: str) -> web.Response:
+        posted.append(email)
+        if len(posted) == 5:
+            path.write_text(f"{header}\n{new}{rest}")
+        return await created()
+
+    async with server(answer) as origin, client(origin, concurrency=concurrency) as springest:
+        async with asyncio.timeout(5):
+            error = await UploadQueue(springest, manifest, events).run()
+
+    assert isinstance(error, ManifestError)
+    assert "changed after it was checked" in error.reason
+    assert len(set(posted)) == len(posted) < 5 + concurrency
+    assert not any(email.startswith("new") for email in posted)
+    assert set(events.states.values()) == {State.STORED}
+
+
+async def test_a_manifest_that_changes_before_a_cancelled_run_ends_is_no_other_exception(
+    tmp_path: Path, events: Events
+) -> None:
+    arrived = asyncio.Event()
+
+    async def never(_: str) -> web.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    manifest = rows_of(tmp_path, 3)
+    async with server(never) as origin, client(origin, concurrency=1) as springest:
+        run = asyncio.create_task(UploadQueue(springest, manifest, events).run())
+        await arrived.wait()
+        manifest.path.write_text("")
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    assert events.states == {2: State.IN_DOUBT}
+
+
+# --- a server that answers nothing definite ---
+
+
+async def test_an_outage_is_tried_with_one_row_at_a_time_and_left_at_full_speed(
+    tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+
+    def pause(failures: int, *, longest: float) -> float:
+        assert longest == 600
+        pauses.append(failures)
+        return 0.01
+
+    monkeypatch.setattr("springest_async.bulk.queue.backoff", pause)
+    last_in_doubt, concurrency = 13, 4  # the row that the server is back after
+    flow: list[tuple[int, str]] = []
+
+    def listen(event: RowStep | RowDone) -> None:
+        events(event)
+        if isinstance(event, RowDone):
+            flow.append((event.row.number, "done"))
+        elif event.step.kind == "sending":
+            flow.append((event.row.number, "sending"))
+
+    async def answer(email: str) -> web.Response:
+        if int(email.removeprefix("employee").partition("@")[0]) < last_in_doubt:
+            return web.Response(status=503)
+        await asyncio.sleep(0.02)
+        return await created()
+
+    async with server(answer) as origin, client(origin, concurrency=concurrency) as springest:
+        assert await UploadQueue(springest, rows_of(tmp_path, 28), listen).run() is None
+
+    in_doubt = dict.fromkeys(range(2, last_in_doubt + 1), State.IN_DOUBT)
+    assert events.states == in_doubt | dict.fromkeys(range(last_in_doubt + 1, 30), State.STORED)
+    # Those that were in flight when the fourth was in doubt come to their end; from then on there is one at a time.
+    first_alone = 2 + 4 + concurrency - 1
+    alone = [step for step in flow if first_alone <= step[0] <= last_in_doubt + 1]
+    assert alone == [(row, step) for row in range(first_alone, last_in_doubt + 2) for step in ("sending", "done")]
+    assert pauses[-1] == 12  # the last one is the row that ends the outage
+    assert min(pauses) >= 4
+    assert last_in_doubt + 2 - first_alone <= len(pauses) <= last_in_doubt + 2 - 6
+    in_flight = [0]
+    for row, step in flow:
+        if row > last_in_doubt + 1:
+            in_flight.append(in_flight[-1] + (1 if step == "sending" else -1))
+    assert max(in_flight) == concurrency
+
+
+async def test_rows_in_doubt_with_others_in_between_are_no_outage(
+    tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("springest_async.bulk.queue.backoff")
+    statuses = [503, 503, 503, 201, 503, 503, 503, 400, 503]
+    async with scripted_server(statuses) as origin, client(origin, concurrency=1) as springest:
+        assert await UploadQueue(springest, rows_of(tmp_path, 9), events).run() is None
+
+    assert list(events.states.values()).count(State.IN_DOUBT) == 7
+
+
+@pytest.mark.parametrize("end", ["stop", "cancel"])
+async def test_an_outage_keeps_nobody_waiting_who_wants_to_end(
+    tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    paused = asyncio.Event()
+
+    def pause(_: int, *, longest: float) -> float:
+        paused.set()
+        return longest
+
+    monkeypatch.setattr("springest_async.bulk.queue.backoff", pause)
+    async with scripted_server([503] * 20) as origin, client(origin, concurrency=3) as springest:
+        queue = UploadQueue(springest, rows_of(tmp_path, 12), events)
+        run = asyncio.create_task(queue.run())
+        await paused.wait()
+        await events.until(lambda: len(events.done) >= 4)
+        if end == "stop":
+            queue.stop()
+        else:
+            run.cancel()
+        async with asyncio.timeout(1):
+            await asyncio.wait([run])
+
+    assert run.cancelled() == (end == "cancel")
+    assert events.states.keys() == set(range(2, 14))
+    assert set(events.states.values()) == {State.IN_DOUBT, State.WAITING}
+    assert list(events.states.values()).count(State.WAITING) >= 6
 
 
 # --- a network that fails and comes back ---
@@ -435,8 +627,8 @@ async def lose_the_network(
 @pytest.fixture
 def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an upload give up soon, and the queue wait for long."""
-    monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda _: 30.0)
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.005)
+    monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 30.0)
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda *_, **__: 0.005)
 
 
 @pytest.mark.usefixtures("long_pause")
@@ -463,6 +655,23 @@ class Script:
     steps: tuple[Literal["waiting", "sending", "refused"], ...]
     turns: int
     end: Callable[[CertificateUpload], Receipt | Exception]
+
+
+class StubbornClient:
+    """Stands in for the client: it sends, and takes its time to end when it is cancelled."""
+
+    origin = "https://springest.example"
+    settings = Settings(concurrency=3)
+
+    async def upload(self, _: CertificateUpload, *, listener: UploadListener) -> Receipt:
+        listener(UploadStep("sending", 1))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _turn in range(8):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.001)
+        raise AssertionError
 
 
 class ScriptedClient:
@@ -527,10 +736,10 @@ def ten_rows(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     scripts=st.lists(SCRIPTS, max_size=12),
     concurrency=st.integers(1, 4),
     stop_after=st.none() | st.integers(0, 12),
-    cancel_after=st.none() | st.integers(1, 12),
+    cancel_after=st.sets(st.integers(1, 12), max_size=2),
 )
 def test_whatever_happens_every_row_has_one_end(
-    ten_rows: Manifest, scripts: list[Script], concurrency: int, stop_after: int | None, cancel_after: int | None
+    ten_rows: Manifest, scripts: list[Script], concurrency: int, stop_after: int | None, cancel_after: set[int]
 ) -> None:
     events = Events()
 
@@ -541,7 +750,7 @@ def test_whatever_happens_every_row_has_one_end(
         for turn in range(13):
             if turn == stop_after:
                 queue.stop()
-            if turn == cancel_after:
+            if turn in cancel_after:
                 run.cancel()
             await asyncio.sleep(0)
         await asyncio.wait([run], timeout=5)
@@ -550,11 +759,28 @@ def test_whatever_happens_every_row_has_one_end(
             run.exception()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("springest_async.bulk.queue.backoff", lambda _: 0.0002)
+        patch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 0.0002)
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(go())
 
     assert sorted(events.states) == list(range(2, 12))
+
+
+@pytest.mark.parametrize("all_tasks", [False, True], ids=["the run", "all tasks"])
+async def test_cancelled_twice_every_row_still_has_one_end(ten_rows: Manifest, events: Events, all_tasks: bool) -> None:
+    """The second time is a second Ctrl-C, or the loop that is closed."""
+    run = asyncio.create_task(UploadQueue(cast(Springest, StubbornClient()), ten_rows, events).run())
+    await events.until(lambda: len(events.steps) == 3)
+    run.cancel()
+    await asyncio.sleep(0.002)
+    assert not run.done()
+    for task in asyncio.all_tasks() - {asyncio.current_task()} if all_tasks else {run}:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+    assert sorted(events.states) == list(range(2, 12))
+    assert Counter(events.states.values())[State.IN_DOUBT] == 3
 
 
 async def test_a_bug_in_the_client_is_raised_and_no_row_is_lost(ten_rows: Manifest, events: Events) -> None:

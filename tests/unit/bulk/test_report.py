@@ -238,3 +238,13 @@ def test_a_folder_that_cannot_be_written_in_is_told_before_the_run(
 def test_an_error_inside_the_run_goes_through(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), RunRecorder(manifest_of(tmp_path)):
         raise ZeroDivisionError
+
+
+def test_half_a_character_from_the_server_is_written_down_all_the_same(tmp_path: Path) -> None:
+    """JSON can say half a surrogate pair, which no encoding can."""
+    manifest = manifest_of(tmp_path)
+    row = next(iter(manifest))
+    with RunRecorder(manifest) as recorder:
+        recorder(RowDone(row, State.REJECTED, error=Rejected("POST /", 400, "bad \ud800 word")))
+
+    assert "bad " in recorder.report().left_over["failed"].read_text(encoding="utf-8")

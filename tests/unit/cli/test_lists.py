@@ -150,3 +150,17 @@ async def test_csv_is_written_as_the_records_come() -> None:
     await show(Certificate, listed(), "csv", Console(file=out))
 
     assert len(list(csv.reader(io.StringIO(out.getvalue(), newline="")))) == 3
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_data_for_programs_is_utf_8(form: Format, encoding: str) -> None:
+    async def listed() -> AsyncIterator[Certificate | Certification]:
+        yield JAN
+
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
+    await show(Certificate, listed(), form, Console(file=stream))
+    stream.flush()
+
+    assert "zoë@example.org" in raw.getvalue().decode("utf-8")

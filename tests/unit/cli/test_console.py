@@ -1,0 +1,59 @@
+"""Consoles whose reader went away."""
+
+import asyncio
+import io
+import sys
+
+import pytest
+
+from springest_async import Limiter
+from springest_async.cli.console import say, to_stderr, to_stdout
+from springest_async.cli.progress import UploadProgress
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader went away."""
+
+    tries = 0
+
+    def write(self, _: str) -> int:
+        self.tries += 1
+        raise BrokenPipeError
+
+
+def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Gone:
+    """Take the readers away; not in a fixture, because pytest sets the streams anew after those."""
+    pipe = Gone()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setattr(sys, "stderr", pipe)
+    return pipe
+
+
+def test_stderr_without_a_reader_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = nobody_reads(monkeypatch)
+    console = to_stderr()
+    say(console, "one")
+    say(console, "two")
+
+    assert gone.tries
+
+
+def test_stdout_without_a_reader_is_a_broken_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody_reads(monkeypatch)
+
+    with pytest.raises(BrokenPipeError):
+        say(to_stdout(), "one")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_progress_that_nobody_reads_harms_nothing(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    gone = nobody_reads(monkeypatch)
+    monkeypatch.setattr("springest_async.cli.progress._LINE_EVERY", 0.001)
+    monkeypatch.setattr("springest_async.cli.progress._TICK", 0.001)
+    monkeypatch.setattr(gone, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    async with UploadProgress(to_stderr(), 2, Limiter()).shown():
+        await asyncio.sleep(0.02)
+
+    assert gone.tries
+    assert len(asyncio.all_tasks()) == 1
