@@ -74,9 +74,10 @@ def origin_of(host: str) -> str:
         return HOSTS[host]
     try:
         parts = urlsplit(host)
-        name, port = parts.hostname, parts.port
+        # One host has one name, because the limit is kept by it.
+        name, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
-        parts, name, port = urlsplit(""), None, None
+        parts, name, port = urlsplit(""), "", None
     if not name or parts.scheme not in ("https", "http") or parts.username is not None:
         raise ConfigurationError(
             f"host must be one of {', '.join(HOSTS)} or an origin such as https://site.api.go.springest.nl"
@@ -85,8 +86,6 @@ def origin_of(host: str) -> str:
         raise ConfigurationError("host must be an origin only: scheme, name and port, without a path or a query")
     if parts.scheme == "http" and not _is_loopback(name):
         raise ConfigurationError(f"http sends the key in the clear: use https://{name} (http is for this machine only)")
-    # One host has one name, because the limit is kept by it.
-    name = name.rstrip(".")
     default = 443 if parts.scheme == "https" else 80
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{port}" if port not in (None, default) else "")

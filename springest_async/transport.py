@@ -23,6 +23,7 @@ import aiohttp
 from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from attrs import field, frozen
 from attrs.validators import gt
+from multidict import CIMultiDict
 from yarl import URL
 
 from springest_async.errors import NoAnswer, NotSent
@@ -163,11 +164,13 @@ class Transport:
 
     async def __aenter__(self) -> Self:
         given = self._given
+        headers = CIMultiDict(given.headers if given else ())
+        headers["User-Agent"] = self._user_agent
         self._session = aiohttp.ClientSession(
             connector=given.connector if given else aiohttp.TCPConnector(),
             connector_owner=given is None,
             cookie_jar=given.cookie_jar if given else aiohttp.DummyCookieJar(),
-            headers={**(given.headers if given else {}), "User-Agent": self._user_agent},
+            headers=headers,
             trace_configs=given.trace_configs if given else None,
             trust_env=given.trust_env if given else False,
             request_class=_KeyedRequest,
@@ -231,11 +234,11 @@ class Transport:
                 raise NoAnswer(where, failure.reason)
             raise NotSent(where, failure.reason, connected=failure.connected)
         assert answer is not None
-        if handed_over():
-            return answer
         if asked and answer.status == 417:
             self._ask_first = False
             raise NotSent(where, "the server does not know “Expect: 100-continue” (417)")
+        if handed_over():
+            return answer
         if answer.status == 408 or answer.status >= 500:
             raise NotSent(where, f"the server answered {answer.status} before it had the whole certificate")
         return answer

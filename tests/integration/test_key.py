@@ -27,7 +27,7 @@ from springest_async import (
     Timeouts,
 )
 from springest_async.protocol import Answer, words
-from springest_async.retry import Meaning
+from springest_async.retry import Step
 from springest_async.transport import ApiKey, Transport
 
 from .raw_server import Behaviour, Exchange, RawServer, created, raw_server
@@ -196,7 +196,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
         breaks_off_its_echo,
     )
 }
-BEHAVIOURS |= {f"{status} raw": answering(status, raw) for status in (200, 202, 400, 401, 404, 422, 500, 503)}
+BEHAVIOURS |= {f"{status} raw": answering(status, raw) for status in (200, 202, 400, 401, 404, 408, 417, 422, 500, 503)}
 BEHAVIOURS |= {f"400 {echo.__name__}": answering(400, echo) for echo in ECHOES}
 BEHAVIOURS["302"] = answering(302, raw, Location="https://other.example{target}")
 BEHAVIOURS["302, relative"] = answering(302, raw, Location="{target}")
@@ -216,7 +216,7 @@ async def test_no_error_of_an_upload_and_no_log_shows_the_key(
     name: str, upload: CertificateUpload, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An unknown 400 would cost a silent minute: here it is enough that its error is raised.
-    monkeypatch.setattr("springest_async.client.Verdicts.meaning", lambda *_: Meaning.INVALID)
+    monkeypatch.setattr("springest_async.retry.Verdicts.judge", lambda *_, **__: Step.REJECT)
     async with raw_server(BEHAVIOURS[name]) as server, client_of(server) as springest:
         error = await error_of(springest, upload)
         shown = [repr(springest), repr(springest.settings)]
@@ -316,6 +316,16 @@ async def test_a_mistake_in_a_listener_does_not_show_the_key(upload: Certificate
 
     assert [found for text in all_texts(caught.value) for found in leaks(text)] == []
     assert server.connections == 0
+
+
+@pytest.mark.parametrize("name", ["api_key", "certifications_api_key"])
+def test_a_key_that_is_no_text_is_not_shown_by_its_error(name: str) -> None:
+    keys: dict[str, Any] = {"api_key": "other"} | {name: KEY + "\udce9"}
+    with pytest.raises(ConfigurationError) as caught:
+        Springest(**keys)
+
+    assert family(caught.value) == [caught.value]
+    assert [found for text in all_texts(caught.value) for found in leaks(text)] == []
 
 
 def test_no_repr_shows_the_key() -> None:

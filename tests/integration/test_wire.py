@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -30,6 +31,7 @@ from springest_async import (
     Springest,
     SpringestError,
     Timeouts,
+    UnexpectedStatus,
     UnusableFile,
 )
 
@@ -147,6 +149,7 @@ async def test_the_headers_of_a_post_are_exact(upload: CertificateUpload) -> Non
     assert exchange.header("Content-Encoding") is None
     assert exchange.header("Expect") is None
     assert exchange.header("Cookie") is None
+    assert exchange.header("Accept-Encoding") == "identity"
     assert str(exchange.header("User-Agent")).startswith("springest_async/")
     assert str(exchange.header("Content-Type")).startswith("multipart/form-data; boundary=")
     assert KEY not in str(exchange.headers)
@@ -253,6 +256,55 @@ async def test_a_server_that_does_not_know_how_to_say_it_gets_the_body_after_a_s
     assert server.exchanges[0].length == len(server.exchanges[0].body)
 
 
+async def fails_the_expectation(exchange: Exchange) -> None:
+    assert exchange.header("Expect") == "100-continue"
+    await exchange.answer(417, b"", Connection="close")
+    exchange.hang_up()
+
+
+async def test_a_server_that_cannot_be_asked_gets_the_body_at_once_from_then_on(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    upload = make_upload(file=file_of(200_000, tmp_path / "x.pdf"))
+    async with raw_server(fails_the_expectation, created) as server, client_of(server) as springest:
+        first = await springest.upload(upload)
+        second = await springest.upload(upload)
+
+    refused, *stored = server.exchanges
+    assert len(refused.body) == 0
+    assert (first.attempts, second.attempts) == (2, 1)
+    assert [exchange.header("Expect") for exchange in stored] == [None, None]
+    assert [len(exchange.body) == exchange.length for exchange in stored] == [True, True]
+
+
+async def test_a_server_that_says_so_only_when_it_has_the_body_is_not_asked_again_either(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    async def fails_late(exchange: Exchange) -> None:
+        assert exchange.header("Expect") == "100-continue"
+        await exchange.read()
+        await exchange.answer(417)
+
+    async with raw_server(fails_late, created) as server, client_of(server) as springest:
+        receipt = await springest.upload(make_upload(file=file_of(200_000, tmp_path / "x.pdf")))
+
+    assert receipt.attempts == 2
+    assert [exchange.header("Expect") for exchange in server.exchanges] == ["100-continue", None]
+
+
+async def test_a_417_that_nobody_asked_for_is_told(upload: CertificateUpload) -> None:
+    async def answers_417(exchange: Exchange) -> None:
+        await exchange.read()
+        await exchange.answer(417)
+
+    async with raw_server(answers_417) as server, client_of(server) as springest:
+        with pytest.raises(UnexpectedStatus) as caught:
+            await springest.upload(upload)
+
+    assert caught.value.status == 417
+    assert len(server.exchanges) == 1
+
+
 @pytest.mark.parametrize("keeps_open", [True, False])
 async def test_an_early_400_reaches_us_and_the_body_stays_here(
     keeps_open: bool, make_upload: Callable[..., CertificateUpload], big: Path
@@ -320,6 +372,11 @@ async def answers_202_after_the_body(exchange: Exchange) -> None:
     await exchange.answer(202, b"queued")
 
 
+async def answers_408_after_the_body(exchange: Exchange) -> None:
+    await taken(exchange)
+    await exchange.answer(408, b"the application is slow")
+
+
 async def answers_no_http(exchange: Exchange) -> None:
     await taken(exchange)
     await exchange.send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
@@ -347,6 +404,7 @@ DOUBTS = [
     (resets_after_the_body, "the connection broke: ", None, ""),
     (answers_500_after_the_body, "the server answered 500, not 201", 500, "Oops"),
     (answers_202_after_the_body, "the server answered 202, not 201", 202, "queued"),
+    (answers_408_after_the_body, "the server answered 408, not 201", 408, "the application is slow"),
     (answers_no_http, "the answer is not HTTP", None, ""),
     (answers_a_huge_header, "the answer is not HTTP, or too long in its headers", None, ""),
     (answers_half_a_head, "the ", None, ""),
@@ -407,8 +465,29 @@ async def answers_503_in_the_middle(exchange: Exchange) -> None:
     exchange.hang_up()
 
 
+async def answers_408_in_the_middle(exchange: Exchange) -> None:
+    await exchange.go_on()
+    await exchange.read(1_000_000)
+    await exchange.answer(408, b"", Connection="close")
+    exchange.hang_up()
+
+
+async def answers_408_at_once(exchange: Exchange) -> None:
+    assert exchange.header("Expect") == "100-continue"
+    await exchange.answer(408, b"too slow", Connection="close")
+    await exchange.read()
+
+
 @pytest.mark.parametrize(
-    "behaviour", [resets_in_the_middle, hangs_up_in_the_middle, hangs_up_at_once, answers_503_in_the_middle]
+    "behaviour",
+    [
+        resets_in_the_middle,
+        hangs_up_in_the_middle,
+        hangs_up_at_once,
+        answers_503_in_the_middle,
+        answers_408_in_the_middle,
+        answers_408_at_once,
+    ],
 )
 async def test_what_breaks_in_the_middle_of_the_body_is_sent_again_from_the_start(
     behaviour: Behaviour, make_upload: Callable[..., CertificateUpload], big: Path
@@ -446,6 +525,98 @@ async def test_a_server_that_stops_reading_is_noticed(make_upload: Callable[...,
 
     assert receipt.attempts == 2
     assert len(server.exchanges) == 2
+
+
+def small_socket(send_buffer: int | None, address: Any) -> socket.socket:
+    made = socket.socket(*address[:3])
+    if send_buffer is not None:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    return made
+
+
+class Ghost:
+    """A server that says "go on", reads nothing for a while, and then takes all that it can still get."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.ends: list[asyncio.Event] = []
+
+    async def __call__(self, exchange: Exchange) -> None:
+        transport = exchange.writer.transport
+        assert isinstance(transport, asyncio.ReadTransport)
+        end = asyncio.Event()
+        self.ends.append(end)
+        try:
+            transport.pause_reading()  # asyncio would read ahead
+            await exchange.go_on()
+            await asyncio.sleep(self.seconds)
+            transport.resume_reading()
+            await exchange.read()
+            await exchange.answer(201, b'{"id": 5001}')
+        finally:
+            end.set()
+
+    async def left(self) -> None:
+        """Wait until no request is being read any more."""
+        async with asyncio.timeout(5):
+            for end in self.ends:
+                await end.wait()
+
+
+@pytest.mark.parametrize(
+    "timeouts",
+    [Timeouts(connect=2.0, answer=5.0, stall=0.3), Timeouts(connect=2.0, answer=0.3, stall=5.0)],
+    ids=["stall", "answer"],
+)
+@pytest.mark.parametrize("send_buffer", [4096, 128 * 1024, None])
+@pytest.mark.parametrize("size", [40_000, 300_000])
+async def test_what_is_said_to_be_not_sent_never_arrives_whole_however_late(
+    size: int,
+    send_buffer: int | None,
+    timeouts: Timeouts,
+    make_upload: Callable[..., CertificateUpload],
+    tmp_path: Path,
+) -> None:
+    outcome: SpringestError | None = None
+    ghost = Ghost(0.7)
+    connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, send_buffer))
+    async with (
+        raw_server(ghost, receive_buffer=4096) as server,
+        aiohttp.ClientSession(connector=connector) as own,
+        client_of(server, timeouts=timeouts, session=own) as springest,
+    ):
+        try:
+            await springest.upload(make_upload(file=file_of(size, tmp_path / "x.pdf")))
+        except (NotSent, InDoubt) as error:
+            outcome = error
+        await asyncio.sleep(0.05)  # the server may not have seen the last of them yet
+        await ghost.left()
+
+    whole = [len(exchange.body) == exchange.length for exchange in server.exchanges]
+    assert not any(whole[:-1]), "it was sent again after it had arrived"
+    if isinstance(outcome, NotSent):
+        assert not any(whole)
+        assert len(whole) == 4
+    elif outcome is None:
+        assert whole[-1]
+
+
+async def test_a_server_that_reads_nothing_for_too_long_gets_nothing_whole(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    ghost = Ghost(0.8)
+    timeouts = Timeouts(connect=2.0, answer=5.0, stall=0.3)
+    connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, 4096))
+    async with (
+        raw_server(ghost, ghost, created, receive_buffer=4096) as server,
+        aiohttp.ClientSession(connector=connector) as own,
+        client_of(server, timeouts=timeouts, session=own) as springest,
+    ):
+        receipt = await springest.upload(make_upload(file=file_of(300_000, tmp_path / "x.pdf")))
+        await ghost.left()
+
+    assert (receipt.id, receipt.attempts) == (5001, 3)
+    assert [len(exchange.body) == exchange.length for exchange in server.exchanges] == [False, False, True]
 
 
 async def test_a_slow_server_is_no_stalled_one(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
@@ -620,6 +791,26 @@ async def test_each_post_has_a_connection_of_its_own_and_lists_share_one(upload:
     assert seen == [("GET", 1), ("POST", 2), ("GET", 1), ("POST", 3), ("GET", 1)]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_no_post_uses_a_connection_again_that_the_server_keeps_alive(
+    at_once: bool, upload: CertificateUpload
+) -> None:
+    async def keeps_alive(exchange: Exchange) -> None:
+        assert exchange.header("Connection") == "close"
+        await taken(exchange)
+        await exchange.answer(201, b'{"id": 1}', Connection="keep-alive", Keep_Alive="timeout=60")
+
+    async with raw_server(keeps_alive) as server, client_of(server) as springest:
+        if at_once:
+            await asyncio.gather(*(springest.upload(upload) for _ in range(10)))
+        else:
+            for _ in range(10):
+                await springest.upload(upload)
+
+    assert sorted(exchange.connection for exchange in server.exchanges) == list(range(1, 11))
+    assert server.connections == 10
+
+
 async def test_many_at_once_arrive_each_whole(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
     uploads = [
         make_upload(file=file_of(1 + 70_000 * n, tmp_path / f"{n}.pdf"), certification_id=n + 1) for n in range(20)
@@ -635,6 +826,40 @@ async def test_many_at_once_arrive_each_whole(make_upload: Callable[..., Certifi
 
 
 # --- a session of one's own ---
+
+
+async def test_headers_of_a_session_of_ones_own_do_not_go_before_those_of_a_post(upload: CertificateUpload) -> None:
+    theirs = {
+        "content-type": "application/json",
+        "Accept-Encoding": "gzip",
+        "connection": "keep-alive",
+        "X-Team": "HR",
+    }
+    async with (
+        raw_server(created) as server,
+        aiohttp.ClientSession(headers=theirs) as own,
+        client_of(server, session=own) as springest,
+    ):
+        await springest.upload(upload)
+
+    (exchange,) = server.exchanges
+    assert str(exchange.header("Content-Type")).startswith("multipart/form-data; boundary=")
+    assert form_of(exchange)["file"].get_payload(decode=True) == upload.file.read_bytes()
+    assert exchange.header("Accept-Encoding") == "identity"
+    assert exchange.header("Connection") == "close"
+    assert exchange.header("X-Team") == "HR"
+
+
+@pytest.mark.parametrize("name", ["User-Agent", "user-agent"])
+async def test_there_is_one_user_agent_and_it_is_ours(name: str, upload: CertificateUpload) -> None:
+    async with (
+        raw_server(created) as server,
+        aiohttp.ClientSession(headers={name: "theirs"}) as own,
+        client_of(server, session=own) as springest,
+    ):
+        await springest.upload(upload)
+
+    assert str(server.exchanges[0].header("User-Agent")).startswith("springest_async/")
 
 
 async def test_a_session_of_ones_own_is_used_and_its_traces_never_see_the_key(

@@ -280,6 +280,20 @@ def test_a_key_must_be_given(key: Any) -> None:
         Springest(api_key=key)
 
 
+@pytest.mark.parametrize("key", ["s3cr3t\udce9", "s3cr3t\n", "s3cr3t\x00x", "\udcff" * 8])
+@pytest.mark.parametrize("name", ["api_key", "certifications_api_key"])
+def test_a_key_that_is_no_text_is_refused_and_not_shown(name: str, key: str) -> None:
+    keys: dict[str, Any] = {"api_key": KEY} | {name: key}
+    with pytest.raises(ConfigurationError, match="letters that cannot be printed") as caught:
+        Springest(**keys)
+
+    error = caught.value
+    assert (error.__cause__, error.__context__) == (None, None)
+    shown = "".join([str(error), repr(error), repr(error.args), repr(vars(error))])
+    assert "s3cr3t" not in shown
+    assert "udc" not in shown
+
+
 def test_the_host_must_be_one() -> None:
     with pytest.raises(ConfigurationError, match="http sends the key in the clear"):
         Springest(api_key=KEY, host="http://api.springest.nl")
@@ -306,6 +320,14 @@ def test_clients_of_one_host_and_key_share_a_bucket_and_others_do_not() -> None:
     assert one.limiter is same.limiter
     assert one.limiter is not other.limiter
     assert one.limiter is not Springest(api_key="one", host="de").limiter
+
+
+def test_one_host_has_one_bucket_however_it_is_written() -> None:
+    hosts = ("nl", "https://api.springest.nl:443", "https://API.springest.nl.", "https://api.springest.nl/")
+    clients = [Springest(api_key="a key of this test", host=host) for host in hosts]
+
+    assert {client.origin for client in clients} == {"https://api.springest.nl"}
+    assert len({id(client.limiter) for client in clients}) == 1
 
 
 async def test_a_client_that_is_closed_says_so(upload: CertificateUpload, limiter: Limiter) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import StreamWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -155,14 +157,57 @@ async def test_the_form_is_what_rfc_7578_says_to_the_byte(
     )
 
 
-async def test_a_small_file_leaves_in_one_piece(
-    pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+async def test_a_small_file_leaves_in_one_piece_and_the_closing_boundary_by_itself(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     writer = Collector()
+    body = make_body(await look(file_of(tmp_path, b"%PDF-1.7 small"), executor))
 
-    await make_body(await look(pdf, executor)).write(writer)
+    await body.write(writer)
 
-    assert len(writer.pieces) == 1
+    boundary = body.content_type.removeprefix("multipart/form-data; boundary=")
+    assert len(writer.pieces) == 2
+    assert writer.pieces[0].endswith(b"\r\n\r\n%PDF-1.7 small")
+    assert writer.pieces[1] == f"\r\n--{boundary}--\r\n".encode()
+
+
+@pytest.mark.parametrize("size", [10, PIECE, 3 * PIECE])
+async def test_a_body_is_handed_over_just_before_its_closing_boundary(
+    size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    body = make_body(await look(file_of(tmp_path, content_of(size)), executor))
+    handed_over: list[bool] = []
+    writer = Collector(lambda _: handed_over.append(body.handed_over))
+    assert not body.handed_over
+
+    await body.write(writer)
+
+    assert handed_over == [False] * (len(writer.pieces) - 1) + [True]
+    assert body.handed_over
+    assert b"--" + body.content_type.partition("=")[2].encode() + b"--" not in b"".join(writer.pieces[:-1])
+
+
+async def test_a_closing_boundary_that_does_not_leave_counts_as_handed_over(
+    pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    def breaks(piece: int) -> None:
+        if piece == 1:
+            raise ConnectionResetError
+
+    body = make_body(await look(pdf, executor))
+
+    with pytest.raises(ConnectionResetError):
+        await body.write(Collector(breaks))
+
+    assert body.handed_over
+
+
+async def test_the_texts_that_are_ours_are_told(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    body = make_body(await look(file_of(tmp_path, b"%PDF-1.7", "zoë.pdf"), executor))
+
+    assert body.told == ("7", "zoë@example.org", "zoë.pdf", "zoe.pdf")
 
 
 @pytest.mark.parametrize(
@@ -452,6 +497,7 @@ async def test_a_file_that_changes_while_it_is_sent_is_never_sent_whole(
     assert caught.value.reason == reason
     assert body.size is not None
     assert len(writer.written) < body.size
+    assert not body.handed_over
     assert before == open_files()
 
 
@@ -494,7 +540,45 @@ async def test_a_server_that_stops_reading_is_noticed_and_the_file_closed(
         await body.write(Stuck())
 
     assert body.failure is None
+    assert not body.handed_over
     assert before == open_files()
+
+
+class Recorded(asyncio.Transport):
+    """A transport that keeps what is done with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, data: Any) -> None:
+        self.calls.append("write")
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+async def test_on_a_stall_the_connection_is_aborted_so_that_nothing_more_leaves(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport, protocol = Recorded(), BaseProtocol(loop)
+    protocol.connection_made(transport)
+    protocol.pause_writing()
+    body = make_body(await look(file_of(tmp_path, content_of(100_000)), executor), stall_timeout=0.01)
+
+    with pytest.raises(TimeoutError):
+        await body.write(StreamWriter(protocol, loop))
+
+    assert transport.calls[-1] == "abort"
+    assert "close" not in transport.calls
+    assert not body.handed_over
 
 
 async def test_cancelling_closes_the_file(

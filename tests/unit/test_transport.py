@@ -1,13 +1,13 @@
 """The session layer, with scripted answers: every failure says whether the server can have the request.
 
-Nothing is written here, so a POST never counts as written whole: what comes after a whole body is tested on real
-sockets, in ``tests/integration/test_wire.py``.
+Nothing is written here: whether a body was handed over to the connection is what a test says. Real bodies on real
+sockets are in ``tests/integration/test_wire.py``.
 """
 
 import asyncio
 import errno
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,18 @@ async def body(pdf: Path) -> AsyncIterator[CertificateBody]:
         yield CertificateBody(await look(pdf, executor), (), executor=executor, stall_timeout=1.0)
 
 
+def not_yet() -> bool:
+    return False
+
+
+def already() -> bool:
+    return True
+
+
+async def post(transport: Transport, body: CertificateBody, *, handed_over: Callable[[], bool] = not_yet) -> Answer:
+    return await transport.post(PATH, body, KEY, handed_over=handed_over)
+
+
 async def test_a_list_comes_back_as_it_came(transport: Transport, scripted: ScriptedAnswers) -> None:
     scripted.get(f"{ORIGIN}{PATH}?size=1", status=418, body=b"\xff[]", headers={"Retry-After": "7"})
 
@@ -50,28 +62,57 @@ async def test_a_list_comes_back_as_it_came(transport: Transport, scripted: Scri
     assert (answer.status, answer.body, answer.complete, answer.retry_after) == (418, b"\xff[]", True, 7.0)
 
 
-@pytest.mark.parametrize("status", [200, 201, 302, 400, 401, 404, 429])
+@pytest.mark.parametrize("handed_over", [not_yet, already])
+@pytest.mark.parametrize("status", [200, 201, 302, 400, 401, 404, 417, 429])
 async def test_a_posts_answer_comes_back_as_it_came(
-    status: int, transport: Transport, scripted: ScriptedAnswers, body: CertificateBody
+    status: int,
+    handed_over: Callable[[], bool],
+    transport: Transport,
+    scripted: ScriptedAnswers,
+    body: CertificateBody,
 ) -> None:
     scripted.post(ORIGIN + PATH, status=status, body=b"said", headers={"Location": "https://other.example/"})
 
-    answer = await transport.post(PATH, body, KEY)
+    answer = await post(transport, body, handed_over=handed_over)
 
     assert isinstance(answer, Answer)
     assert (answer.status, answer.body) == (status, b"said")
 
 
-async def test_a_5xx_before_the_body_was_written_means_not_sent(
-    transport: Transport, scripted: ScriptedAnswers, body: CertificateBody
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 599])
+async def test_an_answer_that_tells_nothing_means_not_sent_before_the_body_was_handed_over(
+    status: int, transport: Transport, scripted: ScriptedAnswers, body: CertificateBody
 ) -> None:
-    scripted.post(ORIGIN + PATH, status=503)
+    scripted.post(ORIGIN + PATH, status=status)
 
     with pytest.raises(NotSent) as caught:
-        await transport.post(PATH, body, KEY)
+        await post(transport, body)
 
-    assert caught.value.reason == "the server answered 503 before it had the whole certificate"
+    assert caught.value.reason == f"the server answered {status} before it had the whole certificate"
     assert caught.value.connected
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 599])
+async def test_an_answer_that_tells_nothing_comes_back_after_the_body_was_handed_over(
+    status: int, transport: Transport, scripted: ScriptedAnswers, body: CertificateBody
+) -> None:
+    scripted.post(ORIGIN + PATH, status=status, body=b"said")
+
+    answer = await post(transport, body, handed_over=already)
+
+    assert (answer.status, answer.body) == (status, b"said")
+
+
+async def test_whether_a_body_was_handed_over_is_asked_after_the_request(
+    transport: Transport, scripted: ScriptedAnswers, body: CertificateBody
+) -> None:
+    scripted.post(ORIGIN + PATH, exception=aiohttp.ServerDisconnectedError())
+
+    def asked_at_the_end() -> bool:
+        return bool(scripted.sent("POST"))
+
+    with pytest.raises(NoAnswer):
+        await post(transport, body, handed_over=asked_at_the_end)
 
 
 async def test_requests_never_follow_redirects_and_have_no_key_in_their_address(
@@ -81,7 +122,7 @@ async def test_requests_never_follow_redirects_and_have_no_key_in_their_address(
     scripted.post(ORIGIN + PATH, status=307, headers={"Location": "https://other.example/"})
 
     await transport.get(PATH, {}, KEY)
-    await transport.post(PATH, body, KEY)
+    await post(transport, body)
 
     assert [options["allow_redirects"] for method in ("GET", "POST") for options in scripted.sent(method)] == [
         False
@@ -94,10 +135,12 @@ async def test_a_post_asks_for_a_connection_of_its_own(
 ) -> None:
     scripted.post(ORIGIN + PATH, status=201)
 
-    await transport.post(PATH, body, KEY)
+    await post(transport, body)
 
     (options,) = scripted.sent("POST")
     assert options["headers"]["Connection"] == "close"
+    assert options["headers"]["Content-Type"] == body.content_type
+    assert options["headers"]["Accept-Encoding"] == "identity"
     assert options["headers"]["User-Agent"] == "tests"
 
 
@@ -109,9 +152,26 @@ async def test_only_a_big_body_asks_first(
     scripted.post(ORIGIN + PATH, status=201)
     with ThreadPoolExecutor(1) as executor:
         source = await look(tmp_path / "x.pdf", executor)
-        await transport.post(PATH, CertificateBody(source, (), executor=executor, stall_timeout=1.0), KEY)
+        await post(transport, CertificateBody(source, (), executor=executor, stall_timeout=1.0))
 
     assert scripted.sent("POST")[0]["expect100"] is asks
+
+
+async def test_a_server_that_cannot_be_asked_is_not_asked_again(
+    transport: Transport, scripted: ScriptedAnswers, tmp_path: Path
+) -> None:
+    (tmp_path / "x.pdf").write_bytes(bytes(70_000))
+    scripted.post(ORIGIN + PATH, status=417)
+    scripted.post(ORIGIN + PATH, status=201, repeat=True)
+    with ThreadPoolExecutor(1) as executor:
+        source = await look(tmp_path / "x.pdf", executor)
+        bodies = [CertificateBody(source, (), executor=executor, stall_timeout=1.0) for _ in range(3)]
+        with pytest.raises(NotSent, match=r"Expect: 100-continue.*417") as caught:
+            await post(transport, bodies[0])
+        assert [(await post(transport, body)).status for body in bodies[1:]] == [201, 201]
+
+    assert caught.value.connected
+    assert [options["expect100"] for options in scripted.sent("POST")] == [True, False, False]
 
 
 def certificate_error() -> aiohttp.ClientConnectorCertificateError:
@@ -169,7 +229,7 @@ async def test_without_a_connection_nothing_was_sent(
     with pytest.raises(NotSent) as asked:
         await transport.get(PATH, {}, KEY)
     with pytest.raises(NotSent) as posted:
-        await transport.post(PATH, body, KEY)
+        await post(transport, body)
 
     for method, error in (("GET", asked.value), ("POST", posted.value)):
         assert error.reason.startswith(reason)
@@ -187,13 +247,28 @@ async def test_a_list_that_broke_off_has_no_answer_and_a_post_of_which_nothing_l
     with pytest.raises(NoAnswer) as asked:
         await transport.get(PATH, {}, KEY)
     with pytest.raises(NotSent) as posted:
-        await transport.post(PATH, body, KEY)
+        await post(transport, body)
 
     for error in (asked.value, posted.value):
         assert error.reason.startswith(reason)
         assert "s3cr3t" not in str(error)
         assert (error.__cause__, error.__context__) == (None, None)
     assert posted.value.connected
+
+
+@pytest.mark.parametrize(("failure", "reason"), named(CONNECTED))
+async def test_a_post_that_broke_off_after_its_last_byte_was_handed_over_has_no_answer(
+    failure: Exception, reason: str, transport: Transport, scripted: ScriptedAnswers, body: CertificateBody
+) -> None:
+    scripted.post(ORIGIN + PATH, exception=failure)
+
+    with pytest.raises(NoAnswer) as caught:
+        await post(transport, body, handed_over=already)
+
+    assert caught.value.reason.startswith(reason)
+    assert caught.value.where == f"POST {ORIGIN}{PATH}"
+    assert "s3cr3t" not in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("a mistake of ours"), asyncio.CancelledError()])
@@ -220,7 +295,7 @@ async def test_a_session_that_is_not_open_says_so(body: CertificateBody) -> None
     async with transport:
         pass
     with pytest.raises(RuntimeError, match="use it inside `async with`"):
-        await transport.post(PATH, body, KEY)
+        await post(transport, body)
 
 
 async def test_the_repr_says_whether_it_is_open() -> None:
@@ -240,6 +315,13 @@ async def test_the_timeouts_are_handed_to_the_session_and_none_is_for_a_whole_up
         found = transport._session.timeout
 
     assert (found.total, found.connect, found.sock_connect, found.sock_read) == (None, None, 1.5, 2.5)
+
+
+@pytest.mark.parametrize("name", ["connect", "answer", "stall"])
+@pytest.mark.parametrize("seconds", [0, -1, 0.0, float("nan")])
+def test_a_time_that_nothing_can_take_is_refused(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        Timeouts(**{name: seconds})
 
 
 async def test_a_session_of_ones_own_lends_its_connector_headers_and_cookies_and_stays_open() -> None:
