@@ -45,17 +45,22 @@ class UploadProgress:
         self._rows = rows
         self._limiter = limiter
         self._done: Counter[State] = Counter()
-        self._sending: set[int] = set()
+        self._sending: dict[int, float] = {}  # since when
+        self._spent = 0.0  # seconds that all POSTs so far took together
+        self._posts = 0
+        self._most_at_once = 1
 
     def __call__(self, event: RowStep | RowDone) -> None:
         """Take note of an event."""
+        now = asyncio.get_running_loop().time()
+        if (began := self._sending.pop(event.row.number, None)) is not None:
+            self._spent += now - began
+            self._posts += 1
         if isinstance(event, RowDone):
-            self._sending.discard(event.row.number)
             self._done[event.state] += 1
         elif event.step.kind == "sending":
-            self._sending.add(event.row.number)
-        else:
-            self._sending.discard(event.row.number)
+            self._sending[event.row.number] = now
+            self._most_at_once = max(self._most_at_once, len(self._sending))
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
@@ -100,7 +105,7 @@ class UploadProgress:
             words.append(f"waiting {duration(wait)} for the limit")
         if left := self._rows - done:
             by_limit = self._limiter.seconds_until(left - len(self._sending))
-            # Big files or a thin line may take longer than the limit does.
-            by_rate = left * elapsed / done if done >= self._limiter.posts else 0.0
-            words.append(f"{duration(max(by_limit, by_rate))} left")
+            # Big files on a thin line may take longer than the limit makes them wait.
+            by_line = left * self._spent / self._posts / self._most_at_once if self._posts else 0.0
+            words.append(f"{duration(max(by_limit, by_line))} left")
         return ", ".join(words)

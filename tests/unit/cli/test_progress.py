@@ -99,6 +99,20 @@ async def test_the_time_left_knows_the_limit(screen: io.StringIO) -> None:
     assert line == "0 of 95 done, 3 min left\n"
 
 
+@pytest.mark.looptime
+async def test_the_time_left_knows_a_thin_line(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 8, Limiter())
+    for first in (1, 3):  # two at once take 20 s
+        for number in (first, first + 1):
+            progress(RowStep(row(number), UploadStep("sending", 1)))
+        await asyncio.sleep(20)
+        for number in (first, first + 1):
+            progress(RowDone(row(number), State.STORED))
+
+    async with progress.shown():
+        assert await until_shown(screen, r"\d+ \w+ left\n") == "40 s left\n"
+
+
 async def test_the_rate_is_told_after_a_second(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=20), 3, Limiter())
     progress(RowDone(row(2), State.STORED))
