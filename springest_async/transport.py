@@ -94,7 +94,6 @@ class _KeyedRequest(aiohttp.ClientRequest):
     """aiohttp's request, with the key added while the request line is written and taken away right after."""
 
     key: ApiKey
-    ask_first: bool
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         if self.method == "POST":
