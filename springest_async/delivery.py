@@ -163,7 +163,7 @@ class Delivery:
                     failure = refused
         finally:
             if body.handed_over:
-                # A big body may have taken longer than an answer may: only now does the server begin to think.
+                # Without an answer the server may still be working on it, and a big body may have come in just now.
                 turn.count_from_now(self.timeouts.answer)
         raise failure
 
