@@ -15,12 +15,14 @@ strict. It is no proof of how the real server behaves.
 
 from springest_async.sandbox.audit import Post, Summary, most_in_any
 from springest_async.sandbox.certificates import SandboxCertification
+from springest_async.sandbox.mishaps import Mishap
 from springest_async.sandbox.server import DEFAULT_CERTIFICATIONS, Sandbox
 from springest_async.sandbox.windows import FixedWindow, Paced, SlidingWindow, TokenBucket, Window
 
 __all__ = [
     "DEFAULT_CERTIFICATIONS",
     "FixedWindow",
+    "Mishap",
     "Paced",
     "Post",
     "Sandbox",

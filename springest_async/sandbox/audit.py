@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 __all__ = ["Post", "Summary", "Verdict", "as_json", "most_in_any", "summarize"]
 
-Verdict = Literal["stored", "too fast", "invalid", "unauthorized", "forbidden", "broken off"]
+Verdict = Literal["stored", "too fast", "invalid", "unauthorized", "forbidden", "broken off", "failed"]
 
 
 def _read_only(fields: Mapping[str, str]) -> Mapping[str, str]:
@@ -30,8 +30,10 @@ class Post:
     taken when the request's headers had come. `fields` are the form's fields, as text. `filename`,
     `content_type`, `size` (bytes) and `sha256` (hex) tell of the file part, and are None when none was read:
     a POST that is refused for its key or for its speed is not read at all. `certificate_id` is the id of the
-    certificate that it became, or None. `status` is None when the client had gone before it could be
-    answered. `words` says in English why it was refused.
+    certificate that it became, or None: ``stored`` has one, whatever was answered. `status` is None when
+    no answer was sent: the client had gone, or the connection was dropped on purpose. ``failed`` is a POST
+    that was not stored through no fault of the client's. `words` says in English why it was refused, or what
+    went wrong.
     """
 
     arrived_at: datetime
@@ -56,10 +58,11 @@ class Post:
 class Summary:
     """How many POSTs came, what became of them, and whether the limit was kept.
 
-    ``posts = stored + refused_for_speed + invalid + refused_for_key + broken_off``. `refused_for_key` counts
-    401 and 403; `broken_off` the POSTs whose client went away within the body. `most_in_any_period` is the
-    largest number of POSTs with a valid key, whatever became of them, that arrived within any `period`
-    seconds.
+    ``posts = stored + refused_for_speed + invalid + refused_for_key + broken_off + failed``. `stored`
+    counts what was stored without a good answer too. `refused_for_key` counts 401 and 403; `broken_off` the
+    POSTs whose client went away within the body; `failed` those that met a `Mishap` before they were stored.
+    `most_in_any_period` is the largest number of POSTs with a valid key, whatever became of them, that arrived
+    within any `period` seconds.
     """
 
     posts: int
@@ -68,6 +71,7 @@ class Summary:
     invalid: int
     refused_for_key: int
     broken_off: int
+    failed: int
     most_in_any_period: int
     period: float
 
@@ -82,6 +86,7 @@ def summarize(posts: Sequence[Post], period: float) -> Summary:
         invalid=verdicts["invalid"],
         refused_for_key=verdicts["unauthorized"] + verdicts["forbidden"],
         broken_off=verdicts["broken off"],
+        failed=verdicts["failed"],
         most_in_any_period=most_in_any((post.seconds for post in posts if post.key_was_valid), period),
         period=period,
     )

@@ -6,6 +6,7 @@ others to say.
 
 import hashlib
 import string
+from contextlib import suppress
 
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -27,7 +28,7 @@ class MalformedError(ValueError):
 
 
 async def read_form(request: web.Request, form: Form) -> None:
-    """Read the request's body into `form`, part by part, so that it holds what had come if the reading fails.
+    """Read the whole body into `form`, part by part, so that it holds what had come if the reading fails.
 
     Of the fields only those that Springest knows are kept; of two with one name, the later counts.
 
@@ -39,8 +40,10 @@ async def read_form(request: web.Request, form: Form) -> None:
         raise MalformedError(f"the body is no multipart/form-data, but {request.content_type}")
     try:
         await _read_parts(await request.multipart(), form)
-    except (ValueError, HttpProcessingError) as error:
-        # aiohttp's parser says so of a missing boundary or end, and of a header or a line that cannot be.
+        # What follows the form's end is part of the body: a client that goes away there has not sent its POST.
+        await _read_to_end(request)
+    except (ValueError, HttpProcessingError, web.RequestPayloadError) as error:
+        # aiohttp's parser says so of a missing boundary or end, and of a header, a line or a chunk that cannot be.
         raise MalformedError(f"the multipart is broken: {error}") from error
 
 
@@ -50,6 +53,12 @@ async def discard_body(request: web.Request) -> None:
     Raises:
         ConnectionError: when the client went away within the body.
     """
+    # After a chunk that cannot be, nothing is left to read.
+    with suppress(web.RequestPayloadError):
+        await _read_to_end(request)
+
+
+async def _read_to_end(request: web.Request) -> None:
     async for _ in request.content.iter_any():
         pass
 

@@ -48,15 +48,15 @@ def list_certificates(
     email = query.get("email", "").strip().casefold()
     certification_id = _asked(query, "certification_id", parse_integer)
     created_from = _asked(query, "created_from", parse_date)
-    shown = [
-        certificate_tree(certificate, certifications[certificate.certification_id])
+    found = [
+        certificate
         for certificate in certificates
         if certifications[certificate.certification_id].verified
         and (not email or certificate.email.casefold() == email)
         and (certification_id is None or certificate.certification_id == certification_id)
         and (created_from is None or certificate.created_at.astimezone(UTC).date() >= created_from)
     ]
-    return _page("certificates", shown, query)
+    return _page("certificates", found, query, lambda one: certificate_tree(one, certifications[one.certification_id]))
 
 
 def list_certifications(certifications: Iterable[SandboxCertification], query: Mapping[str, str]) -> Tree:
@@ -68,17 +68,8 @@ def list_certifications(certifications: Iterable[SandboxCertification], query: M
         ValidationError: when a size or an offset is not what it should be.
     """
     name = query.get("name", "").strip().casefold()
-    shown: list[Tree] = [
-        {
-            "id": certification.id,
-            "name": certification.name,
-            "description": certification.description,
-            "requires_valid_until": certification.requires_valid_until,
-        }
-        for certification in certifications
-        if certification.verified and name in certification.name.casefold()
-    ]
-    return _page("certifications", shown, query)
+    found = [one for one in certifications if one.verified and name in one.name.casefold()]
+    return _page("certifications", found, query, _certification_tree)
 
 
 def certificate_tree(certificate: SandboxCertificate, certification: SandboxCertification) -> Tree:
@@ -99,15 +90,25 @@ def certificate_tree(certificate: SandboxCertificate, certification: SandboxCert
     }
 
 
-def _page(name: str, shown: Sequence[Tree], query: Mapping[str, str]) -> Tree:
+def _certification_tree(certification: SandboxCertification) -> Tree:
+    return {
+        "id": certification.id,
+        "name": certification.name,
+        "description": certification.description,
+        "requires_valid_until": certification.requires_valid_until,
+    }
+
+
+def _page(name: str, found: Sequence[_Value], query: Mapping[str, str], show: Callable[[_Value], Tree]) -> Tree:
     size = _asked(query, "size", parse_integer)
     if size == 0:
         raise ValidationError({"size": ["must be greater than 0"]})
     size = min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     offset = _asked(query, "offset", parse_integer) or 0
     return {
-        "meta": {"results": len(shown), "offset": offset},
-        name: list(shown[offset : offset + size]),
+        "meta": {"results": len(found), "offset": offset},
+        # Only what is shown is made: of thousands, a page is at most a hundred.
+        name: [show(one) for one in found[offset : offset + size]],
     }
 
 

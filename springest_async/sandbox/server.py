@@ -1,13 +1,15 @@
 """The sandbox itself: its routes, its keys, its limit, and the socket that it listens on.
 
-The order of a POST is told here once: key, limit, body, validation, answer, audit. How the limit counts, how
-a body is read, what makes a certificate and what an answer looks like stand in the modules of those names. It
-serves one developer's machine: it speaks plain HTTP, holds everything in memory and listens on loopback only.
+The order of a POST is told here once: key, limit, body, validation, mishap, storing, audit, answer. How the
+limit counts, how a body is read, what makes a certificate and what an answer looks like stand in the modules of
+those names. It serves one developer's machine: it speaks plain HTTP, holds everything in memory and listens on
+loopback only.
 """
 
 import logging
 import time
 from bisect import insort
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -32,6 +34,7 @@ from springest_async.sandbox.certificates import (
 )
 from springest_async.sandbox.forms import MalformedError, discard_body, read_form
 from springest_async.sandbox.lists import certificate_tree, list_certificates, list_certifications
+from springest_async.sandbox.mishaps import Mishap
 from springest_async.sandbox.render import Tree, render_error, render_json, render_xml
 from springest_async.sandbox.windows import Counting, Window, make_window
 
@@ -63,10 +66,13 @@ def _check_loopback(_sandbox: object, _attribute: object, host: str) -> None:
 
 @frozen(kw_only=True)
 class _Outcome:
-    """What becomes of a POST: for the audit a verdict in words, for the client a status and a body."""
+    """What becomes of a POST: for the audit a verdict in words, for the client a status and a body.
+
+    Without a status there is no answer, and the connection is closed.
+    """
 
     verdict: Verdict
-    status: int
+    status: int | None
     words: str = ""
     body: Tree = None
     root: str = "hash"
@@ -99,6 +105,9 @@ class Sandbox:
         certifications: what the site offers. Of the default ones, one requires `valid_until` and one is not
             verified.
         max_file_bytes: a larger file is invalid; None for no bound.
+        mishap: what goes wrong on purpose. Asked once for each POST that would be stored, in the order in which
+            their bodies are through; None, or a script that is over (`StopIteration`), lets it be stored and
+            answered as ever. May be set anew. ``iter([Mishap.DROP_AFTER_STORING, None]).__next__`` is a script.
 
     Raises:
         ValueError: when the host is not loopback, the keys are empty or alike, two certifications have one
@@ -117,6 +126,7 @@ class Sandbox:
         default=DEFAULT_CERTIFICATIONS, converter=tuple, on_setattr=frozen_attribute, repr=False
     )
     max_file_bytes: int | None = field(default=None, validator=optional(ge(1)))
+    mishap: Callable[[], Mishap | None] | None = field(default=None, repr=False)
 
     _window: Window = field(init=False, repr=False)
     _certifications: dict[int, SandboxCertification] = field(init=False, repr=False)
@@ -200,7 +210,7 @@ class Sandbox:
 
     async def _get_certificates(self, request: web.Request) -> web.Response:
         if (refusal := self._refuse_key(request, self.api_key)) is not None:
-            return _answer(request, refusal.status, refusal.body)
+            return _answer_to(refusal, request)
         try:
             page = list_certificates(self._certificates, self._certifications, request.query)
         except ValidationError as invalid:
@@ -209,7 +219,7 @@ class Sandbox:
 
     async def _get_certifications(self, request: web.Request) -> web.Response:
         if (refusal := self._refuse_key(request, self.certifications_api_key)) is not None:
-            return _answer(request, refusal.status, refusal.body)
+            return _answer_to(refusal, request)
         try:
             page = list_certifications(self._certifications.values(), request.query)
         except ValidationError as invalid:
@@ -223,12 +233,21 @@ class Sandbox:
         arrived_at, seconds = datetime.now(UTC), self._seconds()
         form = Form()
         refusal = self._refuse_key(request, self.api_key) or self._refuse_speed(seconds)
-        outcome = refusal or await self._take(request, form)
+        try:
+            outcome = refusal or await self._take(request, form)
+        except Exception as error:
+            # The middleware answers it. It is a POST that arrived all the same, and it was not stored.
+            words = f"the sandbox failed: {type(error).__name__}"
+            self._remember(_Outcome(verdict="failed", status=500, words=words), form, arrived_at, seconds)
+            raise
         if refusal is not None and not _asks_first(request):
             with suppress(ConnectionError):
                 await discard_body(request)
+        if _has_gone(request):
+            outcome = attrs.evolve(outcome, status=None)
+        # From storing to here nothing is awaited: what is stored is in the audit.
         self._remember(outcome, form, arrived_at, seconds)
-        answer = _answer(request, outcome.status, outcome.body, root=outcome.root)
+        answer = _answer_to(outcome, request)
         if refusal is not None and _asks_first(request):
             # The body was not asked for and does not come, so no other request can follow on this connection.
             answer.force_close()
@@ -256,7 +275,7 @@ class Sandbox:
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await read_form(request, form)
         except ConnectionError:
-            return _Outcome(verdict="broken off", status=400, words="the client went away within the body")
+            return _Outcome(verdict="broken off", status=None, words="the client went away within the body")
         except MalformedError as error:
             with suppress(ConnectionError):
                 await discard_body(request)
@@ -274,14 +293,26 @@ class Sandbox:
             )
         except ValidationError as invalid:
             return _Outcome(verdict="invalid", status=400, words=str(invalid), body=_errors(invalid))
+        mishap = self._next_mishap()
+        if mishap is not None and not mishap.stores:
+            return _Outcome(verdict="failed", status=mishap.status, words=mishap.value)
         self._certificates.append(certificate)
         return _Outcome(
             verdict="stored",
-            status=201,
+            status=mishap.status if mishap else 201,
+            words=mishap.value if mishap else "",
             body=certificate_tree(certificate, self._certifications[certificate.certification_id]),
             root="certificate",
             certificate_id=certificate.id,
         )
+
+    def _next_mishap(self) -> Mishap | None:
+        try:
+            mishap = self.mishap() if self.mishap is not None else None
+        except StopIteration:
+            return None
+        # By value or by member, and nothing else: a test's slip must not be taken for a quiet server.
+        return None if mishap is None else Mishap(mishap)
 
     def _remember(self, outcome: _Outcome, form: Form, arrived_at: datetime, seconds: float) -> None:
         file = form.file
@@ -289,7 +320,7 @@ class Sandbox:
             arrived_at=arrived_at,
             seconds=seconds,
             verdict=outcome.verdict,
-            status=None if outcome.verdict == "broken off" else outcome.status,
+            status=outcome.status,
             words=outcome.words,
             certificate_id=outcome.certificate_id,
             fields=form.fields,
@@ -313,6 +344,28 @@ async def _leave_expect_to_handler(request: web.Request) -> None:
     # aiohttp would ask for the body here, before the key and the limit were looked at.
     if hdrs.EXPECT in request.headers and not _asks_first(request):
         raise web.HTTPExpectationFailed
+
+
+def _has_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _hang_up(request: web.Request) -> web.Response:
+    """Close the connection at once, whatever the client still waits for."""
+    if request.transport is not None:
+        request.transport.abort()
+    # aiohttp wants a response. It finds the connection closed, and drops it without a word.
+    return web.Response()
+
+
+def _answer_to(outcome: _Outcome, request: web.Request) -> web.Response:
+    match outcome.status:
+        case None:
+            return _hang_up(request)
+        case 500:
+            return _error_page(request, 500)
+        case status:
+            return _answer(request, status, outcome.body, root=outcome.root)
 
 
 def _answer(request: web.Request, status: int, body: Tree, *, root: str = "hash") -> web.Response:
@@ -349,6 +402,10 @@ async def _rails_error_pages(request: web.Request, handler: Handler) -> web.Stre
     except Exception:
         logger.exception("the sandbox could not answer %s %s", request.method, request.path)
         status = 500
+    return _error_page(request, status)
+
+
+def _error_page(request: web.Request, status: int) -> web.Response:
     if request.path.endswith(".json"):
         return _json(status, _generic(status))
     if request.path.endswith(".xml"):

@@ -3,11 +3,16 @@
 import ast
 import asyncio
 import base64
+import gc
 import hashlib
 import io
 import json
 import logging
+import os
+import random
 import socket
+import struct
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,10 +22,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web, web_protocol
 from defusedxml import ElementTree
 
 import springest_async.sandbox
-from springest_async.sandbox import Post, Sandbox, SandboxCertification, Summary
+from springest_async.sandbox import Mishap, Post, Sandbox, SandboxCertification, Summary
 
 PDF = b"%PDF-1.7\r\n" + bytes(range(256)) * 40 + b"\r\n--not-a-boundary\r\n%%EOF\r\n"
 FIELDS = {"certification_id": "1", "email": "jan@example.com", "valid_from": "2024-05-01"}
@@ -202,6 +208,7 @@ async def test_a_post_with_another_key_is_refused(
         invalid=0,
         refused_for_key=1,
         broken_off=0,
+        failed=0,
         most_in_any_period=0,
         period=60.0,
     ) == (sandbox.summary())
@@ -396,6 +403,7 @@ async def test_invalid_posts_count_and_refused_keys_do_not(session: aiohttp.Clie
         invalid=1,
         refused_for_key=1,
         broken_off=0,
+        failed=0,
         most_in_any_period=3,
         period=60.0,
     )
@@ -495,6 +503,289 @@ async def test_what_else_a_client_may_expect_is_not_met(sandbox: Sandbox, sessio
     status, _ = await post(session, sandbox, headers={"Expect": "a miracle"})
 
     assert status == 417
+
+
+# Mishaps
+
+
+async def answers_by_hand(sandbox: Sandbox, *extra: str, content: bytes = b"") -> bytes:
+    """POST over a bare connection that is kept alive; return what comes until the server closes it."""
+    content = content or body()
+    async with raw_connection(sandbox) as (reader, writer):
+        writer.write(head(sandbox, len(content), *extra))
+        if extra:
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(content)
+        async with asyncio.timeout(5):
+            return await reader.read()
+
+
+@pytest.mark.parametrize("extra", [(), ("Expect: 100-continue",)])
+@pytest.mark.parametrize(
+    ("mishap", "verdict", "certificate_id"),
+    [(Mishap.DROP_BEFORE_STORING, "failed", None), (Mishap.DROP_AFTER_STORING, "stored", 1)],
+)
+async def test_an_answer_may_be_dropped(
+    sandbox: Sandbox,
+    caplog: pytest.LogCaptureFixture,
+    mishap: Mishap,
+    verdict: str,
+    certificate_id: int | None,
+    extra: tuple[str, ...],
+) -> None:
+    caplog.set_level(logging.INFO)
+    sandbox.mishap = iter([mishap]).__next__
+
+    assert await answers_by_hand(sandbox, *extra) == b""
+
+    (record,) = sandbox.audit
+    assert (record.verdict, record.status, record.certificate_id) == (verdict, None, certificate_id)
+    assert record.words == mishap.value
+    assert hashlib.sha256(PDF).hexdigest() == record.sha256
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("extension", "content_type"), [("", "text/html"), (".json", "application/json"), (".xml", "application/xml")]
+)
+@pytest.mark.parametrize(
+    ("mishap", "verdict", "certificate_id"),
+    [(Mishap.ERROR_BEFORE_STORING, "failed", None), (Mishap.ERROR_AFTER_STORING, "stored", 1)],
+)
+async def test_an_answer_may_be_a_500(
+    sandbox: Sandbox,
+    session: aiohttp.ClientSession,
+    caplog: pytest.LogCaptureFixture,
+    mishap: Mishap,
+    verdict: str,
+    certificate_id: int | None,
+    extension: str,
+    content_type: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    sandbox.mishap = iter([mishap]).__next__
+
+    async with session.post(address(sandbox, f"/users/certificates{extension}"), data=form()) as answer:
+        assert (answer.status, answer.content_type) == (500, content_type)
+        assert "Internal Server Error" in await answer.text()
+
+    (record,) = sandbox.audit
+    assert (record.verdict, record.status, record.certificate_id) == (verdict, 500, certificate_id)
+    assert caplog.text == ""
+
+
+async def test_a_connection_may_be_dropped_when_it_has_served_before(sandbox: Sandbox) -> None:
+    sandbox.mishap = iter([None, Mishap.DROP_AFTER_STORING]).__next__
+
+    async with raw_connection(sandbox) as (reader, writer):
+        for _ in range(3):  # the third is never heard: it was sent on a connection that is closed
+            writer.write(head(sandbox, len(body())) + body())
+        async with asyncio.timeout(5):
+            try:
+                answers = await reader.read()
+            except ConnectionResetError:
+                answers = b""
+
+    assert answers.count(b"HTTP/1.1") <= 1
+    assert [record.status for record in sandbox.audit] == [201, None]
+
+
+async def test_an_aiohttp_client_sees_the_drop_at_once(sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
+    sandbox.mishap = iter([None, Mishap.DROP_AFTER_STORING, Mishap.DROP_BEFORE_STORING]).__next__
+
+    assert (await post(session, sandbox))[0] == 201
+    for expect100 in (True, False):
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await asyncio.wait_for(post(session, sandbox, expect100=expect100), 5)
+    assert (await post(session, sandbox))[0] == 201
+
+    assert [record.status for record in sandbox.audit] == [201, None, None, 201]
+    assert [record.certificate_id for record in sandbox.audit] == [1, 2, None, 3]
+
+
+async def test_only_what_would_be_stored_meets_a_mishap(session: aiohttp.ClientSession) -> None:
+    asked = 0
+
+    def drop() -> Mishap:
+        nonlocal asked
+        asked += 1
+        return Mishap.ERROR_AFTER_STORING
+
+    async with Sandbox(limit=2, mishap=drop) as sandbox:
+        refused = [
+            (await post(session, sandbox, key="wrong"))[0],
+            (await post(session, sandbox, form(email="jan")))[0],
+        ]
+        failed = (await post(session, sandbox))[0]
+        refused.append((await post(session, sandbox))[0])
+
+    assert (refused, failed, asked) == ([401, 400, 400], 500, 1)
+
+
+async def test_a_certificate_whose_answer_was_dropped_is_listed_when_verified(
+    sandbox: Sandbox, session: aiohttp.ClientSession
+) -> None:
+    sandbox.mishap = iter([Mishap.DROP_AFTER_STORING, Mishap.DROP_BEFORE_STORING]).__next__
+    before_and_after = []
+    for _ in range(2):
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await post(session, sandbox, form(certification_id="3"))
+
+    for _ in range(2):
+        _, text = await get(session, sandbox, "/users/certificates")
+        before_and_after.append([shown["id"] for shown in json.loads(text)["certificates"]])
+        sandbox.verify(3)
+
+    assert before_and_after == [[], [1]]
+
+
+async def test_the_sum_stays_true_whatever_happens(session: aiohttp.ClientSession) -> None:
+    chance = random.Random(7)
+    async with Sandbox(limit=1000) as sandbox:
+        sandbox.mishap = lambda: chance.choice([None, *Mishap])
+        answers = await asyncio.gather(*(post(session, sandbox) for _ in range(100)), return_exceptions=True)
+        _, text = await get(session, sandbox, "/users/certificates")
+
+    summary = sandbox.summary()
+    assert summary.posts == 100 == summary.stored + summary.failed
+    assert json.loads(text)["meta"]["results"] == summary.stored
+    statuses = [record.status for record in sandbox.audit]
+    assert sum(isinstance(answer, Exception) for answer in answers) == statuses.count(None)
+    assert {record.words for record in sandbox.audit} == {"", *(mishap.value for mishap in Mishap)}
+
+
+async def test_a_mishap_that_is_none_is_a_failure_in_the_audit(
+    sandbox: Sandbox, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.mishap = lambda: "earthquake"  # type: ignore[assignment]  # a test's slip
+
+    status, _ = await post(session, sandbox)
+
+    (record,) = sandbox.audit
+    assert (status, record.verdict, record.status) == (500, "failed", 500)
+    assert record.words == "the sandbox failed: ValueError"
+    assert "earthquake" in caplog.text
+
+
+# Clients that are killed
+
+
+def stub(sandbox: Sandbox, data: bytes) -> socket.socket:
+    """Send `data` from a bare socket, which the kernel takes whole."""
+    opened = socket.create_connection((sandbox.host, int(sandbox.origin.rpartition(":")[2])))
+    opened.sendall(data)
+    return opened
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+async def settle() -> None:
+    """Let the sandbox hear what the kernel holds for it: loopback delivers at once, the loop takes turns."""
+    for _ in range(60):
+        await asyncio.sleep(0)
+
+
+def held() -> tuple[int, int, int]:
+    """Count the file descriptors, the tasks, and what aiohttp keeps of connections."""
+    gc.collect()
+    kept = sum(isinstance(one, web_protocol.RequestHandler | web.BaseRequest) for one in gc.get_objects())
+    return len(os.listdir("/dev/fd")), len(asyncio.all_tasks()), kept  # noqa: PTH208 - no paths, only how many
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_hundreds_of_killed_clients_leave_one_record_each_and_nothing_else(
+    caplog: pytest.LogCaptureFixture, heard: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    content = body()
+    offsets = [0, 1, 60, len(content) // 2, len(content) - 2, len(content) - 1]
+    async with Sandbox(limit=1_000_000) as sandbox:
+        start = head(sandbox, len(content))
+        await settle()
+        before = held()
+        for _ in range(60):
+            connections = [stub(sandbox, start + content[:offset]) for offset in offsets]
+            connections.append(stub(sandbox, start[:-1]))  # not even a POST
+            if heard:
+                await settle()
+            for connection in connections:
+                reset(connection)
+            await settle()
+        if heard:
+            await until_audited(sandbox, 60 * len(offsets))
+        await settle()
+        after = held()
+
+    assert before == after
+    assert len(sandbox.audit) <= 60 * len(offsets)
+    assert {(record.verdict, record.status, record.certificate_id) for record in sandbox.audit} <= {
+        ("broken off", None, None)
+    }
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("key", [None, "wrong"])
+async def test_a_client_that_is_killed_when_all_is_sent_has_one_record(sandbox: Sandbox, key: str | None) -> None:
+    connection = stub(sandbox, head(sandbox, len(body()), key=key) + body())
+    reset(connection)
+    await until_audited(sandbox, 1)
+    await settle()
+
+    (record,) = sandbox.audit
+    assert (record.certificate_id is not None) == (record.verdict == "stored")
+    assert sandbox.summary().stored + sandbox.summary().refused_for_key + sandbox.summary().broken_off == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+async def test_a_process_that_is_killed_breaks_off_all_its_posts(sandbox: Sandbox) -> None:
+    script = (
+        "import socket, sys, time\n"
+        "data = sys.stdin.buffer.read()\n"
+        "opened = [socket.create_connection(('127.0.0.1', int(sys.argv[1]))) for _ in range(20)]\n"
+        "for one in opened: one.sendall(data)\n"
+        "print('sent', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    port = sandbox.origin.rpartition(":")[2]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, port, stdin=pipe, stdout=pipe)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(head(sandbox, len(body())) + body()[:5000])
+    process.stdin.close()
+    assert await process.stdout.readline() == b"sent\n"
+    await settle()
+    process.kill()
+    await process.wait()
+    await until_audited(sandbox, 20)
+
+    assert {record.verdict for record in sandbox.audit} == {"broken off"}
+
+
+async def test_a_body_that_cannot_be_inflated_is_invalid(sandbox: Sandbox) -> None:
+    async with raw_connection(sandbox) as (reader, writer):
+        writer.write(head(sandbox, len(body()), "Content-Encoding: deflate") + body())
+        async with asyncio.timeout(5):
+            assert await reader.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+
+    assert sandbox.audit[0].verdict == "invalid"
+
+
+async def test_a_body_is_whole_only_at_its_very_end(sandbox: Sandbox) -> None:
+    async with raw_connection(sandbox) as (_, writer):
+        epilogue = b"\r\nwhat a form may have behind it\r\n" * 9
+        fields, mark, file = body().partition(b'--frontier\r\nContent-Disposition: form-data; name="file"')
+        # With the file first: what is read last are fields, which are read by lines.
+        content = mark + file.removesuffix(b"--frontier--\r\n") + fields + b"--frontier--\r\n" + epilogue
+        writer.write(head(sandbox, len(content)) + content[:-1])
+        await writer.drain()
+        await settle()
+    await until_audited(sandbox, 1)
+
+    assert sandbox.audit[0].verdict == "broken off"
 
 
 # The lists

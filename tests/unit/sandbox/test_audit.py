@@ -44,16 +44,20 @@ def test_summary_counts_every_post_once() -> None:
         "unauthorized",
         "forbidden",
         "broken off",
+        "failed",
+        "failed",
+        "failed",
     )
 
     expected = Summary(
-        posts=7,
+        posts=10,
         stored=2,
         refused_for_speed=1,
         invalid=1,
         refused_for_key=2,
         broken_off=1,
-        most_in_any_period=5,
+        failed=3,
+        most_in_any_period=8,
         period=60.0,
     )
     assert expected == summarize([post(verdict) for verdict in verdicts], 60.0)
