@@ -7,10 +7,14 @@ moves on meanwhile, a virtual one does not.
 
 import asyncio
 import functools
+import os
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import looptime
@@ -20,10 +24,12 @@ from attrs import define, field, frozen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from springest_async.bucket import Bucket
 from springest_async.errors import ConfigurationError
 from springest_async.limiter import Limiter, Turn, shared_limiter
 from springest_async.sandbox.audit import most_in_any
 from springest_async.sandbox.windows import Paced, SlidingWindow, Window
+from springest_async.store import FileStore
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -73,9 +79,59 @@ def about(seconds: float) -> Any:
     return pytest.approx(seconds, abs=1e-4)
 
 
-async def post(limiter: Limiter, *, lasting: float = 0.0, answered: bool = True) -> float:
+class Store(FileStore):
+    """A file whose clock is the virtual one, and whose process can be killed: then it changes nothing any more."""
+
+    killed_at: float | None = None
+    changes = 0
+
+    def now(self) -> float:
+        return now()
+
+    def kill(self) -> None:
+        self.killed_at = now()
+
+    @contextmanager
+    def change(self) -> Iterator[Bucket]:
+        if self.killed_at is not None:
+            raise ConfigurationError("killed")
+        self.changes += 1
+        with super().change() as bucket:
+            yield bucket
+
+
+New = Callable[..., Limiter]
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Give a maker of stores of one file: each is a process of its own."""
+    made: list[Store] = []
+
+    def new_store() -> Store:
+        made.append(Store(tmp_path / "limits.sqlite3", "a budget"))
+        return made[-1]
+
+    yield new_store
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def process(stores: Callable[[], Store]) -> New:
+    """Give a maker of limiters that share one bucket, each as if in a process of its own."""
+    return lambda **figures: Limiter(store=stores(), **figures)
+
+
+@pytest.fixture(params=["memory", "file"])
+def new(request: pytest.FixtureRequest, process: New) -> New:
+    """Give a maker of limiters: what one alone does is the same wherever its bucket is."""
+    return Limiter if request.param == "memory" else process
+
+
+async def post(limiter: Limiter, *, lasting: float = 0.0, answered: bool = True, bulk: bool = False) -> float:
     """Make one POST; return when it was sent."""
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(counted_within=ANSWER, bulk=bulk) as turn:
         sent = now()
         await asyncio.sleep(lasting)
         if answered:
@@ -167,6 +223,8 @@ class Scenario:
             trace.ended = now()
             if turn.answered:
                 trace.counted_until = trace.ended
+            elif getattr(self.limiter.store, "killed_at", None) is not None:
+                trace.counted_until = trace.ended + self.counted_within
             elif turn.sent:
                 trace.counted_until = max(trace.ended, trace.sent + self.counted_within)
 
@@ -320,13 +378,13 @@ def test_small_latencies_cost_at_most_one_and_a_half_percent(latencies: list[flo
 
 
 @in_virtual_time
-async def test_thirty_leave_at_once_and_the_next_thirty_a_minute_and_its_margin_later() -> None:
-    assert await post_all(Limiter(), 90) == [about(0.0)] * 30 + [about(SILENCE)] * 30 + [about(2 * SILENCE)] * 30
+async def test_thirty_leave_at_once_and_the_next_thirty_a_minute_and_its_margin_later(new: New) -> None:
+    assert await post_all(new(), 90) == [about(0.0)] * 30 + [about(SILENCE)] * 30 + [about(2 * SILENCE)] * 30
 
 
 @in_virtual_time
-async def test_a_token_rests_from_the_answer_and_not_from_the_send() -> None:
-    limiter = Limiter(posts=1)
+async def test_a_token_rests_from_the_answer_and_not_from_the_send(new: New) -> None:
+    limiter = new(posts=1)
 
     assert await post(limiter, lasting=10.0) == 0.0
     assert await post(limiter) == about(10.0 + SILENCE)
@@ -339,9 +397,9 @@ async def test_a_token_rests_from_the_answer_and_not_from_the_send() -> None:
 )
 @in_virtual_time
 async def test_a_post_without_an_answer_keeps_its_token_while_the_server_may_count_it(
-    lasting: float, counted_until: float
+    new: New, lasting: float, counted_until: float
 ) -> None:
-    limiter = Limiter(posts=1)
+    limiter = new(posts=1)
     await post(limiter, lasting=lasting, answered=False)
 
     assert await post(limiter) == about(counted_until + SILENCE)
@@ -351,8 +409,8 @@ async def test_a_post_without_an_answer_keeps_its_token_while_the_server_may_cou
     ("answered", "back"), [(False, 200.0 + 5.0 + 50.0 + SILENCE), (True, 200.0 + 5.0 + 10.0 + SILENCE)]
 )
 @in_virtual_time
-async def test_a_post_whose_body_took_long_counts_from_its_last_byte(answered: bool, back: float) -> None:
-    limiter = Limiter(posts=1)
+async def test_a_post_whose_body_took_long_counts_from_its_last_byte(new: New, answered: bool, back: float) -> None:
+    limiter = new(posts=1)
     await asyncio.sleep(5.0)
     async with limiter.post(counted_within=ANSWER) as turn:
         await asyncio.sleep(200.0)
@@ -365,8 +423,8 @@ async def test_a_post_whose_body_took_long_counts_from_its_last_byte(answered: b
 
 
 @in_virtual_time
-async def test_a_post_that_fails_after_its_answer_counts_until_its_end() -> None:
-    limiter = Limiter(posts=1)
+async def test_a_post_that_fails_after_its_answer_counts_until_its_end(new: New) -> None:
+    limiter = new(posts=1)
 
     async def fail() -> None:
         async with limiter.post(counted_within=ANSWER) as turn:
@@ -381,8 +439,8 @@ async def test_a_post_that_fails_after_its_answer_counts_until_its_end() -> None
 
 
 @in_virtual_time
-async def test_a_cancelled_post_that_was_under_way_keeps_its_token_while_the_server_may_count_it() -> None:
-    limiter = Limiter(posts=1)
+async def test_a_cancelled_post_that_was_under_way_keeps_its_token_while_the_server_may_count_it(new: New) -> None:
+    limiter = new(posts=1)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1.0):
             await post(limiter, lasting=10.0)
@@ -391,8 +449,8 @@ async def test_a_cancelled_post_that_was_under_way_keeps_its_token_while_the_ser
 
 
 @in_virtual_time
-async def test_a_cancelled_waiter_takes_no_token() -> None:
-    limiter = Limiter(posts=1)
+async def test_a_cancelled_waiter_takes_no_token(new: New) -> None:
+    limiter = new(posts=1)
     await post(limiter)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(30.0):
@@ -402,8 +460,8 @@ async def test_a_cancelled_waiter_takes_no_token() -> None:
 
 
 @in_virtual_time
-async def test_an_unsent_post_gives_its_token_back_at_once() -> None:
-    limiter = Limiter()
+async def test_an_unsent_post_gives_its_token_back_at_once(new: New) -> None:
+    limiter = new()
     others = asyncio.create_task(post_all(limiter, 29))
     async with limiter.post(counted_within=ANSWER) as turn:
         await asyncio.sleep(5.0)
@@ -415,13 +473,13 @@ async def test_an_unsent_post_gives_its_token_back_at_once() -> None:
 
 
 @in_virtual_time
-async def test_a_burst_of_one_spaces_the_sends() -> None:
-    assert await post_all(Limiter(burst=1), 5) == [0.0, 2.0, 4.0, 6.0, 8.0]
+async def test_a_burst_of_one_spaces_the_sends(new: New) -> None:
+    assert await post_all(new(burst=1), 5) == [0.0, 2.0, 4.0, 6.0, 8.0]
 
 
 @in_virtual_time
-async def test_a_burst_of_five_leaves_at_once_and_the_others_evenly() -> None:
-    assert await post_all(Limiter(burst=5), 8) == [0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 4.0, 6.0]
+async def test_a_burst_of_five_leaves_at_once_and_the_others_evenly(new: New) -> None:
+    assert await post_all(new(burst=5), 8) == [0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 4.0, 6.0]
 
 
 @pytest.mark.parametrize(
@@ -444,8 +502,8 @@ def test_the_burst_is_the_whole_bucket_unless_told() -> None:
 
 
 @in_virtual_time
-async def test_repr_tells_the_figures_and_the_state() -> None:
-    limiter = Limiter(posts=10, period=20.0)
+async def test_repr_tells_the_figures_and_the_state(new: New) -> None:
+    limiter = new(posts=10, period=20.0)
     assert repr(limiter) == "<Limiter 10 in 20 s, 0 under way, 0 resting, fast>"
 
     await post_all(limiter, 2)
@@ -458,8 +516,8 @@ async def test_repr_tells_the_figures_and_the_state() -> None:
 
 
 @in_virtual_time
-async def test_repr_counts_no_token_that_has_rested() -> None:
-    limiter = Limiter()
+async def test_repr_counts_no_token_that_has_rested(new: New) -> None:
+    limiter = new()
     await post(limiter)
     await asyncio.sleep(SILENCE + 1.0)
 
@@ -470,8 +528,8 @@ async def test_repr_counts_no_token_that_has_rested() -> None:
 
 
 @in_virtual_time
-async def test_no_hour_holds_more_than_4000_requests() -> None:
-    limiter = Limiter()
+async def test_no_hour_holds_more_than_4000_requests(new: New) -> None:
+    limiter = new()
     times = []
     for _ in range(8000):
         await limiter.request()
@@ -483,8 +541,8 @@ async def test_no_hour_holds_more_than_4000_requests() -> None:
 
 
 @in_virtual_time
-async def test_posts_and_other_requests_share_the_hourly_budget() -> None:
-    limiter = Limiter()
+async def test_posts_and_other_requests_share_the_hourly_budget(new: New) -> None:
+    limiter = new()
     await post_all(limiter, 30)
     for _ in range(370):
         await limiter.request()
@@ -500,8 +558,8 @@ async def test_posts_and_other_requests_share_the_hourly_budget() -> None:
 
 
 @in_virtual_time
-async def test_a_probe_is_a_request_of_the_hour_too() -> None:
-    limiter = Limiter()
+async def test_a_probe_is_a_request_of_the_hour_too(new: New) -> None:
+    limiter = new()
     for _ in range(400):
         await limiter.request()
 
@@ -509,8 +567,8 @@ async def test_a_probe_is_a_request_of_the_hour_too() -> None:
 
 
 @in_virtual_time
-async def test_requests_need_no_token() -> None:
-    limiter = Limiter(posts=1)
+async def test_requests_need_no_token(new: New) -> None:
+    limiter = new(posts=1)
     await post(limiter)
 
     await limiter.request()
@@ -530,8 +588,8 @@ async def probe(limiter: Limiter, *, pause: float | None, lasting: float = 0.0) 
 
 
 @in_virtual_time
-async def test_a_probe_waits_until_nobody_is_under_way_and_all_was_silent_for_its_pause() -> None:
-    limiter = Limiter()
+async def test_a_probe_waits_until_nobody_is_under_way_and_all_was_silent_for_its_pause(new: New) -> None:
+    limiter = new()
     others = asyncio.create_task(post_all(limiter, 3, lasting=7.0))
     await asyncio.sleep(1.0)
 
@@ -540,21 +598,21 @@ async def test_a_probe_waits_until_nobody_is_under_way_and_all_was_silent_for_it
 
 
 @in_virtual_time
-async def test_a_probe_without_a_pause_waits_for_a_silent_period() -> None:
-    limiter = Limiter()
+async def test_a_probe_without_a_pause_waits_for_a_silent_period(new: New) -> None:
+    limiter = new()
     await post_all(limiter, 3, lasting=7.0)
 
     assert await probe(limiter, pause=None) == about(7.0 + SILENCE)
 
 
 @in_virtual_time
-async def test_a_probe_leaves_at_once_where_all_was_silent_anyhow() -> None:
-    assert await probe(Limiter(), pause=None) == 0.0
+async def test_a_probe_leaves_at_once_where_all_was_silent_anyhow(new: New) -> None:
+    assert await probe(new(), pause=None) == 0.0
 
 
 @in_virtual_time
-async def test_a_probe_waits_longer_where_the_server_asked_for_it() -> None:
-    limiter = Limiter()
+async def test_a_probe_waits_longer_where_the_server_asked_for_it(new: New) -> None:
+    limiter = new()
     await post(limiter)
     limiter.slow_down(1, silence=300.0)
 
@@ -562,8 +620,8 @@ async def test_a_probe_waits_longer_where_the_server_asked_for_it() -> None:
 
 
 @in_virtual_time
-async def test_a_probe_takes_a_token() -> None:
-    limiter = Limiter(posts=1)
+async def test_a_probe_takes_a_token(new: New) -> None:
+    limiter = new(posts=1)
     await post(limiter)
 
     assert await probe(limiter, pause=2.0) == about(SILENCE)
@@ -571,8 +629,8 @@ async def test_a_probe_takes_a_token() -> None:
 
 
 @in_virtual_time
-async def test_a_probe_without_an_answer_keeps_its_token() -> None:
-    limiter = Limiter(posts=1)
+async def test_a_probe_without_an_answer_keeps_its_token(new: New) -> None:
+    limiter = new(posts=1)
     async with limiter.probe() as post_alone, post_alone(counted_within=ANSWER, pause=2.0):
         pass
 
@@ -580,8 +638,8 @@ async def test_a_probe_without_an_answer_keeps_its_token() -> None:
 
 
 @in_virtual_time
-async def test_all_others_are_held_while_a_probe_lasts() -> None:
-    limiter = Limiter()
+async def test_all_others_are_held_while_a_probe_lasts(new: New) -> None:
+    limiter = new()
     async with limiter.probe() as post_alone:
         others = asyncio.create_task(post_all(limiter, 2))
         for pause in (2.0, 4.0):
@@ -595,8 +653,8 @@ async def test_all_others_are_held_while_a_probe_lasts() -> None:
 
 
 @in_virtual_time
-async def test_one_that_waits_for_the_burst_is_held_by_a_probe_too() -> None:
-    limiter = Limiter(burst=1)
+async def test_one_that_waits_for_the_burst_is_held_by_a_probe_too(new: New) -> None:
+    limiter = new(burst=1)
     await post(limiter)
     next_one = asyncio.create_task(post(limiter))
     await asyncio.sleep(1.0)
@@ -607,8 +665,8 @@ async def test_one_that_waits_for_the_burst_is_held_by_a_probe_too() -> None:
 
 
 @in_virtual_time
-async def test_there_is_one_probe_at_a_time() -> None:
-    limiter = Limiter()
+async def test_there_is_one_probe_at_a_time(new: New) -> None:
+    limiter = new()
 
     async def hold() -> tuple[float, float]:
         async with limiter.probe():
@@ -620,8 +678,8 @@ async def test_there_is_one_probe_at_a_time() -> None:
 
 
 @in_virtual_time
-async def test_a_cancelled_probe_lets_the_others_go() -> None:
-    limiter = Limiter()
+async def test_a_cancelled_probe_lets_the_others_go(new: New) -> None:
+    limiter = new()
     await post(limiter)
     alone = asyncio.create_task(probe(limiter, pause=None))
     await asyncio.sleep(1.0)
@@ -636,8 +694,8 @@ async def test_a_cancelled_probe_lets_the_others_go() -> None:
 
 
 @in_virtual_time
-async def test_requests_are_not_held_by_a_probe() -> None:
-    limiter = Limiter()
+async def test_requests_are_not_held_by_a_probe(new: New) -> None:
+    limiter = new()
     async with limiter.probe():
         await limiter.request()
         assert now() == 0.0
@@ -647,8 +705,8 @@ async def test_requests_are_not_held_by_a_probe() -> None:
 
 
 @in_virtual_time
-async def test_after_a_refusal_all_is_silent_for_a_period_and_then_one_leaves_at_a_time() -> None:
-    limiter = Limiter()
+async def test_after_a_refusal_all_is_silent_for_a_period_and_then_one_leaves_at_a_time(new: New) -> None:
+    limiter = new()
     first = asyncio.create_task(post_all(limiter, 3, lasting=10.0))
     await asyncio.sleep(5.0)
     assert not limiter.slow
@@ -661,8 +719,8 @@ async def test_after_a_refusal_all_is_silent_for_a_period_and_then_one_leaves_at
 
 
 @in_virtual_time
-async def test_who_waits_for_a_token_keeps_the_silence_that_is_called_meanwhile() -> None:
-    limiter = Limiter()
+async def test_who_waits_for_a_token_keeps_the_silence_that_is_called_meanwhile(new: New) -> None:
+    limiter = new()
     await post_all(limiter, 30)
     waiting = asyncio.create_task(post_all(limiter, 2))
     await asyncio.sleep(30.0)
@@ -672,8 +730,8 @@ async def test_who_waits_for_a_token_keeps_the_silence_that_is_called_meanwhile(
 
 
 @in_virtual_time
-async def test_positions_begin_anew_after_each_silence() -> None:
-    limiter = await slow(Limiter())
+async def test_positions_begin_anew_after_each_silence(new: New) -> None:
+    limiter = await slow(new())
     assert await positions(limiter, 3) == [1, 2, 3]
 
     limiter.slow_down(3)
@@ -697,8 +755,8 @@ async def positions(limiter: Limiter, posts: int) -> list[int]:
 
 
 @in_virtual_time
-async def test_a_server_that_asks_for_a_longer_silence_gets_it() -> None:
-    limiter = Limiter()
+async def test_a_server_that_asks_for_a_longer_silence_gets_it(new: New) -> None:
+    limiter = new()
     await post(limiter)
     limiter.slow_down(1, silence=300.0)
 
@@ -706,8 +764,8 @@ async def test_a_server_that_asks_for_a_longer_silence_gets_it() -> None:
 
 
 @in_virtual_time
-async def test_a_server_that_asks_for_a_shorter_silence_gets_a_whole_period() -> None:
-    limiter = Limiter()
+async def test_a_server_that_asks_for_a_shorter_silence_gets_a_whole_period(new: New) -> None:
+    limiter = new()
     await post(limiter)
     limiter.slow_down(1, silence=5.0)
 
@@ -715,8 +773,8 @@ async def test_a_server_that_asks_for_a_shorter_silence_gets_a_whole_period() ->
 
 
 @in_virtual_time
-async def test_where_a_silence_has_just_been_none_is_added() -> None:
-    limiter = Limiter()
+async def test_where_a_silence_has_just_been_none_is_added(new: New) -> None:
+    limiter = new()
     await post_all(limiter, 2)
     alone_at = await probe(limiter, pause=None)
     limiter.slow_down(2, silence=0.0)
@@ -725,8 +783,8 @@ async def test_where_a_silence_has_just_been_none_is_added() -> None:
 
 
 @in_virtual_time
-async def test_a_later_refusal_without_a_wish_does_not_shorten_the_silence_that_was_asked_for() -> None:
-    limiter = Limiter()
+async def test_a_later_refusal_without_a_wish_does_not_shorten_the_silence_that_was_asked_for(new: New) -> None:
+    limiter = new()
     await post_all(limiter, 2)
     limiter.slow_down(1, silence=300.0)
     limiter.slow_down(2)
@@ -735,16 +793,16 @@ async def test_a_later_refusal_without_a_wish_does_not_shorten_the_silence_that_
 
 
 @in_virtual_time
-async def test_at_the_slow_pace_the_next_waits_until_one_without_an_answer_counts_no_more() -> None:
-    limiter = await slow(Limiter())
+async def test_at_the_slow_pace_the_next_waits_until_one_without_an_answer_counts_no_more(new: New) -> None:
+    limiter = await slow(new())
     unanswered_at = await post(limiter, answered=False)
 
     assert await post(limiter) == about(unanswered_at + ANSWER + 2.0)
 
 
 @in_virtual_time
-async def test_at_the_slow_pace_an_unsent_post_keeps_nobody_waiting() -> None:
-    limiter = await slow(Limiter())
+async def test_at_the_slow_pace_an_unsent_post_keeps_nobody_waiting(new: New) -> None:
+    limiter = await slow(new())
     began = now()
     async with limiter.post(counted_within=ANSWER) as turn:
         await asyncio.sleep(1.0)
@@ -760,8 +818,8 @@ def silences(times: list[float]) -> list[int]:
 
 
 @in_virtual_time
-async def test_refused_late_after_a_silence_there_is_a_silence_after_every_so_many() -> None:
-    limiter = await slow(Limiter())
+async def test_refused_late_after_a_silence_there_is_a_silence_after_every_so_many(new: New) -> None:
+    limiter = await slow(new())
     assert silences(await post_all(limiter, 31)) == [31]
     limiter.slow_down(31)
 
@@ -769,8 +827,8 @@ async def test_refused_late_after_a_silence_there_is_a_silence_after_every_so_ma
 
 
 @in_virtual_time
-async def test_refused_even_earlier_there_is_a_silence_after_fewer() -> None:
-    limiter = await slow(Limiter())
+async def test_refused_even_earlier_there_is_a_silence_after_fewer(new: New) -> None:
+    limiter = await slow(new())
     await post_all(limiter, 31)
     limiter.slow_down(31)
     await post_all(limiter, 30)
@@ -785,9 +843,9 @@ async def test_refused_even_earlier_there_is_a_silence_after_fewer() -> None:
 )
 @in_virtual_time
 async def test_only_a_refusal_after_about_thirty_says_how_many_pass_after_a_silence(
-    position: int, batch: int | None
+    new: New, position: int, batch: int | None
 ) -> None:
-    limiter = await slow(Limiter())
+    limiter = await slow(new())
     await post_all(limiter, position)
     limiter.slow_down(position)
 
@@ -795,8 +853,8 @@ async def test_only_a_refusal_after_about_thirty_says_how_many_pass_after_a_sile
 
 
 @in_virtual_time
-async def test_refused_early_after_a_silence_the_others_are_not_counted() -> None:
-    limiter = await slow(Limiter())
+async def test_refused_early_after_a_silence_the_others_are_not_counted(new: New) -> None:
+    limiter = await slow(new())
     await post_all(limiter, 15)
     limiter.slow_down(15)
 
@@ -804,8 +862,10 @@ async def test_refused_early_after_a_silence_the_others_are_not_counted() -> Non
 
 
 @in_virtual_time
-async def test_a_crowd_that_is_refused_at_the_fast_pace_says_nothing_about_how_many_pass_after_a_silence() -> None:
-    limiter = Limiter()
+async def test_a_crowd_that_is_refused_at_the_fast_pace_says_nothing_about_how_many_pass_after_a_silence(
+    new: New,
+) -> None:
+    limiter = new()
     for position in await positions(limiter, 30):
         limiter.slow_down(position)
 
@@ -851,8 +911,8 @@ async def migrate(limiter: Limiter, server: Window, uploads: int) -> tuple[list[
 
 
 @in_virtual_time
-async def test_a_server_that_wants_strict_spacing_refuses_only_the_first_crowd() -> None:
-    sent, refused = await migrate(Limiter(), Paced(30, PERIOD), 200)
+async def test_a_server_that_wants_strict_spacing_refuses_only_the_first_crowd(new: New) -> None:
+    sent, refused = await migrate(new(), Paced(30, PERIOD), 200)
 
     # Eight and the one that follows the first answer leave before a refusal is known; one of these nine is accepted.
     assert refused == 8
@@ -861,8 +921,8 @@ async def test_a_server_that_wants_strict_spacing_refuses_only_the_first_crowd()
 
 
 @in_virtual_time
-async def test_a_server_whose_count_expires_only_in_silence_refuses_one_more_after_the_first_crowd() -> None:
-    sent, refused = await migrate(Limiter(), PushedBack(30, PERIOD), 200)
+async def test_a_server_whose_count_expires_only_in_silence_refuses_one_more_after_the_first_crowd(new: New) -> None:
+    sent, refused = await migrate(new(), PushedBack(30, PERIOD), 200)
 
     assert refused <= 9 + 1
     assert silences(sent)[-5:-1] == [30, 30, 30, 30]
@@ -870,8 +930,8 @@ async def test_a_server_whose_count_expires_only_in_silence_refuses_one_more_aft
 
 @pytest.mark.parametrize("count_refusals", [False, True])
 @in_virtual_time
-async def test_a_server_that_slides_its_minute_refuses_nothing(count_refusals: bool) -> None:
-    limiter = Limiter()
+async def test_a_server_that_slides_its_minute_refuses_nothing(new: New, count_refusals: bool) -> None:
+    limiter = new()
 
     _, refused = await migrate(limiter, SlidingWindow(30, PERIOD, count_refusals=count_refusals), 200)
 
@@ -989,6 +1049,403 @@ async def test_nothing_to_send_takes_no_time() -> None:
     await post_all(limiter, 30)
 
     assert [limiter.seconds_until(0), limiter.seconds_until(-1)] == [0.0, 0.0]
+
+
+# --- bulk ---
+
+
+async def order_of(limiter: Limiter, *kinds: tuple[str, bool]) -> list[str]:
+    """Let POSTs ask one after another, by name and whether they are bulk; return in which order they were sent."""
+    sent = []
+
+    async def one(name: str, bulk: bool) -> None:
+        await post(limiter, bulk=bulk)
+        sent.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for name, bulk in kinds:
+            group.create_task(one(name, bulk))
+            await asyncio.sleep(1.0)
+    return sent
+
+
+@in_virtual_time
+async def test_of_bulk_only_the_first_stands_before_an_interactive_post(new: New) -> None:
+    limiter = new(posts=1)
+    await post(limiter)
+
+    order = await order_of(
+        limiter, ("b1", True), ("b2", True), ("b3", True), ("i1", False), ("b4", True), ("i2", False)
+    )
+
+    assert order == ["b1", "i1", "i2", "b2", "b3", "b4"]
+
+
+@in_virtual_time
+async def test_a_bulk_post_that_is_cancelled_keeps_nobody_waiting(new: New) -> None:
+    limiter = new(posts=1)
+    await post(limiter)
+    cancelled = [asyncio.create_task(post(limiter, bulk=True)) for _ in range(3)]
+    others = [asyncio.create_task(post(limiter, bulk=bulk)) for bulk in (True, False)]
+    await asyncio.sleep(1.0)
+    for task in cancelled:
+        task.cancel()
+
+    assert await asyncio.gather(*others) == [about(2 * SILENCE), about(SILENCE)]
+
+
+# --- many processes ---
+
+
+@define
+class Machine:
+    """Scenarios of processes that share a bucket, some of which are killed in the middle."""
+
+    scenarios: list[Scenario]
+    kills: list[float | None]
+
+    async def run(self, plans: list[tuple[int, Plan]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number, scenario in enumerate(self.scenarios):
+                group.create_task(
+                    self._live(scenario, [plan for of, plan in plans if of == number], self.kills[number])
+                )
+
+    async def _live(self, scenario: Scenario, plans: list[Plan], kill_at: float | None) -> None:
+        life = asyncio.create_task(scenario.run(plans))
+        done, _ = await asyncio.wait([life], timeout=kill_at)
+        if done:
+            life.result()
+        else:
+            assert isinstance(scenario.limiter.store, Store)
+            scenario.limiter.store.kill()
+            life.cancel()
+            with suppress(asyncio.CancelledError, ExceptionGroup):
+                await life
+
+    def counted(self) -> list[tuple[float, float]]:
+        return [counted for scenario in self.scenarios for counted in scenario.counted()]
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> tuple[list[Limiter], float, list[tuple[int, Plan]], list[float | None]]:
+    """Draw processes with their limits, and to each POST that they make, whose it is; and when each is killed."""
+    limiter, counted_within, plans = draw(few | adapting)
+    processes = draw(st.integers(2, 3))
+    kills = draw(st.lists(st.none() | seconds(2 * limiter.period), min_size=processes, max_size=processes))
+    whose = draw(st.lists(st.integers(0, processes - 1), min_size=len(plans), max_size=len(plans)))
+    return [limiter] * processes, counted_within, list(zip(whose, plans, strict=True)), kills
+
+
+@settings(max_examples=60)
+@given(machines())
+def test_no_period_holds_more_than_the_limit_whoever_shares_it_and_is_killed(
+    drawn: tuple[list[Limiter], float, list[tuple[int, Plan]], list[float | None]],
+) -> None:
+    like, counted_within, plans, kills = drawn
+
+    def process(store: Store) -> Limiter:
+        return Limiter(posts=like[0].posts, period=like[0].period, burst=like[0].burst, store=store)
+
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [Store(Path(folder) / "limits.sqlite3", "a budget") for _ in like]
+        machine = Machine([Scenario(process(store), counted_within) for store in stores], kills)
+
+        run_in_virtual_time(machine.run(plans))
+
+        for store in stores:
+            store.close()
+    assert most_possible(machine.counted(), like[0].period) <= like[0].posts
+    # Nobody waited for ever: all that were neither cancelled nor killed were sent.
+    for number, scenario in enumerate(machine.scenarios):
+        if kills[number] is None:
+            patient = sum(of == number and plan.patience is None for of, plan in plans)
+            assert len(scenario.sent) >= patient
+
+
+async def share(limiters: list[Limiter], lasting: float, *, at_once: int = 30) -> list[int]:
+    """Let processes post as fast as they may for so long; return how many POSTs each made."""
+    made: Counter[int] = Counter()
+
+    async def work(number: int) -> None:
+        while True:
+            await post(limiters[number], lasting=0.25)
+            made[number] += 1
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(lasting), asyncio.TaskGroup() as group:
+            for number in range(len(limiters)):
+                for _ in range(at_once):
+                    group.create_task(work(number))
+    return [made[number] for number in range(len(limiters))]
+
+
+@in_virtual_time
+async def test_processes_get_equal_shares(process: New) -> None:
+    shares = await share([process() for _ in range(4)], 1200.0)
+
+    assert 0.97 * 600 < sum(shares) <= 600
+    assert max(shares) <= 1.35 * min(shares)
+
+
+@in_virtual_time
+async def test_one_that_was_first_shares_with_one_that_comes_later(process: New) -> None:
+    first, second = process(), process()
+    await post_all(first, 30)
+
+    shares = await share([first, second], 600.0)
+
+    assert max(shares) <= 1.2 * min(shares)
+
+
+@in_virtual_time
+async def test_at_the_slow_pace_processes_get_equal_shares_too(process: New) -> None:
+    limiters = [process(), process()]
+    await slow(limiters[0])
+
+    shares = await share(limiters, 600.0, at_once=2)
+
+    assert sum(shares) >= 600 / 2.25 * 0.9
+    assert max(shares) <= 1.2 * min(shares)
+
+
+@in_virtual_time
+async def test_an_interactive_post_goes_before_the_bulk_of_other_processes(process: New) -> None:
+    bulk, service = process(posts=3), process(posts=3)
+    await post_all(service, 3)
+    waiting = [asyncio.create_task(post(bulk, bulk=True)) for _ in range(6)]
+    await asyncio.sleep(SILENCE + 1.0)
+    assert [task.done() for task in waiting] == [True] * 3 + [False] * 3
+
+    # All tokens come back at once: bulk is given one of them, so that it is never without any.
+    assert await asyncio.gather(*(post(service) for _ in range(2))) == [about(2 * SILENCE)] * 2
+    assert await asyncio.gather(*waiting[3:]) == [about(2 * SILENCE), about(3 * SILENCE), about(3 * SILENCE)]
+
+
+@in_virtual_time
+async def test_a_process_with_both_stands_in_the_line_as_interactive(process: New) -> None:
+    both, other = process(posts=2), process(posts=2)
+    await post(other, answered=False)
+    await post(both)
+    waiting = []
+    for limiter, bulk in [(other, True), (both, True), (both, False)]:
+        waiting.append(asyncio.create_task(post(limiter, bulk=bulk)))
+        await asyncio.sleep(1.0)
+
+    assert await asyncio.gather(*waiting) == [about(ANSWER + SILENCE), about(SILENCE), about(2 * SILENCE)]
+
+
+@in_virtual_time
+async def test_a_restart_forgets_nothing(process: New) -> None:
+    await slow(process())
+    await post(process())
+
+    assert await post(process()) == about(SILENCE + 2.0)
+    assert process().slow
+
+
+@in_virtual_time
+async def test_what_a_killed_process_held_comes_back_after_its_timeout_and_a_minute(
+    stores: Callable[[], Store], process: New
+) -> None:
+    store, other = stores(), process(posts=1)
+    under_way = asyncio.create_task(post(Limiter(posts=1, store=store), lasting=5000.0))
+    await asyncio.sleep(1000.0)
+    waiting = asyncio.create_task(post(other))
+    await asyncio.sleep(1.0)
+    store.kill()
+
+    # It had said that it lives at most 6 s before, and is believed for 12 s.
+    assert 1001.0 + ANSWER + SILENCE < await waiting < 1001.0 + ANSWER + SILENCE + 12.0
+    under_way.cancel()
+
+
+@in_virtual_time
+async def test_a_cancelled_waiter_leaves_nothing_in_the_line(stores: Callable[[], Store]) -> None:
+    store = stores()
+    limiter = Limiter(posts=1, store=store)
+    await post(limiter)
+    waiting = [asyncio.create_task(post(limiter)) for _ in range(3)]
+    await asyncio.sleep(1.0)
+    assert len(store.read().line) == 1
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+    assert store.read().line == []
+
+
+@pytest.mark.parametrize("held", ["token", "pace", "probe"])
+@in_virtual_time
+async def test_a_waiter_sleeps(held: str, stores: Callable[[], Store], process: New) -> None:
+    store, other = stores(), process(posts=1)
+    limiter = Limiter(posts=1, store=store)
+    await post(other)
+    if held == "pace":
+        other.slow_down(1, silence=600.0)
+    waiting = asyncio.create_task(post(limiter))
+    if held == "probe":
+        async with other.probe():
+            await asyncio.sleep(58.0)
+    await waiting
+
+    assert now() == pytest.approx(600.0 if held == "pace" else SILENCE, abs=0.1)
+    assert store.changes <= (10 if held == "probe" else 5)  # while another probes, it looks after two beats
+
+
+@in_virtual_time
+async def test_four_waiters_of_four_processes_sleep(stores: Callable[[], Store]) -> None:
+    all_stores = [stores() for _ in range(4)]
+    limiters = [Limiter(store=store) for store in all_stores]
+    await post_all(limiters[0], 30, lasting=0.25)
+    before = sum(store.changes for store in all_stores)
+    waiting = [asyncio.create_task(post(limiter)) for limiter in limiters]
+    await asyncio.sleep(SILENCE)
+
+    assert sum(store.changes for store in all_stores) - before <= 4
+    await asyncio.gather(*waiting)
+
+
+@in_virtual_time
+async def test_a_probe_holds_other_processes_back(process: New) -> None:
+    one, other = process(), process()
+    async with one.probe() as post_alone:
+        held = asyncio.create_task(post(other))
+        also = asyncio.create_task(probe(other, pause=2.0))
+        async with post_alone(counted_within=ANSWER, pause=None) as turn:
+            await asyncio.sleep(200.0)
+            turn.mark_answered()
+        assert not held.done()
+        assert not also.done()
+
+    assert 200.0 <= await held <= 205.0
+    assert 200.0 <= await also <= 210.0
+
+
+@in_virtual_time
+async def test_a_probe_that_was_killed_holds_the_others_for_two_beats(
+    stores: Callable[[], Store], process: New
+) -> None:
+    store = stores()
+    killed = asyncio.create_task(probe(Limiter(store=store), pause=2.0, lasting=100.0))
+    await asyncio.sleep(50.0)
+    store.kill()
+    held = asyncio.create_task(post(process()))
+
+    assert 50.0 <= await held <= 62.0
+    killed.cancel()
+
+
+def test_a_repr_opens_no_file(tmp_path: Path) -> None:
+    assert repr(Limiter(store=FileStore(tmp_path / "limits.sqlite3", "a budget"))).startswith("<Limiter 30 in 60 s")
+    assert list(tmp_path.iterdir()) == []
+
+
+@in_virtual_time
+async def test_the_pace_of_one_process_is_that_of_all(process: New) -> None:
+    one, other = process(), process()
+    await post(one)
+    one.slow_down(1)
+
+    assert other.slow
+    assert other.seconds_until(1) == about(SILENCE)
+    assert await post(other) == about(SILENCE)
+    assert await post(one) == about(SILENCE + 2.0)
+
+
+@in_virtual_time
+async def test_the_forecast_counts_what_other_processes_hold(process: New) -> None:
+    one, other = process(), process()
+    await post_all(one, 20)
+
+    assert other.seconds_until(10) == 0.0
+    assert other.seconds_until(11) == about(SILENCE)
+
+
+# --- a store that fails ---
+
+
+class Failing(FileStore):
+    """A file that fails from some time on."""
+
+    fails = False
+
+    @contextmanager
+    def change(self) -> Iterator[Bucket]:
+        if self.fails:
+            raise ConfigurationError("the disk is full")
+        with super().change() as bucket:
+            yield bucket
+
+    def read(self) -> Bucket:
+        if self.fails:
+            raise ConfigurationError("the disk is full")
+        return super().read()
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Failing]:
+    store = Failing(tmp_path / "limits.sqlite3", "a budget")
+    yield store
+    store.close()
+
+
+async def test_a_store_that_fails_fails_a_post_before_it_is_sent(failing: Failing) -> None:
+    limiter = Limiter(store=failing)
+    failing.fails = True
+
+    with pytest.raises(ConfigurationError, match="the disk is full"):
+        await post(limiter)
+    with pytest.raises(ConfigurationError, match="the disk is full"):
+        await probe(limiter, pause=2.0)
+    failing.fails = False
+    await post(limiter)
+
+
+async def test_a_store_that_fails_later_fails_nothing_that_was_sent(
+    failing: Failing, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter = Limiter(store=failing)
+    async with limiter.post(counted_within=ANSWER) as turn:
+        failing.fails = True
+        turn.mark_answered()
+    limiter.slow_down(turn.position)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "the disk is full" in caplog.text
+    assert not limiter.slow
+    assert repr(limiter).startswith("<Limiter 30 in 60 s")
+    assert limiter.seconds_until(1) == 0.0
+    failing.fails = False
+    assert limiter.seconds_until(30) == pytest.approx(SILENCE, abs=0.5)  # until its time is over
+    assert repr(limiter) == "<Limiter 30 in 60 s, 1 under way, 0 resting, fast>"
+
+
+async def test_a_waiter_whose_store_fails_leaves_the_door_open(failing: Failing) -> None:
+    limiter = Limiter(posts=1, period=0.2, store=failing)
+    await post(limiter)
+    waiting = [asyncio.create_task(post(limiter)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    failing.fails = True
+    for task in waiting:
+        with pytest.raises(ConfigurationError, match="the disk is full"):
+            await task
+
+    failing.fails = False
+    await post(limiter)
+
+
+async def test_a_limiter_that_is_not_used_any_more_leaves_no_timer() -> None:
+    limiter = Limiter(period=0.1)
+    await post(limiter)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await post(limiter, lasting=1.0)
+    async with limiter.probe():
+        await asyncio.sleep(0.05)
+
+    timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+    assert [timer for timer in timers if not timer.cancelled() and "_beat" in repr(timer)] == []
 
 
 # --- more than one event loop, and more than one client ---
@@ -1110,3 +1567,51 @@ def test_one_budget_with_other_figures_is_refused(other: Limiter) -> None:
     with pytest.raises(ConfigurationError, match="with 30 POSTs a minute and a burst of 30"):
         shared_limiter("one budget, two figures", lambda: other)
     assert shared_limiter("one budget, two figures", Limiter) is limiter
+
+
+@pytest.mark.parametrize("first_shares", [False, True])
+def test_one_budget_that_is_shared_with_other_processes_by_one_client_only_is_refused(
+    first_shares: bool, tmp_path: Path
+) -> None:
+    budget, store = f"one budget, {first_shares}", FileStore(tmp_path / "limits.sqlite3", "a budget")
+    limiters = [Limiter(store=store), Limiter()]
+    first, other = limiters if first_shares else reversed(limiters)
+    shared_limiter(budget, lambda: first)
+
+    with pytest.raises(ConfigurationError, match="let both do the same"):
+        shared_limiter(budget, lambda: other)
+    assert shared_limiter(budget, lambda: Limiter(store=first.store)) is first
+
+
+def test_a_file_is_used_by_one_event_loop_after_another(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "limits.sqlite3", "a budget")
+    limiter = Limiter(posts=1, period=0.2, store=store)
+    loop = asyncio.new_event_loop()
+    under_way = limiter.post(counted_within=0.3)
+    loop.run_until_complete(under_way.__aenter__())
+    waiter = loop.create_task(post(limiter))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    assert len(store.read().line) == 1
+
+    try:
+        began = time.monotonic()
+        asyncio.run(post(limiter))
+        assert 0.4 < time.monotonic() - began < 1.5
+        assert store.read().line == []
+    finally:
+        forget(waiter)
+        store.close()
+
+
+async def test_a_process_that_was_forked_leaves_alone_what_its_parent_has_under_way(
+    new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = new()
+    async with limiter.post(counted_within=ANSWER) as turn:
+        parent = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+        await asyncio.to_thread(asyncio.run, post(limiter))
+        turn.mark_answered()
+
+    assert repr(limiter).startswith("<Limiter 30 in 60 s, 0 under way, 2 resting")

@@ -1,0 +1,444 @@
+"""The bucket in a file: what it keeps, for whom, what it forgets, and what it says when the file fails it."""
+
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from springest_async.bucket import Bucket, Figures
+from springest_async.errors import ConfigurationError
+from springest_async.store import FileStore, default_path
+
+FIGURES = Figures(30, 60.0)
+HOUR = 3600.0
+
+
+class Clock:
+    """The machine's clock, and the boot that sets it back to nought."""
+
+    def __init__(self) -> None:
+        self.time = 100_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("springest_async.store.time.monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "springest" / "limits.sqlite3"
+
+
+Open = Callable[..., FileStore]
+
+
+@pytest.fixture
+def open_store(path: Path) -> Iterator[Open]:
+    """Give a maker of stores of one file, each with a connection of its own."""
+    made: list[FileStore] = []
+
+    def open_store(budget: str = "a budget") -> FileStore:
+        made.append(FileStore(path, budget))
+        return made[-1]
+
+    yield open_store
+    for store in made:
+        store.close()
+
+
+def take(store: FileStore, name: str = "one", *, answered: bool = True) -> None:
+    """Make a POST that is answered at once, or one of a process that is killed."""
+    with store.change() as bucket:
+        now = store.now()
+        bucket.take(FIGURES, now, name=name, holder="holder", counted_within=120.0)
+        if answered:
+            bucket.end(FIGURES, now, name=name, holder="holder", counted_until=now)
+
+
+def out(store: FileStore) -> int:
+    """How many tokens are out."""
+    bucket = store.read()
+    bucket.settle(store.now())
+    return len(bucket.tokens)
+
+
+def slow_down(store: FileStore) -> None:
+    with store.change() as bucket:
+        bucket.slow_down(FIGURES, 0, None)
+
+
+# --- what it keeps, and for whom ---
+
+
+def test_a_new_file_holds_a_full_bucket(open_store: Open) -> None:
+    assert open_store().read() == Bucket()
+
+
+def test_what_one_keeps_another_finds(open_store: Open) -> None:
+    one, other = open_store(), open_store()
+    take(one)
+    slow_down(one)
+
+    assert other.read() == one.read()
+    assert out(other) == 1
+    assert other.read().slow
+
+
+def test_a_file_that_was_closed_and_opened_again_has_forgotten_nothing(open_store: Open) -> None:
+    one = open_store()
+    take(one)
+    one.close()
+
+    assert out(one) == out(open_store()) == 1
+
+
+def test_each_budget_has_a_bucket_of_its_own(open_store: Open) -> None:
+    one, other = open_store("one"), open_store("other")
+    take(one)
+
+    assert (out(one), out(other)) == (1, 0)
+
+
+def test_a_change_that_fails_is_not_kept(open_store: Open) -> None:
+    store = open_store()
+
+    def fail() -> None:
+        with store.change() as bucket:
+            bucket.slow = True
+            raise ValueError("of the caller")
+
+    with pytest.raises(ValueError, match="of the caller"):
+        fail()
+    assert not store.read().slow
+    take(store)  # nothing is left open
+
+
+def test_nobody_changes_it_while_another_does(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("springest_async.store._BUSY", 0.05)
+    one, other = open_store(), open_store()
+    other.read()
+
+    with one.change() as bucket:
+        bucket.slow = True
+        with pytest.raises(ConfigurationError, match="locked"):
+            slow_down(other)
+        assert not other.read().slow  # looking waits for nobody
+    assert other.read().slow
+
+
+def test_what_was_not_changed_is_not_written(open_store: Open, path: Path) -> None:
+    store = open_store()
+    take(store)
+    with closing(sqlite3.connect(path)) as other:
+        before = other.execute("PRAGMA data_version").fetchone()
+        with store.change():
+            pass
+        assert other.execute("PRAGMA data_version").fetchone() == before
+        take(store, "another")
+        assert other.execute("PRAGMA data_version").fetchone() != before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_it_is_for_this_user_only(open_store: Open, path: Path) -> None:
+    store = open_store()
+    take(store)
+
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_it_is_written_so_that_a_loss_of_power_loses_nothing(open_store: Open) -> None:
+    store = open_store()
+    connection = store._connection()
+
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_nothing_is_made_before_it_is_needed(open_store: Open, path: Path) -> None:
+    store = open_store()
+
+    assert repr(store) == f"<FileStore {path}>"
+    store.close()
+    assert not path.parent.exists()
+
+
+def test_the_default_is_in_the_state_folder_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    if sys.platform == "linux":
+        assert default_path() == tmp_path / "springest" / "limits.sqlite3"
+    assert default_path().name == "limits.sqlite3"
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from springest_async.store import FileStore
+
+def slow_down(store):
+    with store.change() as bucket:
+        bucket.since_silence += 1
+
+store = FileStore(Path(sys.argv[1]), "a budget")
+slow_down(store)
+child = os.fork()
+slow_down(store)
+if child == 0:
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+slow_down(store)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_that_was_forked_has_a_connection_of_its_own(open_store: Open, path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", FORK, str(path)], check=True)
+
+    assert open_store().read().since_silence == 4
+
+
+# --- time ---
+
+
+def test_tokens_come_back_as_time_passes(open_store: Open, clock: Clock) -> None:
+    store = open_store()
+    take(store)
+    clock.time += 60.0
+    assert out(store) == 1
+    clock.time += 0.2
+    assert out(store) == 0
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR, -1e9, 1e9])
+def test_a_step_of_the_wall_clock_changes_nothing(
+    open_store: Open, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    take(store)
+    before = store.read()
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + step)
+
+    assert store.read() == open_store().read() == before
+    assert 59.0 < store.read().seconds_until(FIGURES, store.now(), posts=30, burst=30) < 60.2
+
+
+@pytest.mark.parametrize("uptime", [0.0, 10.0, 60.0])
+def test_after_a_boot_what_was_left_is_counted_from_it(open_store: Open, clock: Clock, uptime: float) -> None:
+    store = open_store()
+    take(store)
+    clock.time += 20.0
+    slow_down(store)  # with 40.1 s to go
+    clock.time = uptime
+
+    assert out(store) == (uptime < 40.1)
+    assert store.read().slow
+    take(store, "another")
+    assert out(store) == 1 + (uptime < 40.1)
+    clock.time = max(uptime, 40.1)
+    assert out(store) == 1
+
+
+def test_after_a_boot_that_cannot_be_seen_no_more_is_left_than_was(open_store: Open, clock: Clock) -> None:
+    store = open_store()
+    clock.time = 30.0
+    take(store)
+    clock.time = 31.0  # of the next boot: the machine was off in between
+
+    assert out(store) == 1
+    clock.time = 30.0 + 60.2
+    assert out(store) == 0
+
+
+def test_a_clock_that_is_a_little_behind_means_no_boot(open_store: Open, clock: Clock) -> None:
+    store = open_store()
+    take(store)
+    clock.time -= 1.0
+
+    assert store.read().seconds_until(FIGURES, clock.time, posts=30, burst=30) == pytest.approx(61.1)
+
+
+def test_a_boot_ends_what_killed_processes_held(open_store: Open, clock: Clock) -> None:
+    store = open_store()
+    take(store, answered=False)
+    with store.change() as bucket:
+        assert bucket.hold(FIGURES, store.now(), holder="killed") == 0
+        bucket.ask(FIGURES, store.now(), holder="another", bulk=False, wanted=1)
+    clock.time = 120.0 + 60.1 + 12.0 + 0.1
+
+    bucket = store.read()
+    bucket.settle(store.now())
+    assert (bucket.tokens, bucket.line, bucket.probe) == ({}, [], None)
+
+
+# --- what it forgets ---
+
+
+def test_an_hour_after_its_last_use_a_budget_is_forgotten_and_its_pace_with_it(open_store: Open, clock: Clock) -> None:
+    store = open_store()
+    take(store)
+    slow_down(store)
+    clock.time += HOUR
+    assert store.read().slow
+    clock.time += 1.0
+    assert store.read() == Bucket()
+
+    take(store)
+    assert not store.read().slow
+
+
+def test_a_budget_is_not_forgotten_while_anything_of_it_holds_a_post_back(open_store: Open, clock: Clock) -> None:
+    store = open_store()
+    take(store)
+    with store.change() as bucket:
+        bucket.slow_down(FIGURES, 0, 2 * HOUR)
+    clock.time += 2 * HOUR - 1.0
+    assert store.read().slow
+    clock.time += 2.0
+    assert not store.read().slow
+
+
+def test_the_file_stays_small(open_store: Open, path: Path, clock: Clock) -> None:
+    for number in range(10):
+        take(open_store(f"budget {number}"))
+    clock.time += HOUR + 1.0
+    take(open_store("another"))
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM budgets").fetchall() == [("another",)]
+
+
+# --- a file that cannot be used ---
+
+
+def refused(store: FileStore, words: str) -> None:
+    """Both ways of using it say what is wrong, and where."""
+    for use in (store.read, lambda: slow_down(store)):
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            use()
+        assert str(store.path) in str(caught.value)
+
+
+def test_a_file_of_another_program_is_left_alone(open_store: Open, path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+    before = path.read_bytes()
+
+    refused(open_store(), "another program")
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_a_newer_version_is_left_alone(open_store: Open, path: Path) -> None:
+    store = open_store()
+    take(store)
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    before = path.read_bytes()
+
+    refused(open_store(), "newer version")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damaged", [b"no database", b"SQLite format 3\0" + bytes(5000)], ids=["text", "nothing in it"])
+def test_a_damaged_file_is_left_alone(open_store: Open, path: Path, damaged: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(damaged)
+
+    refused(open_store(), "damaged; remove it, and wait a minute")
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("state", "{}"),
+        ("state", "no JSON"),
+        ("state", json.dumps(Bucket(last_answer=1.0).dump()).replace("1.0", "NaN")),
+        ("state", b"\0"),
+        ("written_at", "yesterday"),
+        ("written_at", 1e999),
+    ],
+)
+def test_a_row_that_was_tampered_with_is_damaged(open_store: Open, path: Path, column: str, value: object) -> None:
+    store = open_store()
+    take(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE budgets SET {column} = ?", (value,))  # noqa: S608 # of the list above
+
+    refused(store, "damaged")
+    assert open_store("another budget").read() == Bucket()
+
+
+def test_a_table_that_is_not_there_is_told(open_store: Open, path: Path) -> None:
+    store = open_store()
+    take(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE budgets")
+
+    refused(store, "no such table")
+
+
+def test_a_file_that_was_removed_is_made_anew(open_store: Open, path: Path) -> None:
+    one, other = open_store(), open_store()
+    take(one)
+    take(other, "another")
+    for file in path.parent.iterdir():
+        file.unlink()
+    assert out(one) == 0
+    take(other)
+
+    assert out(one) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_told(open_store: Open, path: Path) -> None:
+    path.parent.parent.write_text("a file where the folder should be")
+
+    refused(open_store(), "File exists|Not a directory")
+
+
+def test_a_path_that_is_a_folder_is_told(open_store: Open, path: Path) -> None:
+    path.mkdir(parents=True)
+
+    refused(open_store(), "Is a directory|Permission denied")
+
+
+def test_a_file_that_cannot_be_written_is_told(open_store: Open) -> None:
+    store = open_store()
+    store._connection().execute("PRAGMA query_only = 1")
+
+    with pytest.raises(ConfigurationError, match="make it and its folder such that you can write"):
+        take(store)
+
+
+def test_a_full_disk_is_told_and_what_was_kept_before_stays(open_store: Open) -> None:
+    store = open_store()
+    take(store)
+    connection = store._connection()
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        with store.change() as bucket:
+            for number in range(1000):
+                bucket.take(FIGURES, store.now(), name=f"post {number}", holder="holder", counted_within=0.0)
+
+    with pytest.raises(ConfigurationError, match="the disk is full"):
+        fill()
+    assert out(store) == 1
