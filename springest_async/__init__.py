@@ -4,11 +4,14 @@ from springest_async.client import Settings, Springest
 from springest_async.delivery import UploadListener, UploadStep
 from springest_async.errors import (
     AnswerError,
+    CancelledTooLate,
     ConfigurationError,
     Fault,
     Forbidden,
     InDoubt,
     InvalidUpload,
+    JournalError,
+    JournalInUse,
     ManifestError,
     NoAnswer,
     NotAuthorized,
@@ -29,6 +32,7 @@ from springest_async.transport import Timeouts
 
 __all__ = [
     "AnswerError",
+    "CancelledTooLate",
     "Certificate",
     "CertificateUpload",
     "Certification",
@@ -37,6 +41,8 @@ __all__ = [
     "Forbidden",
     "InDoubt",
     "InvalidUpload",
+    "JournalError",
+    "JournalInUse",
     "Limiter",
     "ManifestError",
     "NoAnswer",

@@ -3,16 +3,18 @@
 It parses nothing and decides nothing itself; how one certificate gets there is `delivery`'s business.
 """
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
 from typing import Self, TypeVar
 
 import aiohttp
+import attrs
 import stamina
 from attrs import field, frozen
 from attrs.validators import ge, in_
@@ -20,12 +22,14 @@ from attrs.validators import ge, in_
 from springest_async import protocol
 from springest_async.decode import Page, WireFormat
 from springest_async.delivery import Delivery, UploadListener, UploadStep
-from springest_async.errors import ConfigurationError
+from springest_async.doubt import Unclear, find, listed_from
+from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.limiter import POSTS_PER_MINUTE, Limiter, shared_limiter
-from springest_async.multipart import look
+from springest_async.multipart import SourceFile
 from springest_async.protocol import CERTIFICATES, CERTIFICATIONS
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.retry import Verdicts, ask_again
+from springest_async.store import FileStore, default_path
 from springest_async.transport import ApiKey, Timeouts, Transport
 
 __all__ = ["Settings", "Springest"]
@@ -48,8 +52,9 @@ class Settings:
         burst: how many POSTs may leave at once (1 to `posts_per_minute`, which is the default); 1 spaces them evenly.
         session: an aiohttp session of your own, whose connector, headers, cookies and traces are then used. It is
             not closed.
-        limiter: a bucket of your own, with figures of its own. By default all clients of a process with one host and
-            key share one.
+        machine_wide: share the limit with all programs of this machine that use the same host and key and ask for the
+            same, such as the command; a restart forgets nothing either. By default the clients of one process share.
+        limiter: a bucket of your own, with figures of its own.
     """
 
     wire_format: WireFormat = field(default="json", validator=in_(("json", "xml")))
@@ -58,6 +63,7 @@ class Settings:
     posts_per_minute: int = field(default=POSTS_PER_MINUTE, validator=ge(1))
     burst: int | None = None
     session: aiohttp.ClientSession | None = None
+    machine_wide: bool = False
     limiter: Limiter | None = None
 
 
@@ -104,12 +110,15 @@ class Springest:
         self._key = ApiKey(api_key)
         self._certifications_key = ApiKey(certifications_api_key) if certifications_api_key else None
         self._verdicts = Verdicts()
+        self._shown: set[int] = set()  # the certifications that Springest was last seen to list
         self._transport = Transport(
             self.origin, timeouts=settings.timeouts, user_agent=_USER_AGENT, session=settings.session
         )
-        digest = hashlib.sha256(api_key.encode()).digest()
-        make = partial(Limiter, posts=settings.posts_per_minute, burst=settings.burst)
-        self.limiter = settings.limiter or shared_limiter((self.origin, digest), make)
+        # The key itself is in no name: whoever reads the file of the limits must not learn it.
+        budget = hashlib.sha256(f"{self.origin} {api_key}".encode()).hexdigest()
+        store = FileStore(default_path(), budget) if settings.machine_wide and settings.limiter is None else None
+        make = partial(Limiter, posts=settings.posts_per_minute, burst=settings.burst, store=store)
+        self.limiter = settings.limiter or shared_limiter(budget, make)
         self._executor: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
@@ -130,7 +139,14 @@ class Springest:
 
     # --- POST /users/certificates ---
 
-    async def upload(self, upload: CertificateUpload, *, listener: UploadListener | None = None) -> Receipt:
+    async def upload(
+        self,
+        upload: CertificateUpload,
+        *,
+        listener: UploadListener | None = None,
+        bulk: bool = False,
+        source: SourceFile | None = None,
+    ) -> Receipt:
         """Post a certificate, and return when Springest has stored it.
 
         It waits for the limit as long as that takes. What the server cannot have is sent again (a broken connection,
@@ -139,6 +155,8 @@ class Springest:
         Args:
             upload: the certificate.
             listener: told of each step, for instance by a progress bar.
+            bulk: let uploads that are not bulk go first.
+            source: the file as it was when it was looked at; what is no longer the same is not sent.
 
         Raises:
             Rejected: Springest does not want this certificate; `Rejected.faults` says why, if the server did.
@@ -147,14 +165,17 @@ class Springest:
             UnexpectedStatus: nothing was stored, for a reason that the API's pages do not know.
             UnusableFile: the file cannot be read, or changed on the way.
             NotSent: no connection, or it broke in the middle, four times in a row. Safe to call again.
-            InDoubt: the whole certificate was sent and no answer tells whether it is stored.
+            InDoubt: the whole certificate was sent and no answer tells whether it is stored: see `settle`.
+            asyncio.CancelledError: its ``__cause__`` is a `NotSent`, an `InDoubt` or a `CancelledTooLate` (stored). A
+                TimeoutError of `asyncio.timeout` has the cancellation as its own ``__cause__``.
         """
         if self._executor is None:
             raise RuntimeError("the client is closed: use it inside `async with Springest(...)`")
         path = protocol.path(CERTIFICATES, self.settings.wire_format)
         return await Delivery(
             upload=upload,
-            source=await look(upload.file, self._executor),
+            source=source,
+            bulk=bulk,
             path=path,
             where=self._transport.where("POST", path),
             key=self._key,
@@ -166,6 +187,66 @@ class Springest:
             executor=self._executor,
             listener=listener or _nobody,
         ).run()
+
+    async def settle(self, doubt: InDoubt, *, known: Collection[int] = ()) -> Certificate | None:
+        """Ask Springest whether a certificate in doubt is stored.
+
+        Usage::
+
+            try:
+                await springest.upload(upload)
+            except InDoubt as doubt:
+                if await springest.settle(doubt) is None:
+                    await springest.upload(upload)  # it certainly is not stored
+
+        Stored is what Springest lists with the same employee, certification and validity dates, created since the
+        send. Not stored is what it does not list although it shows the certification, and although the server has had
+        `Timeouts.answer` to end its work, which is waited for. (Springest lists verified certifications only.)
+
+        Args:
+            doubt: what `upload` raised.
+            known: ids of certificates that are known to be others, such as those of receipts.
+
+        Returns:
+            The certificate as it is listed when it is stored, None when it certainly is not.
+
+        Raises:
+            InDoubt: nobody can tell; its `reason` says why. Only a person can decide.
+            SpringestError: the same as `certificates` and `certifications`.
+        """
+        found = await self._find(doubt, known)
+        if found is None and await self._is_shown(doubt.certification_id):
+            # The server may be at work on it: behind a gateway that gave up, or when it was we who gave up.
+            age = (datetime.now(UTC) - doubt.given_up_at).total_seconds()
+            await asyncio.sleep(self.settings.timeouts.answer - max(0.0, age))
+            found = await self._find(doubt, known)
+            if found is None:
+                return None
+        if isinstance(found, Certificate):
+            return found
+        why = found.reason if found else "Springest does not list it, and does not show its certification yet"
+        raise attrs.evolve(doubt, reason=doubt.reason if why in doubt.reason else f"{doubt.reason}; {why}")
+
+    async def _find(self, doubt: InDoubt, known: Collection[int]) -> Certificate | Unclear | None:
+        listed = self.certificates(
+            email=doubt.email, certification_id=doubt.certification_id, created_from=listed_from(doubt)
+        )
+        certificates = [certificate async for certificate in listed]
+        found = find(doubt, certificates, known)
+        if found is None and any(not _asked_for(doubt, certificate) for certificate in certificates):
+            # A server that ignores the filters may ignore the offset too, or writes the address in another way.
+            return Unclear("Springest lists certificates that were not asked for, so it may be there as well")
+        return found
+
+    async def _is_shown(self, certification_id: int) -> bool:
+        """Whether Springest lists the certificates of a certification: it is listed itself, or one of its own is."""
+        if self._certifications_key is None:
+            query = protocol.certificates_query(None, certification_id, None) | {"size": "1"}
+            page = await self._page(CERTIFICATES, "certificates", Certificate, query, self._key)
+            return any(certificate.certification_id == certification_id for certificate in page.records)
+        if certification_id not in self._shown:
+            self._shown = {certification.id async for certification in self.certifications()}
+        return certification_id in self._shown
 
     # --- GET ---
 
@@ -255,6 +336,11 @@ class Springest:
                 if (error := protocol.list_error(answer, where)) is not None:
                     raise error
         return protocol.read_page(answer, where, self.settings.wire_format, record, name)
+
+
+def _asked_for(doubt: InDoubt, certificate: Certificate) -> bool:
+    email = certificate.user.email if certificate.user else doubt.email
+    return (certificate.certification_id, email.casefold()) == (doubt.certification_id, doubt.email.casefold())
 
 
 def _nobody(_: UploadStep) -> None:

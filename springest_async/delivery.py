@@ -16,32 +16,40 @@ from attrs import define, field, frozen
 
 from springest_async import protocol
 from springest_async.decode import WireFormat
-from springest_async.errors import InDoubt, NoAnswer, NotSent, SpringestError
+from springest_async.errors import CancelledTooLate, InDoubt, NoAnswer, NotSent, SpringestError
 from springest_async.limiter import Limiter, Turn
-from springest_async.multipart import CertificateBody, SourceFile
-from springest_async.protocol import Inconclusive, Refusal, Stored
+from springest_async.multipart import CertificateBody, SourceFile, look
+from springest_async.protocol import Answer, Inconclusive, Refusal, Stored
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.retry import TRIES, Case, Meaning, Step, Verdicts, backoff
 from springest_async.transport import ApiKey, Timeouts, Transport
 
 __all__ = ["Delivery", "UploadListener", "UploadStep"]
 
+_Kind = Literal["waiting", "sending", "refused", "unsent"]
+
 
 @frozen
 class UploadStep:
-    """What an upload is doing now, told to an `UploadListener`.
+    """What an upload is doing now, told to an `UploadListener`; `at` is the time (UTC).
 
     ``waiting``: not on its way, and safe to cancel: nothing of this try has left. ``sending``: a POST is under way
-    from now on. ``refused``: the server answered 400 without a reason, and it will be sent again.
+    from now on. ``refused``: the server answered 400 (or 429) without a reason; ``unsent``: the server cannot have had
+    it whole. After both it will be sent again, unless an error ends the upload; `status` and `words` say what happened.
     """
 
-    kind: Literal["waiting", "sending", "refused"]
+    kind: _Kind
     attempts: int
+    at: datetime
+    status: int | None = None
     words: str = ""
 
 
 class UploadListener(Protocol):
-    """Whoever wants to know what an upload is doing; called synchronously, so it must be quick."""
+    """Whoever wants to know what an upload is doing; called synchronously, so it must be quick.
+
+    What it raises ends the upload; raised at ``sending``, the POST is not sent.
+    """
 
     def __call__(self, step: UploadStep, /) -> None:
         """Take note of a step."""
@@ -58,7 +66,8 @@ class Delivery:
     """One certificate on its way: it is sent, and sent again, until there is a receipt or a verdict."""
 
     upload: CertificateUpload
-    source: SourceFile
+    source: SourceFile | None  # the file as it must be; None: as it is
+    bulk: bool
     path: str
     where: str
     key: ApiKey
@@ -74,25 +83,40 @@ class Delivery:
     case: Case = field(factory=Case)
     refusal: Refusal | None = None  # the last one
     refused_at: int = 0  # the position of the first one that is held against it
+    body: CertificateBody | None = None  # of the try that is under way
+    sent_at: datetime | None = None  # when the last try left
+    begun: bool = False  # whether any byte of it can have left
+    status: int | None = None  # what the server answered to it
 
     async def run(self) -> Receipt:
         """Send until the certificate is stored.
 
         Raises:
             SpringestError: those that `Springest.upload` names.
+            asyncio.CancelledError: its ``__cause__`` says what became of the certificate.
         """
+        try:
+            self.source = self.source or await look(self.upload.file, self.executor)
+            return await self._until_stored()
+        except asyncio.CancelledError as cancelled:
+            # Not an error of its own in place of the cancellation, which belongs to whoever cancels: a time-out turns
+            # it into a TimeoutError, a task group swallows it.
+            cancelled.__cause__ = self._interrupted()
+            raise
+
+    async def _until_stored(self) -> Receipt:
         while True:
             try:
-                outcome, position = await self._try(self.limiter.post)
+                outcome, position = await self._try(partial(self.limiter.post, bulk=self.bulk))
                 if isinstance(outcome, Receipt):
                     self._learn(position)
                     return outcome
                 receipt = await self._refused(outcome, position)
-            except NotSent:
+            except NotSent as error:
                 self.unsent += 1
+                self._tell("unsent", status=self.status, words=error.reason)
                 if self.unsent >= TRIES:
                     raise
-                self.listener(UploadStep("waiting", self.attempts))
                 await asyncio.sleep(backoff(self.unsent))
             else:
                 if receipt is not None:
@@ -107,16 +131,21 @@ class Delivery:
 
     async def _try(self, post: _Post) -> tuple[Receipt | Refusal, int]:
         """Send one POST when it may leave; give what came of it and the turn's position."""
-        self.listener(UploadStep("waiting", self.attempts))
+        self._tell("waiting")
         async with post(counted_within=self.timeouts.answer) as turn:
             self.attempts += 1
-            self.listener(UploadStep("sending", self.attempts))
+            self.body = self.status = None
+            self.begun = False
+            try:
+                sent_at = self.sent_at = self._tell("sending")
+            except BaseException:
+                turn.mark_unsent()  # who listens does not want it to be sent
+                raise
             number = self.verdicts.sending()
-            sent_at = datetime.now(UTC)
-            meaning = await self._send(turn, sent_at)
+            meaning = await self._send(turn)
         self.unsent = 0
         if isinstance(meaning, Refusal):
-            self.listener(UploadStep("refused", self.attempts, meaning.error.words))
+            self._tell("refused", status=self.status, words=meaning.error.words)
             return meaning, turn.position
         self.verdicts.was_accepted(number)
         receipt = Receipt(
@@ -128,37 +157,53 @@ class Delivery:
         )
         return receipt, turn.position
 
-    async def _send(self, turn: Turn, sent_at: datetime) -> Stored | Refusal:
+    def _tell(self, kind: _Kind, *, status: int | None = None, words: str = "") -> datetime:
+        now = datetime.now(UTC)
+        self.listener(UploadStep(kind, self.attempts, now, status, words))
+        return now
+
+    def _begin(self) -> None:
+        self.begun = True
+
+    def _note(self, turn: Turn, status: int) -> None:
+        self.status = status
+        turn.mark_answered()
+
+    async def _send(self, turn: Turn) -> Stored | Refusal:
         """Send one POST and raise all that ends the try."""
-        body = CertificateBody(
+        assert self.source is not None
+        body = self.body = CertificateBody(
             self.source,
             protocol.certificate_fields(self.upload),
             executor=self.executor,
             stall_timeout=self.timeouts.stall,
         )
-        doubt = partial(
-            InDoubt,
-            self.where,
-            email=self.upload.email,
-            certification_id=self.upload.certification_id,
-            sent_at=sent_at,
-        )
         failure: SpringestError
         try:
-            answer = await self.transport.post(self.path, body, self.key, handed_over=lambda: body.handed_over)
+            answer = await self.transport.post(
+                self.path,
+                body,
+                self.key,
+                handed_over=lambda: body.handed_over,
+                begun=self._begin,
+                answered=partial(self._note, turn),
+            )
+        except asyncio.CancelledError:
+            if not self.begun:
+                turn.mark_unsent()
+            raise
         except NotSent as error:
             if not error.connected:
                 turn.mark_unsent()
             failure = body.failure or error
         except NoAnswer as error:
-            failure = doubt(error.reason)
+            failure = self._doubt(error.reason)
         else:
-            turn.mark_answered()
             match protocol.post_meaning(answer, self.where, self.wire_format, body.told):
                 case Stored() | Refusal() as meaning:
                     return meaning
                 case Inconclusive(reason, status, words):
-                    failure = doubt(reason, status=status, words=words)
+                    failure = self._doubt(reason, status=status, words=words)
                 case refused:
                     failure = refused
         finally:
@@ -166,6 +211,39 @@ class Delivery:
                 # Without an answer the server may still be working on it, and a big body may have come in just now.
                 turn.count_from_now(self.timeouts.answer)
         raise failure
+
+    def _doubt(self, reason: str, *, status: int | None = None, words: str = "") -> InDoubt:
+        assert self.sent_at is not None
+        return InDoubt(
+            self.where,
+            reason,
+            email=self.upload.email,
+            certification_id=self.upload.certification_id,
+            valid_from=self.upload.valid_from,
+            valid_until=self.upload.valid_until,
+            sent_at=self.sent_at,
+            given_up_at=datetime.now(UTC),
+            status=status,
+            words=words,
+        )
+
+    def _interrupted(self) -> SpringestError:
+        """Say what became of a certificate whose upload is cancelled right now."""
+        if self.body is None:
+            return NotSent(self.where, "cancelled before it was sent", connected=False)
+        if self.status is not None:
+            match protocol.post_meaning(Answer(self.status, complete=False), self.where, self.wire_format):
+                case Stored():
+                    return CancelledTooLate(self.where)
+                case Inconclusive(reason):
+                    if self.body.handed_over:
+                        return self._doubt(f"cancelled when {reason}", status=self.status)
+                case _:
+                    return NotSent(self.where, f"cancelled after the server had refused it ({self.status})")
+        if self.body.handed_over:
+            return self._doubt("cancelled before the answer came")
+        when = "before it was sent whole" if self.begun else "before it was sent"
+        return NotSent(self.where, f"cancelled {when}", connected=self.begun)
 
     async def _refused(self, refusal: Refusal, position: int) -> Receipt | None:
         """Do what a refusal asks for; None says that the certificate is to be sent again."""

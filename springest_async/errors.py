@@ -3,17 +3,21 @@
 `SpringestError` is the root, so ``except SpringestError`` catches all that this library raises on purpose. The
 branches answer the question that matters after a POST: is the certificate at Springest or not?
 
-* it is not, and a person must act: `ConfigurationError`, `InvalidUpload`, `ManifestError`, `UnusableFile`,
-  and the answers `NotAuthorized`, `Forbidden`, `NotFound`, `Rejected`, `Redirected`, `UnexpectedStatus`;
+* it is not, and a person must act: `ConfigurationError`, `InvalidUpload`, `ManifestError`, `JournalError`,
+  `UnusableFile`, and the answers `NotAuthorized`, `Forbidden`, `NotFound`, `Rejected`, `Redirected`,
+  `UnexpectedStatus`;
 * it is not, and the same POST may be sent again: `NotSent`;
-* nobody can tell: `InDoubt`. Never send such a POST again before you have looked.
+* nobody can tell: `InDoubt`. Never send such a POST again before you have looked (`Springest.settle`).
+
+An upload that is cancelled says which of these it was in the ``__cause__`` of its `asyncio.CancelledError`: `NotSent`,
+`InDoubt`, or `CancelledTooLate` when the certificate is stored.
 
 `ServerError`, `NoAnswer` and `UnreadableAnswer` come from lists, which are safe to ask for again.
 
 No error carries the API key: not in its text, its ``repr``, its attributes, its cause or its context.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,11 +25,14 @@ from attrs import define, frozen
 
 __all__ = [
     "AnswerError",
+    "CancelledTooLate",
     "ConfigurationError",
     "Fault",
     "Forbidden",
     "InDoubt",
     "InvalidUpload",
+    "JournalError",
+    "JournalInUse",
     "ManifestError",
     "NoAnswer",
     "NotAuthorized",
@@ -93,6 +100,28 @@ class ManifestError(SpringestError):
 
     def __str__(self) -> str:
         return f"{self.manifest}: {self.reason}"
+
+
+@define(eq=False)
+class JournalError(SpringestError):
+    """The journal cannot be read or written. What it did not note is not sent."""
+
+    journal: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.journal}: {self.reason}"
+
+
+@define(eq=False)
+class JournalInUse(JournalError):
+    """Another process, `pid`, writes this journal (None when it cannot be told which)."""
+
+    pid: int | None = None
+
+    def __str__(self) -> str:
+        who = "another process" if self.pid is None else f"process {self.pid}"
+        return f"{self.journal}: {who} is uploading with this journal: wait for it, or stop it"
 
 
 @define(eq=False)
@@ -224,16 +253,19 @@ class NoAnswer(TransportError):
 class InDoubt(SpringestError):
     """The whole certificate was sent, and no answer tells whether it is stored. Never sent again by itself.
 
-    There is no idempotency key, so sending again may store it twice. To settle it, list the certificates of
-    `email` and `certification_id` created since `sent_at` (UTC): one that is found is stored; one that is not found
-    may still be waiting to be verified, since Springest lists verified certificates only.
+    There is no idempotency key, so sending again may store it twice. `Springest.settle` asks Springest whether it is
+    stored, for which this holds all that is needed: what was sent, `sent_at`, and `given_up_at` (both UTC), after
+    which the server may still have worked on it for a while.
     """
 
     where: str
     reason: str
     email: str
     certification_id: int
+    valid_from: date
+    valid_until: date | None
     sent_at: datetime
+    given_up_at: datetime
     status: int | None = None
     words: str = ""
 
@@ -244,3 +276,16 @@ class InDoubt(SpringestError):
             f" {self.certification_id}, sent at {self.sent_at:%Y-%m-%d %H:%M:%S} UTC, may or may not be stored:"
             " look before you send it again."
         )
+
+
+@define(eq=False)
+class CancelledTooLate(SpringestError):
+    """An upload was cancelled when Springest had stored the certificate; only the cause of a cancellation.
+
+    The answer's status said so (201); its id was not read any more.
+    """
+
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: cancelled too late: the certificate is stored."

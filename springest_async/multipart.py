@@ -46,8 +46,8 @@ class SourceFile:
         return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
 
-async def look(path: Path, executor: Executor) -> SourceFile:
-    """Look at a file that is to be sent.
+async def look(path: Path, executor: Executor | None) -> SourceFile:
+    """Look at a file that is to be sent, in a thread of this executor (None: the default one).
 
     Raises:
         UnusableFile: when it is no readable file, or empty.

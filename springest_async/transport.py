@@ -94,8 +94,10 @@ class _KeyedRequest(aiohttp.ClientRequest):
     """aiohttp's request, with the key added while the request line is written and taken away right after."""
 
     key: ApiKey
+    begun: Callable[[], None]
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        self.begun()
         if self.method == "POST":
             # What aiohttp pools is up to the server's "Connection" header, and not to ours.
             conn.protocol.force_close()
@@ -130,6 +132,14 @@ class _KeyedRequest(aiohttp.ClientRequest):
 def _go_on(go_on: "asyncio.Future[bool]") -> None:
     if not go_on.done():
         go_on.set_result(True)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+def _ignore(_: int) -> None:
+    """Nobody wants to know."""
 
 
 class Transport:
@@ -206,8 +216,20 @@ class Transport:
             raise NoAnswer(where, "the connection broke in the middle of the answer")
         return answer
 
-    async def post(self, path: str, body: aiohttp.Payload, key: ApiKey, *, handed_over: Callable[[], bool]) -> Answer:
+    async def post(
+        self,
+        path: str,
+        body: aiohttp.Payload,
+        key: ApiKey,
+        *,
+        handed_over: Callable[[], bool],
+        begun: Callable[[], None] = _nothing,
+        answered: Callable[[int], None] = _ignore,
+    ) -> Answer:
         """Post a body of a known size, once; `handed_over` tells whether its last byte was given to the connection.
+
+        `answered` is told the status at once when it comes, before the rest of the answer is read: who cancels the
+        reading must know whether the certificate is stored.
 
         (aiohttp's UploadTracker would not do: it calls a body unfinished whose end is still in the connection's
         buffer, from where it may reach the server after all.)
@@ -223,6 +245,8 @@ class Transport:
             path,
             key,
             longest=_LONGEST_WORDS,
+            begun=begun,
+            answered=answered,
             data=body,
             # Its type is named here because the headers of a caller's session would go before it.
             headers={"Connection": "close", "Content-Type": body.content_type, "Accept-Encoding": "identity"},
@@ -247,7 +271,16 @@ class Transport:
         return f"{method} {self.origin}{path}"
 
     async def _exchange(
-        self, method: str, path: str, key: ApiKey, *, longest: int, expect100: bool = False, **options: Any
+        self,
+        method: str,
+        path: str,
+        key: ApiKey,
+        *,
+        longest: int,
+        expect100: bool = False,
+        begun: Callable[[], None] = _nothing,
+        answered: Callable[[int], None] = _ignore,
+        **options: Any,
     ) -> tuple[Answer | None, "_Failure | None"]:
         """Send one request and read its answer. A failure is returned, so that it is raised outside of ``except``."""
         if self._session is None:
@@ -255,7 +288,7 @@ class Transport:
 
         async def as_ours(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
             assert isinstance(request, _KeyedRequest)
-            request.key = key
+            request.key, request.begun = key, begun
             return await handler(request)
 
         try:
@@ -267,6 +300,7 @@ class Transport:
                 middlewares=(as_ours,),
                 **options,
             ) as response:
+                answered(response.status)
                 body, complete = await _read(response, longest)
                 return Answer(response.status, response.headers.copy(), key.hide_in(body), complete), None
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -8,6 +8,7 @@ import pickle
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -18,13 +19,17 @@ import stamina
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from springest_async import (
+    CancelledTooLate,
     CertificateUpload,
     ConfigurationError,
+    InDoubt,
     Limiter,
+    NotSent,
     Settings,
     Springest,
     SpringestError,
     Timeouts,
+    UnreadableAnswer,
 )
 from springest_async.protocol import Answer, words
 from springest_async.retry import Step
@@ -284,25 +289,121 @@ async def test_a_success_logs_no_key(upload: CertificateUpload, logged: pytest.L
     assert any(record.name == "asyncio" for record in logged.records), "nothing was logged, so nothing was tested"
 
 
-async def test_cancelling_does_not_show_the_key(upload: CertificateUpload, logged: pytest.LogCaptureFixture) -> None:
-    silent = asyncio.Event()
+def hanging_after(head: bytes) -> Behaviour:
+    """Take all, say so much of an answer, and then nothing more."""
 
-    async def tells_and_falls_silent(exchange: Exchange) -> None:
+    async def behaviour(exchange: Exchange) -> None:
         await taken(exchange)
-        silent.set()
+        await exchange.send(head.replace(b"{line}", exchange.line.encode()))
         await asyncio.sleep(5)
 
+    return behaviour
+
+
+async def hangs_at_once(_: Exchange) -> None:
+    await asyncio.sleep(5)
+
+
+# What the server has said when the upload is cancelled, and what the certificate is then.
+CANCELLED: dict[str, tuple[Behaviour, type[SpringestError]]] = {
+    "nothing": (hanging_after(b""), InDoubt),
+    "half a head": (hanging_after(b"HTTP/1.1 201 Cre"), InDoubt),
+    "half a head, X-Echo": (hanging_after(b"HTTP/1.1 201 Created\r\nX-Echo: {line}"), InDoubt),
+    "500": (hanging_after(b"HTTP/1.1 500 Oops\r\nContent-Length: 9999\r\n\r\nOops"), InDoubt),
+    "500, echo": (hanging_after(b"HTTP/1.1 500 {line}\r\nContent-Length: 9999\r\n\r\n{line}"), InDoubt),
+    "201": (hanging_after(b"HTTP/1.1 201 Created\r\nContent-Length: 9999\r\n\r\n{"), CancelledTooLate),
+    "201, echo": (hanging_after(b"HTTP/1.1 201 {line}\r\nContent-Length: 9999\r\n\r\n{line}"), CancelledTooLate),
+    "400": (hanging_after(b"HTTP/1.1 400 Bad\r\nContent-Length: 9999\r\n\r\nBad"), NotSent),
+    "400, echo": (hanging_after(b"HTTP/1.1 400 {line}\r\nContent-Length: 9999\r\n\r\n{line}"), NotSent),
+    "302, echo": (
+        hanging_after(b"HTTP/1.1 302 Found\r\nLocation: https://x.example/{line}\r\nContent-Length: 9\r\n\r\n"),
+        NotSent,
+    ),
+    "not even to go on": (hangs_at_once, NotSent),
+}
+
+
+def locals_of(error: BaseException) -> list[str]:
+    """Give all that a tracker of errors would find in the frames of an error, but for those of the tests."""
+    return [
+        f"{frame.f_code.co_qualname} {name} = {value!r}"
+        for member in family(error)
+        for frame, _ in traceback.walk_tb(member.__traceback__)
+        if Path(__file__).parent.parent not in Path(frame.f_code.co_filename).parents
+        for name, value in frame.f_locals.items()
+    ]
+
+
+@pytest.mark.parametrize("name", CANCELLED)
+@pytest.mark.parametrize("by_timeout", [True, False])
+async def test_cancelling_does_not_show_the_key(
+    by_timeout: bool,
+    name: str,
+    make_upload: Callable[..., CertificateUpload],
+    tmp_path: Path,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    behaviour, kind = CANCELLED[name]
+    (tmp_path / "x.pdf").write_bytes(bytes(100_000 if name == "not even to go on" else 1000))
     timeouts = Timeouts(connect=1.0, answer=5.0, stall=1.0)
-    async with raw_server(tells_and_falls_silent) as server, client_of(server, timeouts=timeouts) as springest:
+    async with raw_server(behaviour) as server, client_of(server, timeouts=timeouts) as springest:
+        task = asyncio.create_task(springest.upload(make_upload(file=tmp_path / "x.pdf")))
+        await asyncio.wait([task], timeout=0.2)
+        shown = [repr(task)]
+        if not by_timeout:
+            task.cancel()
+        with pytest.raises((TimeoutError, asyncio.CancelledError)) as caught:
+            await asyncio.wait_for(task, 0.01)
+        error: BaseException = caught.value
+        cancelled = error.__cause__ if by_timeout else error
+        assert cancelled is not None
+        shown += [repr(task), repr(springest)]
+
+    assert type(cancelled.__cause__) is kind
+    assert cancelled.__cause__ in family(error)
+    assert [found for text in [*shown, *all_texts(error)] for found in leaks(text)] == []
+    if "cho" not in name:  # what a server has just sent back is in the frames that were reading it, as it came
+        assert any("Delivery" in text for text in locals_of(error)), "no frame was looked into: nothing was tested"
+        assert [found for text in locals_of(error) for found in leaks(text)] == []
+    assert [found for text in all_logs(logged) for found in leaks(text)] == []
+    assert quote(KEY, safe="") in server.lines[0]
+
+
+async def test_a_cancellation_that_waits_for_the_next_try_does_not_show_the_key(
+    upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 10.0)
+    async with raw_server(created) as gone:
+        pass
+    async with client_of(gone) as springest:
         task = asyncio.create_task(springest.upload(upload))
-        async with asyncio.timeout(2):
-            await silent.wait()
-        shown = repr(task)
+        await asyncio.wait([task], timeout=0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
 
-    assert [found for text in [shown, *all_texts(caught.value)] for found in leaks(text)] == []
+    assert isinstance(caught.value.__cause__, NotSent)
+    assert [found for text in [*locals_of(caught.value), *all_texts(caught.value)] for found in leaks(text)] == []
+    assert [found for text in all_logs(logged) for found in leaks(text)] == []
+
+
+async def test_settling_a_doubt_does_not_show_the_key(
+    upload: CertificateUpload, logged: pytest.LogCaptureFixture
+) -> None:
+    def nothing_listed(line: str) -> bytes:
+        return json.dumps({"certificates": [], "meta": {"results": 0}, "line": line}).encode()
+
+    async with raw_server(hangs_up, answering(200, nothing_listed)) as server, client_of(server) as springest:
+        doubt = await error_of(springest, upload)
+        assert isinstance(doubt, InDoubt)
+        with pytest.raises(UnreadableAnswer) as unreadable:  # for the certifications
+            await springest.settle(doubt)
+        springest._certifications_key = None
+        with pytest.raises(InDoubt) as caught:
+            await springest.settle(doubt)
+
+    for error in (unreadable.value, caught.value):
+        assert [found for text in [*locals_of(error), *all_texts(error)] for found in leaks(text)] == []
     assert [found for text in all_logs(logged) for found in leaks(text)] == []
 
 

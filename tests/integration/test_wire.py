@@ -1,14 +1,17 @@
 """What goes over the wire, byte for byte, and what each way to break off means. On real sockets."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import random
+import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from functools import partial
@@ -21,10 +24,12 @@ import pytest
 import stamina
 
 from springest_async import (
+    CancelledTooLate,
     CertificateUpload,
     InDoubt,
     Limiter,
     NotSent,
+    Receipt,
     Redirected,
     Rejected,
     Settings,
@@ -33,7 +38,10 @@ from springest_async import (
     Timeouts,
     UnexpectedStatus,
     UnusableFile,
+    UploadStep,
 )
+from springest_async.multipart import SourceFile
+from springest_async.sandbox import Sandbox
 
 from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
 
@@ -73,6 +81,14 @@ def content_of_big() -> bytes:
 def file_of(size: int, path: Path) -> Path:
     path.write_bytes(random.Random(size).randbytes(size))  # any bytes will do
     return path
+
+
+def open_files_in(folder: Path) -> list[str]:
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed by now
+            found.append(descriptor.readlink())
+    return [str(path) for path in found if path.is_relative_to(folder)]
 
 
 # --- what arrives ---
@@ -436,7 +452,8 @@ async def test_after_a_whole_body_what_is_no_answer_is_in_doubt_and_never_sent_a
     assert error.reason.startswith(reason)
     assert (error.status, error.words) == (status, words)
     assert (error.email, error.certification_id) == (upload.email, upload.certification_id)
-    assert before <= error.sent_at <= datetime.now(UTC)
+    assert (error.valid_from, error.valid_until) == (upload.valid_from, upload.valid_until)
+    assert before <= error.sent_at <= error.given_up_at <= datetime.now(UTC)
     assert error.__cause__ is None
     assert len(server.exchanges) == 1
     assert len(server.exchanges[0].body) == server.exchanges[0].length
@@ -701,6 +718,621 @@ async def test_an_endless_answer_is_not_read_for_ever(upload: CertificateUpload)
 
     assert caught.value.status == 404
     assert len(caught.value.words) == 400
+
+
+# --- a file that was looked at before ---
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_bytes(path.read_bytes() + b"more"),
+        lambda path: path.write_bytes(b"%PDF"),
+        lambda path: os.utime(path, ns=(1, 1)),
+        lambda path: path.rename(path.with_name("other")) and path.write_bytes(path.with_name("other").read_bytes()),
+        lambda path: path.unlink(),
+    ],
+    ids=["grew", "shrank", "was rewritten", "was replaced", "vanished"],
+)
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+async def test_a_file_that_is_no_longer_the_one_that_was_looked_at_is_not_sent(
+    size: int, change: Callable[[Path], Any], make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    path = file_of(size, tmp_path / "x.pdf")
+    source = SourceFile.at(path, path.stat())
+    change(path)
+    async with raw_server(created) as server, client_of(server) as springest:
+        with pytest.raises(UnusableFile) as caught:
+            await springest.upload(make_upload(file=path), source=source)
+
+    assert caught.value.file == path
+    assert [exchange.line for exchange in server.exchanges if len(exchange.body) == exchange.length] == []
+    assert open_files_in(tmp_path) == []
+
+
+async def test_a_file_that_is_still_the_one_that_was_looked_at_is_sent_without_another_look(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file_of(200_000, tmp_path / "x.pdf")
+    source = SourceFile.at(path, path.stat())
+    monkeypatch.setattr("springest_async.delivery.look", None)
+    async with raw_server(hangs_up_at_once, created) as server, client_of(server) as springest:
+        receipt = await springest.upload(make_upload(file=path), source=source)
+
+    assert (receipt.id, receipt.attempts) == (5001, 2)
+    assert form_of(server.exchanges[1])["file"].get_payload(decode=True) == path.read_bytes()
+
+
+async def test_a_file_that_changes_between_two_tries_is_not_sent_the_second_time(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    path = file_of(200_000, tmp_path / "x.pdf")
+
+    async def changes_it(exchange: Exchange) -> None:
+        os.utime(path, ns=(1, 1))
+        exchange.hang_up()
+
+    async with raw_server(changes_it, created) as server, client_of(server) as springest:
+        with pytest.raises(UnusableFile, match="changed between its check and its sending"):
+            await springest.upload(make_upload(file=path))
+
+    assert [len(exchange.body) for exchange in server.exchanges] == [0] * len(server.exchanges)
+
+
+# --- a listener that objects ---
+
+
+class Objection(Exception):
+    """What a listener raises, such as a journal that cannot write to its disk."""
+
+
+def objects_to_sending(step: UploadStep) -> None:
+    if step.kind == "sending":
+        raise Objection
+
+
+async def test_when_a_listener_objects_to_sending_nothing_is_sent(upload: CertificateUpload) -> None:
+    async with raw_server(created) as server, client_of(server) as springest:
+        with pytest.raises(Objection):
+            await springest.upload(upload, listener=objects_to_sending)
+        await asyncio.sleep(0.05)
+
+        assert server.connections == 0
+        assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+        assert springest.limiter.seconds_until(30) == 0
+
+
+async def test_when_a_listener_objects_to_sending_again_nothing_more_is_sent(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    upload = make_upload(file=file_of(200_000, tmp_path / "x.pdf"))
+
+    def objects_to_the_second(step: UploadStep) -> None:
+        if step.attempts == 2:
+            objects_to_sending(step)
+
+    async with raw_server(hangs_up_at_once, created) as server, client_of(server) as springest:
+        with pytest.raises(Objection):
+            await springest.upload(upload, listener=objects_to_the_second)
+        await asyncio.sleep(0.05)
+
+    assert server.connections == 1
+
+
+# --- cancelling ---
+
+
+class Stage:
+    """A server that gets somewhere and hangs, until it is let go on and takes all that still comes."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
+        self.reached, self.go_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        try:
+            await self._behaviour(exchange)
+            await asyncio.sleep(0.05)  # for the client to read what it was told
+            self.reached.set()
+            await self.go_on.wait()
+            await exchange.read()
+        finally:
+            self.ended.set()
+
+    async def end(self) -> None:
+        """Let the server go on, and wait until it has all that it will ever get."""
+        self.go_on.set()
+        async with asyncio.timeout(5):
+            await self.ended.wait()
+
+
+def says(head: str, body: bytes = b"") -> Behaviour:
+    """Take all, and answer with a head and a part of its body at most."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await taken(exchange)
+        await exchange.send(f"HTTP/1.1 {head}\r\nContent-Length: 100\r\n\r\n".encode() + body)
+
+    return behaviour
+
+
+def says_early(head: str) -> Behaviour:
+    """Answer with a head in the middle of the body, and read no further for now."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await exchange.read(1_000_000)
+        await exchange.send(f"HTTP/1.1 {head}\r\nContent-Length: 100\r\n\r\n".encode())
+
+    return behaviour
+
+
+async def says_half_a_head(exchange: Exchange) -> None:
+    await taken(exchange)
+    await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Le")
+
+
+async def takes_a_part(exchange: Exchange) -> None:
+    await exchange.go_on()
+    await exchange.read(1_000_000)
+
+
+async def says_nothing(_: Exchange) -> None:
+    """Not even that the body may come."""
+
+
+Canceller = Callable[[Coroutine[Any, Any, Receipt], asyncio.Event], Awaitable[BaseException | None]]
+
+
+async def by_cancel(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
+    task = asyncio.create_task(call)
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    return caught.value
+
+
+async def by_timeout(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
+    async def ring(scope: asyncio.Timeout) -> None:
+        await reached.wait()
+        scope.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        async with asyncio.timeout(None) as scope:
+            bell = asyncio.create_task(ring(scope))
+            await call
+    except TimeoutError as error:
+        await bell
+        return error.__cause__
+    return None
+
+
+async def by_wait_for(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
+    with pytest.raises(TimeoutError) as caught:
+        await asyncio.wait_for(call, 0.5)
+    assert reached.is_set()
+    return caught.value.__cause__
+
+
+async def by_a_task_group(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
+    async def fails() -> None:
+        await reached.wait()
+        raise Objection
+
+    with contextlib.suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(call)
+            group.create_task(fails())
+    with pytest.raises(asyncio.CancelledError) as caught:
+        task.result()
+    return caught.value
+
+
+CANCELLERS: list[Canceller] = [by_cancel, by_timeout, by_wait_for, by_a_task_group]
+
+
+def told_by(cancelled: BaseException | None) -> SpringestError:
+    """Give what a cancellation says of its certificate, which is all that hangs on it."""
+    assert isinstance(cancelled, asyncio.CancelledError)
+    told = cancelled.__cause__
+    assert isinstance(told, SpringestError)
+    assert (told.__cause__, told.__context__) == (None, None)
+    return told
+
+
+async def assert_nothing_is_left(springest: Springest, folder: Path, *, resting: str = "1") -> None:
+    """No file open, no task but the server's, no POST under way, and its token resting no longer than it must."""
+    await asyncio.sleep(0.05)
+    ours = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") != "RawServer.serve"]
+    assert ours == [asyncio.current_task()]
+    assert open_files_in(folder) == []
+    assert re.fullmatch(f"<Limiter 30 in 60 s, 0 under way, {resting} resting, fast>", repr(springest.limiter))
+    assert springest.limiter.seconds_until(29) == 0
+    assert springest.limiter.seconds_until(30) <= springest.settings.timeouts.answer + 60.1
+
+
+async def cancel_at(
+    behaviour: Behaviour, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], folder: Path
+) -> tuple[SpringestError, Exchange]:
+    """Cancel an upload when the server has got so far; give what is said of it, and what the server has got."""
+    stage = Stage(behaviour)
+    path = file_of(size, folder / "x.pdf")
+    async with raw_server(stage) as server, client_of(server) as springest:
+        told = told_by(await by(springest.upload(make_upload(file=path)), stage.reached))
+        await assert_nothing_is_left(springest, folder)
+        await stage.end()
+
+    (exchange,) = server.exchanges
+    assert str(told).startswith(f"POST {server.origin}{PATH}: cancelled ")
+    return told, exchange
+
+
+SMALL, MIDDLE = 1000, 300_000
+WAYS = [*((SMALL, by) for by in CANCELLERS), (MIDDLE, by_cancel)]
+
+
+@pytest.mark.parametrize(("size", "by"), WAYS)
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "status"),
+    [
+        pytest.param(taken, "cancelled before the answer came", None, id="no answer"),
+        pytest.param(says_half_a_head, "cancelled before the answer came", None, id="half a head"),
+        pytest.param(says("500 Oops"), "cancelled when the server answered 500, not 201", 500, id="500"),
+        pytest.param(says("504 Oops", b"<html>"), "cancelled when the server answered 504, not 201", 504, id="504"),
+        pytest.param(says("408 Slow"), "cancelled when the server answered 408, not 201", 408, id="408"),
+        pytest.param(says("202 Taken"), "cancelled when the server answered 202, not 201", 202, id="202"),
+        pytest.param(says("200 OK", b'{"id"'), "cancelled when the server answered 200, not 201", 200, id="200"),
+    ],
+)
+async def test_cancelled_when_nobody_can_tell_it_is_in_doubt(
+    behaviour: Behaviour,
+    reason: str,
+    status: int | None,
+    size: int,
+    by: Canceller,
+    make_upload: Callable[..., CertificateUpload],
+    tmp_path: Path,
+) -> None:
+    before = datetime.now(UTC)
+
+    told, exchange = await cancel_at(behaviour, size, by, make_upload, tmp_path)
+
+    assert isinstance(told, InDoubt)
+    assert (told.reason, told.status, told.words) == (reason, status, "")
+    assert (told.email, told.certification_id) == ("jan@example.org", 7)
+    assert (told.valid_from, told.valid_until) == (date(2026, 1, 31), None)
+    assert before <= told.sent_at < told.given_up_at <= datetime.now(UTC)
+    assert len(exchange.body) == exchange.length
+
+
+@pytest.mark.parametrize(("size", "by"), WAYS)
+@pytest.mark.parametrize("body", [b"", b'{"id": 50', b'{"id": 5001}'])
+async def test_cancelled_when_the_server_has_said_201_it_is_stored(
+    body: bytes, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    told, exchange = await cancel_at(says("201 Created", body), size, by, make_upload, tmp_path)
+
+    assert isinstance(told, CancelledTooLate)
+    assert len(exchange.body) == exchange.length
+
+
+@pytest.mark.parametrize(("size", "by"), WAYS)
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 413, 417, 422, 429])
+async def test_cancelled_when_the_server_has_refused_it_it_was_not_stored(
+    status: int, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    told, exchange = await cancel_at(says(f"{status} No", b"said"), size, by, make_upload, tmp_path)
+
+    assert isinstance(told, NotSent)
+    assert told.reason == f"cancelled after the server had refused it ({status})"
+    assert len(exchange.body) == exchange.length
+
+
+@pytest.mark.parametrize("by", CANCELLERS)
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(says_nothing, id="before it may be sent"),
+        pytest.param(takes_a_part, id="in the middle"),
+        pytest.param(says_early("400 No"), id="400 in the middle"),
+        pytest.param(says_early("503 No"), id="503 in the middle"),
+        pytest.param(says_early("408 No"), id="408 in the middle"),
+        pytest.param(says_early("200 OK"), id="200 in the middle"),
+    ],
+)
+async def test_cancelled_before_the_whole_body_was_sent_it_never_arrives_whole(
+    behaviour: Behaviour, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    told, exchange = await cancel_at(behaviour, 24 * 1024 * 1024, by, make_upload, tmp_path)
+
+    assert isinstance(told, NotSent)
+    assert len(exchange.body) < exchange.length
+
+
+@pytest.mark.parametrize("by", CANCELLERS)
+async def test_cancelled_before_there_is_a_connection_it_was_not_sent(by: Canceller, upload: CertificateUpload) -> None:
+    reached = asyncio.Event()
+
+    def connecting(address: Any) -> socket.socket:
+        reached.set()
+        return socket.socket(*address[:3])
+
+    connector = aiohttp.TCPConnector(socket_factory=connecting)
+    async with raw_server(created) as server:
+        server.origin = server.origin.replace("http:", "https:")  # which it does not speak, so it says nothing
+        async with aiohttp.ClientSession(connector=connector) as own, client_of(server, session=own) as springest:
+            told = told_by(await by(springest.upload(upload), reached))
+            await assert_nothing_is_left(springest, upload.file.parent, resting="0")
+
+    assert isinstance(told, NotSent)
+    assert server.exchanges == []
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
+@pytest.mark.parametrize("size", [1000, 40_000, 300_000, 3_000_000])
+async def test_whenever_it_is_cancelled_what_is_said_of_it_is_true(
+    size: int, milliseconds: int, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    answered: list[int] = []
+
+    async def reads_slowly(exchange: Exchange) -> None:
+        try:
+            await asyncio.sleep(0.01)
+            await exchange.go_on()
+            while len(exchange.body) < exchange.length:
+                before = len(exchange.body)
+                await exchange.read(min(exchange.length // 10 + 1, exchange.length - before))
+                await asyncio.sleep(0.005)
+                if len(exchange.body) == before:
+                    return
+            await asyncio.sleep(0.02)
+            answered.append(201)
+            await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Length: 12\r\n\r\n")
+            await asyncio.sleep(0.02)
+            await exchange.send(b'{"id": 5001}')
+        finally:
+            ended.set()
+
+    ended = asyncio.Event()
+    upload = make_upload(file=file_of(size, tmp_path / "x.pdf"))
+    connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, 4096))
+    async with (
+        raw_server(reads_slowly, receive_buffer=4096) as server,
+        aiohttp.ClientSession(connector=connector) as own,
+        client_of(server, session=own) as springest,
+    ):
+        task = asyncio.create_task(springest.upload(upload))
+        await asyncio.sleep(milliseconds / 1000)
+        task.cancel()
+        told: object = None
+        try:
+            receipt = await task
+        except asyncio.CancelledError as cancelled:
+            told = cancelled.__cause__
+        else:
+            assert receipt.id == 5001
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            for _ in server.exchanges:
+                await ended.wait()
+        assert open_files_in(tmp_path) == []
+
+    whole = [len(exchange.body) == exchange.length for exchange in server.exchanges]
+    if task.cancelled():
+        assert told is None or isinstance(told, NotSent | InDoubt | CancelledTooLate)
+        assert not any(whole) or isinstance(told, InDoubt | CancelledTooLate), "it arrived, and was said not to"
+        assert answered or not isinstance(told, CancelledTooLate), "it was said to be stored, and is not"
+
+
+async def test_many_that_are_cancelled_at_once_leave_nothing_behind(
+    make_upload: Callable[..., CertificateUpload], big: Path
+) -> None:
+    stages = [Stage(behaviour) for behaviour in (taken, says("201 Created"), says("401 No"), takes_a_part) * 2]
+    upload = make_upload(file=big)
+    async with raw_server(*stages) as server, client_of(server) as springest:
+        tasks = [asyncio.create_task(springest.upload(upload)) for _ in stages]
+        async with asyncio.timeout(30):
+            for stage in stages:
+                await stage.reached.wait()
+        for task in tasks:
+            task.cancel()
+        causes = []
+        for task in tasks:
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            causes.append(type(told_by(caught.value)).__name__)
+
+        await asyncio.sleep(0.05)
+        assert open_files_in(big.parent) == []
+        assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 8 resting, fast>"
+        for stage in stages:
+            await stage.end()
+
+    assert Counter(causes) == {"InDoubt": 2, "CancelledTooLate": 2, "NotSent": 4}
+
+
+async def test_a_cancelled_upload_can_be_called_again(upload: CertificateUpload) -> None:
+    stage = Stage(says("401 No"))
+    async with raw_server(stage, created) as server, client_of(server) as springest:
+        await by_cancel(springest.upload(upload), stage.reached)
+        stage.go_on.set()
+
+        assert (await springest.upload(upload)).id == 5001
+
+
+# --- in doubt, and settled by asking ---
+
+
+class Gateway:
+    """A gateway before a sandbox, of which a test says what becomes of each POST; lists always get through."""
+
+    def __init__(self, sandbox: Sandbox, *fates: str) -> None:
+        self._sandbox = sandbox
+        self._fates = list(fates)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.go_on()
+        await exchange.read()
+        fate = self._fates.pop(0) if exchange.line.startswith("POST") else "passed on"
+        if fate == "delayed":
+            exchange.hang_up()
+        if fate in ("delayed", "slow"):
+            await asyncio.sleep(0.2)
+        if fate != "lost":
+            answer = await self._passed_on(exchange)
+            if fate == "passed on":
+                await exchange.send(answer)
+        exchange.hang_up()
+
+    async def _passed_on(self, exchange: Exchange) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(self._sandbox.origin.rpartition(":")[2]))
+        headers = [pair for pair in exchange.headers if pair[0].lower() not in ("connection", "expect")]
+        head = [exchange.line, *(f"{name}: {value}" for name, value in headers), "Connection: close", "", ""]
+        writer.write("\r\n".join(head).encode("latin-1") + exchange.body)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+
+@asynccontextmanager
+async def client_behind(gateway: Gateway, *, both_keys: bool = True) -> AsyncIterator[Springest]:
+    timeouts = Timeouts(connect=2.0, answer=0.4, stall=2.0)
+    sandbox = gateway._sandbox
+    async with (
+        raw_server(gateway) as server,
+        Springest(
+            api_key=sandbox.api_key,
+            certifications_api_key=sandbox.certifications_api_key if both_keys else None,
+            host=server.origin,
+            settings=Settings(limiter=Limiter(), timeouts=timeouts),
+        ) as springest,
+    ):
+        yield springest
+
+
+async def doubt_of(springest: Springest, upload: CertificateUpload) -> InDoubt:
+    with pytest.raises(InDoubt) as caught:
+        await springest.upload(upload)
+    return caught.value
+
+
+VERIFIED, NEEDS_AN_END, UNVERIFIED = 1, 2, 3  # of the sandbox's certifications
+
+
+@pytest.mark.parametrize("both_keys", [True, False])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"certification_id": VERIFIED},
+        {"certification_id": VERIFIED, "email": "Zoë.O'Neill+x@Example.ORG"},
+        {"certification_id": NEEDS_AN_END, "valid_until": date(2027, 1, 31)},
+    ],
+    ids=["no end", "an odd address", "an end"],
+)
+async def test_what_was_stored_without_an_answer_is_found_and_not_sent_again(
+    changes: dict[str, Any], both_keys: bool, make_upload: Callable[..., CertificateUpload]
+) -> None:
+    upload = make_upload(**changes)
+    async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "unanswered"), both_keys=both_keys) as springest:
+        doubt = await doubt_of(springest, upload)
+
+        found = await springest.settle(doubt)
+
+    (post,) = sandbox.audit
+    assert found is not None
+    assert (found.id, found.certification_id) == (post.certificate_id, upload.certification_id)
+    assert (found.valid_from, found.valid_until) == (upload.valid_from, upload.valid_until)
+    assert found.user is not None
+    assert found.user.email == upload.email
+
+
+async def test_what_was_not_stored_is_known_not_to_be_and_can_be_sent_again(
+    make_upload: Callable[..., CertificateUpload],
+) -> None:
+    upload = make_upload(certification_id=VERIFIED)
+    async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "lost", "passed on")) as springest:
+        doubt = await doubt_of(springest, upload)
+        before = time.monotonic()
+
+        assert await springest.settle(doubt) is None
+        took = time.monotonic() - before
+        receipt = await springest.upload(upload)
+
+    assert 0.3 < took < 2
+    assert [post.certificate_id for post in sandbox.audit] == [receipt.id]
+
+
+async def test_what_is_stored_only_after_the_client_gave_up_is_found(
+    make_upload: Callable[..., CertificateUpload],
+) -> None:
+    upload = make_upload(certification_id=VERIFIED)
+    async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "delayed")) as springest:
+        doubt = await doubt_of(springest, upload)
+        stored_before = len(sandbox.audit)
+
+        found = await springest.settle(doubt)
+
+    assert found is not None
+    assert stored_before == 0
+    assert [post.certificate_id for post in sandbox.audit] == [found.id]
+
+
+@pytest.mark.parametrize("fate", ["lost", "unanswered"])
+@pytest.mark.parametrize("both_keys", [True, False])
+async def test_of_a_certification_that_is_not_shown_nobody_can_tell_until_it_is(
+    fate: str, both_keys: bool, make_upload: Callable[..., CertificateUpload]
+) -> None:
+    upload = make_upload(certification_id=UNVERIFIED)
+    gateway = Gateway(sandbox := Sandbox(), fate, "passed on")
+    async with sandbox, client_behind(gateway, both_keys=both_keys) as springest:
+        doubt = await doubt_of(springest, upload)
+        with pytest.raises(InDoubt, match="does not show its certification yet"):
+            await springest.settle(doubt)
+        # Another employee's, by which alone a client without the other key can tell that it is shown.
+        other = await springest.upload(make_upload(certification_id=UNVERIFIED, email="piet@example.org"))
+
+        sandbox.verify(UNVERIFIED)
+        found = await springest.settle(doubt)
+
+    assert other.id is not None
+    if fate == "lost":
+        assert found is None
+    else:
+        assert found is not None
+        assert found.id == sandbox.audit[0].certificate_id != other.id
+
+
+async def test_of_two_alike_of_which_one_is_known_the_other_is_found(
+    make_upload: Callable[..., CertificateUpload],
+) -> None:
+    upload = make_upload(certification_id=VERIFIED)
+    async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "passed on", "lost", "unanswered")) as springest:
+        receipt = await springest.upload(upload)
+        assert receipt.id is not None
+        lost = await doubt_of(springest, upload)
+        assert await springest.settle(lost, known=[receipt.id]) is None
+        stored = await doubt_of(springest, upload)
+        found = await springest.settle(stored, known=[receipt.id])
+
+    assert found is not None
+    assert [post.certificate_id for post in sandbox.audit] == [receipt.id, found.id]
+
+
+async def test_a_cancelled_upload_is_settled_as_any_other(make_upload: Callable[..., CertificateUpload]) -> None:
+    upload = make_upload(certification_id=VERIFIED)
+    async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "slow")) as springest:
+        with pytest.raises(TimeoutError) as caught:
+            await asyncio.wait_for(springest.upload(upload), 0.1)
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+        told = caught.value.__cause__.__cause__
+        assert isinstance(told, InDoubt)
+
+        found = await springest.settle(told)
+
+    assert found is not None
+    assert [post.certificate_id for post in sandbox.audit] == [found.id]
 
 
 # --- redirects ---

@@ -11,6 +11,7 @@ import aiohttp
 import springest_async
 from springest_async import (
     AnswerError,
+    CancelledTooLate,
     Certificate,
     CertificateUpload,
     Certification,
@@ -19,6 +20,8 @@ from springest_async import (
     Forbidden,
     InDoubt,
     InvalidUpload,
+    JournalError,
+    JournalInUse,
     Limiter,
     NoAnswer,
     NotAuthorized,
@@ -40,6 +43,7 @@ from springest_async import (
     UploadStep,
     User,
 )
+from springest_async.multipart import SourceFile
 
 
 def uploads() -> list[CertificateUpload]:
@@ -132,10 +136,12 @@ async def with_a_bucket_of_ones_own(limiter: Limiter) -> None:
 
 class Progress:
     def __call__(self, step: UploadStep, /) -> None:
+        assert_type(step.at, datetime)
         match step.kind:
             case "waiting" | "sending":
                 assert_type(step.attempts, int)
-            case "refused":
+            case "refused" | "unsent":
+                assert_type(step.status, int | None)
                 assert_type(step.words, str)
             case _:
                 assert_never(step.kind)
@@ -148,7 +154,56 @@ async def listened_to(springest: Springest, steps: list[UploadStep]) -> None:
     await springest.upload(uploads()[0], listener=None)
 
 
-async def every_way_to_fail(springest: Springest) -> None:  # noqa: C901 # as many branches as errors
+async def one_of_many(springest: Springest, source: SourceFile) -> None:
+    assert_type(await springest.upload(uploads()[0], bulk=True, source=source), Receipt)
+
+
+async def settled(springest: Springest, receipts: list[Receipt]) -> Certificate | None:
+    known = [receipt.id for receipt in receipts if receipt.id is not None]
+    try:
+        await springest.upload(uploads()[0])
+    except InDoubt as doubt:
+        assert_type(doubt.valid_from, date)
+        assert_type(doubt.valid_until, date | None)
+        assert_type(doubt.given_up_at, datetime)
+        found = await springest.settle(doubt)
+        assert_type(found, Certificate | None)
+        return await springest.settle(doubt, known=known)
+    return None
+
+
+async def within_a_minute(springest: Springest) -> str:
+    try:
+        async with asyncio.timeout(60):
+            await springest.upload(uploads()[0])
+    except TimeoutError as error:
+        return what_became_of_it(error.__cause__)
+    except asyncio.CancelledError as cancelled:
+        what_became_of_it(cancelled)
+        raise
+    return "stored"
+
+
+def what_became_of_it(cancelled: BaseException | None) -> str:
+    match cancelled and cancelled.__cause__:
+        case CancelledTooLate() as stored:
+            assert_type(stored.where, str)
+            return "stored"
+        case NotSent() as not_sent:
+            assert_type(not_sent.connected, bool)
+            return "not sent"
+        case InDoubt() as doubt:
+            assert_type(doubt.sent_at, datetime)
+            return "in doubt"
+    return "not begun"
+
+
+async def with_all_programs_of_the_machine() -> None:
+    async with Springest(api_key="…", settings=Settings(machine_wide=True)) as springest:
+        assert_type(springest.settings.machine_wide, bool)
+
+
+async def every_way_to_fail(springest: Springest) -> None:  # noqa: C901, PLR0912 # as many branches as errors
     try:
         await springest.upload(uploads()[0])
     except Rejected as error:
@@ -163,6 +218,10 @@ async def every_way_to_fail(springest: Springest) -> None:  # noqa: C901 # as ma
         assert_type(error.connected, bool)
     except UnusableFile as error:
         assert_type(error.file, Path)
+    except JournalInUse as error:
+        assert_type(error.pid, int | None)
+    except JournalError as error:
+        assert_type(error.journal, Path)
     except Redirected as error:
         assert_type(error.target, str)
     except (NotAuthorized, Forbidden, NotFound, UnexpectedStatus, ServerError) as error:
@@ -188,6 +247,8 @@ def what_mypy_refuses() -> None:
     CertificateUpload(file="x.pdf", certification_id="7", email="a@b.org", valid_from=date.min)  # type: ignore[arg-type]
     CertificateUpload("x.pdf", 7, "a@b.org", date.min)  # type: ignore[call-arg]
     Settings(wire_format="csv")  # type: ignore[arg-type]
+    Settings(machine_wide="yes")  # type: ignore[arg-type]
+    asyncio.run(Springest(api_key="…").settle(uploads()[0]))  # type: ignore[arg-type]
     Springest("key")  # type: ignore[call-arg]
     Receipt(id=1)  # type: ignore[call-arg]
     uploads()[0].email = "b@b.org"  # type: ignore[misc]

@@ -3,13 +3,16 @@
 import asyncio
 import errno
 import re
-from datetime import date
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import CallbackResult
+from attrs import define, field
 from yarl import URL
 
 from springest_async import (
@@ -18,6 +21,7 @@ from springest_async import (
     Certification,
     ConfigurationError,
     Forbidden,
+    InDoubt,
     Limiter,
     NoAnswer,
     NotAuthorized,
@@ -28,9 +32,12 @@ from springest_async import (
     Settings,
     Springest,
     SpringestError,
+    Timeouts,
     UnexpectedStatus,
     UnreadableAnswer,
+    User,
 )
+from springest_async.store import FileStore
 from tests.conftest import ScriptedAnswers
 
 CERTIFICATES = "https://api.springest.nl/users/certificates.json"
@@ -271,6 +278,367 @@ async def test_xml_is_asked_for_and_read_when_it_is_set(limiter: Limiter, script
     assert len(scripted.sent("GET")) == 1
 
 
+# --- a certificate in doubt ---
+
+NOT_LISTED = "Springest does not list it, and does not show its certification yet"
+ANSWER = 90.0
+
+
+def doubt(*, age: float = 0.0, **changes: Any) -> InDoubt:
+    """Make the doubt about a certificate that was given up so many seconds ago."""
+    given_up_at = datetime.now(UTC) - timedelta(seconds=age)
+    values: dict[str, Any] = {
+        "where": POST,
+        "reason": "no answer within the time allowed",
+        "email": "jan@example.org",
+        "certification_id": 7,
+        "valid_from": date(2026, 1, 31),
+        "valid_until": None,
+        "sent_at": given_up_at - timedelta(minutes=2),
+        "given_up_at": given_up_at,
+        "status": 504,
+        "words": "Gateway Timeout",
+    }
+    return InDoubt(**(values | changes))
+
+
+@define(eq=False)
+class Springests:
+    """What Springest lists: certificates, each from a moment of the loop's time on, and certifications."""
+
+    scripted: ScriptedAnswers
+    certificates: dict[float, Certificate] = field(factory=dict)
+    certifications: list[int] = field(factory=lambda: [7])
+    asked: list[tuple[float, str, dict[str, str]]] = field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.scripted.get(LIST, callback=self._certificates, repeat=True)
+        self.scripted.get(CERTIFICATIONS, callback=self._certifications, repeat=True)
+
+    @property
+    def paths(self) -> list[str]:
+        """What was asked for, in this order."""
+        return [path.removeprefix("/").removesuffix(".json") for _, path, _ in self.asked]
+
+    def _certificates(self, url: URL, **_: Any) -> CallbackResult:
+        self.asked.append((now(), url.path, dict(url.query)))
+        shown = [certificate for since, certificate in self.certificates.items() if since <= now()]
+        email = url.query.get("email")
+        rows = [as_json(item) for item in shown if email is None or (item.user and item.user.email == email)]
+        return CallbackResult(payload={"certificates": rows, "meta": {"results": len(rows)}})
+
+    def _certifications(self, url: URL, **_: Any) -> CallbackResult:
+        self.asked.append((now(), url.path, dict(url.query)))
+        rows = [{"id": number, "name": "VCA"} for number in self.certifications]
+        return CallbackResult(payload={"certifications": rows, "meta": {"results": len(rows)}})
+
+
+def as_json(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "id": certificate.id,
+        "certification_id": certificate.certification_id,
+        "valid_from": str(certificate.valid_from),
+        "valid_until": certificate.valid_until and str(certificate.valid_until),
+        "created_at": certificate.created_at and certificate.created_at.isoformat(),
+        "user": certificate.user and {"email": certificate.user.email},
+    }
+
+
+def stored(**changes: Any) -> Certificate:
+    """Make the certificate that `doubt` is about, as it is listed."""
+    values: dict[str, Any] = {
+        "id": 5001,
+        "certification_id": 7,
+        "valid_from": date(2026, 1, 31),
+        "created_at": datetime.now(UTC),
+        "user": User(email="jan@example.org"),
+    }
+    return Certificate(**(values | changes))
+
+
+@pytest.fixture
+async def settling(limiter: Limiter, scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
+    """Give a client with both keys that waits 90 s for an answer."""
+    settings = Settings(limiter=limiter, timeouts=Timeouts(answer=ANSWER))
+    async with Springest(api_key=KEY, certifications_api_key="other", settings=settings) as springest:
+        yield springest
+
+
+@pytest.fixture
+async def settling_with_one_key(limiter: Limiter, scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
+    """Give a client without a key for certifications that waits 90 s for an answer."""
+    settings = Settings(limiter=limiter, timeouts=Timeouts(answer=ANSWER))
+    async with Springest(api_key=KEY, settings=settings) as springest:
+        yield springest
+
+
+@pytest.mark.looptime
+async def test_a_certificate_in_doubt_that_is_listed_is_found_at_once(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    certificate = stored()
+    server = Springests(scripted, {0.0: certificate})
+
+    assert await settling.settle(doubt()) == certificate
+
+    assert now() < 1
+    assert server.paths == ["users/certificates"]
+
+
+async def test_a_certificate_in_doubt_is_asked_for_by_employee_certification_and_day(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    server = Springests(scripted, {0.0: stored()})
+    missing = doubt(sent_at=datetime(2026, 1, 31, 12, tzinfo=UTC))
+
+    await settling.settle(missing)
+
+    ((_, _, query),) = server.asked
+    assert query == {
+        "email": "jan@example.org",
+        "certification_id": "7",
+        "created_from": "2026-01-29",
+        "size": "100",
+        "offset": "0",
+    }
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("age", [0.0, 10.0, 89.0])
+async def test_what_is_not_listed_though_its_certification_is_shown_is_not_stored_when_the_server_had_its_time(
+    age: float, settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    server = Springests(scripted)
+
+    assert await settling.settle(doubt(age=age)) is None
+
+    assert now() == pytest.approx(ANSWER - age, abs=1)
+    assert server.paths == ["users/certificates", "certifications", "users/certificates"]
+    assert server.asked[-1][2] == server.asked[0][2]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("age", [ANSWER, 2 * ANSWER, 40 * 86_400.0])
+async def test_a_doubt_of_long_ago_is_settled_without_waiting_and_still_asked_for_twice(
+    age: float, settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    server = Springests(scripted)
+
+    assert await settling.settle(doubt(age=age)) is None
+
+    assert now() < 1
+    assert server.paths.count("users/certificates") == 2
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("ahead", [1.0, 3600.0, 40 * 86_400.0])
+async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_for_an_answer(
+    ahead: float, settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    Springests(scripted)
+
+    assert await settling.settle(doubt(age=-ahead)) is None
+
+    assert now() == pytest.approx(ANSWER, abs=1)
+
+
+@pytest.mark.looptime
+async def test_what_the_server_was_still_at_work_on_is_found_at_the_second_asking(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    certificate = stored()
+    Springests(scripted, {60.0: certificate})
+
+    assert await settling.settle(doubt()) == certificate
+
+    assert now() == pytest.approx(ANSWER, abs=1)
+
+
+@pytest.mark.looptime
+async def test_what_is_unclear_at_the_second_asking_is_put_before_a_person(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    Springests(scripted, {60.0: stored(created_at=None)})
+
+    with pytest.raises(InDoubt, match="certificate 5001, which does not say when it was created"):
+        await settling.settle(doubt())
+
+
+@pytest.mark.looptime
+async def test_what_is_not_listed_and_not_shown_stays_in_doubt(settling: Springest, scripted: ScriptedAnswers) -> None:
+    server = Springests(scripted, certifications=[6, 8])
+    missing = doubt()
+
+    with pytest.raises(InDoubt) as caught:
+        await settling.settle(missing)
+
+    assert caught.value.reason == f"no answer within the time allowed; {NOT_LISTED}"
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert missing.reason == "no answer within the time allowed"
+    kept = ("where", "email", "certification_id", "valid_from", "valid_until", "sent_at", "given_up_at")
+    for name in (*kept, "status", "words"):
+        assert getattr(missing, name) == getattr(caught.value, name), name
+    assert now() < 1, "a wait that can change nothing"
+    assert server.paths == ["users/certificates", "certifications"]
+
+
+@pytest.mark.looptime
+async def test_settling_again_what_stays_in_doubt_does_not_pile_up_the_reason(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    server = Springests(scripted, certifications=[])
+    left = doubt()
+    reasons = []
+    for _ in range(3):
+        with pytest.raises(InDoubt) as caught:
+            await settling.settle(left)
+        left = caught.value
+        reasons.append(left.reason)
+    server.certificates[0.0] = stored(created_at=None)
+    for _ in range(3):
+        with pytest.raises(InDoubt) as caught:
+            await settling.settle(left)
+        left = caught.value
+        reasons.append(left.reason)
+
+    unclear = "Springest lists certificate 5001, which does not say when it was created"
+    first = f"no answer within the time allowed; {NOT_LISTED}"
+    assert reasons == [first] * 3 + [f"{first}; {unclear}"] * 3
+
+
+@pytest.mark.looptime
+async def test_what_stayed_in_doubt_is_settled_when_its_certification_is_verified(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    server = Springests(scripted, certifications=[])
+    with pytest.raises(InDoubt) as caught:
+        await settling.settle(doubt())
+
+    server.certifications.append(7)
+    assert await settling.settle(caught.value) is None
+
+    server.certificates[0.0] = certificate = stored()
+    assert await settling.settle(caught.value) == certificate
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    "changes",
+    [{"user": None}, {"created_at": None}, {"valid_until": date(2027, 1, 31)}],
+    ids=["no user", "no time", "another end"],
+)
+async def test_what_is_listed_unclearly_is_put_before_a_person_at_once(
+    changes: dict[str, Any], settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    page = {"certificates": [as_json(stored(**changes))], "meta": {"results": 1}}
+    scripted.get(LIST, payload=page, repeat=True)
+
+    with pytest.raises(InDoubt) as caught:
+        await settling.settle(doubt())
+
+    assert caught.value.reason.startswith("no answer within the time allowed; Springest lists certificate 5001, which ")
+    assert now() < 1
+
+
+@pytest.mark.looptime
+async def test_what_is_known_to_be_another_is_not_taken_for_it(settling: Springest, scripted: ScriptedAnswers) -> None:
+    second = stored(id=5002)
+    server = Springests(scripted, {0.0: stored(), 0.5: second})
+    await asyncio.sleep(1)
+
+    assert await settling.settle(doubt(), known={5001}) == second
+    assert await settling.settle(doubt(age=ANSWER), known={5001, 5002}) is None
+    assert server.paths.count("users/certificates") == 3
+
+
+@pytest.mark.looptime
+async def test_that_a_certification_is_shown_is_not_asked_for_again(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    server = Springests(scripted, certifications=[7, 8])
+
+    for certification_id in (7, 8, 7):
+        assert await settling.settle(doubt(age=ANSWER, certification_id=certification_id)) is None
+
+    assert server.paths.count("certifications") == 1
+
+
+@pytest.mark.looptime
+async def test_without_a_key_for_certifications_another_certificate_of_it_shows_it(
+    settling_with_one_key: Springest, scripted: ScriptedAnswers
+) -> None:
+    server = Springests(scripted, {0.0: stored(id=1, user=User(email="piet@example.org"))})
+
+    assert await settling_with_one_key.settle(doubt()) is None
+
+    assert now() == pytest.approx(ANSWER, abs=1)
+    assert server.paths == ["users/certificates"] * 3
+    assert server.asked[1][2] == {"certification_id": "7", "size": "1"}
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    "others",
+    [{}, {0.0: Certificate(id=1, certification_id=8, valid_from=date(2026, 1, 31))}],
+    ids=["nothing listed", "a server that ignores what it was asked for"],
+)
+async def test_without_a_key_and_without_another_certificate_it_stays_in_doubt(
+    others: dict[float, Certificate], settling_with_one_key: Springest, scripted: ScriptedAnswers
+) -> None:
+    Springests(scripted, others)
+
+    with pytest.raises(InDoubt, match=NOT_LISTED):
+        await settling_with_one_key.settle(doubt())
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("pattern", [LIST, CERTIFICATIONS], ids=["certificates", "certifications"])
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        ({"status": 401}, NotAuthorized),
+        ({"status": 403}, Forbidden),
+        ({"status": 503}, ServerError),
+        ({"body": "no list"}, UnreadableAnswer),
+        ({"exception": REFUSED}, NotSent),
+        ({"exception": aiohttp.ServerDisconnectedError()}, NoAnswer),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+async def test_what_a_list_fails_with_is_told_and_decides_nothing(
+    pattern: re.Pattern[str],
+    failure: dict[str, Any],
+    kind: type[SpringestError],
+    settling: Springest,
+    scripted: ScriptedAnswers,
+) -> None:
+    scripted.get(pattern, repeat=True, **failure)
+    Springests(scripted)
+
+    with pytest.raises(kind) as caught:
+        await settling.settle(doubt())
+
+    assert type(caught.value) is kind
+
+
+@pytest.mark.looptime
+async def test_a_list_that_fails_at_the_second_asking_says_nothing_of_not_stored(
+    settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    empty = {"certificates": [], "meta": {"results": 0}}
+    scripted.get(LIST, payload=empty)
+    scripted.get(LIST, status=401, repeat=True)
+    Springests(scripted)
+
+    with pytest.raises(NotAuthorized):
+        await settling.settle(doubt())
+
+
+async def test_a_client_that_is_closed_cannot_settle(limiter: Limiter) -> None:
+    with pytest.raises(RuntimeError, match="use it inside"):
+        await Springest(api_key=KEY, settings=Settings(limiter=limiter)).settle(doubt())
+
+
 # --- opening, closing, configuring ---
 
 
@@ -330,6 +698,49 @@ def test_one_host_has_one_bucket_however_it_is_written() -> None:
     assert len({id(client.limiter) for client in clients}) == 1
 
 
+def a_state_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("springest_async.client.default_path", lambda: folder / "limits.sqlite3")
+
+
+def content_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("limits*"))
+
+
+def test_the_limit_is_shared_with_other_programs_when_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_state_folder(tmp_path, monkeypatch)
+    shared = Springest(api_key="machine-wide", settings=Settings(machine_wide=True))
+    alone = Springest(api_key="not so wide")
+
+    assert isinstance(shared.limiter.store, FileStore)
+    assert shared.limiter.store.path == tmp_path / "limits.sqlite3"
+    assert alone.limiter.store is None
+
+
+async def test_the_file_of_the_limits_tells_nobody_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    a_state_folder(tmp_path, monkeypatch)
+    scripted.post(CERTIFICATES, status=201)
+    async with Springest(api_key="machine-wide-s3cr3t", settings=Settings(machine_wide=True)) as springest:
+        await springest.upload(upload)
+
+    assert isinstance(springest.limiter.store, FileStore)
+    springest.limiter.store.close()
+    kept = content_of(tmp_path)
+    assert b"budgets" in kept
+    assert b"s3cr3t" not in kept
+    assert "s3cr3t" not in repr(springest.limiter.store) + springest.limiter.store.budget
+
+
+def test_a_limiter_of_ones_own_is_not_shared_by_any_setting(limiter: Limiter) -> None:
+    springest = Springest(api_key=KEY, settings=Settings(limiter=limiter, machine_wide=True))
+
+    assert springest.limiter is limiter
+    assert springest.limiter.store is None
+
+
 async def test_a_client_that_is_closed_says_so(upload: CertificateUpload, limiter: Limiter) -> None:
     springest = Springest(api_key=KEY, settings=Settings(limiter=limiter))
     with pytest.raises(RuntimeError, match="use it inside"):
@@ -373,8 +784,27 @@ async def test_cancelling_an_upload_that_waits_for_the_limit_sends_nothing(
     await asyncio.sleep(10)
 
     waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError) as caught:
         await waiting
     await asyncio.sleep(120)
 
+    assert isinstance(caught.value.__cause__, NotSent)
+
     assert posts(scripted) == 30
+    assert isinstance(caught.value.__cause__, NotSent)
+
+    assert posts(scripted) == 30
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("total", [101, 100, None])
+async def test_a_list_of_what_was_not_asked_for_never_says_not_stored(
+    total: int | None, settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    """Such a server may ignore the offset as well: then the first page is all that there is to see."""
+    rows = [as_json(stored(id=number, user=User(email=f"row{number}@example.org"))) for number in range(100)]
+    scripted.get(LIST, payload={"certificates": rows, "meta": {"results": total} if total else {}}, repeat=True)
+    Springests(scripted)
+
+    with pytest.raises(InDoubt, match="that were not asked for"):
+        await settling.settle(doubt())

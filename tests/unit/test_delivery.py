@@ -7,7 +7,11 @@ sockets, in ``tests/integration/test_wire.py``.
 import asyncio
 import errno
 import itertools
-from collections.abc import Callable, Container, Iterator
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Container, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -36,8 +40,10 @@ from springest_async import (
     SpringestError,
     UnexpectedStatus,
     UnusableFile,
+    UploadListener,
     UploadStep,
 )
+from springest_async.limiter import Turn
 from springest_async.multipart import CertificateBody
 from springest_async.retry import Meaning
 from springest_async.sandbox.windows import FixedWindow, Paced, SlidingWindow, Window
@@ -571,6 +577,57 @@ async def test_the_thirty_first_certificate_waits_for_a_minute(
     assert 60 <= times[30] < 62
 
 
+class Recording(Limiter):
+    """A limiter that keeps whether each POST was asked for as one of many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[bool] = []
+
+    @asynccontextmanager
+    async def post(self, *, counted_within: float, bulk: bool = False) -> AsyncIterator[Turn]:
+        self.asked.append(bulk)
+        async with super().post(counted_within=counted_within, bulk=bulk) as turn:
+            yield turn
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("options", "bulk"), [({}, False), ({"bulk": False}, False), ({"bulk": True}, True)])
+async def test_the_limiter_is_told_at_each_try_whether_it_is_one_of_many(
+    options: dict[str, Any], bulk: bool, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, status=400, body="Too many requests")
+    scripted.post(CERTIFICATES, status=201)
+    limiter = Recording()
+
+    async with Springest(api_key="key", settings=Settings(limiter=limiter)) as springest:
+        await springest.upload(upload, **options)
+
+    assert limiter.asked == [bulk] * 3
+
+
+@pytest.mark.looptime
+async def test_an_upload_that_somebody_waits_for_goes_before_those_of_a_bulk_run(
+    springest: Springest, scripted: ScriptedAnswers, make_upload: Callable[..., CertificateUpload]
+) -> None:
+    order: list[str] = []
+
+    def created(_: URL, *, data: CertificateBody, **__: Any) -> CallbackResult:
+        order.append(next(text for text in data.told if "@" in text).partition("@")[0])
+        return CallbackResult(status=201)
+
+    scripted.post(CERTIFICATES, callback=created, repeat=True)
+    async with asyncio.TaskGroup() as group:
+        for number in range(34):
+            group.create_task(springest.upload(make_upload(email=f"bulk{number}@example.org"), bulk=True))
+        await asyncio.sleep(5)
+        group.create_task(springest.upload(make_upload(email="jan@example.org")))
+
+    assert order.index("jan") == 31  # behind the one of the bulk run that stood at the door already
+    assert len(order) == 35
+
+
 # --- a listener ---
 
 
@@ -579,18 +636,252 @@ async def test_a_listener_hears_each_step(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, status=503, body="no")
     scripted.post(CERTIFICATES, status=400, body="Bad Request")
+    scripted.post(CERTIFICATES, status=429, body="Slow down")
     scripted.post(CERTIFICATES, status=201)
     steps: list[UploadStep] = []
+    before = datetime.now(UTC)
 
-    await springest.upload(upload, listener=steps.append)
+    receipt = await springest.upload(upload, listener=steps.append)
 
-    assert [step for step, _ in itertools.groupby(steps)] == [
-        UploadStep("waiting", 0),
-        UploadStep("sending", 1),
-        UploadStep("waiting", 1),
-        UploadStep("sending", 2),
-        UploadStep("refused", 2, "Bad Request"),
-        UploadStep("waiting", 2),
-        UploadStep("sending", 3),
+    assert [(step.kind, step.attempts, step.status, step.words) for step in steps] == [
+        ("waiting", 0, None, ""),
+        ("sending", 1, None, ""),
+        ("unsent", 1, None, f"no connection: {os.strerror(errno.ECONNREFUSED)}"),
+        ("waiting", 1, None, ""),
+        ("sending", 2, None, ""),
+        ("unsent", 2, 503, "the server answered 503 before it had the whole certificate"),
+        ("waiting", 2, None, ""),
+        ("sending", 3, None, ""),
+        ("refused", 3, 400, "Bad Request"),
+        ("waiting", 3, None, ""),
+        ("sending", 4, None, ""),
+        ("refused", 4, 429, "Slow down"),
+        ("waiting", 4, None, ""),
+        ("sending", 5, None, ""),
     ]
+    times = [before, *(step.at for step in steps), receipt.answered_at]
+    assert times == sorted(times)
+    assert {step.at.tzinfo for step in steps} == {UTC}
+    assert receipt.sent_at == steps[-1].at
+
+
+@pytest.mark.looptime
+async def test_a_listener_hears_what_the_last_try_came_to_as_well(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED, repeat=True)
+    steps: list[UploadStep] = []
+
+    with pytest.raises(NotSent):
+        await springest.upload(upload, listener=steps.append)
+
+    assert [step.kind for step in steps] == ["waiting", "sending", "unsent"] * 4
+
+
+class Objection(Exception):
+    """What a listener raises, such as a journal that cannot write to its disk."""
+
+
+def objecting(kind: str) -> UploadListener:
+    """Give a listener that raises at a step of this kind."""
+
+    def listener(step: UploadStep) -> None:
+        if step.kind == kind:
+            raise Objection
+
+    return listener
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("kind", "posted"), [("waiting", 0), ("sending", 0), ("unsent", 1), ("refused", 2)])
+async def test_a_listener_that_raises_ends_the_upload_with_that_error(
+    kind: str, posted: int, springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, status=400, body="Too many requests")
+    scripted.post(CERTIFICATES, status=201, repeat=True)
+
+    with pytest.raises(Objection):
+        await springest.upload(upload, listener=objecting(kind))
+
+    resting = 1 if kind == "refused" else 0
+    assert posts(scripted) == posted
+    assert repr(springest.limiter) == f"<Limiter 30 in 60 s, 0 under way, {resting} resting, fast>"
+    assert springest.limiter.seconds_until(30) <= 60.1 * resting
+
+
+@pytest.mark.looptime
+async def test_the_token_of_a_post_that_a_listener_kept_from_leaving_is_back_at_once(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=201, repeat=True)
+    await asyncio.gather(*(springest.upload(upload) for _ in range(29)))
+
+    with pytest.raises(Objection):
+        await springest.upload(upload, listener=objecting("sending"))
+    await springest.upload(upload)
+
+    assert posts(scripted) == 30
+    assert now() < 3
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 30 resting, fast>"
+
+
+# --- cancelling ---
+
+
+def told_by(error: BaseException) -> SpringestError:
+    """Give what a cancellation says of its certificate."""
+    assert isinstance(error.__cause__, SpringestError)
+    return error.__cause__
+
+
+async def cancelled(task: "asyncio.Task[Receipt]") -> asyncio.CancelledError:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert not [other for other in asyncio.all_tasks() if other is not asyncio.current_task()]
+    return caught.value
+
+
+@pytest.mark.looptime
+async def test_cancelled_while_it_waits_for_the_limit_it_was_not_sent(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=201, repeat=True)
+    await asyncio.gather(*(springest.upload(upload) for _ in range(30)))
+    task = asyncio.create_task(springest.upload(upload))
+    await asyncio.sleep(10)
+
+    told = told_by(await cancelled(task))
+
+    assert isinstance(told, NotSent)
+    assert str(told) == f"{POST}: cancelled before it was sent"
+    assert not told.connected
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 30 resting, fast>"
+    assert 49 < springest.limiter.seconds_until(1) < 51
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+@pytest.mark.looptime
+async def test_cancelled_in_the_line_it_does_not_hold_up_those_behind_it(
+    bulk: bool, springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=201, repeat=True)
+    await asyncio.gather(*(springest.upload(upload) for _ in range(30)))
+    first, second = (asyncio.create_task(springest.upload(upload, bulk=bulk)) for _ in range(2))
+    await asyncio.sleep(10)
+
+    first.cancel()
+    await second
+
+    assert 60 <= now() < 61
+    assert first.cancelled()
+
+
+class HeldBack(Executor):
+    """An executor whose results are held back until `go` is set, as those of a slow disk are."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+        self.done, self.go = threading.Event(), threading.Event()
+
+    def submit(self, function: Any, /, *args: Any, **options: Any) -> Future[Any]:
+        def held() -> Any:
+            result = function(*args, **options)
+            self.done.set()
+            self.go.wait(5)
+            return result
+
+        return self.inner.submit(held)
+
+
+async def test_cancelled_while_the_file_is_being_looked_at_it_was_not_sent(
+    springest: Springest,
+    scripted: ScriptedAnswers,
+    upload: CertificateUpload,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert springest._executor is not None
+    slow = HeldBack(springest._executor)
+    monkeypatch.setattr(springest, "_executor", slow)
+    task = asyncio.create_task(springest.upload(upload))
+    await asyncio.to_thread(slow.done.wait, 5)
+
+    told = told_by(await cancelled(task))
+    slow.go.set()
+
+    assert isinstance(told, NotSent)
+    assert posts(scripted) == 0
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+
+
+@pytest.mark.looptime
+async def test_cancelled_before_it_is_sent_again_it_was_not_sent(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, exception=REFUSED)
+    task = asyncio.create_task(springest.upload(upload))
+    await asyncio.sleep(1)
+
+    told = told_by(await cancelled(task))
+
+    assert isinstance(told, NotSent)
+    assert posts(scripted) == 1
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        pytest.param({"status": 400, "body": "Bad Request"}, 1, id="between tries"),
+        pytest.param({"status": 400, "body": "Bad Request"}, 40, id="in the silent minute"),
+        pytest.param({"status": 429}, 30, id="before the slow pace"),
+    ],
+)
+async def test_cancelled_after_a_refusal_it_was_not_stored(
+    answer: dict[str, Any],
+    seconds: float,
+    springest: Springest,
+    scripted: ScriptedAnswers,
+    upload: CertificateUpload,
+) -> None:
+    def answers(_: URL, **__: Any) -> CallbackResult:
+        return CallbackResult(status=201) if task.done() else CallbackResult(**answer)
+
+    scripted.post(CERTIFICATES, callback=answers, repeat=True)
+    task = asyncio.create_task(springest.upload(upload))
+    await asyncio.sleep(seconds)
+
+    told = told_by(await cancelled(task))
+
+    assert isinstance(told, NotSent)
+    assert str(told) == f"{POST}: cancelled after the server had refused it ({answer['status']})"
+    # Nobody is kept from sending by the one that is gone: neither alone, nor in its place in the line.
+    began = now()
+    await asyncio.gather(*(springest.upload(upload) for _ in range(3)))
+    assert now() - began < 60.2 + 4 + 1
+
+
+@pytest.mark.looptime
+async def test_a_second_try_that_is_cancelled_is_not_taken_for_the_first(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    async def hangs(_: URL, **__: Any) -> CallbackResult:
+        await asyncio.sleep(1000)
+        return CallbackResult(status=201)
+
+    scripted.post(CERTIFICATES, status=400, body="Too many requests")
+    scripted.post(CERTIFICATES, callback=hangs)
+    task = asyncio.create_task(springest.upload(upload))
+    await asyncio.sleep(100)
+
+    assert str(told_by(await cancelled(task))).startswith(f"{POST}: cancelled before it was sent")
+
+
+@pytest.mark.looptime
+async def test_cancelled_before_it_has_begun_it_says_nothing(springest: Springest, upload: CertificateUpload) -> None:
+    """No line of ours has run then, so that there is nobody to say it; nothing was sent, as with any task."""
+    assert (await cancelled(asyncio.create_task(springest.upload(upload)))).__cause__ is None

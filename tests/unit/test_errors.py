@@ -3,7 +3,7 @@
 import contextlib
 import pickle
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import attrs
@@ -12,11 +12,14 @@ import pytest
 from springest_async import errors
 from springest_async.errors import (
     AnswerError,
+    CancelledTooLate,
     ConfigurationError,
     Fault,
     Forbidden,
     InDoubt,
     InvalidUpload,
+    JournalError,
+    JournalInUse,
     ManifestError,
     NoAnswer,
     NotAuthorized,
@@ -36,6 +39,7 @@ from springest_async.transport import ApiKey
 POST = "POST https://api.springest.nl/users/certificates.json"
 GET = "GET https://api.springest.nl/users/certificates.json"
 SENT_AT = datetime(2026, 1, 31, 12, 30, 5, tzinfo=UTC)
+WHAT = ("jan@example.org", 7, date(2026, 1, 30), None, SENT_AT, SENT_AT + timedelta(minutes=2))
 
 TEXTS: list[tuple[SpringestError, str]] = [
     (ConfigurationError("api_key is empty: ask for one"), "api_key is empty: ask for one"),
@@ -44,6 +48,15 @@ TEXTS: list[tuple[SpringestError, str]] = [
         "this is no valid certificate upload: email: must be a string; valid_from: must be a date",
     ),
     (ManifestError(Path("/archive/people.csv"), "has no column 'file'"), "/archive/people.csv: has no column 'file'"),
+    (JournalError(Path("/archive/people.journal"), "is no journal"), "/archive/people.journal: is no journal"),
+    (
+        JournalInUse(Path("/archive/people.journal"), "is in use"),
+        "/archive/people.journal: another process is uploading with this journal: wait for it, or stop it",
+    ),
+    (
+        JournalInUse(Path("/archive/people.journal"), "is in use", 4711),
+        "/archive/people.journal: process 4711 is uploading with this journal: wait for it, or stop it",
+    ),
     (UnusableFile(Path("/archive/jan.pdf"), "is empty"), "/archive/jan.pdf: is empty"),
     (AnswerError(POST, 402, "pay first"), f"{POST} answered 402: pay first. Nothing was stored."),
     (
@@ -95,19 +108,20 @@ TEXTS: list[tuple[SpringestError, str]] = [
     (NotSent(POST, "no connection: refused", connected=False), f"{POST}: no connection: refused"),
     (NoAnswer(GET, "no answer within the time allowed"), f"{GET}: no answer within the time allowed"),
     (
-        InDoubt(POST, "the server answered 500, not 201", "jan@example.org", 7, SENT_AT, 500, "Oops"),
+        InDoubt(POST, "the server answered 500, not 201", *WHAT, 500, "Oops"),
         (
             f"{POST}: the server answered 500, not 201 (Oops). The certificate of jan@example.org for certification 7,"
             " sent at 2026-01-31 12:30:05 UTC, may or may not be stored: look before you send it again."
         ),
     ),
     (
-        InDoubt(POST, "no answer within the time allowed", "jan@example.org", 7, SENT_AT),
+        InDoubt(POST, "no answer within the time allowed", *WHAT),
         (
             f"{POST}: no answer within the time allowed. The certificate of jan@example.org for certification 7,"
             " sent at 2026-01-31 12:30:05 UTC, may or may not be stored: look before you send it again."
         ),
     ),
+    (CancelledTooLate(POST), f"{POST}: cancelled too late: the certificate is stored."),
 ]
 ALL = [pytest.param(error, id=f"{type(error).__name__}-{number}") for number, (error, _) in enumerate(TEXTS)]
 
@@ -168,7 +182,8 @@ def test_an_invalid_upload_is_a_value_error_too() -> None:
         UnusableFile(Path("x"), "y"),
         NotSent("x", "y"),
         NoAnswer("x", "y"),
-        InDoubt("x", "y", "jan@example.org", 7, SENT_AT),
+        InDoubt("x", "y", *WHAT),
+        CancelledTooLate("x"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -179,6 +194,21 @@ def test_without_an_answer_there_is_no_status_and_no_words(error: SpringestError
 def test_not_sent_means_connected_unless_told_otherwise() -> None:
     assert NotSent("x", "y").connected
     assert not NotSent("x", "y", connected=False).connected
+
+
+def test_a_doubt_holds_all_that_is_needed_to_settle_it() -> None:
+    doubt = InDoubt(POST, "the connection broke", *WHAT)
+
+    assert (doubt.email, doubt.certification_id) == ("jan@example.org", 7)
+    assert (doubt.valid_from, doubt.valid_until) == (date(2026, 1, 30), None)
+    assert (doubt.sent_at, doubt.given_up_at) == (SENT_AT, SENT_AT + timedelta(minutes=2))
+
+
+def test_a_journal_in_use_is_caught_as_a_journal_that_cannot_be_written() -> None:
+    with pytest.raises(JournalError) as caught:
+        raise JournalInUse(Path("people.journal"), "is in use", 4711)
+
+    assert (caught.value.journal, caught.value.status, caught.value.words) == (Path("people.journal"), None, "")
 
 
 def test_faults_compare_by_value() -> None:

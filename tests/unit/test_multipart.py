@@ -420,6 +420,10 @@ async def test_a_link_to_a_file_is_looked_through(
     assert parts_of(body, writer.written)[-1].get_payload(decode=True) == link.read_bytes()
 
 
+async def test_a_file_can_be_looked_at_in_the_default_executor(pdf: Path, executor: ThreadPoolExecutor) -> None:
+    assert await look(pdf, None) == await look(pdf, executor)
+
+
 # --- a file that does not stay the same ---
 
 

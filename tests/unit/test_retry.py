@@ -75,7 +75,8 @@ def test_a_list_is_not_asked_for_again_when_that_cannot_help(error: Exception) -
 
 
 def test_a_doubtful_post_is_never_a_reason_to_ask_again() -> None:
-    doubt = InDoubt(WHERE, "no answer", "jan@example.org", 7, datetime.now(UTC))
+    now = datetime.now(UTC)
+    doubt = InDoubt(WHERE, "no answer", "jan@example.org", 7, now.date(), None, sent_at=now, given_up_at=now)
 
     assert ask_again(doubt, 1.0) is False
 

@@ -5,6 +5,7 @@ sockets are in ``tests/integration/test_wire.py``.
 """
 
 import asyncio
+import contextlib
 import errno
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -113,6 +114,53 @@ async def test_whether_a_body_was_handed_over_is_asked_after_the_request(
 
     with pytest.raises(NoAnswer):
         await post(transport, body, handed_over=asked_at_the_end)
+
+
+@pytest.mark.parametrize("handed_over", [not_yet, already])
+@pytest.mark.parametrize("status", [200, 201, 400, 401, 408, 503])
+async def test_the_status_of_a_posts_answer_is_told_once_whatever_becomes_of_it(
+    status: int,
+    handed_over: Callable[[], bool],
+    transport: Transport,
+    scripted: ScriptedAnswers,
+    body: CertificateBody,
+) -> None:
+    scripted.post(ORIGIN + PATH, status=status)
+    told: list[int] = []
+
+    with contextlib.suppress(NotSent):
+        await transport.post(PATH, body, KEY, handed_over=handed_over, answered=told.append)
+
+    assert told == [status]
+
+
+async def test_no_status_is_told_when_there_is_no_answer(
+    transport: Transport, scripted: ScriptedAnswers, body: CertificateBody
+) -> None:
+    scripted.post(ORIGIN + PATH, exception=aiohttp.ServerDisconnectedError())
+    told: list[int] = []
+
+    with pytest.raises(NoAnswer):
+        await transport.post(PATH, body, KEY, handed_over=already, answered=told.append)
+
+    assert told == []
+
+
+async def test_the_status_is_told_before_the_rest_of_the_answer_is_read(
+    transport: Transport, scripted: ScriptedAnswers, body: CertificateBody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.post(ORIGIN + PATH, status=201)
+    told: list[int] = []
+    known_when_read: list[list[int]] = []
+
+    async def read(*_: Any) -> tuple[bytes, bool]:
+        known_when_read.append(list(told))
+        return b"", True
+
+    monkeypatch.setattr("springest_async.transport._read", read)
+    await transport.post(PATH, body, KEY, handed_over=already, answered=told.append)
+
+    assert known_when_read == [[201]]
 
 
 async def test_requests_never_follow_redirects_and_have_no_key_in_their_address(
