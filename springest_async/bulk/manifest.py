@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Self, TextIO
 
@@ -18,7 +19,7 @@ from attrs import frozen
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload
 
-__all__ = ["COLUMNS", "Manifest", "Row"]
+__all__ = ["COLUMNS", "Fields", "Manifest", "Row"]
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
 """The columns that mean something, in any order and case; others are kept and mean nothing."""
@@ -35,6 +36,18 @@ class Row:
 
     number: int
     cells: Mapping[str, str]
+
+
+@frozen
+class Fields:
+    """What the known cells of a row mean, however they are written; `file` and `email` as they stand there."""
+
+    file: str
+    certification_id: int
+    email: str
+    valid_from: date
+    valid_until: date | None
+    conversion_id: int | None
 
 
 @frozen
@@ -85,14 +98,15 @@ class Manifest:
         records = self._records()
         next(records, None)
         for number, cells in records:
-            if any(cell.strip() for cell in cells):
+            if any(map(str.strip, cells)):
                 yield Row(number, self._named(cells))
 
     def _named(self, cells: list[str]) -> dict[str, str]:
         width = len(self.columns)
         named = dict(zip(self.columns, cells + [""] * (width - len(cells)), strict=False))
         # What stands beyond the header has no name; an empty one keeps it out of the way of the others.
-        return named | {"": "".join(cells[width:])}
+        named[""] = "".join(cells[width:])
+        return named
 
     def upload(self, row: Row) -> CertificateUpload:
         """Make the certificate of a row.
@@ -119,6 +133,31 @@ class Manifest:
         if faults:
             raise InvalidUpload(tuple(faults))
         return upload
+
+    def fields(self, row: Row) -> Fields:
+        """Read the known cells of a row, much faster than `upload` does: the e-mail address is not looked at.
+
+        Raises:
+            InvalidUpload: as `upload`, but for faults of the e-mail address.
+        """
+        cell = row.cells.get
+        file, email = cell("file", "").strip(), cell("email", "").strip()
+        certification_id = _number(cell("certification_id", "").strip())
+        conversion_id = _number(cell("conversion_id", "").strip())
+        valid_from, valid_until = _date(cell("valid_from", "").strip()), _date(cell("valid_until", "").strip())
+        if (
+            not file
+            or not email
+            or not (isinstance(certification_id, int) and certification_id)
+            or not isinstance(valid_from, date)
+            or isinstance(valid_until, str)
+            or isinstance(conversion_id, str)
+            or conversion_id == 0
+            or cell("")
+        ):
+            self.upload(row)  # tells all faults
+            raise AssertionError(f"row {row.number} is valid as a whole and not in part")
+        return Fields(file, certification_id, email, valid_from, valid_until, conversion_id)
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         number = 0
@@ -153,9 +192,10 @@ def _reader(stream: TextIO, delimiter: str) -> Iterator[list[str]]:
 
 
 def _number(cell: str) -> int | str | None:
-    return int(cell) if re.fullmatch(r"[0-9]{1,18}", cell) else cell or None
+    return int(cell) if cell.isascii() and cell.isdigit() and len(cell) <= 18 else cell or None
 
 
+@lru_cache(maxsize=4096)  # a million rows have a few thousand dates
 def _date(cell: str) -> date | str | None:
     """Read 2026-12-31, 31-12-2026 and 31.12.2026; anything else is given back for the record to refuse."""
     found = _DAY_FIRST.fullmatch(cell)

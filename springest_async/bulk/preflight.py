@@ -5,19 +5,21 @@ the first and last 8 KiB, and a whole file only where another row has the same f
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import Protocol
 
 from attrs import frozen
 
-from springest_async.bulk.manifest import Manifest, Row
+from springest_async.bulk.manifest import Fields, Manifest, Row
 from springest_async.errors import InvalidUpload
 from springest_async.records import CertificateUpload, Certification
 
-__all__ = ["Finding", "check_manifest", "check_pdf"]
+__all__ = ["Finding", "Memory", "check_manifest", "check_pdf"]
 
 _EDGE = 8 * 1024
 
@@ -36,24 +38,44 @@ class Finding:
         return f"{place}: {'warning: ' if self.warning else ''}{self.reason}"
 
 
+class Memory(Protocol):
+    """What is known of earlier runs: a `Journal`."""
+
+    def is_settled(self, fields: Fields, origin: str, path: Path) -> bool:
+        """Say whether a row's file need not be looked at, because it will not be sent."""
+
+    def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
+        """Give the SHA-256 of a whole file of this size (bytes) and time (ns), if it is known."""
+
+    def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
+        """Note that hash."""
+
+
 def check_manifest(
-    manifest: Manifest, certifications: Mapping[int, Certification] | None = None
+    manifest: Manifest,
+    certifications: Mapping[int, Certification] | None = None,
+    memory: Memory | None = None,
+    origin: str = "",
 ) -> Iterator[Finding | None]:
     """Check a manifest row by row; blocking, so run it in a thread.
 
     Args:
         manifest: the manifest.
         certifications: those that the key sees, by id; without them the checks that need them are left out.
+        memory: the journal, which knows files that will not be sent again and may be gone, and hashes.
+        origin: the host that the manifest is for, as the journal knows it.
 
     Yields:
         Every finding, and a None after each row, so that progress can be told.
 
     Raises:
         ManifestError: when a row cannot even be read.
+        JournalError: when the memory is a journal, and fails.
     """
     seen: set[int] = set()
     suspects: set[int] = set()
     for row in manifest:
+        settled = False
         try:
             upload = manifest.upload(row)
         except InvalidUpload as error:
@@ -62,17 +84,19 @@ def check_manifest(
             if path:
                 yield from _file_findings(row, manifest.path.parent / path)
         else:
-            yield from _file_findings(row, upload.file)
+            settled = memory is not None and memory.is_settled(manifest.fields(row), origin, upload.file)
+            if not settled:
+                yield from _file_findings(row, upload.file)
             if upload.valid_until is not None and upload.valid_until < upload.valid_from:
                 yield Finding(row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True)
             # A set of hashes, and not of fields, keeps a million rows in some 70 MB.
             fields = hash(_fields(upload))
             (suspects if fields in seen else seen).add(fields)
-        if certifications is not None:
+        if certifications is not None and not settled:
             yield from _certification_findings(row, certifications)
         yield None
     if suspects:
-        yield from _duplicates(manifest, suspects)
+        yield from _duplicates(manifest, suspects, memory)
 
 
 def _file_findings(row: Row, path: Path) -> Iterator[Finding]:
@@ -99,15 +123,15 @@ def _certification_findings(row: Row, certifications: Mapping[int, Certification
 def _fields(upload: CertificateUpload) -> tuple[object, ...]:
     return (
         upload.certification_id,
-        upload.email.lower(),
+        upload.email.casefold(),
         upload.valid_from,
         upload.valid_until,
         upload.conversion_id,
     )
 
 
-def _duplicates(manifest: Manifest, suspects: set[int]) -> Iterator[Finding]:
-    sha256 = lru_cache(maxsize=1024)(_sha256)
+def _duplicates(manifest: Manifest, suspects: set[int], memory: Memory | None) -> Iterator[Finding]:
+    sha256 = lru_cache(maxsize=1024)(partial(_sha256, memory))
     first: dict[tuple[object, ...], int] = {}
     for row in manifest:
         try:
@@ -122,9 +146,17 @@ def _duplicates(manifest: Manifest, suspects: set[int]) -> Iterator[Finding]:
             yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
 
 
-def _sha256(path: Path) -> bytes:
+def _sha256(memory: Memory | None, path: Path) -> bytes:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
+        before = os.fstat(stream.fileno())
+        if memory is not None and (known := memory.known_hash(path, before.st_size, before.st_mtime_ns)) is not None:
+            return known
+        found = hashlib.file_digest(stream, "sha256").digest()
+        after = os.fstat(stream.fileno())
+    # What was written while it was read is not the hash of any one content.
+    if memory is not None and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        memory.remember_hash(path, before.st_size, before.st_mtime_ns, found)
+    return found
 
 
 # --- PDFs ---

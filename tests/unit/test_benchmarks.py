@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from benchmarks import journal
 from benchmarks.__main__ import run
 from benchmarks.limiter import CLIENTS, SERVERS, Row, measure
 
@@ -77,3 +79,10 @@ def test_too_few_uploads_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit, match="2"):
         run(["limiter", "--uploads", "30"])
     assert "more than 30" in capsys.readouterr().err
+
+
+def test_a_journal_is_measured_from_the_load_to_the_upload(tmp_path: Path) -> None:
+    timings = journal.measure(rows=50, folder=tmp_path)
+
+    assert {"first load", "load, sorted the other way round", "load, all files renamed"} <= timings.seconds.keys()
+    assert min(timings.seconds.values()) > 0

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from springest_async.bulk import COLUMNS, Manifest, Row
+from springest_async.bulk.manifest import Fields
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload
 
@@ -268,6 +269,45 @@ def test_all_faults_of_a_row_are_told_together(tmp_path: Path) -> None:
         "valid_until",
         "conversion_id",
     ]
+
+
+# --- the fields without the address's check, for a journal ---
+
+
+def test_fields_are_what_the_cells_mean(tmp_path: Path) -> None:
+    line = " jan.pdf ,007, Jan@example.org,31-1-2026,2031-01-31,5\n"
+    manifest = manifest_of(tmp_path, HEADER + line + "jan.pdf,7,no address,2026-01-31,,\n")
+
+    first, second = (manifest.fields(row) for row in manifest)
+
+    assert first == Fields("jan.pdf", 7, "Jan@example.org", date(2026, 1, 31), date(2031, 1, 31), 5)
+    assert second == Fields("jan.pdf", 7, "no address", date(2026, 1, 31), None, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ",7,jan@example.org,2026-01-31,,",
+        "jan.pdf,,jan@example.org,2026-01-31,,",
+        "jan.pdf,0,jan@example.org,2026-01-31,,",
+        "jan.pdf,x,jan@example.org,2026-01-31,,",
+        "jan.pdf,7,,2026-01-31,,",
+        "jan.pdf,7,jan@example.org,,,",
+        "jan.pdf,7,jan@example.org,31/01/2026,,",
+        "jan.pdf,7,jan@example.org,2026-01-31,x,",
+        "jan.pdf,7,jan@example.org,2026-01-31,,x",
+        "jan.pdf,7,jan@example.org,2026-01-31,,0",
+        "jan.pdf,7,jan@example.org,2026-01-31,,,x",
+    ],
+)
+def test_fields_that_cannot_be_right_are_told_as_by_the_upload(tmp_path: Path, line: str) -> None:
+    manifest = manifest_of(tmp_path, HEADER + line + "\n")
+    (row,) = manifest
+
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.fields(row)
+
+    assert caught.value.faults == the_faults(manifest)
 
 
 # --- what is no CSV in UTF-8 ---

@@ -1,16 +1,18 @@
 """The preflight with real files: what is told, of which row and column, and what is not even opened."""
 
 import base64
+import hashlib
 import io
 import os
 import zipfile
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from springest_async.bulk import Finding, Manifest, check_manifest, check_pdf
+from springest_async.bulk.journal import Journal, State
 from springest_async.errors import ManifestError
 from springest_async.records import Certification
 from tests.pdfs import certificate
@@ -404,3 +406,73 @@ def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path, monkeypa
         Finding(2, "file", "is no regular file"),
         Finding(3, "file", "is no regular file"),
     ]
+
+
+# --- what a journal knows ---
+
+ORIGIN = "https://api.springest.nl"
+NOW = datetime(2026, 3, 4, tzinfo=UTC)
+
+
+def journal_of(manifest: Manifest, *outcomes: State) -> Journal:
+    """Make a journal in which the first rows have come to these ends."""
+    journal = Journal.open(manifest.path.with_suffix(".journal"))
+    journal.load(manifest, ORIGIN)
+    for outcome in outcomes:
+        entry = journal.next()
+        assert entry is not None
+        status = entry.path.stat()
+        sha256 = hashlib.sha256(entry.path.read_bytes()).digest()
+        entry = journal.identify(entry, status.st_size, status.st_mtime_ns, sha256)
+        journal.sending(entry.id, NOW)
+        journal.ended(entry.id, outcome, at=NOW)
+    return journal
+
+
+def known_findings(manifest: Manifest, journal: Journal, origin: str = ORIGIN) -> list[Finding]:
+    return [finding for finding in check_manifest(manifest, None, journal, origin) if finding is not None]
+
+
+@pytest.mark.parametrize("outcome", [State.STORED, State.REJECTED, State.IN_DOUBT])
+def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome: State) -> None:
+    manifest = manifest_of(tmp_path, "a.pdf,*", "none.pdf,*")
+    (tmp_path / "a.pdf").write_bytes(PDF)
+    with journal_of(manifest, outcome) as journal:
+        (tmp_path / "a.pdf").unlink()
+
+        assert known_findings(manifest, journal) == [Finding(3, "file", NOT_FOUND)]
+        assert len(known_findings(manifest, journal, "https://api.springest.be")) == 2
+
+
+@pytest.mark.parametrize("outcome", [State.WAITING, State.FAILED])
+def test_a_file_that_will_be_sent_again_is_looked_at(tmp_path: Path, outcome: State) -> None:
+    manifest = manifest_of(tmp_path, "a.pdf,*")
+    (tmp_path / "a.pdf").write_bytes(PDF)
+    with journal_of(manifest, outcome) as journal:
+        (tmp_path / "a.pdf").unlink()
+
+        assert known_findings(manifest, journal) == [Finding(2, "file", NOT_FOUND)]
+
+
+def test_a_file_that_was_stored_and_is_another_one_now_is_looked_at(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, "a.pdf,*")
+    (tmp_path / "a.pdf").write_bytes(PDF)
+    with journal_of(manifest, State.STORED) as journal:
+        (tmp_path / "a.pdf").write_bytes(b"Dear Jan,")
+
+        assert known_findings(manifest, journal) == [Finding(2, "file", NO_PDF)]
+
+
+def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.pdf", "b.pdf"):
+        (tmp_path / name).write_bytes(PDF)
+    manifest = manifest_of(tmp_path, "a.pdf,*", "b.pdf,*")
+    same = [Finding(3, "file", "is the same certificate as in row 2")]
+    with journal_of(manifest) as journal:
+        assert known_findings(manifest, journal) == same
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("it is known")
+
+        monkeypatch.setattr("hashlib.file_digest", refuse)
+        assert known_findings(manifest, journal) == same

@@ -1,0 +1,387 @@
+"""The journal of a migration: which certificates there are, which were posted, and what came of it.
+
+Nothing is lost and nothing is posted twice, whatever kills the process: each change is on disk before its method
+returns, "sending" before the POST, the outcome right after its answer. A certificate is known by the SHA-256 of its
+whole file, its fields and its host, however the manifest is sorted, extended or renamed. Calls are synchronous, a
+fraction of a millisecond each. Sends nothing, reads no certificate, and never sees the API key.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from attrs import evolve
+from filelock import BaseFileLock
+
+from springest_async.bulk import schema
+from springest_async.bulk.entries import Attempt, Entry, Siblings, State
+from springest_async.bulk.manifest import Manifest
+from springest_async.bulk.plan import Loaded, load
+from springest_async.bulk.reader import ENTRY, JournalReader
+from springest_async.errors import ConfigurationError, JournalError, JournalInUse
+
+__all__ = ["Attempt", "Entry", "Journal", "JournalReader", "Loaded", "Siblings", "State", "default_path"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROOM = 10 * 1000 * 1000  # bytes that must be free before a POST, so that its outcome can be noted
+
+_NEXT = {
+    State.SENDING: {State.STORED, State.REJECTED, State.FAILED, State.IN_DOUBT, State.WAITING},
+    State.WAITING: {State.WAITING, State.REJECTED, State.FAILED},
+    State.IN_DOUBT: {State.IN_DOUBT, State.STORED, State.WAITING},
+}
+"""What `Journal.ended` may make of a state; stored, rejected and failed are the end of a run."""
+
+
+def default_path(manifest: Path) -> Path:
+    """Say where a manifest's journal is: beside it, as ``x.journal`` for ``x.csv``.
+
+    What a run left over, ``x.failed.csv`` or ``x.in-doubt-2.csv``, has the same journal, so that uploading that stores
+    nothing twice.
+    """
+    stem = re.sub(r"\.(failed|in-doubt)(-[0-9]+)?$", "", manifest.stem)
+    return manifest.with_name(f"{stem}.journal")
+
+
+class Journal(JournalReader):
+    """The one writer of a journal.
+
+    Usage::
+
+        with Journal.open(default_path(manifest.path)) as journal:
+            journal.load(manifest, springest.origin)
+            while (entry := journal.next()) is not None:
+                entry = journal.identify(entry, size, modified_ns, sha256)
+                if entry.state is State.WAITING:
+                    journal.sending(entry.id, datetime.now(UTC))
+                    ...  # the POST
+                    journal.ended(entry.id, State.STORED, at=datetime.now(UTC), springest_id=7)
+
+    All methods raise `JournalError` when the file cannot be written; then nothing of their change is kept. A change
+    that has no place in the life of a certificate is a mistake of the caller's: an AssertionError.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: BaseFileLock) -> None:
+        """Not for use: see `open`."""
+        super().__init__(path, connection)
+        self._lock = lock
+        self._counts: Counter[State] | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a journal, or make one; all that is found "sending" is in doubt from now on.
+
+        Raises:
+            JournalInUse: when another process writes it, or this one does already.
+            JournalError: when it cannot be opened or made, or something else stands there, which is left as it is.
+        """
+        schema.check(path)
+        try:
+            lock = schema.lock(path)
+        except JournalInUse as error:
+            with contextlib.suppress(JournalError), JournalReader.open(path) as reader:
+                error.pid = reader.writer
+            raise
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(lock.release)
+            if not schema.check(path):
+                schema.create(path)
+            connection = schema.connect(path, write=True)
+            on_failure.callback(connection.close)
+            _begin(path, connection)
+            on_failure.pop_all()
+        return cls(path, connection, lock)
+
+    def close(self) -> None:
+        """Close the file and let the next writer in; closing again does nothing.
+
+        The journal is one ordinary file then, unless somebody reads it at this moment.
+        """
+        # All that matters is on disk already, so what fails here costs the next writer a longer look at most.
+        with self._one_at_a_time:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("DELETE FROM meta WHERE key = 'pid'")
+                self._connection.execute("PRAGMA busy_timeout = 0")
+                self._connection.execute("PRAGMA journal_mode = DELETE")
+            super().close()
+            self._lock.release()
+
+    @property
+    def writer(self) -> int:
+        """The process that writes it, which is this one."""
+        return os.getpid()
+
+    def load(self, manifest: Manifest, origin: str) -> Loaded:
+        """Make the journal name a manifest's rows, which the preflight has found good, and no others.
+
+        What the manifest names no more stays in the journal without a row. Failed rows are waiting again. Blocking: a
+        million rows take some seconds.
+
+        Raises:
+            ManifestError: when the manifest cannot be read to its end, or a row has faults; nothing is kept then.
+        """
+        folder = manifest.path.parent.absolute()
+        self._all("PRAGMA cache_size = -65536")
+        try:
+            with self._transaction() as connection:
+                if connection.execute("SELECT 1 FROM attempt WHERE ended_at IS NULL").fetchone():
+                    raise AssertionError("a manifest is loaded while rows are being sent")
+                loaded = load(connection, manifest, origin, folder)
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (self._portable(folder),))
+        finally:
+            self._counts = None
+            self._all("PRAGMA cache_size = -2000")
+        self._folder = folder
+        # The log of a million rows is as large as the journal; the next ones are short.
+        self._all("PRAGMA wal_checkpoint(TRUNCATE)")
+        return loaded
+
+    def counts(self) -> Counter[State]:
+        """Count the manifest's rows by state; quick, however many there are."""
+        with self._one_at_a_time:
+            if self._counts is None:
+                self._counts = super().counts()
+            return +self._counts
+
+    def next(self, exclude: Collection[int] = ()) -> Entry | None:
+        """Give the first waiting row of the manifest; `exclude` are the `id`s of those that are in work already."""
+        with self._one_at_a_time, schema.told(self.path):
+            lines = self._connection.execute(f"{ENTRY} WHERE state = 'waiting' AND number IS NOT NULL ORDER BY number")
+            with contextlib.closing(lines):
+                return next((self._entry(line) for line in lines if line[0] not in exclude), None)
+
+    def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
+        """Note the SHA-256 of a whole file of this size (bytes) and time (ns), so that it is not read whole again."""
+        with self._transaction() as connection:
+            self._remember(connection, path, size, modified_ns, sha256)
+
+    def _remember(self, connection: sqlite3.Connection, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
+        connection.execute(
+            "INSERT OR REPLACE INTO hash VALUES (?, ?, ?, ?)", (self._portable(path), size, modified_ns, sha256)
+        )
+
+    # --- the turn of a row ---
+
+    def identify(self, entry: Entry, size: int, modified_ns: int, sha256: bytes) -> Entry:
+        """Note what the file of a waiting row is, and give the entry that stands for the row from now on.
+
+        That is the same one, mostly. When the journal knows the certificate under an entry that has no row, it is that
+        one with its state, and the row may be done without a POST. When it is another row's, the row has failed.
+
+        Args:
+            entry: the row, as `next` gave it.
+            size: the file's, in bytes.
+            modified_ns: its time (``st_mtime_ns``), taken before it was read.
+            sha256: the hash of the whole file.
+        """
+        with self._transaction() as connection:
+            self._remember(connection, entry.path, size, modified_ns, sha256)
+            known, fields, conversion_id = self._current(
+                connection, entry.id, "sha256, fields, conversion_id", State.WAITING
+            )
+            identity = (fields, conversion_id, sha256)
+            twin, row = connection.execute(
+                "SELECT id, number FROM entry WHERE fields = ? AND conversion_id = ? AND sha256 = ? AND id <> ?",
+                (*identity, entry.id),
+            ).fetchone() or (None, None)
+            if row is not None:
+                stands = entry.id
+                connection.execute(
+                    "UPDATE entry SET state = 'failed', reason = ? WHERE id = ?",
+                    (f"is the same certificate as in row {row}", stands),
+                )
+            else:
+                stands = twin or entry.id
+                if twin is not None or known not in (None, sha256):
+                    stands = self._replace(connection, entry.id, by=twin)
+                connection.execute(
+                    "UPDATE entry SET sha256 = ?, size = ?, modified_ns = ? WHERE id = ?",
+                    (sha256, size, modified_ns, stands),
+                )
+            line = connection.execute(f"{ENTRY} WHERE id = ?", (stands,)).fetchone()
+            (changed,) = connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM entry WHERE number IS NULL"
+                " AND state IN ('stored', 'rejected', 'in doubt') AND file = ?"
+                " AND fields = ? AND conversion_id = ? AND sha256 IS NOT ? AND id <> ?)",
+                (entry.file, *identity, stands),
+            ).fetchone()
+        found = evolve(self._entry(line), changed=bool(changed))
+        self._recount(State.WAITING, found.state)
+        return found
+
+    def _replace(self, connection: sqlite3.Connection, old: int, *, by: int | None) -> int:
+        """Give an entry's row to another entry, or to a new one; return that."""
+        number, copy = connection.execute("SELECT number, copy FROM entry WHERE id = ?", (old,)).fetchone()
+        connection.execute("UPDATE entry SET number = NULL, copy = 0 WHERE id = ?", (old,))
+        if by is None:
+            by = connection.execute(
+                "INSERT INTO entry (number, copy, state, file, fields, certification_id, email, valid_from,"
+                " valid_until, conversion_id, origin, extra) SELECT ?, ?, 'waiting', file, fields, certification_id,"
+                " email, valid_from, valid_until, conversion_id, origin, extra FROM entry WHERE id = ?",
+                (number, copy, old),
+            ).lastrowid
+        else:
+            connection.execute(
+                "UPDATE entry SET number = ?, copy = ?, file = row.file, email = row.email, extra = row.extra,"
+                " state = CASE entry.state WHEN 'failed' THEN 'waiting' ELSE entry.state END,"
+                " reason = CASE entry.state WHEN 'failed' THEN '' ELSE entry.reason END"
+                " FROM entry AS row WHERE row.id = ? AND entry.id = ?",
+                (number, copy, old, by),
+            )
+        # What was never hashed was never sent, and there is nothing to remember of it.
+        connection.execute("DELETE FROM entry WHERE id = ? AND sha256 IS NULL", (old,))
+        assert by is not None
+        return by
+
+    def sending(self, entry_id: int, sent_at: datetime) -> None:
+        """Note that a POST of a waiting, identified entry leaves at `sent_at`; only then may it leave.
+
+        Raises:
+            JournalError: when that cannot be noted, or the disk has less than 10 MB left, so that the outcome might not
+                be. The POST must not leave then.
+        """
+        with self._transaction() as connection:
+            if shutil.disk_usage(self.path.parent).free < _ROOM:
+                raise JournalError(self.path, "the disk is nearly full: make room, and start again")
+            (sha256,) = self._current(connection, entry_id, "sha256", State.WAITING)
+            if sha256 is None:
+                raise AssertionError(f"entry {entry_id} is to be sent before it was identified")
+            at = _microseconds(sent_at)
+            connection.execute(
+                "INSERT INTO attempt (entry, number, sent_at) SELECT ?, 1 + count(*), ? FROM attempt WHERE entry = ?",
+                (entry_id, at, entry_id),
+            )
+            connection.execute(
+                "UPDATE entry SET state = 'sending', sent_at = ?, given_up_at = NULL, reason = '' WHERE id = ?",
+                (at, entry_id),
+            )
+        self._recount(State.WAITING, State.SENDING)
+
+    def ended(
+        self,
+        entry_id: int,
+        state: State,
+        *,
+        at: datetime,
+        status: int | None = None,
+        words: str = "",
+        reason: str = "",
+        springest_id: int | None = None,
+    ) -> None:
+        """Note what came of an entry: of its POST when one is under way, or else of its turn, or of asking Springest.
+
+        Args:
+            entry_id: the entry's id.
+            state: what it is from now on; WAITING after a refusal, or when the server cannot have had it.
+            at: when that was known, which is when it was given up if it is in doubt.
+            status: of the server's answer, if there was one.
+            words: what the server said.
+            reason: why, for a person to read.
+            springest_id: under which Springest has stored it, when that is known.
+        """
+        with self._transaction() as connection:
+            before, named = self._current(connection, entry_id, "state, number IS NOT NULL", *_NEXT)
+            if state not in _NEXT[State(before)]:
+                raise AssertionError(f"entry {entry_id} is {before} and cannot become {state.value}")
+            when = _microseconds(at)
+            connection.execute(
+                "UPDATE attempt SET ended_at = ?, outcome = ?, status = ?, words = ?"
+                " WHERE entry = ? AND ended_at IS NULL",
+                (when, state.value, status, _storable(words), entry_id),
+            )
+            # Asking again, in vain, makes it no later that it was given up.
+            connection.execute(
+                "UPDATE entry SET state = ?, reason = ?, springest_id = ?,"
+                " given_up_at = CASE WHEN ? <> 'in doubt' THEN NULL WHEN state = 'in doubt' THEN given_up_at ELSE ? END"
+                " WHERE id = ?",
+                (state.value, _storable(reason), _storable_id(springest_id), state.value, when, entry_id),
+            )
+        if named:
+            self._recount(State(before), state)
+
+    def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
+        """Note what a person found out about entries in doubt, and give their number.
+
+        Args:
+            numbers: their rows in the manifest; None for all, also those that the manifest names no more.
+            state: STORED, or WAITING when it is not stored and is to be sent again. A rejected row may be sent again
+                too, when it is named: Springest may take now what it did not want then.
+
+        Raises:
+            ConfigurationError: when any of the rows is not in doubt; then nothing is changed.
+        """
+        reason = f"a person found it {'stored' if state is State.STORED else 'not stored'} at Springest"
+        states = "'in doubt', 'rejected'" if numbers is not None and state is State.WAITING else "'in doubt'"
+        with self._transaction() as connection:
+            found = connection.execute(f"SELECT id, number FROM entry WHERE state IN ({states})").fetchall()  # noqa: S608
+            if numbers is not None:
+                if wrong := sorted(set(numbers) - {number for _, number in found}):
+                    rows = ", ".join(map(str, wrong))
+                    raise ConfigurationError(f"not in doubt: row {rows} of the manifest. Nothing was changed.")
+                found = [(key, number) for key, number in found if number in numbers]
+            connection.executemany(
+                "UPDATE entry SET state = ?, reason = ?, given_up_at = NULL WHERE id = ?",
+                [(state.value, reason, key) for key, _ in found],
+            )
+        self._counts = None
+        return len(found)
+
+    # --- for all methods ---
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._one_at_a_time, schema.transaction(self.path, self._connection):
+            yield self._connection
+
+    def _current(self, connection: sqlite3.Connection, entry_id: int, columns: str, *states: State) -> Any:
+        """Read an entry that must be in one of these states."""
+        sql = f"SELECT state, {columns} FROM entry WHERE id = ?"  # noqa: S608 # names of columns
+        state, *values = connection.execute(sql, (entry_id,)).fetchone() or (None,)
+        if state not in {possible.value for possible in states}:
+            raise AssertionError(f"entry {entry_id} is {state or 'unknown'}")
+        return values
+
+    def _recount(self, old: State, new: State) -> None:
+        # Counting a million rows takes long enough to be felt between two POSTs.
+        if self._counts is not None:
+            self._counts[old] -= 1
+            self._counts[new] += 1
+
+
+def _begin(path: Path, connection: sqlite3.Connection) -> None:
+    """Be the one writer from now on."""
+    now = _microseconds(datetime.now(UTC))
+    with schema.told(path):
+        died = connection.execute("SELECT 1 FROM meta WHERE key = 'pid'").fetchone()
+    if died:  # and the machine maybe with it
+        schema.inspect(path, connection)
+    schema.begin(path, connection)
+    with schema.transaction(path, connection):
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('pid', ?)", (os.getpid(),))
+        connection.execute(
+            "UPDATE entry SET state = 'in doubt', reason = 'interrupted while it was being sent', given_up_at = ?"
+            " WHERE id IN (SELECT entry FROM attempt WHERE ended_at IS NULL)",
+            (now,),
+        )
+        connection.execute("UPDATE attempt SET ended_at = ?, outcome = 'in doubt' WHERE ended_at IS NULL", (now,))
+
+
+def _microseconds(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _storable(words: str) -> str:
+    # JSON can say half a surrogate pair, which no encoding can.
+    return words.encode(errors="backslashreplace").decode()
+
+
+def _storable_id(springest_id: int | None) -> int | None:
+    # JSON can say numbers of any length; a row that is stored must not fail to be noted for that.
+    return springest_id if springest_id is not None and abs(springest_id) < 2**63 else None
