@@ -214,11 +214,12 @@ class Springest:
             InDoubt: nobody can tell; its `reason` says why. Only a person can decide.
             SpringestError: the same as `certificates` and `certifications`.
         """
+        clock = asyncio.get_running_loop().time  # which nobody sets
+        given_up = clock() - max(0.0, (datetime.now(UTC) - doubt.given_up_at).total_seconds())
         found = await self._find(doubt, known)
         if found is None and await self._is_shown(doubt.certification_id):
             # The server may be at work on it: behind a gateway that gave up, or when it was we who gave up.
-            age = (datetime.now(UTC) - doubt.given_up_at).total_seconds()
-            await asyncio.sleep(self.settings.timeouts.answer - max(0.0, age))
+            await asyncio.sleep(given_up + self.settings.timeouts.answer - clock())
             found = await self._find(doubt, known)
             if found is None:
                 return None

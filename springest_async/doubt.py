@@ -6,7 +6,7 @@ neither clearly ours nor clearly another is left to a person.
 """
 
 from collections.abc import Collection, Iterable
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 from attrs import frozen
 
@@ -46,15 +46,19 @@ def find(doubt: InDoubt, listed: Iterable[Certificate], known: Collection[int] =
         The certificate; None when nothing that is listed can be it; or `Unclear`.
     """
     unclear: Unclear | None = None
-    ours: Certificate | None = None
+    found: list[Certificate] = []
     for certificate in listed:
         if certificate.id in known or _is_another(doubt, certificate):
             continue
         if (reason := _why_unclear(doubt, certificate)) is not None:
             unclear = Unclear(f"Springest lists certificate {certificate.id}, {reason}")
-        elif ours is None or _created(certificate) < _created(ours):
-            ours = certificate
-    return ours or unclear
+        else:
+            found.append(certificate)
+    if len(found) > 1:
+        # Another program, or another journal, may have sent the like, and which one is ours cannot be told.
+        ids = ", ".join(str(certificate.id) for certificate in sorted(found, key=lambda one: one.id))
+        return Unclear(f"Springest lists several such certificates ({ids})")
+    return found[0] if found else unclear
 
 
 def _is_another(doubt: InDoubt, certificate: Certificate) -> bool:
@@ -80,8 +84,3 @@ def _why_unclear(doubt: InDoubt, certificate: Certificate) -> str | None:
     if certificate.created_at < doubt.sent_at - _SKEW:
         return f"which was created at {certificate.created_at:%Y-%m-%d %H:%M:%S %Z}, before this one was sent"
     return None
-
-
-def _created(certificate: Certificate) -> datetime:
-    assert certificate.created_at is not None  # or it would be unclear
-    return certificate.created_at

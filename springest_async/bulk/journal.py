@@ -82,6 +82,7 @@ class Journal(JournalReader):
             JournalInUse: when another process writes it, or this one does already.
             JournalError: when it cannot be opened or made, or something else stands there, which is left as it is.
         """
+        path = Path(os.path.realpath(path))  # one file has one lock, whatever links lead to it
         schema.check(path)
         try:
             lock = schema.lock(path)
@@ -133,7 +134,7 @@ class Journal(JournalReader):
             with self._transaction() as connection:
                 if connection.execute("SELECT 1 FROM attempt WHERE ended_at IS NULL").fetchone():
                     raise AssertionError("a manifest is loaded while rows are being sent")
-                loaded = load(connection, manifest, origin, folder)
+                loaded = load(connection, manifest, origin, folder, same_folder=folder == self._loaded_folder())
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (self._portable(folder),))
         finally:
             self._counts = None

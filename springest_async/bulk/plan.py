@@ -52,16 +52,20 @@ def digest(fields: Fields, origin: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def is_unchanged(path: Path | str, size: int, modified_ns: int) -> bool:
-    """Say whether a file is what it was; one that is gone is: people move away what is uploaded."""
+def is_unchanged(path: Path, size: int, modified_ns: int, *, when_gone: bool) -> bool:
+    """Say whether a file is what it was.
+
+    `when_gone` is what to say of one that is not there: in the folder where it was uploaded it may have been moved away
+    since, in another one it has never been.
+    """
     try:
-        status = Path(path).stat()
+        status = path.stat()
     except (OSError, ValueError):  # a NUL in a path is a ValueError
-        return True
+        return when_gone
     return (status.st_size, status.st_mtime_ns) == (size, modified_ns)
 
 
-def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder: Path) -> Loaded:
+def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder: Path, *, same_folder: bool) -> Loaded:
     """Make the journal name the manifest's rows; the caller's transaction keeps or drops it all.
 
     Args:
@@ -69,6 +73,7 @@ def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder
         manifest: the manifest, whose faults the preflight has told.
         origin: the host that it is for, as in ``https://api.springest.nl``.
         folder: what the files' paths are relative to.
+        same_folder: whether they were relative to the same one at the last load.
 
     Raises:
         ManifestError: when a row cannot be read, or cannot be uploaded.
@@ -76,7 +81,7 @@ def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder
     """
     _read(connection, manifest, origin)
     _match(connection)
-    touched = _let_go_of_touched(connection, folder)
+    touched = _let_go_of_touched(connection, folder, same_folder=same_folder)
     rows, new = _name(connection)
     changed, changed_rows = _changed(connection)
     connection.execute("DROP TABLE temp.plan")
@@ -138,7 +143,7 @@ def _match(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX temp.plan_entry ON plan (entry) WHERE entry IS NOT NULL")
 
 
-def _let_go_of_touched(connection: sqlite3.Connection, folder: Path) -> int:
+def _let_go_of_touched(connection: sqlite3.Connection, folder: Path, *, same_folder: bool) -> int:
     """Part the rows from entries whose file may be another one by now; at its turn, the hash tells."""
     connection.execute("CREATE TEMP TABLE touched (id INTEGER PRIMARY KEY)")
     hashed = connection.execute(
@@ -147,7 +152,11 @@ def _let_go_of_touched(connection: sqlite3.Connection, folder: Path) -> int:
     )
     connection.executemany(
         "INSERT INTO touched VALUES (?)",
-        ((key,) for key, file, size, modified_ns in hashed if not is_unchanged(folder / file, size, modified_ns)),
+        (
+            (key,)
+            for key, file, size, modified_ns in hashed
+            if not is_unchanged(folder / file, size, modified_ns, when_gone=same_folder)
+        ),
     )
     connection.execute("UPDATE entry SET number = NULL, copy = 0 WHERE id IN (SELECT id FROM touched)")
     changes = connection.execute("UPDATE plan SET entry = NULL WHERE entry IN (SELECT id FROM touched)").rowcount

@@ -41,8 +41,8 @@ class JournalReader:
         with JournalReader.open(path) as journal:
             print(journal.counts())
 
-    It takes no lock and makes no journal. May be used from any thread, one at a time or several. All methods raise
-    `JournalError` when the file cannot be read.
+    It keeps nobody from writing and makes no journal. May be used from any thread, one at a time or several. All
+    methods raise `JournalError` when the file cannot be read.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -59,6 +59,7 @@ class JournalReader:
         Raises:
             JournalError: when there is none, or it cannot be read.
         """
+        path = Path(os.path.realpath(path))
         if not schema.check(path):
             raise JournalError(path, "there is no journal yet: it is made by the first upload")
         return cls(path, schema.connect(path, write=False))
@@ -160,7 +161,8 @@ class JournalReader:
             digest(fields, origin),
             fields.conversion_id or 0,
         )
-        return any(is_unchanged(path, size, modified_ns) for size, modified_ns in lines)
+        same_folder = path.absolute() == self._loaded_folder() / fields.file
+        return any(is_unchanged(path, size, modified_ns, when_gone=same_folder) for size, modified_ns in lines)
 
     def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
         """Give the SHA-256 that the whole file had when it was of this size (bytes) and time (ns), if it is known."""
@@ -186,14 +188,18 @@ class JournalReader:
         lines = self._all("SELECT value FROM meta WHERE key = ?", key)
         return lines[0][0] if lines else None
 
+    def _loaded_folder(self) -> Path:
+        """Give the folder of the manifest that was loaded last, wherever it has been moved with its journal."""
+        if self._folder is None:
+            self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder") or b"")
+        return self._folder
+
     def _portable(self, path: Path) -> bytes:
         """Write a path so that it holds after the journal and what is beside it have moved together."""
         path, here = path.absolute(), self.path.parent.absolute()
         return os.fsencode(path.relative_to(here) if path.is_relative_to(here) else path)
 
     def _entry(self, line: tuple[Any, ...], *, written: bool = True) -> Entry:
-        if self._folder is None:
-            self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder") or b"")
         (
             key, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,
             springest_id, reason, sent_at, given_up_at, extra,
@@ -202,7 +208,7 @@ class JournalReader:
             id=key,
             number=number,
             file=file,
-            path=self._folder / file,
+            path=self._loaded_folder() / file,
             certification_id=certification_id,
             email=email,
             valid_from=date.fromisoformat(valid_from),

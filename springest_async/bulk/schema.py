@@ -5,6 +5,7 @@ that it can be copied alone. What is no journal is told and never touched. What 
 """
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -133,6 +134,8 @@ def begin(path: Path, connection: sqlite3.Connection) -> None:
     with told(path):
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_mode = WAL")
+        # After each commit, so that the file alone says what is stored: people copy it without the log beside it.
+        connection.execute("PRAGMA wal_autocheckpoint = 1")
 
 
 def inspect(path: Path, connection: sqlite3.Connection) -> None:
@@ -254,8 +257,12 @@ def is_locked(path: Path) -> bool:
             asked.acquire(timeout=0.01, poll_interval=0.002)
         except Timeout:
             return True
-        except NotImplementedError:
+        except (NotImplementedError, PermissionError):
             return False
+        except OSError as error:
+            if error.errno == errno.EROFS:  # who writes here, does so from another machine
+                return False
+            raise
         asked.release()
     return False
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -438,6 +438,26 @@ async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_for_an_an
     Springests(scripted)
 
     assert await settling.settle(doubt(age=-ahead)) is None
+
+    assert now() == pytest.approx(ANSWER, abs=1)
+
+
+@pytest.mark.looptime
+async def test_a_clock_that_is_set_forward_meanwhile_makes_nobody_wait_any_less(
+    settling: Springest, scripted: ScriptedAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what the server is still at work on would be called not stored, and be sent twice."""
+    server = Springests(scripted)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            real = datetime.now(tz) + timedelta(hours=1 if server.paths else 0)
+            return cls.fromisoformat(real.isoformat())
+
+    monkeypatch.setattr("springest_async.client.datetime", Clock)
+
+    assert await settling.settle(doubt()) is None
 
     assert now() == pytest.approx(ANSWER, abs=1)
 

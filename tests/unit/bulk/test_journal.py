@@ -128,6 +128,39 @@ def test_it_is_one_ordinary_file_when_it_is_closed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("x.journal*")) == ["x.journal", "x.journal.lock"]
 
 
+def test_what_is_noted_is_in_the_file_itself_and_not_only_in_the_log_beside_it(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """A killed run leaves a log, and who copies the journal to another machine may not know of it."""
+    files(tmp_path, "a.pdf", "b.pdf")
+    journal.load(manifest_of(tmp_path, row("a.pdf"), row("b.pdf")), ORIGIN)
+    settle(journal, State.STORED, springest_id=5)
+    journal.sending(turn(journal).id, NOW)
+
+    shutil.copy(journal.path, tmp_path / "copy.journal")
+
+    with Journal.open(tmp_path / "copy.journal") as copy:
+        assert states(copy) == {2: State.STORED, 3: State.IN_DOUBT}
+
+
+def test_a_link_to_a_journal_is_the_same_journal(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "link.journal").symlink_to(journal.path)
+
+    with pytest.raises(JournalInUse) as caught:
+        Journal.open(tmp_path / "link.journal")
+
+    assert caught.value.pid == os.getpid()
+    with JournalReader.open(tmp_path / "link.journal") as reader:
+        assert reader.writer == os.getpid()
+
+
+def test_a_link_that_leads_to_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.journal").symlink_to(tmp_path / "x.journal")
+
+    with pytest.raises(JournalError):
+        Journal.open(tmp_path / "x.journal")
+
+
 def test_an_empty_file_is_taken_as_none(tmp_path: Path) -> None:
     """A crash, or a person, may leave one, and it holds nothing to lose."""
     (tmp_path / "x.journal").touch()
@@ -715,6 +748,23 @@ def test_a_file_with_another_content_is_another_certificate_and_told(
     journal.load(manifest, ORIGIN)
     back = turn(journal)
     assert (back.id, back.state) == (first.id, state)
+
+
+def test_a_file_that_was_never_in_this_folder_is_not_taken_for_one_that_was_moved_away(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """Two folders may share a journal, and have files of one name in them."""
+    files(tmp_path, "a.pdf")
+    journal.load(manifest_of(tmp_path, row("a.pdf")), ORIGIN)
+    settle(journal)
+    other = tmp_path / "other"
+    other.mkdir()
+    manifest = manifest_of(other, row("a.pdf"))
+    (line,) = manifest
+
+    assert not journal.is_settled(manifest.fields(line), ORIGIN, other / "a.pdf")
+    assert journal.load(manifest, ORIGIN).new == 1
+    assert states(journal) == {2: State.WAITING}
 
 
 @pytest.mark.parametrize("state", SETTLED)
