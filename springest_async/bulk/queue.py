@@ -1,34 +1,46 @@
-"""The upload queue: takes rows one by one, keeps a few in flight, and goes on past those that fail.
+"""The upload queue: takes the waiting rows of a journal one by one, a few in flight, and goes on past those that fail.
 
-It holds as many rows as are in flight, however long the manifest is. It opens nothing and prints nothing: what happens
-is told as events. Which rows there are is the manifest's business, how one is uploaded the client's.
+It holds as many rows as are in flight, however many there are. Each step is in the journal before the next one is
+taken: "sending" before the first byte leaves, the outcome right after the answer. Rows in doubt are settled by asking
+Springest. It opens nothing and prints nothing: what happens is told as events.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import attrs
 from attrs import define
 
-from springest_async.bulk.events import BulkListener, RowDone, RowStep, State
-from springest_async.bulk.manifest import Manifest, Row
+from springest_async.bulk.entries import Entry, State
+from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
+from springest_async.bulk.journal import Journal
 from springest_async.client import Springest
 from springest_async.delivery import UploadStep
 from springest_async.errors import (
+    CancelledTooLate,
+    ConfigurationError,
     Forbidden,
     InDoubt,
     InvalidUpload,
-    ManifestError,
-    NotAuthorized,
+    JournalError,
+    NoAnswer,
     NotFound,
     NotSent,
     Redirected,
     Rejected,
+    ServerError,
     SpringestError,
+    UnexpectedStatus,
+    UnusableFile,
 )
-from springest_async.records import CertificateUpload, Receipt
-from springest_async.retry import backoff
+from springest_async.multipart import SourceFile, look
+from springest_async.records import Certificate, Receipt
+from springest_async.retry import TRIES, backoff
 
 __all__ = ["UploadQueue"]
 
@@ -38,75 +50,111 @@ _OUTAGE = 4
 
 @define(eq=False)
 class _Job:
-    """A row in flight: the task that uploads it, and since when a POST of it is under way, if one is."""
+    """A row in flight: the task that uploads it, and whether a POST of it is under way."""
 
-    upload: CertificateUpload
     task: asyncio.Task[Receipt] | None = None
-    sent_at: datetime | None = None
+    sending: bool = False
 
 
 class UploadQueue:
-    """Uploads the rows of a manifest.
+    """Uploads what is waiting in a journal.
 
     Usage::
 
-        queue = UploadQueue(springest, manifest, listener)
-        error = await queue.run()
+        with Journal.open(path) as journal:
+            journal.load(manifest, springest.origin)
+            error = await UploadQueue(springest, journal, listener).run()
 
-    Every row ends in exactly one `RowDone`. Cancelling `run` gives up at once: a row that was just being sent is then
-    in doubt, and told as such.
+    Every row that is taken, and every row that was in doubt at the beginning, ends in exactly one `RowDone`; what is
+    not taken goes on waiting in the journal. Cancelling `run` gives up at once: a row that was just being sent is then
+    in doubt.
     """
 
-    def __init__(self, client: Springest, manifest: Manifest, listener: BulkListener) -> None:
+    def __init__(self, client: Springest, journal: Journal, listener: BulkListener) -> None:
         self._client = client
-        self._manifest = manifest
+        self._journal = journal
         self._tell = listener
         self._stopped = asyncio.Event()
+        self._changed = asyncio.Event()
         self._outage = asyncio.Lock()
-        self._doubts = 0  # rows in doubt in a row, with nothing definite in between
+        self._doubts = 0  # rows in a row that the server said nothing sensible of
         self._strikes = 0  # answers in a row that looked like the key's or the host's fault
         self._answered = False  # whether the server was ever reached in this run
         self._error: SpringestError | None = None
+        self._in_hand: set[int] = set()  # entries that workers have
+        self._in_doubt: dict[int, Entry] = {}  # entries to be settled, in the order in which they came into doubt
+        self._not_stored: Counter[int] = Counter()  # how often an entry was in doubt and turned out not to be stored
+        self._began = 0.0  # by the loop's clock, as the next one
+        self._given_up: dict[int, float] = {}  # when this run gave up the entries that are in doubt
+        self._again: dict[int, Entry] = {}  # entries that turned out not to be stored, and wait for their next turn
         self._jobs: set[_Job] = set()
 
     def __repr__(self) -> str:
         state = "stopping" if self._stopped.is_set() else "going"
-        return f"<UploadQueue {self._manifest.path}, {len(self._jobs)} in flight, {state}>"
+        return f"<UploadQueue {self._journal.path}, {len(self._jobs)} in flight, {state}>"
 
     def stop(self) -> None:
         """Take no more rows, give up those that only wait, and let those end that are being sent."""
         self._stopped.set()
+        self._notify()
         for job in self._jobs:
-            if job.sent_at is None and job.task is not None:
+            if not job.sending and job.task is not None:
                 job.task.cancel()
 
     async def run(self) -> SpringestError | None:
         """Upload the rows, and give the error that ended the run early, if one did.
 
-        It ends early when the key or the host is refused, and when no connection can be made at the very beginning;
-        later on, a network that fails is waited for. Rows that were not reached are told as waiting.
+        It ends early when the key or the host is refused, when no connection can be made at the very beginning, and
+        when the journal cannot be written; later on, a network that fails is waited for.
         """
-        rows = iter(self._manifest)
+        self._began = asyncio.get_running_loop().time()
+        origin = self._client.origin  # a journal may know of other hosts
+        self._in_doubt = {entry.id: entry for entry in self._journal.doubts() if entry.origin == origin}
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._client.settings.concurrency):
-                    group.create_task(self._work(rows))
+                settling = group.create_task(self._settle_doubts())
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(self._client.settings.concurrency):
+                        workers.create_task(self._work())
+                settling.cancel()
         finally:
-            while (row := self._next(rows)) is not None:
-                self._tell(RowDone(row, State.WAITING, error=self._error))
+            for entry in self._in_doubt.values():
+                self._tell(RowDone(entry, State.IN_DOUBT, error=_doubt_of(entry)))
+            for entry in self._again.values():
+                self._tell(RowDone(entry, State.WAITING, error=self._error))
         return self._error
 
-    async def _work(self, rows: Iterator[Row]) -> None:
-        # All workers share one iterator: whoever is free takes the next row.
+    async def _work(self) -> None:
+        while (entry := await self._next()) is not None:
+            await self._until_done(entry)
+
+    async def _next(self) -> Entry | None:
+        """Take the next row; wait for one as long as a row that is in flight or in doubt may have to be sent again."""
         while not self._stopped.is_set():
-            async with self._alone_in_an_outage():
-                if self._stopped.is_set() or (row := self._next(rows)) is None:
-                    return
-                self._tell(await self._until_done(row))
+            try:
+                entry = self._journal.next(self._in_hand)
+            except JournalError as error:
+                self._end_run(error)
+                return None
+            if entry is not None and entry.origin != self._client.origin:
+                self._end_run(ConfigurationError(f"the journal was loaded for {entry.origin}: load it for this host"))
+                return None
+            if entry is not None:
+                self._in_hand.add(entry.id)
+                self._again.pop(entry.id, None)
+                return entry
+            if not self._in_hand and not self._in_doubt:
+                return None
+            await self._changed.wait()
+        return None
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def _alone_in_an_outage(self) -> AsyncIterator[None]:
-        """Let a server that answers nothing definite rest, or each row that it gets would need a person."""
+        """Let a server that answers nothing definite rest, or each row that it gets would have to be settled."""
         if self._doubts < _OUTAGE:
             yield
             return
@@ -120,50 +168,93 @@ class UploadQueue:
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
 
-    async def _until_done(self, row: Row) -> RowDone:
-        lost = 0
-        while (done := await self._upload(row)) is None:
-            lost += 1
-            try:
-                await self._pause(backoff(lost))
-            except asyncio.CancelledError:
-                self._stopped.set()
-                return RowDone(row, State.WAITING)
-        return done
-
-    def _next(self, rows: Iterator[Row]) -> Row | None:
-        try:
-            return next(rows, None)
-        except ManifestError as error:  # it was readable at the preflight, so somebody changed it
-            self._end_run(error)
-            return None
-
     def _end_run(self, error: SpringestError) -> None:
         self._error = self._error or error
         self.stop()
 
-    async def _upload(self, row: Row) -> RowDone | None:
-        """Upload one row once; None when the network was away and the row is to be tried again."""
-        if self._stopped.is_set():
-            return RowDone(row, State.WAITING, error=self._error)
+    # --- one row ---
+
+    async def _until_done(self, entry: Entry) -> None:
+        lost = 0
         try:
-            job = _Job(self._manifest.upload(row))
-        except InvalidUpload as error:
-            return RowDone(row, State.FAILED, error=error)
+            async with self._alone_in_an_outage():
+                source = await look(entry.path, None)
+                entry = await self._identified(entry, source)
+                if entry.state is not State.WAITING:
+                    self._known(entry)
+                    return
+                while not await self._upload(entry, source):
+                    lost += 1
+                    await self._pause(backoff(lost))
+        except UnusableFile as error:
+            self._done(entry, State.FAILED, error=error)
+        except JournalError as error:
+            self._end_run(error)
+            self._tell(RowDone(entry, State.WAITING, error=error))
+        except asyncio.CancelledError:
+            self._tell(RowDone(entry, State.WAITING))
+            raise
+        finally:
+            self._in_hand.discard(entry.id)
+            self._notify()
+
+    def _known(self, entry: Entry) -> None:
+        """Pass over a row whose certificate turned out to be in the journal already, under another name or row."""
+        if entry.state is State.IN_DOUBT:
+            self._in_doubt[entry.id] = entry
+        else:
+            error = UnusableFile(entry.path, entry.reason) if entry.state is State.FAILED else None
+            self._tell(RowDone(entry, entry.state, error=error))
+
+    async def _identified(self, entry: Entry, source: SourceFile) -> Entry:
+        """Learn what is in the file; give the entry that stands for this certificate."""
+        sha256 = self._journal.known_hash(entry.path, source.size, source.modified_ns)
+        if sha256 is None:
+            sha256 = await asyncio.to_thread(_sha256, entry.path)
+            if await look(entry.path, None) != source:
+                raise UnusableFile(entry.path, "changed while it was being read")
+        found = self._journal.identify(entry, source.size, source.modified_ns, sha256)
+        self._in_hand.remove(entry.id)
+        self._in_hand.add(found.id)
+        self._again.pop(found.id, None)
+        return found
+
+    async def _upload(self, entry: Entry, source: SourceFile) -> bool:
+        """Upload one row once; False when the network was away and the row is to be tried again."""
+        if self._stopped.is_set():
+            self._done(entry, State.WAITING, error=self._error)
+            return True
+        job = _Job()
 
         def note(step: UploadStep) -> None:
-            job.sent_at = datetime.now(UTC) if step.kind == "sending" else None
+            match step.kind:
+                case "sending":
+                    self._journal.sending(entry.id, step.at)
+                case "refused" | "unsent":
+                    self._journal.ended(entry.id, State.WAITING, at=step.at, status=step.status, words=step.words)
+            job.sending = step.kind == "sending"
             self._answered = self._answered or step.kind == "refused"
-            self._tell(RowStep(row, step))
-            if self._stopped.is_set() and job.sent_at is None and job.task is not None:
+            try:
+                self._tell(RowStep(entry, step))
+            except BaseException:
+                if job.sending:  # it does not leave then
+                    job.sending = False
+                    self._journal.ended(entry.id, State.WAITING, at=step.at)
+                raise
+            if self._stopped.is_set() and not job.sending and job.task is not None:
                 job.task.cancel()
 
-        job.task = asyncio.create_task(self._client.upload(job.upload, listener=note))
+        try:
+            upload = entry.upload()
+        except InvalidUpload as error:
+            self._done(entry, State.FAILED, error=error)
+            return True
+        job.task = asyncio.create_task(self._client.upload(upload, listener=note, bulk=True, source=source))
         self._jobs.add(job)
         try:
             await asyncio.wait([job.task])
         except asyncio.CancelledError:
-            # Given up: the row's outcome still has to be told, and no worker goes on after it.
+            # Given up: the row's outcome still has to be noted, and no worker goes on after it.
             self._stopped.set()
             job.task.cancel()
             while not job.task.done():
@@ -171,52 +262,211 @@ class UploadQueue:
                     await asyncio.wait([job.task])
         finally:
             self._jobs.discard(job)
-        return self._outcome(row, job, job.task)
+        return self._ended(entry, job.task, sending=job.sending)
 
-    def _outcome(self, row: Row, job: _Job, task: asyncio.Task[Receipt]) -> RowDone | None:
-        """Say what a finished task means for its row; None for "again"."""
-        if task.cancelled():
-            if job.sent_at is None:
-                return RowDone(row, State.WAITING, error=self._error)
-            return RowDone(row, State.IN_DOUBT, error=self._interrupted(job.upload, job.sent_at))
-        error = task.exception()
+    def _ended(self, entry: Entry, task: asyncio.Task[Receipt], *, sending: bool) -> bool:
+        """Note what a finished task means for its row; False for "again"."""
+        # What the journal says of a row whose upload ended for a reason of our own.
+        unended = State.IN_DOUBT if sending else State.WAITING
+        try:
+            receipt = task.result()
+        except asyncio.CancelledError as cancelled:
+            if sending and cancelled.__cause__ is None:
+                self._tell(RowDone(entry, unended))  # nothing says what became of it
+            else:
+                self._cancelled(entry, cancelled.__cause__)
+            return True
+        except JournalError as error:
+            self._end_run(error)
+            self._tell(RowDone(entry, unended, error=error))
+            return True
+        except SpringestError as error:
+            return self._failed(entry, error)
+        except Exception:
+            # A mistake that nobody has thought of: told before it ends the run, and no worker takes another row.
+            self.stop()
+            self._tell(RowDone(entry, unended))
+            raise
+        self._answered = True
+        self._doubts = self._strikes = 0
+        self._done(entry, State.STORED, receipt=receipt)
+        return True
+
+    def _cancelled(self, entry: Entry, cause: BaseException | None) -> None:
+        match cause:
+            case CancelledTooLate():
+                self._done(entry, State.STORED)
+            case InDoubt():
+                self._into_doubt(entry, cause)
+            case _:
+                self._done(entry, State.WAITING, error=self._error)
+
+    def _failed(self, entry: Entry, error: SpringestError) -> bool:
         match error:
-            case None:
-                self._answered = True
-                self._doubts = self._strikes = 0
-                return RowDone(row, State.STORED, receipt=task.result())
             case NotSent(connected=False) if self._answered:
-                return None  # the network is away: again, for as long as it takes
+                return False  # the network is away: again, for as long as it takes
             case Forbidden() | NotFound() | Redirected() if self._answered and self._strikes == 0:
                 # So far key and host were right, so it may be this row: a second one in a row ends the run.
                 self._strikes += 1
-                return RowDone(row, State.FAILED, error=error)
-            # About the key or the host and not about the row: the next row would fail in the same way.
-            case NotSent(connected=False) | NotAuthorized() | Forbidden() | NotFound() | Redirected():
-                self._end_run(error)
-                return RowDone(row, State.WAITING, error=error)
+                self._done(entry, State.FAILED, error=error)
+            case UnusableFile():
+                self._done(entry, State.FAILED, error=error)
+            case UnexpectedStatus() | NotSent(connected=True):
+                # Four times cut off, or told what no page knows: by a gateway, mostly, before a server that is down.
+                self._doubts += 1
+                self._done(entry, State.FAILED, error=error)
             case Rejected():
                 self._answered = True
                 self._doubts = self._strikes = 0
-                return RowDone(row, State.REJECTED, error=error)
+                self._done(entry, State.REJECTED, error=error)
             case InDoubt():
                 self._answered = True
                 self._doubts += 1
-                return RowDone(row, State.IN_DOUBT, error=error)
-            case SpringestError():
-                return RowDone(row, State.FAILED, error=error)
-        # A mistake of our own, which nobody has thought of: told before it ends the run.
-        if job.sent_at is None:
-            self._tell(RowDone(row, State.WAITING))
-        else:
-            self._tell(RowDone(row, State.IN_DOUBT, error=self._interrupted(job.upload, job.sent_at)))
-        raise error
+                self._into_doubt(entry, error)
+            case _:
+                # About the limit, the key or the host and not about the row: the next row would fail in the same way.
+                self._end_run(error)
+                self._done(entry, State.WAITING, error=error)
+        return True
 
-    def _interrupted(self, upload: CertificateUpload, sent_at: datetime) -> InDoubt:
-        return InDoubt(
-            self._client.origin,
-            "interrupted before the answer came",
-            email=upload.email,
-            certification_id=upload.certification_id,
-            sent_at=sent_at,
-        )
+    def _done(
+        self,
+        entry: Entry,
+        state: State,
+        *,
+        receipt: Receipt | None = None,
+        springest_id: int | None = None,
+        error: SpringestError | None = None,
+    ) -> None:
+        """Note the outcome, and tell it."""
+        entry = self._in_doubt.get(entry.id, entry)  # it may have got a row while Springest was asked
+        try:
+            self._journal.ended(
+                entry.id,
+                state,
+                at=receipt.answered_at if receipt else datetime.now(UTC),
+                status=201 if state is State.STORED else error.status if error else None,
+                words=error.words if error else "",
+                reason=_reason(error) if error and state is not State.WAITING else "",
+                springest_id=receipt.id if receipt else springest_id,
+            )
+        except JournalError as failure:
+            # The journal still says "sending", so the next run will settle it.
+            self._end_run(failure)
+            error = error or failure
+        self._tell(RowDone(entry, state, receipt, error))
+
+    # --- rows in doubt ---
+
+    def _into_doubt(self, entry: Entry, doubt: InDoubt) -> None:
+        try:
+            self._journal.ended(
+                entry.id,
+                State.IN_DOUBT,
+                at=doubt.given_up_at,
+                status=doubt.status,
+                words=doubt.words,
+                reason=doubt.reason,
+            )
+        except JournalError as failure:
+            self._end_run(failure)
+            self._tell(RowDone(entry, State.IN_DOUBT, error=doubt))
+        else:
+            self._given_up[entry.id] = asyncio.get_running_loop().time()
+            self._in_doubt[entry.id] = attrs.evolve(
+                entry,
+                state=State.IN_DOUBT,
+                reason=doubt.reason,
+                sent_at=doubt.sent_at,
+                given_up_at=doubt.given_up_at,
+            )
+            self._notify()
+
+    async def _settle_doubts(self) -> None:
+        while True:
+            while not self._in_doubt or self._stopped.is_set():
+                await self._changed.wait()
+            entry = next(iter(self._in_doubt.values()))
+            self._tell(RowSettling(entry))
+            try:
+                await self._settle(entry)
+            except JournalError as error:
+                self._end_run(error)
+            else:
+                del self._in_doubt[entry.id]
+                self._notify()
+
+    async def _settle(self, entry: Entry) -> None:
+        doubt = _doubt_of(entry)
+        try:
+            found = await self._find(entry, doubt)
+        except JournalError:
+            raise
+        except InDoubt as still:
+            self._done(entry, State.IN_DOUBT, error=still)
+        except SpringestError as error:
+            self._done(entry, State.IN_DOUBT, error=_doubt_of(entry, f"Springest could not be asked ({error})"))
+        else:
+            if found is not None:
+                self._done(entry, State.STORED, springest_id=found.id)
+                return
+            self._journal.ended(entry.id, State.WAITING, at=datetime.now(UTC))
+            self._not_stored[entry.id] += 1
+            if self._not_stored[entry.id] < TRIES:
+                self._again[entry.id] = self._in_doubt[entry.id]
+                return
+            reason = f"{TRIES} times there was no answer and it was not stored: {doubt.reason}"
+            self._done(entry, State.FAILED, error=NotSent(doubt.where, reason))
+
+    async def _find(self, entry: Entry, doubt: InDoubt) -> Certificate | None:
+        """Ask Springest for a certificate in doubt, again and again as long as the run has other work to do."""
+        asked = 0
+        while True:
+            siblings = self._journal.siblings(entry)
+            # The wall clock may have been set since; the loop's says how much time the server has had.
+            age = asyncio.get_running_loop().time() - self._given_up.get(entry.id, self._began)
+            doubt = attrs.evolve(doubt, given_up_at=datetime.now(UTC) - timedelta(seconds=age))
+            try:
+                found = await self._client.settle(doubt, known=siblings.known_ids)
+            except (ServerError, NoAnswer, NotSent):
+                asked += 1
+                if asked >= TRIES and not self._in_hand:
+                    self.stop()  # nothing is left to do but to ask, and nobody answers
+                    raise
+                await self._pause(backoff(asked, longest=600.0))
+            else:
+                if found is None:
+                    return None  # nothing that is listed can be it, whatever its siblings are
+                if siblings.uncertain:
+                    raise _doubt_of(entry, "another certificate with the same fields may be what Springest lists")
+                # Otherwise a certificate that came in meanwhile could have been taken for this one.
+                if self._journal.siblings(entry) == siblings:
+                    return found
+
+
+def _reason(error: SpringestError) -> str:
+    # The rest of a doubt's words is in the journal anyway.
+    return error.reason if isinstance(error, InDoubt) else str(error)
+
+
+def _doubt_of(entry: Entry, why: str = "") -> InDoubt:
+    assert entry.sent_at is not None  # or it would not be in doubt
+    assert entry.given_up_at is not None
+    return InDoubt(
+        f"POST {entry.origin}",
+        entry.reason if why in entry.reason else f"{entry.reason}; {why}",
+        email=entry.email,
+        certification_id=entry.certification_id,
+        valid_from=entry.valid_from,
+        valid_until=entry.valid_until,
+        sent_at=entry.sent_at,
+        given_up_at=entry.given_up_at,
+    )
+
+
+def _sha256(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise UnusableFile(path, error.strerror or "cannot be read") from None

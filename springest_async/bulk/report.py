@@ -1,148 +1,139 @@
-"""What a bulk run came to: the totals, and the rows that are left over, as manifests that can be uploaded again.
+"""What a bulk run came to: the totals, and the rows that need mending, as a manifest that can be uploaded.
 
-Rows that are rejected, failed or waiting are known not to be stored, so they go into one manifest that is safe to
-upload again. Rows in doubt go into another one, because uploading that again may store a certificate twice.
+Rejected and failed rows are known not to be stored. They are written with their reasons; mended there or in the first
+manifest, they are uploaded with the same journal, so that nothing is stored twice. Rows in doubt are not among them:
+they are for `UploadQueue` to settle, and for a person to resolve.
 """
 
 import csv
+import filecmp
 import os
 import re
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
 
 from attrs import field, frozen
 
-from springest_async.bulk.events import RowDone, RowStep, State
+from springest_async.bulk.entries import Entry, State
+from springest_async.bulk.events import RowDone, RowSettling, RowStep
+from springest_async.bulk.journal import JournalReader
 from springest_async.bulk.manifest import Manifest
 from springest_async.errors import ConfigurationError
 
-__all__ = ["Report", "RunRecorder"]
+__all__ = ["Report", "RunRecorder", "write_failed"]
 
-_LEFT_OVER = {
-    State.REJECTED: "failed",
-    State.FAILED: "failed",
-    State.WAITING: "failed",
-    State.IN_DOUBT: "in-doubt",
-}
+
+def _settled(counts: Counter[State]) -> Counter[State]:
+    counts = Counter(counts)
+    counts[State.IN_DOUBT] += counts.pop(State.SENDING, 0)
+    return counts
 
 
 @frozen(kw_only=True)
 class Report:
-    """The totals of a run. `rows` is the sum of the states; `left_over` are the manifests of what is not stored."""
+    """What has become of a manifest so far: `counts` over all runs; `posts` and `refusals` of this run.
 
-    counts: dict[State, int]
+    ``rows = stored + rejected + failed + in doubt + waiting``: a row that was being sent when the journal could not be
+    written any more counts as in doubt.
+    """
+
+    counts: Counter[State] = field(converter=_settled)
     posts: int
     refusals: int
-    left_over: dict[str, Path] = field(factory=dict)
 
     @property
     def rows(self) -> int:
         """How many rows the manifest has."""
-        return sum(self.counts.values())
+        return self.counts.total()
 
     def count(self, *states: State) -> int:
-        """How many rows ended in any of these states."""
-        return sum(self.counts.get(state, 0) for state in states)
+        """How many rows are in any of these states."""
+        return sum(self.counts[state] for state in states)
 
 
 class RunRecorder:
-    """Listens to a run: counts, and writes down each row that is not stored at the moment when that is known.
+    """Listens to a run, and counts its POSTs.
 
     Usage::
 
-        with RunRecorder(manifest) as recorder:
-            await UploadQueue(springest, manifest, recorder).run()
-        recorder.report()
-
-    The files are made beside the manifest, so that the paths in them hold, when the first row needs them; no file is
-    ever overwritten. Only their owner can read them, since they hold personal data.
-
-    Raises:
-        ConfigurationError: on entering, when nothing can be written beside the manifest.
+        recorder = RunRecorder()
+        await UploadQueue(springest, journal, recorder).run()
+        recorder.report(journal)
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._counts: Counter[State] = Counter()
+    def __init__(self) -> None:
         self._posts = 0
         self._refusals = 0
-        self._files = ExitStack()
-        self._writers: dict[str, Any] = {}
-        self._streams: dict[str, IO[str]] = {}
-        self._left_over: dict[str, Path] = {}
 
-    def __enter__(self) -> Self:
-        folder = self._manifest.path.parent
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigurationError(
-                f"cannot write in {folder.absolute()}: rows that are not stored are written down beside the manifest"
-            )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._files.close()
-        if self._counts.keys() == {State.WAITING}:
-            # Nothing became of any row, so the manifest itself is what is left over.
-            for path in self._left_over.values():
-                path.unlink()
-            self._left_over.clear()
-
-    def __call__(self, event: RowStep | RowDone) -> None:
+    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
         """Take note of an event."""
         if isinstance(event, RowStep):
             self._posts += event.step.kind == "sending"
             self._refusals += event.step.kind == "refused"
-            return
-        self._counts[event.state] += 1
-        if (name := _LEFT_OVER.get(event.state)) is not None:
-            self._write(name, event)
 
-    def report(self) -> Report:
-        """Give the totals so far."""
-        return Report(
-            counts=dict(self._counts), posts=self._posts, refusals=self._refusals, left_over=dict(self._left_over)
-        )
-
-    def _write(self, name: str, event: RowDone) -> None:
-        writer = self._writers.get(name) or self._open(name)
-        error = str(event.error) if event.error is not None else "not sent: the run was interrupted"
-        cells = [event.row.cells.get(column, "") for column in self._columns]
-        writer.writerow([*cells, " ".join(error.split())])
-        # A waiting row is one of maybe a million, and lost with nothing; all others are written at once.
-        if event.state is not State.WAITING:
-            self._streams[name].flush()
-
-    @property
-    def _columns(self) -> list[str]:
-        return [column for column in self._manifest.columns if column != "error"]
-
-    def _open(self, name: str) -> Any:
-        path, descriptor = _create(self._manifest.path, name)
-        encoding = "utf-8-sig" if self._manifest.bom else "utf-8"
-        stream = self._files.enter_context(
-            os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="")
-        )
-        writer = csv.writer(stream, delimiter=self._manifest.delimiter)
-        writer.writerow([*self._columns, "error"])
-        self._writers[name] = writer
-        self._streams[name] = stream
-        self._left_over[name] = path
-        return writer
+    def report(self, journal: JournalReader) -> Report:
+        """Give the totals."""
+        return Report(counts=journal.counts(), posts=self._posts, refusals=self._refusals)
 
 
-def _create(manifest: Path, name: str) -> tuple[Path, int]:
-    """Make a file beside the manifest under the first free name: ``x.failed.csv``, ``x.failed-2.csv`` …."""
-    stem = re.sub(r"\.(failed|in-doubt)(-[0-9]+)?$", "", manifest.stem)
+def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
+    """Write the rejected and failed rows to a manifest beside the first one, so that the paths in it hold.
+
+    It is as the first one is written (separator, byte order mark), with the reasons in a column ``error``. No file is
+    ever overwritten. Only its owner can read it, since it holds personal data.
+
+    Returns:
+        The first free one of ``x.failed.csv``, ``x.failed-2.csv`` …, or the last one of them when that says the same
+        already; None when there are no such rows.
+
+    Raises:
+        ConfigurationError: when it cannot be written.
+    """
+    counts = journal.counts()
+    if not counts[State.REJECTED] and not counts[State.FAILED]:
+        return None
+    columns = [column for column in manifest.columns if column != "error"]
+    try:
+        before, path, descriptor = _create(manifest.path)
+        encoding = "utf-8-sig" if manifest.bom else "utf-8"
+        with os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="") as stream:
+            writer = csv.writer(stream, delimiter=manifest.delimiter)
+            writer.writerow([*columns, "error"])
+            for entry in journal.entries(State.REJECTED, State.FAILED):
+                cells = _cells(entry)
+                writer.writerow([*(cells.get(column, "") for column in columns), " ".join(entry.reason.split())])
+        # A migration of weeks is interrupted often, and what was rejected stays rejected.
+        if before is not None and before.is_file() and filecmp.cmp(before, path, shallow=False):
+            path.unlink()
+            return before
+    except OSError as error:
+        reason = error.strerror or "cannot be written"
+        raise ConfigurationError(f"the failed rows cannot be written beside {manifest.path}: {reason}") from None
+    return path
+
+
+def _cells(entry: Entry) -> dict[str, str]:
+    values = {
+        "file": entry.file,
+        "certification_id": entry.certification_id,
+        "email": entry.email,
+        "valid_from": entry.valid_from,
+        "valid_until": entry.valid_until,
+        "conversion_id": entry.conversion_id,
+    }
+    return dict(entry.extra) | {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+def _create(manifest: Path) -> tuple[Path | None, Path, int]:
+    """Make the first file that is not there yet, and give the last one that is."""
+    before: Path | None = None
+    stem = re.sub(r"\.failed(-[0-9]+)?$", "", manifest.stem)
     number = 1
     while True:
         suffix = f"-{number}" if number > 1 else ""
-        path = manifest.with_name(f"{stem}.{name}{suffix}{manifest.suffix or '.csv'}")
+        path = manifest.with_name(f"{stem}.failed{suffix}{manifest.suffix or '.csv'}")
         try:
-            return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            return before, path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
+            before = path
             number += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import sys
 from collections.abc import Coroutine, Sequence
 from datetime import date
@@ -10,13 +11,16 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from springest_async.bulk import State
 from springest_async.cli import environment
 from springest_async.cli.console import forget_stdout, say, to_stderr, to_stdout
 from springest_async.cli.exits import Exit, exit_of_error
 from springest_async.cli.lists import Format, show
 from springest_async.cli.sandbox import WindowName, serve
+from springest_async.cli.status import resolve as decide
+from springest_async.cli.status import status as show_status
 from springest_async.cli.upload import upload as upload_manifest
-from springest_async.errors import SpringestError
+from springest_async.errors import ConfigurationError, SpringestError
 from springest_async.records import Certificate, Certification
 
 __all__ = ["app", "run"]
@@ -35,7 +39,8 @@ _EPILOGUE = """
 Examples:
 
 * `springest demo`: see a whole migration on this machine, in a minute and without a key.
-* `springest upload certificates.csv`: upload the PDFs that the manifest names.
+* `springest upload certificates.csv`: upload the PDFs that the manifest names, or go on with it.
+* `springest status certificates.journal`: see where it stands, and what is in doubt.
 * `springest certificates --email jan@example.org --format csv`: list what Springest has verified.
 * `springest sandbox --port 8080`: a local Springest to develop against.
 
@@ -49,13 +54,14 @@ _FormatOption = Annotated[Format, Parameter(name="--format")]
 
 
 @app.command(help_epilogue="")
-def upload(manifest: Path, /) -> Exit:
-    """Upload the certificates that a manifest names.
+def upload(manifest: Path, /, *, journal: Path | None = None) -> Exit:
+    """Upload the certificates that a manifest names; the same command again goes on where it was interrupted.
 
     The manifest is a CSV in UTF-8 with `,` or `;` and the columns `file`, `certification_id`, `email`, `valid_from`,
     and optionally `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
-    `31-12-2026` or `31.12.2026`. All its faults are told before anything is sent. Rows that are not stored in the end
-    are written to a manifest of their own beside it.
+    `31-12-2026` or `31.12.2026`. All its faults are told before anything is sent. A journal keeps what became of each
+    certificate, so that none is sent twice. Rows that were rejected or failed are written to a manifest of their own
+    beside it.
 
     Example: `springest upload certificates.csv`
 
@@ -63,8 +69,66 @@ def upload(manifest: Path, /) -> Exit:
     ----------
     manifest
         The CSV.
+    journal
+        Where to keep the journal; beside the manifest by default (`certificates.journal`).
     """
-    return _go(upload_manifest(manifest, to_stdout(), to_stderr()))
+    return _go(upload_manifest(manifest, journal, to_stdout(), to_stderr()))
+
+
+@app.command(help_epilogue="")
+def status(journal: Path, /) -> Exit:
+    """Tell where a migration stands, also while it runs, and list the rows in doubt.
+
+    Example: `springest status certificates.journal`
+
+    Parameters
+    ----------
+    journal
+        The journal, which is beside the manifest.
+    """
+
+    async def go() -> Exit:
+        return show_status(journal, to_stdout())
+
+    return _go(go())
+
+
+@app.command(help_epilogue="")
+def resolve(
+    journal: Path,
+    /,
+    *,
+    row: Annotated[tuple[int, ...], Parameter(negative="")] = (),
+    every: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    stored: Annotated[bool, Parameter(negative="")] = False,
+    send_again: Annotated[bool, Parameter(negative="")] = False,
+) -> Exit:
+    """Say of rows in doubt whether Springest has them, when you have looked.
+
+    Example: `springest resolve certificates.journal --row 17 --row 23 --stored`
+
+    Parameters
+    ----------
+    journal
+        The journal, which is beside the manifest.
+    row
+        The number of a row in doubt, as `springest status` lists it; may be given several times.
+    every
+        All rows in doubt.
+    stored
+        Springest has them: they are never sent again.
+    send_again
+        Springest does not have them: the next `springest upload` sends them.
+    """
+
+    async def go() -> None:
+        if bool(row) == every:
+            raise ConfigurationError("say which rows: --row N, as often as needed, or --all")
+        if stored == send_again:
+            raise ConfigurationError("say either --stored or --send-again")
+        decide(journal, None if every else row, State.STORED if stored else State.WAITING, to_stdout())
+
+    return _go(go())
 
 
 @app.command(help_epilogue="")
@@ -162,6 +226,8 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows no UTF-8 shows "?" for what it cannot show.
             stream.reconfigure(errors="replace")
+    # Lists that are asked for again are nobody's business here; what fails in the end is told.
+    logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
         code = int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
         sys.stdout.flush()

@@ -6,8 +6,12 @@ from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
+from rich.text import Text
 
-__all__ = ["forget_stdout", "say", "to_stderr", "to_stdout"]
+__all__ = ["cell", "forget_stdout", "say", "to_stderr", "to_stdout"]
+
+# Escape sequences move the cursor, and worse; of all controls only a newline is what it seems.
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n")}, " ")
 
 
 class _Stdout(Console):
@@ -34,8 +38,17 @@ def to_stderr() -> Console:
 
 
 def say(console: Console, words: str, style: str | None = None) -> None:
-    """Write a line as it is: what servers, manifests and file systems say is not markup, and is not wrapped."""
-    console.print(words, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Write a line as it is: what servers, manifests and file systems say is not markup, and is not wrapped.
+
+    Control characters become spaces.
+    """
+    words = words.translate(_CONTROLS)
+    console.print(words, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def cell(words: str) -> Text:
+    """Make a cell of a table that shows words as they are, as `say` does."""
+    return Text(words.translate(_CONTROLS))
 
 
 def forget_stdout() -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-from springest_async.client import Springest
+from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError
 
 __all__ = ["certifications_key_is_set", "springest", "springest_for_certifications"]
@@ -21,7 +21,13 @@ def springest() -> Springest:
     key = _value(_KEY)
     if key is None:
         raise ConfigurationError(f"set {_KEY} to the API key for certificates of your host (see springest --help)")
-    return Springest(api_key=key, certifications_api_key=_value(_CERTIFICATIONS_KEY), host=_value(_HOST) or "nl")
+    return Springest(
+        api_key=key,
+        certifications_api_key=_value(_CERTIFICATIONS_KEY),
+        host=_value(_HOST) or "nl",
+        # Started twice, or again after an interruption, the command keeps the limit all the same.
+        settings=Settings(machine_wide=True),
+    )
 
 
 def springest_for_certifications() -> Springest:

@@ -10,8 +10,8 @@ from typing import IO, Any, Literal
 import attrs
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from springest_async.cli.console import cell
 from springest_async.records import Certificate, Certification, User
 
 __all__ = ["Format", "show"]
@@ -37,7 +37,7 @@ async def show(kind: type[_Record], records: AsyncIterator[_Record], form: Forma
         case "table":
             table = Table(*_columns(kind))
             async for record in records:
-                table.add_row(*map(Text, _cells(record)))
+                table.add_row(*map(cell, _cells(record)))
             out.print(table)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from springest_async.bulk import RowDone, RowStep, State
+from springest_async.bulk import RowDone, RowSettling, RowStep, State
 from springest_async.limiter import Limiter
 
 __all__ = ["UploadProgress", "duration"]
@@ -36,30 +36,37 @@ class UploadProgress:
 
     Args:
         console: where to show it.
-        rows: how many rows there are.
+        rows: how many rows this run has to do.
+        before: how many rows have come to their end in earlier runs.
         limiter: knows how long the limit makes us wait.
     """
 
-    def __init__(self, console: Console, rows: int, limiter: Limiter) -> None:
+    def __init__(self, console: Console, rows: int, limiter: Limiter, *, before: int = 0) -> None:
         self._console = console
         self._rows = rows
+        self._before = before
         self._limiter = limiter
         self._done: Counter[State] = Counter()
         self._sending: dict[int, float] = {}  # since when
+        self._settling: set[int] = set()
         self._spent = 0.0  # seconds that all POSTs so far took together
         self._posts = 0
         self._most_at_once = 1
 
-    def __call__(self, event: RowStep | RowDone) -> None:
+    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
         """Take note of an event."""
         now = asyncio.get_running_loop().time()
-        if (began := self._sending.pop(event.row.number, None)) is not None:
+        row = event.row.id
+        self._settling.discard(row)
+        if (began := self._sending.pop(row, None)) is not None:
             self._spent += now - began
             self._posts += 1
         if isinstance(event, RowDone):
-            self._done[event.state] += 1
+            self._done[event.state] += event.row.number is not None  # or the manifest names it no more
+        elif isinstance(event, RowSettling):
+            self._settling.add(row)
         elif event.step.kind == "sending":
-            self._sending[event.row.number] = now
+            self._sending[row] = now
             self._most_at_once = max(self._most_at_once, len(self._sending))
 
     @asynccontextmanager
@@ -77,19 +84,20 @@ class UploadProgress:
         columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}", markup=False))
         started = asyncio.get_running_loop().time()
         with Progress(*columns, console=self._console) as bar:
-            task = bar.add_task("upload", total=self._rows, words="")
+            task = bar.add_task("upload", total=self._before + self._rows, words="")
             try:
                 while True:
-                    bar.update(task, completed=self._done.total(), words=self._words(started))
+                    bar.update(task, completed=self._before + self._done.total(), words=self._words(started))
                     await asyncio.sleep(_TICK)
             finally:
-                bar.update(task, completed=self._done.total(), words="")
+                bar.update(task, completed=self._before + self._done.total(), words="")
 
     async def _lines(self) -> None:
         started = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(_LINE_EVERY)
-            line = f"{self._done.total()} of {self._rows} done, {self._words(started)}"
+            done = self._before + self._done.total()
+            line = f"{done} of {self._before + self._rows} done, {self._words(started)}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _words(self, started: float) -> str:
@@ -98,6 +106,8 @@ class UploadProgress:
         words = []
         if failed := done - self._done[State.STORED]:
             words.append(f"{failed} not stored")
+        if self._settling:
+            words.append("asking whether what got no answer is stored")
         if done and elapsed > 1:
             words.append(f"{done / elapsed * 60:.0f} a minute")
         wait = self._limiter.seconds_until(1)

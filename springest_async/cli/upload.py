@@ -2,71 +2,113 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from springest_async.bulk import Finding, Manifest, Report, RowDone, RowStep, RunRecorder, State, UploadQueue
-from springest_async.bulk.preflight import check_manifest
+from springest_async.bulk import (
+    Finding,
+    Journal,
+    Loaded,
+    Manifest,
+    Report,
+    RowDone,
+    RowSettling,
+    RowStep,
+    RunRecorder,
+    State,
+    UploadQueue,
+    check_manifest,
+    default_path,
+    write_failed,
+)
 from springest_async.cli import environment
 from springest_async.cli.console import forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
+from springest_async.cli.status import table_of
 from springest_async.client import Springest
-from springest_async.errors import ManifestError, SpringestError
+from springest_async.errors import ConfigurationError, JournalError, ManifestError, SpringestError
 from springest_async.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
 __all__ = ["upload"]
 
 
-async def upload(path: Path, out: Console, err: Console) -> Exit:
-    """Upload a manifest: tables to `out`, words to `err`."""
+async def upload(path: Path, journal_path: Path | None, out: Console, err: Console) -> Exit:
+    """Upload a manifest, or go on with it: tables to `out`, words to `err`."""
     manifest = Manifest.open(path)
     async with environment.springest() as springest:
-        rows = await _preflight(manifest, await _certifications(springest, err), err)
-        if rows is None:
-            return Exit.USAGE
-        if rows == 0:
-            say(err, f"{path} has no rows: nothing to do.")
-            return Exit.STORED
-        forecast = duration(springest.limiter.seconds_until(rows))
+        with Journal.open(journal_path or default_path(path)) as journal:
+            rows = await _preflight(manifest, await _certifications(springest, err), journal, springest.origin, err)
+            if rows is None:
+                return Exit.USAGE
+            if rows == 0:
+                say(err, f"{path} has no rows: nothing to do.")
+                return Exit.STORED
+            with err.status(f"Writing {rows} rows into {journal.path}"):
+                loaded = await asyncio.to_thread(journal.load, manifest, springest.origin)
+            _tell_beginning(loaded, journal.counts(), springest, err)
+            return await _run(springest, manifest, journal, out, err)
+
+
+def _tell_beginning(loaded: Loaded, counts: Counter[State], springest: Springest, err: Console) -> None:
+    waiting = counts[State.WAITING]
+    forecast = duration(springest.limiter.seconds_until(waiting))
+    of_all = f" of {loaded.rows}" if waiting < loaded.rows else ""
+    say(
+        err,
+        f"{_count(waiting, 'certificate')}{of_all} to {springest.origin}:"
+        f" about {forecast} at {springest.limiter.posts} a minute.",
+    )
+    done = [state for state in State if state is not State.WAITING and counts[state]]
+    if before := ", ".join(f"{counts[state]} {state.value}" for state in done):
+        say(err, f"From earlier runs: {before}.")
+    if loaded.changed:
+        more = f" and {loaded.changed - len(loaded.changed_rows)} more" * (loaded.changed > len(loaded.changed_rows))
         say(
             err,
-            f"{_count(rows, 'certificate')} to {springest.origin}:"
-            f" about {forecast} at {springest.limiter.posts} a minute.",
+            f"Changed since they were uploaded, and so new certificates: rows"
+            f" {', '.join(map(str, loaded.changed_rows))}{more}.",
         )
-        return await _run(springest, manifest, rows, out, err)
 
 
-async def _run(springest: Springest, manifest: Manifest, rows: int, out: Console, err: Console) -> Exit:
+async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: Console, err: Console) -> Exit:
     loop = asyncio.get_running_loop()
     started = loop.time()
     error: SpringestError | None = None
-    progress = UploadProgress(err, rows, springest.limiter)
-    with RunRecorder(manifest) as recorder:
+    recorder = RunRecorder()
+    before = recorder.report(journal)
+    to_do = before.count(State.WAITING, State.IN_DOUBT)
+    progress = UploadProgress(err, to_do, springest.limiter, before=before.rows - to_do)
 
-        def listen(event: RowStep | RowDone) -> None:
-            recorder(event)
-            progress(event)
+    def listen(event: RowStep | RowSettling | RowDone) -> None:
+        recorder(event)
+        progress(event)
+        if isinstance(event, RowDone) and event.row.changed:
+            say(err, f"row {event.row.number}: its file is not the one that was uploaded before: a new certificate")
 
-        queue = UploadQueue(springest, manifest, listen)
-        interruption = _Interruption(queue, err)
-        with interrupts(interruption), contextlib.suppress(asyncio.CancelledError):
-            async with progress.shown():
-                error = await queue.run()
-    report = recorder.report()
+    queue = UploadQueue(springest, journal, listen)
+    interruption = _Interruption(queue, err)
+    with interrupts(interruption), contextlib.suppress(asyncio.CancelledError):
+        async with progress.shown():
+            error = await queue.run()
+    report = recorder.report(journal)
     try:
-        _tell(report, loop.time() - started, springest.limiter, out)
+        _tell(report, before, loop.time() - started, springest.limiter, out)
     except BrokenPipeError:
         forget_stdout()
     if error is not None:
         say(err, f"Ended early: {error}")
-    _tell_left_over(report, err)
-    return exit_of(report, error, interrupted=interruption.happened)
+    try:
+        _tell_left_over(report, journal, err)
+        _tell_failed(report, journal, manifest, err)
+    except (ConfigurationError, JournalError) as failure:  # the run is over all the same, and its exit code its own
+        say(err, str(failure))
+    return exit_of(report, error, before=before, interrupted=interruption.happened)
 
 
 class _Interruption:
@@ -99,7 +141,11 @@ async def _certifications(springest: Springest, err: Console) -> Mapping[int, Ce
 
 
 async def _preflight(
-    manifest: Manifest, certifications: Mapping[int, Certification] | None, err: Console
+    manifest: Manifest,
+    certifications: Mapping[int, Certification] | None,
+    journal: Journal,
+    origin: str,
+    err: Console,
 ) -> int | None:
     """Check the manifest and tell all findings; give the number of its rows, or None when it has faults."""
     rows = 0
@@ -110,7 +156,7 @@ async def _preflight(
     def check() -> None:
         nonlocal rows, unreadable
         try:
-            for finding in check_manifest(manifest, certifications):
+            for finding in check_manifest(manifest, certifications, journal, origin):
                 if given_up:
                     return
                 if finding is None:
@@ -139,36 +185,39 @@ async def _preflight(
     return rows
 
 
-def _tell(report: Report, seconds: float, limiter: Limiter, out: Console) -> None:
-    table = Table("outcome", "rows")
-    table.columns[1].justify = "right"
-    for state in State:
-        table.add_row(state.value, str(report.count(state)))
-    out.print(table)
+def _tell(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:
+    out.print(table_of(report))
     agreed = ", as agreed with Springest" if limiter.posts > POSTS_PER_MINUTE else ""
     pace = ", then one at a time, because the server refused for speed" if limiter.slow else ""
+    stored = report.count(State.STORED) - before.count(State.STORED)
     say(
         out,
-        f"{_count(report.rows, 'certificate')} in {duration(seconds)}: {report.posts} POSTs tried,"
+        f"{_count(stored, 'certificate')} stored in {duration(seconds)}: {report.posts} POSTs tried,"
         f" {report.refusals} of them refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
     )
 
 
-def _tell_left_over(report: Report, err: Console) -> None:
-    if (path := report.left_over.get("failed")) is not None:
-        count = report.count(State.REJECTED, State.FAILED, State.WAITING)
+def _tell_failed(report: Report, journal: Journal, manifest: Manifest, err: Console) -> None:
+    if (failed := write_failed(journal, manifest)) is not None:
+        count = _count(report.count(State.REJECTED, State.FAILED), "row")
+        say(err, f"Not stored: {count}. The reasons are in {failed}; mend and upload it.")
+
+
+def _tell_left_over(report: Report, journal: Journal, err: Console) -> None:
+    if count := report.count(State.IN_DOUBT):
         say(
             err,
-            f"Not stored: {_count(count, 'row')}. The reasons are in {path};"
-            " upload it when they are mended, a minute from now or later.",
+            f"In doubt: {_count(count, 'row')}, which Springest may have stored. The same command asks again;"
+            f" springest status {journal.path} lists them for you to look and decide.",
         )
-    if (path := report.left_over.get("in-doubt")) is not None:
-        count = report.count(State.IN_DOUBT)
+    if gone := sum(entry.number is None for entry in journal.doubts()):
         say(
             err,
-            f"In doubt: {_count(count, 'row')}, which Springest may have stored. See {path},"
-            " and look at Springest before you upload any of them again.",
+            f"In doubt: {_count(gone, 'certificate')} of earlier runs that the manifest names no more;"
+            f" springest status {journal.path} lists them.",
         )
+    if count := report.count(State.WAITING):
+        say(err, f"Waiting: {_count(count, 'row')}. The same command goes on with them.")
 
 
 def _count(number: int, noun: str) -> str:

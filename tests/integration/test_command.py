@@ -10,85 +10,47 @@ import pty
 import re
 import signal
 import socket
+import sqlite3
 import struct
-import sys
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, quote_plus
 
-import attrs
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from springest_async.bulk import Journal, Manifest
 from springest_async.sandbox import Sandbox, SandboxCertification
 from tests.pdfs import archive, hashes
 
-# Keys that look otherwise in an address than in the environment.
-KEY = "s3cret/cert+ificates&é"
-CERTIFICATIONS_KEY = "s3cret/certi fications%"
+from .command import (
+    KEY,
+    Ran,
+    assert_no_key_in,
+    csvs,
+    end,
+    environment,
+    names,
+    noted,
+    outcomes,
+    rows_of,
+    springest,
+    springest_sandbox,
+    start,
+    table_of,
+)
 
 Answer = Callable[[web.Request, str], Awaitable[web.Response]]  # a request and its e-mail address to its answer
 
 
-@attrs.frozen
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-def springest_sandbox(**options: Any) -> Sandbox:
-    return Sandbox(api_key=KEY, certifications_api_key=CERTIFICATIONS_KEY, **options)
-
-
-def environment(origin: str | None, **changes: str | None) -> dict[str, str]:
-    """Make an environment that has nothing of the one in which the tests run; None takes a variable away."""
-    values = {
-        "PATH": os.environ["PATH"],
-        "LANG": "C.UTF-8",
-        "SPRINGEST_HOST": origin,
-        "SPRINGEST_API_KEY": KEY,
-        "SPRINGEST_CERTIFICATIONS_API_KEY": CERTIFICATIONS_KEY,
-    }
-    return {name: value for name, value in (values | changes).items() if value is not None}
-
-
-async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "springest_async.cli",
-        *arguments,
-        env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        **({"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options),
-    )
-
-
-async def end(process: asyncio.subprocess.Process) -> Ran:
-    """Wait for the end, and see that no key was shown and that no error was left to Python to tell."""
-    async with asyncio.timeout(20):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    ran = Ran(process.returncode, (out or b"").decode(), (err or b"").decode())
-    assert_no_key_in(ran.out + ran.err)
-    assert "Traceback" not in ran.err
-    return ran
-
-
-async def springest(*arguments: str | Path, origin: str | None = None, **changes: str | None) -> Ran:
-    """Run the command to its end. `changes` are variables of its environment."""
-    return await end(await start(*arguments, env=environment(origin, **changes)))
-
-
-def assert_no_key_in(text: str) -> None:
-    for key in (KEY, CERTIFICATIONS_KEY):
-        for form in (key, quote(key), quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]):
-            assert form not in text
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a state folder of the test's own; the command's limit is kept there."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
 
 
 @asynccontextmanager
@@ -109,25 +71,6 @@ async def server(answer: Answer) -> AsyncIterator[str]:
 
 def created() -> web.Response:
     return web.json_response({"id": 1}, status=201)
-
-
-def table_of(out: str) -> dict[str, int]:
-    """Read the table of outcomes."""
-    return {state: int(rows) for state, rows in re.findall(r"│ ([a-z ]+?) +│ +(\d+) │", out)}
-
-
-def outcomes(**changes: int) -> dict[str, int]:
-    states = dict.fromkeys(("stored", "rejected", "failed", "in doubt", "waiting"), 0)
-    return states | {name.replace("_", " "): count for name, count in changes.items()}
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def csvs(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.csv"))
 
 
 # --- upload ---
@@ -226,13 +169,15 @@ async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) ->
         second = await springest("upload", failed, origin=sandbox.origin)
 
     assert (second.code, table_of(second.out)) == (0, outcomes(stored=2))
+    assert failed.stat().st_mode & 0o777 == 0o600
     stored = [post.sha256 for post in sandbox.audit if post.verdict == "stored" and post.sha256]
     assert sorted(stored) == hashes(tmp_path)
     assert csvs(tmp_path) == ["certificates.csv", "certificates.failed.csv"]
 
 
-async def test_a_row_in_doubt_is_kept_apart(tmp_path: Path) -> None:
+async def test_a_row_in_doubt_is_kept_apart_and_told_without_the_key(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 3)
+    journal = tmp_path / "certificates.journal"
 
     async def answer(request: web.Request, email: str) -> web.Response:
         # As Rails' error pages for developers do, it shows the address with the key.
@@ -240,16 +185,16 @@ async def test_a_row_in_doubt_is_kept_apart(tmp_path: Path) -> None:
 
     async with server(answer) as origin:
         ran = await springest("upload", manifest, origin=origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+    told = await springest("status", journal)
 
     assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=2, in_doubt=1))
-    in_doubt = tmp_path / "certificates.in-doubt.csv"
-    assert f"In doubt: 1 row, which Springest may have stored. See {in_doubt}," in ran.err
-    (row,) = rows_of(in_doubt)
-    assert (row["file"], row["email"]) == ("2.pdf", "employee2@example.org")
-    assert "oops" in row["error"]
-    assert_no_key_in(in_doubt.read_text())
-    assert in_doubt.stat().st_mode & 0o777 == 0o600
-    assert csvs(tmp_path) == ["certificates.csv", "certificates.in-doubt.csv"]
+    assert "In doubt: 1 row, which Springest may have stored. The same command asks again;" in ran.err
+    assert (told.code, table_of(told.out)) == (3, outcomes(stored=2, in_doubt=1))
+    assert "│ 3   │ 2.pdf │ employee2@example.org │" in told.out
+    assert "Springest could not be asked" in told.out
+    assert b"oops" in journal.read_bytes()
+    assert_no_key_in(journal.read_bytes())
+    assert csvs(tmp_path) == ["certificates.csv"]
 
 
 async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
@@ -352,83 +297,192 @@ async def test_a_pipe_that_its_reader_closes_early_loses_no_row(
 
     assert len(stored) == len(set(stored)) == (10 if code == 0 else 9)
     assert ran.code == code
-    assert csvs(tmp_path)[1:] == ([] if code == 0 else ["certificates.in-doubt.csv"])
+    assert noted(tmp_path / "certificates.journal") == outcomes(stored=len(stored), in_doubt=10 - len(stored))
+    assert csvs(tmp_path) == ["certificates.csv"]
 
 
-# --- upload, interrupted ---
+# --- the journal ---
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not condition():  # noqa: ASYNC110 # what is waited for happens in another process
-            await asyncio.sleep(0.02)
-
-
-async def test_ctrl_c_while_waiting_for_the_limit_ends_the_run_and_keeps_the_rest(tmp_path: Path) -> None:
-    manifest = archive(tmp_path, 33)
+async def test_the_journal_may_be_elsewhere(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2)
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    journal = elsewhere / "our journal.db"
     async with springest_sandbox() as sandbox:
-        process = await start("upload", manifest, env=environment(sandbox.origin))
-        await until(lambda: sandbox.summary().stored == 30)
-        await asyncio.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(3):
-            ran = await end(process)
+        runs = [await springest("upload", manifest, "--journal", journal, origin=sandbox.origin) for _ in range(2)]
+    told = await springest("status", journal)
+    none = await springest("status", tmp_path / "certificates.journal")
 
-    assert (ran.code, table_of(ran.out)) == (130, outcomes(stored=30, waiting=3))
-    rest = rows_of(tmp_path / "certificates.failed.csv")
-    assert {row["error"] for row in rest} == {"not sent: the run was interrupted"}
-    stored = {post.fields["email"] for post in sandbox.audit}
-    assert {row["email"] for row in rest}.isdisjoint(stored)
-    assert len(rest) == 3
+    assert [(ran.code, table_of(ran.out)) for ran in runs] == [(0, outcomes(stored=2))] * 2
+    assert sorted(post.sha256 or "" for post in sandbox.audit) == hashes(tmp_path)
+    assert (told.code, table_of(told.out)) == (0, outcomes(stored=2))
+    path = tmp_path / "certificates.journal"
+    assert none == Ran(2, "", f"springest: {path}: there is no journal yet: it is made by the first upload\n")
+    assert names(elsewhere) == ["our journal.db", "our journal.db.lock"]
+    assert csvs(tmp_path) == ["certificates.csv"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_post_that_is_under_way_may_end_after_an_interruption(tmp_path: Path, number: signal.Signals) -> None:
-    manifest = archive(tmp_path, 9)
-    arrived, go_on = [], asyncio.Event()
+async def test_a_manifest_is_no_journal(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    before = manifest.read_bytes()
+    async with springest_sandbox() as sandbox:
+        told = await springest("status", manifest)
+        ran = await springest("upload", manifest, "--journal", manifest, origin=sandbox.origin)
 
-    async def answer(_: web.Request, email: str) -> web.Response:
-        arrived.append(email)
-        await go_on.wait()
-        return created()
-
-    async with server(answer) as origin:
-        process = await start("upload", manifest, env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None))
-        await until(lambda: len(arrived) == 8)
-        process.send_signal(number)
-        assert process.stderr is not None
-        async with asyncio.timeout(5):
-            while b"Stopping" not in await process.stderr.readline():
-                pass
-        go_on.set()
-        ran = await end(process)
-
-    assert (ran.code, table_of(ran.out)) == (130, outcomes(stored=8, waiting=1))
-    assert [row["file"] for row in rows_of(tmp_path / "certificates.failed.csv")] == ["9.pdf"]
+    words = f"springest: {manifest}: is no journal of springest: move it away, or name another one\n"
+    assert told == ran == Ran(2, "", words)
+    assert manifest.read_bytes() == before
+    assert sandbox.audit == ()
+    assert names(tmp_path, "*") == ["1.pdf", "certificates.csv"]
 
 
-async def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
-    manifest = archive(tmp_path, 9)
-    arrived = []
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE entry (id)")
 
-    async def never(_: web.Request, email: str) -> web.Response:
-        arrived.append(email)
-        await asyncio.Event().wait()
-        raise AssertionError
 
-    async with server(never) as origin:
-        process = await start("upload", manifest, env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None))
-        await until(lambda: len(arrived) == 8)
-        process.send_signal(signal.SIGINT)
-        await asyncio.sleep(0.3)
-        assert process.returncode is None
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(3):
-            ran = await end(process)
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
 
-    assert (ran.code, table_of(ran.out)) == (130, outcomes(in_doubt=8, waiting=1))
-    assert len(rows_of(tmp_path / "certificates.in-doubt.csv")) == 8
-    assert len(rows_of(tmp_path / "certificates.failed.csv")) == 1
+
+def torn(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3])
+
+
+def scribbled(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"\xff" * 5000 + content[5100:])
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: path.write_bytes(b"Dear diary,\n" * 100), "is no journal of springest: move it away"),
+        (foreign, "is no journal of springest: move it away"),
+        (newer, "was made by another version of springest"),
+        (torn, "is damaged. Keep it, and get an undamaged copy from a backup"),
+        (scribbled, "is damaged. Keep it, and get an undamaged copy from a backup"),
+    ],
+    ids=["a text", "another program's", "a newer version's", "torn", "scribbled on"],
+)
+async def test_what_is_no_sound_journal_is_told_and_left_as_it_is(
+    tmp_path: Path, harm: Callable[[Path], object], words: str
+) -> None:
+    manifest = archive(tmp_path, 3)
+    journal = tmp_path / "certificates.journal"
+    async with springest_sandbox() as sandbox:
+        if harm is not foreign:
+            with Journal.open(journal) as sound:
+                sound.load(Manifest.open(manifest), sandbox.origin)
+        harm(journal)
+        before = journal.read_bytes()
+        ran = await asyncio.gather(
+            springest("upload", manifest, origin=sandbox.origin),
+            springest("status", journal),
+            springest("resolve", journal, "--all", "--send-again"),
+        )
+
+    for each in ran:
+        assert (each.code, each.out) == (2, "")
+        assert each.err.startswith(f"springest: {journal}: {words}")
+        assert each.err.count("\n") == 1
+    assert journal.read_bytes() == before
+    assert sandbox.audit == ()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("none/x.journal", "there is no such folder"),
+        ("1.pdf/x.journal", "Not a directory"),
+        ("folder", "Is a directory"),
+    ],
+)
+async def test_where_there_can_be_no_journal_nothing_is_sent(tmp_path: Path, place: str, words: str) -> None:
+    manifest = archive(tmp_path, 1)
+    (tmp_path / "folder").mkdir()
+    journal = tmp_path / place
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, "--journal", journal, origin=sandbox.origin)
+
+    assert ran == Ran(2, "", f"springest: {journal}: {words}\n")
+    assert sandbox.audit == ()
+
+
+# --- the limit of the machine ---
+
+
+def with_text(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("no database, " * 100)
+
+
+def with_another_program(path: Path) -> None:
+    path.parent.mkdir()
+    foreign(path)
+
+
+def with_a_file_in_place_of_the_folder(path: Path) -> None:
+    path.parent.write_text("")
+
+
+def with_a_folder_in_place_of_the_file(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [with_text, with_another_program, with_a_file_in_place_of_the_folder, with_a_folder_in_place_of_the_file],
+    ids=lambda harm: harm.__name__,
+)
+async def test_where_the_limit_cannot_be_kept_nothing_is_sent(
+    tmp_path: Path, state: Path, harm: Callable[[Path], None]
+) -> None:
+    limits = state / "springest" / "limits.sqlite3"
+    harm(limits)
+    before = limits.read_bytes() if limits.is_file() else b""
+    manifest = archive(tmp_path, 12)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+        assert ran.code == 2
+        assert re.search(rf"^Ended early: .*{re.escape(str(limits))}", ran.err, re.MULTILINE)
+        assert noted(tmp_path / "certificates.journal") == outcomes(waiting=12)
+        assert sandbox.audit == ()
+        assert (limits.read_bytes() if limits.is_file() else b"") == before
+
+        listed = await springest("certificates", origin=sandbox.origin)
+        assert (listed.code, listed.err) == (0, "")  # what takes no token needs none
+
+
+async def test_without_a_home_the_limit_is_kept_in_the_users_own(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    home = tmp_path / "home"
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, XDG_STATE_HOME=None, HOME=str(home))
+
+    assert ran.code == 0
+    assert (home / ".local" / "state" / "springest" / "limits.sqlite3").is_file()
+
+
+@pytest.mark.slow
+async def test_the_demo_leaves_nothing_but_a_line_in_the_limits(tmp_path: Path, state: Path) -> None:
+    process = await start("demo", env=environment(None, TMPDIR=str(tmp_path), HOME=str(tmp_path / "home")))
+    ran = await end(process, within=150)
+
+    assert ran.code == 0, ran.out + ran.err
+    assert table_of(ran.out)["stored"] == 45
+    assert " NO " not in ran.out
+    assert names(tmp_path, "*") == []
+    assert names(state, "*") == ["springest"]
+    assert set(names(state / "springest")) <= {"limits.sqlite3", "limits.sqlite3-wal", "limits.sqlite3-shm"}
+    with closing(sqlite3.connect(state / "springest" / "limits.sqlite3")) as connection:
+        assert connection.execute("SELECT count(*) FROM budgets").fetchone() == (1,)
+
+
+# --- lists, interrupted ---
 
 
 async def test_ctrl_c_during_a_list_is_no_traceback() -> None:
@@ -642,7 +696,9 @@ async def test_help_can_be_read_in_ascii(arguments: list[str]) -> None:
 # --- help and usage ---
 
 
-@pytest.mark.parametrize("command", ["upload", "certificates", "certifications", "sandbox", "demo"])
+@pytest.mark.parametrize(
+    "command", ["upload", "status", "resolve", "certificates", "certifications", "sandbox", "demo"]
+)
 async def test_the_help_of_each_command_has_an_example(command: str) -> None:
     ran = await springest(command, "--help")
 
@@ -659,6 +715,7 @@ async def test_the_help_explains_itself() -> None:
         "SPRINGEST_CERTIFICATIONS_API_KEY",
         "SPRINGEST_HOST",
         "springest upload certificates.csv",
+        "springest status certificates.journal",
         "3 some rows in doubt",
         "130 interrupted",
     ):
@@ -673,6 +730,9 @@ async def test_the_help_explains_itself() -> None:
         ["certificates", "--format", "xlsx"],
         ["certificates", "--created-from", "yesterday"],
         ["frobnicate"],
+        ["status"],
+        ["resolve", "a.journal", "--row", "two", "--stored"],
+        ["resolve", "a.journal", "--no-stored", "--all"],
     ],
     ids=" ".join,
 )

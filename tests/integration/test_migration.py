@@ -17,12 +17,27 @@ import attrs
 import pytest
 from fpdf import FPDF
 
-from springest_async import Limiter, Settings, Springest
-from springest_async.bulk import COLUMNS, Manifest, RowDone, RowStep, State, UploadQueue
+from springest_async import Limiter, Settings, Springest, SpringestError
+from springest_async.bulk import (
+    COLUMNS,
+    Journal,
+    Manifest,
+    RowDone,
+    RowSettling,
+    RowStep,
+    State,
+    UploadQueue,
+    default_path,
+)
 from springest_async.sandbox import Sandbox
 
 from .servers.nginx import nginx_in_front_of
 from .servers.rails import RailsServer
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
 
 
 def make_archive(folder: Path, count: int, certification_id: int) -> Manifest:
@@ -75,6 +90,15 @@ async def springest_upload(manifest: Manifest, server: RailsServer) -> tuple[int
     return process.returncode, said.decode()
 
 
+async def migrate(springest: Springest, manifest: Manifest, recorder: "Recorder") -> SpringestError | None:
+    """Upload all rows, and see that the journal says of each what was told."""
+    with Journal.open(default_path(manifest.path)) as journal:
+        journal.load(manifest, springest.origin)
+        error = await UploadQueue(springest, journal, recorder).run()
+        assert journal.counts() == recorder.states
+    return error
+
+
 @attrs.define
 class Recorder:
     """Listens to a run, and keeps when each POST was refused, and what became of each row."""
@@ -82,10 +106,13 @@ class Recorder:
     steps: list[tuple[float, str]] = attrs.field(factory=list)
     states: Counter[State] = attrs.field(factory=Counter)
 
-    def __call__(self, event: RowStep | RowDone) -> None:
-        if isinstance(event, RowDone):
-            self.states[event.state] += 1
-        self.steps.append((time.monotonic(), event.state.value if isinstance(event, RowDone) else event.step.kind))
+    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
+        match event:
+            case RowStep():
+                self.steps.append((time.monotonic(), event.step.kind))
+            case RowDone():
+                self.steps.append((time.monotonic(), event.state.value))
+                self.states[event.state] += 1
 
     @property
     def refusals(self) -> list[float]:
@@ -120,7 +147,7 @@ async def test_nginx_that_wants_two_seconds_between_posts_refuses_a_few_at_the_s
     async with Sandbox() as sandbox, nginx_in_front_of(sandbox.origin) as origin:
         settings = Settings(limiter=Limiter())
         async with Springest(api_key=sandbox.api_key, host=origin, settings=settings) as springest:
-            assert await UploadQueue(springest, manifest, recorder).run() is None
+            assert await migrate(springest, manifest, recorder) is None
         stored = Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored")
         assert stored == hashes(tmp_path)
         assert len(sandbox.audit) == 16
@@ -137,7 +164,7 @@ async def test_every_row_is_stored_however_the_server_counts(tmp_path: Path, win
     async with Sandbox(window=window, period=3.0) as sandbox:  # type: ignore[arg-type] # one of the four
         settings = Settings(limiter=Limiter(period=3.0))
         async with Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings) as springest:
-            assert await UploadQueue(springest, manifest, recorder).run() is None
+            assert await migrate(springest, manifest, recorder) is None
         assert Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored") == hashes(tmp_path)
         summary = sandbox.summary()
     assert recorder.states == {State.STORED: 70}

@@ -1,24 +1,47 @@
-"""What a run leaves over: the totals, and manifests that can be uploaded again."""
+"""What a run came to: the totals, and the rows that need mending, as a manifest that can be uploaded."""
 
 import csv
 import os
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from springest_async import ConfigurationError, InDoubt, Receipt, Rejected, SpringestError
-from springest_async.bulk import Manifest, Report, RowDone, RowStep, RunRecorder, State
+from springest_async import ConfigurationError, Limiter, Receipt, Settings, Springest, Timeouts
+from springest_async.bulk import (
+    COLUMNS,
+    Entry,
+    Journal,
+    JournalReader,
+    Manifest,
+    Report,
+    RowDone,
+    RowSettling,
+    RowStep,
+    RunRecorder,
+    State,
+    UploadQueue,
+    default_path,
+    write_failed,
+)
 from springest_async.delivery import UploadStep
+from springest_async.sandbox import Mishap, Sandbox
+from tests.pdfs import archive
 
 HEADER = "Naam,file,certification_id,email,valid_from\n"
 ROWS = 'Jan,1.pdf,7,jan@example.org,31-01-2026\n"Piet; ""de"", jr",2.pdf,8,piet@example.org,2026-02-01\n'
-WHERE = "POST https://springest.example/users/certificates.json"
+ORIGIN = "https://api.springest.nl"
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
-REJECTED = Rejected(WHERE, 400, "no,\nnever; “never”")
-DOUBT = InDoubt(WHERE, "no answer", "piet@example.org", 8, NOW)
-NOT_SENT = "not sent: the run was interrupted"
+REASON = "rejected the certificate (400):\nno,  never; “never”"
+STORED, REJECTED, FAILED, IN_DOUBT, WAITING = (
+    State.STORED,
+    State.REJECTED,
+    State.FAILED,
+    State.IN_DOUBT,
+    State.WAITING,
+)
 
 
 def manifest_of(folder: Path, text: str = HEADER + ROWS, name: str = "archive.csv") -> Manifest:
@@ -27,12 +50,27 @@ def manifest_of(folder: Path, text: str = HEADER + ROWS, name: str = "archive.cs
     return Manifest.open(path)
 
 
-def run(manifest: Manifest, *ends: tuple[State, SpringestError | None]) -> Report:
-    """Tell the ends of a manifest's rows, in order."""
-    with RunRecorder(manifest) as recorder:
-        for row, (state, error) in zip(manifest, ends, strict=True):
-            recorder(RowDone(row, state, error=error))
-    return recorder.report()
+def settle(journal: Journal, entry: Entry, state: State, reason: str = REASON) -> None:
+    """Bring a waiting row to its end."""
+    entry = journal.identify(entry, 1, 1, entry.id.to_bytes(32, "big"))
+    journal.sending(entry.id, NOW)
+    journal.ended(entry.id, state, at=NOW, reason="" if state in (STORED, WAITING) else reason)
+
+
+def run(manifest: Manifest, *states: State, reason: str = REASON) -> Path | None:
+    """Bring a manifest's rows to these ends, in order, and write down what is left over."""
+    with Journal.open(manifest.path.with_name("a journal")) as journal:
+        journal.load(manifest, ORIGIN)
+        for entry, state in zip(list(journal.entries()), states, strict=True):
+            if state is not WAITING:
+                settle(journal, entry, state, reason)
+        return write_failed(journal, manifest)
+
+
+def left_over(manifest: Manifest, *states: State, reason: str = REASON) -> Path:
+    path = run(manifest, *states, reason=reason)
+    assert path is not None
+    return path
 
 
 def table(path: Path, delimiter: str = ",") -> list[list[str]]:
@@ -40,97 +78,140 @@ def table(path: Path, delimiter: str = ",") -> list[list[str]]:
         return list(csv.reader(stream, delimiter=delimiter))
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def failed_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if ".failed" in path.name)
 
 
-def test_the_totals_are_counted(tmp_path: Path) -> None:
+# --- the totals ---
+
+
+def test_the_totals_are_those_of_the_journal_and_the_posts_those_of_this_run(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path)
-    row, other = manifest
-    kinds: tuple[Literal["waiting", "sending", "refused"], ...] = ("waiting", "sending", "refused", "sending")
-    with RunRecorder(manifest) as recorder:
-        for kind in kinds:
-            recorder(RowStep(row, UploadStep(kind, 1)))
-        assert recorder.report() == Report(counts={}, posts=2, refusals=1)
-        receipt = Receipt(id=1, upload=manifest.upload(row), attempts=2, sent_at=NOW, answered_at=NOW)
-        recorder(RowDone(row, State.STORED, receipt=receipt))
-        recorder(RowDone(other, State.STORED, receipt=receipt))
-    report = recorder.report()
+    with Journal.open(tmp_path / "journal") as journal:
+        journal.load(manifest, ORIGIN)
+        first, second = journal.entries()
+        settle(journal, first, STORED)  # in an earlier run, of which nothing is heard
+        recorder = RunRecorder()
+        kinds: tuple[Literal["waiting", "sending", "refused", "unsent"], ...] = (
+            *("waiting", "sending", "refused"),
+            *("waiting", "sending", "unsent"),
+            *("waiting", "sending"),
+        )
+        for number, kind in enumerate(kinds):
+            recorder(RowStep(second, UploadStep(kind, number, NOW)))
+        recorder(RowSettling(second))
+        receipt = Receipt(id=1, upload=second.upload(), attempts=3, sent_at=NOW, answered_at=NOW)
+        recorder(RowDone(second, STORED, receipt=receipt))
+        before = recorder.report(journal)
+        settle(journal, second, STORED)
+        after = recorder.report(journal)
 
-    assert report == Report(counts={State.STORED: 2}, posts=2, refusals=1)
-    assert (report.rows, report.count(State.STORED), report.count(State.FAILED, State.WAITING)) == (2, 2, 0)
-    assert names(tmp_path) == ["archive.csv"]
+    assert before == Report(counts=Counter({STORED: 1, WAITING: 1}), posts=3, refusals=1)
+    assert after == Report(counts=Counter({STORED: 2}), posts=3, refusals=1)
+    assert (after.rows, after.count(STORED), after.count(FAILED, WAITING)) == (2, 2, 0)
 
 
-@pytest.mark.parametrize(
-    ("state", "error", "words"),
-    [
-        (
-            State.REJECTED,
-            REJECTED,
-            f"{WHERE} rejected the certificate (400): no, never; “never”",
-        ),
-        (State.FAILED, ConfigurationError("the file is gone"), "the file is gone"),
-        (State.WAITING, ConfigurationError("the key was refused"), "the key was refused"),
-        (State.WAITING, None, NOT_SENT),
-    ],
-    ids=["rejected", "failed", "waiting for a person", "waiting"],
-)
-def test_rows_that_are_not_stored_are_written_down_with_the_reason(
-    tmp_path: Path, state: State, error: SpringestError | None, words: str
-) -> None:
+def test_the_states_add_up_to_the_rows(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.pdf,1,e{n}@example.org,2026-01-31\n" for n in range(15))
+    manifest = manifest_of(tmp_path, f"file,certification_id,email,valid_from\n{rows}")
+    states = [STORED] * 5 + [REJECTED] * 4 + [FAILED] * 3 + [IN_DOUBT] * 2 + [WAITING]
+    run(manifest, *states)
+
+    with JournalReader.open(tmp_path / "a journal") as journal:
+        report = RunRecorder().report(journal)
+
+    assert report == Report(counts=Counter(states), posts=0, refusals=0)
+    assert report.rows == 15
+    assert [report.count(state) for state in (STORED, REJECTED, FAILED, IN_DOUBT, WAITING)] == [5, 4, 3, 2, 1]
+
+
+def test_what_was_being_sent_when_the_journal_could_not_be_written_any_more_counts_as_in_doubt(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path)
+    with Journal.open(tmp_path / "journal") as journal:
+        journal.load(manifest, ORIGIN)
+        entry = journal.next()
+        assert entry is not None
+        entry = journal.identify(entry, 1, 1, bytes(32))
+        journal.sending(entry.id, NOW)
+        report = RunRecorder().report(journal)
 
-    report = run(manifest, (State.STORED, None), (state, error))
+    assert report.counts == Counter({IN_DOUBT: 1, WAITING: 1})
+    assert (report.rows, report.count(IN_DOUBT), report.count(State.SENDING)) == (2, 1, 0)
 
-    path = tmp_path / "archive.failed.csv"
-    assert report.left_over == {"failed": path}
+
+def test_the_counts_that_a_report_is_made_of_are_left_as_they_are() -> None:
+    counts = Counter({State.SENDING: 1, IN_DOUBT: 2})
+
+    assert Report(counts=counts, posts=0, refusals=0).count(IN_DOUBT) == 3
+    assert counts == {State.SENDING: 1, IN_DOUBT: 2}
+
+
+# --- the rows that need mending ---
+
+
+@pytest.mark.parametrize("state", [REJECTED, FAILED])
+def test_rows_that_are_not_stored_are_written_down_with_the_reason(tmp_path: Path, state: State) -> None:
+    path = left_over(manifest_of(tmp_path), STORED, state)
+
+    assert path == tmp_path / "archive.failed.csv"
     assert table(path) == [
         ["naam", "file", "certification_id", "email", "valid_from", "error"],
-        ['Piet; "de", jr', "2.pdf", "8", "piet@example.org", "2026-02-01", words],
+        [
+            'Piet; "de", jr',
+            "2.pdf",
+            "8",
+            "piet@example.org",
+            "2026-02-01",
+            "rejected the certificate (400): no, never; “never”",
+        ],
     ]
 
 
-def test_a_run_in_which_nothing_happened_leaves_nothing_over(tmp_path: Path) -> None:
-    """The manifest itself is what is to be uploaded again."""
-    report = run(manifest_of(tmp_path), (State.WAITING, None), (State.WAITING, ConfigurationError("wrong key")))
+@pytest.mark.parametrize("states", [(STORED, STORED), (WAITING, WAITING), (STORED, WAITING), (IN_DOUBT, IN_DOUBT)])
+def test_what_is_stored_waiting_or_in_doubt_needs_no_mending(tmp_path: Path, states: tuple[State, State]) -> None:
+    """Uploading what is in doubt as it is might store it twice, so it must not be among those that are safe."""
+    assert run(manifest_of(tmp_path), *states) is None
 
-    assert report == Report(counts={State.WAITING: 2}, posts=0, refusals=0)
-    assert names(tmp_path) == ["archive.csv"]
+    assert failed_files(tmp_path) == []
 
 
-def test_rows_in_doubt_are_kept_apart(tmp_path: Path) -> None:
-    """Uploading them again may store a certificate twice, so they must not be among those that are safe."""
-    report = run(manifest_of(tmp_path), (State.REJECTED, REJECTED), (State.IN_DOUBT, DOUBT))
+def test_only_what_the_manifest_names_is_written_down(tmp_path: Path) -> None:
+    left_over(manifest_of(tmp_path), REJECTED, REJECTED)
+    manifest = manifest_of(tmp_path, HEADER + ROWS.splitlines(keepends=True)[0])
+    with Journal.open(tmp_path / "a journal") as journal:
+        journal.load(manifest, ORIGIN)
+        path = write_failed(journal, manifest)
 
-    assert report.left_over == {
-        "failed": tmp_path / "archive.failed.csv",
-        "in-doubt": tmp_path / "archive.in-doubt.csv",
-    }
-    assert [row[1] for row in table(report.left_over["failed"])] == ["file", "1.pdf"]
-    assert [row[1] for row in table(report.left_over["in-doubt"])] == ["file", "2.pdf"]
-    assert table(report.left_over["in-doubt"])[1][-1] == str(DOUBT)
+    assert path == tmp_path / "archive.failed-2.csv"
+    assert [row[1] for row in table(path)] == ["file", "1.pdf"]
 
 
 def test_what_is_left_over_is_a_manifest_for_the_same_certificates(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path)
+    columns = ",".join(reversed(COLUMNS))
+    text = f"{columns}\n3,31.12.2027,1-2-2026,Jan@Example.org,7,sub/één.pdf\n,,2026-02-01,piet@example.org,8,2.pdf\n"
+    manifest = manifest_of(tmp_path, text)
 
-    again = Manifest.open(run(manifest, (State.WAITING, None), (State.FAILED, REJECTED)).left_over["failed"])
+    again = Manifest.open(left_over(manifest, REJECTED, FAILED))
 
     assert again.columns == (*manifest.columns, "error")
+    assert [again.fields(row) for row in again] == [manifest.fields(row) for row in manifest]
     assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
 
 
 def test_the_errors_of_an_earlier_run_make_place_for_the_new_ones(tmp_path: Path) -> None:
-    first = run(manifest_of(tmp_path), (State.WAITING, None), (State.FAILED, REJECTED))
+    first = left_over(manifest_of(tmp_path), REJECTED, STORED, reason="an old reason")
+    manifest = Manifest.open(first)
+    with Journal.open(tmp_path / "another journal") as journal:
+        journal.load(manifest, ORIGIN)
+        (entry,) = journal.entries()
+        assert entry.extra["error"] == "an old reason"
+        settle(journal, entry, FAILED, "a new reason")
+        path = write_failed(journal, manifest)
 
-    second = run(Manifest.open(first.left_over["failed"]), (State.FAILED, DOUBT), (State.STORED, None))
-
-    path = tmp_path / "archive.failed-2.csv"
-    assert second.left_over == {"failed": path}
+    assert path == tmp_path / "archive.failed-2.csv"
     assert table(path) == [
         ["naam", "file", "certification_id", "email", "valid_from", "error"],
-        ["Jan", "1.pdf", "7", "jan@example.org", "31-01-2026", str(DOUBT)],
+        ["Jan", "1.pdf", "7", "jan@example.org", "2026-01-31", "a new reason"],
     ]
 
 
@@ -138,7 +219,7 @@ def test_cells_under_columns_without_a_name_are_kept(tmp_path: Path) -> None:
     header = "file,certification_id,email,valid_from,,\n"
     manifest = manifest_of(tmp_path, f"{header}1.pdf,7,jan@example.org,2026-01-31,a,b\n")
 
-    (row,) = table(run(manifest, (State.FAILED, ConfigurationError("no"))).left_over["failed"])[1:]
+    (row,) = table(left_over(manifest, FAILED, reason="no"))[1:]
 
     assert row == ["1.pdf", "7", "jan@example.org", "2026-01-31", "a", "b", "no"]
 
@@ -146,105 +227,145 @@ def test_cells_under_columns_without_a_name_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"], ids=["no BOM", "BOM"])
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_what_is_left_over_is_written_as_the_manifest_was(tmp_path: Path, delimiter: str, bom: bytes) -> None:
-    header = HEADER.replace(",", delimiter)
-    (tmp_path / "archive.csv").write_bytes(bom + header.encode() + b"Zo\xc3\xab" + delimiter.encode() * 4 + b"\n")
+    cells = ["Zoë", "1.pdf", "7", "zoe@example.org", "2026-01-31"]
+    text = HEADER.replace(",", delimiter) + delimiter.join(cells) + "\n"
+    (tmp_path / "archive.csv").write_bytes(bom + text.encode())
     manifest = Manifest.open(tmp_path / "archive.csv")
 
-    path = run(manifest, (State.FAILED, REJECTED)).left_over["failed"]
+    path = left_over(manifest, REJECTED, reason="no")
 
-    text = bom + delimiter.join([*manifest.columns, "error"]).encode() + b"\r\nZo\xc3\xab"
-    assert path.read_bytes().startswith(text)
+    lines = [[*manifest.columns, "error"], [*cells, "no"]]
+    assert path.read_bytes() == bom + "".join(f"{delimiter.join(line)}\r\n" for line in lines).encode()
     again = Manifest.open(path)
     assert (again.delimiter, again.bom) == (delimiter, bool(bom))
 
 
-def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
+def test_half_a_character_from_the_server_is_written_down_all_the_same(tmp_path: Path) -> None:
+    """JSON can say half a surrogate pair, which no encoding can."""
+    path = left_over(manifest_of(tmp_path), STORED, REJECTED, reason="bad \ud800 word")
+
+    assert table(path)[1][-1] == "bad \\ud800 word"
+
+
+# --- the file ---
+
+
+def test_nothing_is_ever_overwritten_and_nothing_written_twice(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path)
-    ends = (State.REJECTED, REJECTED), (State.IN_DOUBT, DOUBT)
+    first, second = tmp_path / "archive.failed.csv", tmp_path / "archive.failed-2.csv"
+    assert left_over(manifest, REJECTED, FAILED) == first
+    with JournalReader.open(tmp_path / "a journal") as journal:
+        assert write_failed(journal, manifest) == first
+        first.write_text("somebody is at it")
 
-    left_over = [run(manifest, *ends).left_over for _ in range(3)]
+        assert [write_failed(journal, manifest) for _ in range(2)] == [second, second]
 
-    assert [paths["failed"].name for paths in left_over] == [
-        "archive.failed.csv",
-        "archive.failed-2.csv",
-        "archive.failed-3.csv",
-    ]
-    assert len({path.read_bytes() for paths in left_over for path in paths.values()}) == 2
-    assert len(names(tmp_path)) == 7
+    assert first.read_text() == "somebody is at it"
+    assert failed_files(tmp_path) == [second.name, first.name]
 
 
 def test_a_link_in_the_way_is_not_written_through(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path)
     (tmp_path / "archive.failed.csv").symlink_to(tmp_path / "precious.csv")
 
-    report = run(manifest, (State.STORED, None), (State.FAILED, REJECTED))
-
-    assert report.left_over == {"failed": tmp_path / "archive.failed-2.csv"}
+    assert left_over(manifest_of(tmp_path), STORED, FAILED) == tmp_path / "archive.failed-2.csv"
     assert not (tmp_path / "precious.csv").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "failed"), [("archive", "archive.failed.csv"), ("a.b.txt", "a.b.failed.txt"), ("x.CSV", "x.failed.CSV")]
+    ("name", "failed"),
+    [
+        ("archive", "archive.failed.csv"),
+        ("a.b.txt", "a.b.failed.txt"),
+        ("x.CSV", "x.failed.CSV"),
+        ("x.failed.csv", "x.failed-2.csv"),
+        ("x.failed-7.csv", "x.failed.csv"),
+    ],
 )
-def test_the_name_is_the_manifests_own(tmp_path: Path, name: str, failed: str) -> None:
-    report = run(manifest_of(tmp_path, name=name), (State.STORED, None), (State.FAILED, REJECTED))
+def test_the_name_is_the_manifests_own_and_so_is_the_journal(tmp_path: Path, name: str, failed: str) -> None:
+    manifest = manifest_of(tmp_path, name=name)
 
-    assert report.left_over == {"failed": tmp_path / failed}
+    path = left_over(manifest, STORED, FAILED)
+
+    assert path == tmp_path / failed
+    assert default_path(path) == default_path(manifest.path)
 
 
 def test_only_the_owner_can_read_what_is_left_over(tmp_path: Path) -> None:
     """It holds personal data, whatever the umask is."""
     before = os.umask(0)
     try:
-        report = run(manifest_of(tmp_path), (State.REJECTED, REJECTED), (State.IN_DOUBT, DOUBT))
+        path = left_over(manifest_of(tmp_path), REJECTED, FAILED)
     finally:
         os.umask(before)
 
-    assert [path.stat().st_mode & 0o777 for path in report.left_over.values()] == [0o600, 0o600]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("state", [State.REJECTED, State.FAILED, State.IN_DOUBT])
-def test_a_row_is_on_disk_as_soon_as_its_end_is_known(tmp_path: Path, state: State) -> None:
-    """A run takes weeks, and may end with a power cut."""
+def test_a_folder_that_cannot_be_written_in_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = manifest_of(tmp_path)
-    with RunRecorder(manifest) as recorder:
-        recorder(RowDone(next(iter(manifest)), state, error=REJECTED))
-        (path,) = recorder.report().left_over.values()
+    left_over(manifest, REJECTED, FAILED)
 
-        assert len(table(path)) == 2
+    def refuse(path: Path, *_: object) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with JournalReader.open(tmp_path / "a journal") as journal:
+        monkeypatch.setattr("springest_async.bulk.report.os.open", refuse)
+        with pytest.raises(ConfigurationError) as caught:
+            write_failed(journal, manifest)
+
+    assert str(caught.value) == f"the failed rows cannot be written beside {manifest.path}: Permission denied"
 
 
-def test_a_folder_that_cannot_be_written_in_is_told_before_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[Path, int]] = []
+# --- uploaded again ---
 
-    def access(path: Path, mode: int) -> bool:
-        asked.append((path, mode))
-        return False
 
-    manifest = manifest_of(tmp_path)
-    monkeypatch.setattr("os.access", access)
+async def upload(sandbox: Sandbox, path: Path) -> tuple[Report, Path | None]:
+    """Do what the command does: upload with the manifest's own journal, and write down what is left over."""
+    manifest, recorder = Manifest.open(path), RunRecorder()
+    settings = Settings(limiter=Limiter(), timeouts=Timeouts(answer=0.3))
+    keys = {"api_key": sandbox.api_key, "certifications_api_key": sandbox.certifications_api_key}
+    async with Springest(**keys, host=sandbox.origin, settings=settings) as springest:
+        with Journal.open(default_path(path)) as journal:
+            journal.load(manifest, sandbox.origin)
+            assert await UploadQueue(springest, journal, recorder).run() is None
+            return recorder.report(journal), write_failed(journal, manifest)
 
-    with pytest.raises(ConfigurationError) as caught, RunRecorder(manifest):
-        raise AssertionError("the run must not begin")
 
-    assert str(caught.value) == (
-        f"cannot write in {tmp_path}: rows that are not stored are written down beside the manifest"
+async def test_uploading_what_is_left_over_with_the_same_journal_doubles_nothing(tmp_path: Path) -> None:
+    path = archive(
+        tmp_path,
+        6,
+        columns=(*COLUMNS, "naam"),
+        delimiter=";",
+        changes={
+            2: {"certification_id": "99", "naam": "Zoë"},
+            3: {"file": "late.pdf", "naam": "Piet"},
+            4: {"certification_id": "3"},  # not verified, so that a doubt about it stays
+        },
     )
-    assert asked == [(tmp_path, os.W_OK | os.X_OK)]
+    script = iter([None, Mishap.DROP_AFTER_STORING])  # of any row: what is shown is found again
+    async with Sandbox(mishap=script.__next__) as sandbox:
+        report, failed = await upload(sandbox, path)
 
+        assert failed == tmp_path / "certificates.failed.csv"
+        assert report.rows == 6
+        assert report.count(REJECTED, FAILED) == 2
+        assert report.count(STORED) + report.count(IN_DOUBT) == 4
+        assert [row[:3] for row in table(failed, ";")[1:]] == [
+            ["2.pdf", "99", "employee2@example.org"],
+            ["late.pdf", "1", "employee3@example.org"],
+        ]
+        assert [row[-2] for row in table(failed, ";")] == ["naam", "Zoë", "Piet"]
 
-def test_an_error_inside_the_run_goes_through(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), RunRecorder(manifest_of(tmp_path)):
-        raise ZeroDivisionError
+        # One of them is mended there, and the other one's file comes in.
+        failed.write_text(failed.read_text(encoding="utf-8").replace(";99;", ";1;"), encoding="utf-8")
+        (tmp_path / "late.pdf").write_bytes((tmp_path / "3.pdf").read_bytes())
+        assert await upload(sandbox, failed) == (Report(counts=Counter({STORED: 2}), posts=2, refusals=0), None)
+        assert await upload(sandbox, failed) == (Report(counts=Counter({STORED: 2}), posts=0, refusals=0), None)
 
-
-def test_half_a_character_from_the_server_is_written_down_all_the_same(tmp_path: Path) -> None:
-    """JSON can say half a surrogate pair, which no encoding can."""
-    manifest = manifest_of(tmp_path)
-    row = next(iter(manifest))
-    with RunRecorder(manifest) as recorder:
-        recorder(RowDone(row, State.REJECTED, error=Rejected("POST /", 400, "bad \ud800 word")))
-
-    assert "bad " in recorder.report().left_over["failed"].read_text(encoding="utf-8")
+        # The first manifest still has the row as it was refused; nothing else of it is sent.
+        report, again = await upload(sandbox, path)
+    assert (report.posts, report.rows, report.count(REJECTED, FAILED), report.count(WAITING)) == (0, 6, 1, 0)
+    assert again == tmp_path / "certificates.failed-2.csv"
+    stored = [post.sha256 for post in sandbox.audit if post.verdict == "stored"]
+    assert len(stored) == len(set(stored)) == 6

@@ -5,6 +5,7 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
 
 from springest_async import Limiter
 from springest_async.cli.console import say, to_stderr, to_stdout
@@ -57,3 +58,10 @@ async def test_progress_that_nobody_reads_harms_nothing(monkeypatch: pytest.Monk
 
     assert gone.tries
     assert len(asyncio.all_tasks()) == 1
+
+
+def test_words_are_no_markup_and_move_no_cursor() -> None:
+    screen = io.StringIO()
+    say(Console(file=screen, force_terminal=True, color_system=None), "[b]\x1b[2Jno\x9b2J, [/] René\r\ntwo :smile:")
+
+    assert screen.getvalue() == "[b] [2Jno 2J, [/] René \ntwo :smile:\n"

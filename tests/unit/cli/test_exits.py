@@ -1,19 +1,32 @@
 """The exit codes, on which scripts rely."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from springest_async import Forbidden, ManifestError, NotAuthorized, NotFound, NotSent, SpringestError
+from springest_async import (
+    ConfigurationError,
+    Forbidden,
+    JournalError,
+    JournalInUse,
+    ManifestError,
+    NoAnswer,
+    NotAuthorized,
+    NotFound,
+    NotSent,
+    SpringestError,
+)
 from springest_async.bulk import Report, State
-from springest_async.cli.exits import Exit, exit_of
+from springest_async.cli.exits import Exit, exit_of, exit_of_error, exit_of_status
 
 WHERE = "POST https://springest.example/users/certificates.json"
 KEY = NotAuthorized(WHERE, 401, "")
 FORBIDDEN = Forbidden(WHERE, 403, "")
 HOST = NotFound(WHERE, 404, "")
 NETWORK = NotSent(WHERE, "no connection", connected=False)
-BROKEN_OFF = ManifestError(Path("x.csv"), "row 5 is no CSV")  # nobody knows how many rows it has
+FULL = JournalError(Path("x.journal"), "the disk is full")
+LIMITS = ConfigurationError("the limit cannot be kept in limits.sqlite3: it is damaged")
 
 
 def test_the_codes_are_those_that_scripts_rely_on() -> None:
@@ -36,7 +49,8 @@ def test_the_codes_are_those_that_scripts_rely_on() -> None:
         ({State.STORED: 3, State.REJECTED: 1}, None, False, Exit.NOT_ALL),
         ({State.STORED: 3, State.FAILED: 1}, None, False, Exit.NOT_ALL),
         ({State.STORED: 3, State.WAITING: 1}, HOST, False, Exit.NOT_ALL),
-        ({State.STORED: 3}, BROKEN_OFF, False, Exit.NOT_ALL),
+        ({State.STORED: 3}, FULL, False, Exit.NOT_ALL),
+        ({State.SENDING: 1, State.WAITING: 3}, FULL, False, Exit.IN_DOUBT),
         ({State.IN_DOUBT: 1}, None, False, Exit.IN_DOUBT),
         ({State.STORED: 3, State.REJECTED: 1, State.FAILED: 1, State.IN_DOUBT: 1}, None, False, Exit.IN_DOUBT),
         ({State.IN_DOUBT: 1, State.WAITING: 2}, HOST, False, Exit.IN_DOUBT),
@@ -53,6 +67,62 @@ def test_the_codes_are_those_that_scripts_rely_on() -> None:
 def test_what_needs_a_person_most_decides_the_code(
     counts: dict[State, int], error: SpringestError | None, interrupted: bool, code: Exit
 ) -> None:
-    report = Report(counts=counts, posts=0, refusals=0)
+    report = report_of(counts)
+    before = report_of({State.WAITING: report.rows})
 
-    assert exit_of(report, error, interrupted=interrupted) is code
+    assert exit_of(report, error, before=before, interrupted=interrupted) is code
+
+
+def report_of(counts: dict[State, int]) -> Report:
+    return Report(counts=Counter(counts), posts=0, refusals=0)
+
+
+@pytest.mark.parametrize("error", [HOST, NETWORK, FULL, LIMITS], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("counts", [{State.STORED: 3, State.WAITING: 1}, {State.IN_DOUBT: 1, State.WAITING: 2}])
+def test_a_run_of_which_nothing_came_sent_nothing_whatever_earlier_runs_did(
+    counts: dict[State, int], error: SpringestError
+) -> None:
+    report = report_of(counts)
+
+    assert exit_of(report, error, before=report, interrupted=False) is Exit.USAGE
+    assert exit_of(report, KEY, before=report, interrupted=False) is Exit.KEY_REFUSED
+
+
+def test_an_interrupted_run_of_which_nothing_came_was_interrupted() -> None:
+    report = report_of({State.STORED: 3, State.WAITING: 1})
+
+    assert exit_of(report, None, before=report, interrupted=True) is Exit.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("counts", "code"),
+    [
+        ({}, Exit.STORED),
+        ({State.STORED: 3}, Exit.STORED),
+        ({State.STORED: 3, State.WAITING: 4}, Exit.STORED),
+        ({State.STORED: 3, State.REJECTED: 1}, Exit.NOT_ALL),
+        ({State.WAITING: 3, State.FAILED: 1}, Exit.NOT_ALL),
+        ({State.STORED: 3, State.IN_DOUBT: 1}, Exit.IN_DOUBT),
+        ({State.REJECTED: 3, State.FAILED: 1, State.IN_DOUBT: 1}, Exit.IN_DOUBT),
+    ],
+)
+def test_a_look_at_a_journal_tells_what_needs_a_person(counts: dict[State, int], code: Exit) -> None:
+    assert exit_of_status(report_of(counts)) is code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KEY, Exit.KEY_REFUSED),
+        (FORBIDDEN, Exit.KEY_REFUSED),
+        (LIMITS, Exit.USAGE),
+        (ManifestError(Path("x.csv"), "row 5 is no CSV"), Exit.USAGE),
+        (FULL, Exit.USAGE),
+        (JournalInUse(Path("x.journal"), "is in use", 7), Exit.USAGE),
+        (NoAnswer(WHERE, "silence"), Exit.NOT_ALL),
+        (NETWORK, Exit.NOT_ALL),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_before_the_first_row_has_a_code(error: SpringestError, code: Exit) -> None:
+    assert exit_of_error(error) is code

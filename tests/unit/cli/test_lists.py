@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 
+import attrs
 import pytest
 from rich.console import Console
 
@@ -128,6 +129,13 @@ async def test_a_table_shows_what_the_server_says_as_it_is() -> None:
 
     assert "[bold]EHBO[/bold]" in text
     assert all(column in text for column in ("id", "name", "description", "requires_valid_until"))
+
+
+async def test_a_table_lets_nobody_move_the_cursor() -> None:
+    text = await shown("table", Certification, attrs.evolve(FIRST_AID, name="\x1b[2JEHBO\x9b2J"))
+
+    assert " [2JEHBO 2J" in text
+    assert not {"\x1b", "\x9b"} & set(text)
 
 
 async def test_a_table_has_a_row_for_each_record() -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import io
 import re
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich.console import Console
 
 from springest_async import Limiter
-from springest_async.bulk import Row, RowDone, RowStep, State
+from springest_async.bulk import Entry, RowDone, RowSettling, RowStep, State
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.delivery import UploadStep
 
@@ -46,8 +49,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("springest_async.cli.progress._TICK", 0.01)
 
 
-def row(number: int) -> Row:
-    return Row(number, {})
+def row(number: int | None, key: int | None = None) -> Entry:
+    return Entry(
+        id=key or number or 0,
+        number=number,
+        file=f"{number}.pdf",
+        path=Path(f"{number}.pdf"),
+        certification_id=7,
+        email="jan@example.org",
+        valid_from=date(2026, 1, 31),
+        valid_until=None,
+        conversion_id=None,
+        origin="https://springest.example",
+        state=State.WAITING,
+    )
+
+
+def step(number: int, kind: Literal["waiting", "sending", "refused", "unsent"]) -> RowStep:
+    return RowStep(row(number), UploadStep(kind, 1, datetime(2026, 1, 31, tzinfo=UTC)))
 
 
 async def until_shown(screen: io.StringIO, pattern: str) -> str:
@@ -74,18 +93,63 @@ async def test_without_a_terminal_there_is_a_line_now_and_then(screen: io.String
     assert "\x1b" not in screen.getvalue()
 
 
+async def test_what_earlier_runs_did_is_counted_and_takes_no_time(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 4, Limiter(), before=90)
+    async with progress.shown():
+        progress(RowDone(row(2), State.STORED))
+        line = await until_shown(screen, r".*\n")
+
+    assert line == "91 of 94 done, 0 s left\n"
+
+
+async def test_in_a_terminal_the_bar_begins_where_earlier_runs_ended(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=100, force_terminal=True), 1, Limiter(), before=3)
+    async with progress.shown():
+        await until_shown(screen, "3/4")
+        progress(RowDone(row(2), State.STORED))
+
+    assert "4/4" in screen.getvalue().rpartition("\r")[2]
+
+
+async def test_asking_about_a_row_without_an_answer_is_told_until_it_is_settled(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 3, Limiter())
+    asking = r"0 of 3 done, asking whether what got no answer is stored, 0 s left\n"
+    async with progress.shown():
+        progress(step(2, "sending"))
+        progress(RowSettling(row(2)))
+        await until_shown(screen, asking)
+        progress(step(2, "waiting"))  # it is not, and will be sent again
+        screen.truncate(0)
+        await until_shown(screen, r"0 of 3 done, 0 s left\n")
+        progress(RowSettling(row(2)))
+        await until_shown(screen, asking)
+        progress(RowDone(row(2), State.STORED))
+        await until_shown(screen, r"1 of 3 done, 0 s left\n")
+
+
+async def test_a_doubt_that_the_manifest_names_no_more_is_none_of_its_rows(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 2, Limiter())
+    async with progress.shown():
+        progress(RowSettling(row(None, 7)))
+        progress(RowDone(row(None, 7), State.IN_DOUBT))
+        progress(RowDone(row(2), State.STORED))
+        line = await until_shown(screen, r".*\n")
+
+    assert line == "1 of 2 done, 0 s left\n"
+
+
 async def test_the_wait_for_the_limit_is_told_unless_something_is_being_sent(screen: io.StringIO) -> None:
     limiter = Limiter(posts=2)
     await use_up(limiter)
     progress = UploadProgress(Console(file=screen, width=20), 3, limiter)
     progress(RowDone(row(2), State.STORED))
     async with progress.shown():
-        progress(RowStep(row(3), UploadStep("waiting", 0)))
+        progress(step(3, "waiting"))
         await until_shown(screen, r"1 of 3 done, waiting (60|59) s for the limit, (60|59) s left\n")
-        progress(RowStep(row(3), UploadStep("sending", 1)))
+        progress(step(3, "sending"))
         # Only the other row needs a token now.
         await until_shown(screen, r"1 of 3 done, (60|59) s left\n")
-        progress(RowStep(row(3), UploadStep("refused", 1)))
+        progress(step(3, "refused"))
         screen.truncate(0)
         await until_shown(screen, r"waiting (60|59) s for the limit")
 
@@ -104,7 +168,7 @@ async def test_the_time_left_knows_a_thin_line(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=20), 8, Limiter())
     for first in (1, 3):  # two at once take 20 s
         for number in (first, first + 1):
-            progress(RowStep(row(number), UploadStep("sending", 1)))
+            progress(step(number, "sending"))
         await asyncio.sleep(20)
         for number in (first, first + 1):
             progress(RowDone(row(number), State.STORED))

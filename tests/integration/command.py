@@ -1,0 +1,188 @@
+"""The command ``springest`` as a user has it, for tests: a process of its own, and what it said and left behind."""
+
+import asyncio
+import csv
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import attrs
+from aiohttp import web
+
+from springest_async.bulk import JournalReader
+from springest_async.sandbox import Post, Sandbox
+from springest_async.sandbox.certificates import Form
+
+# Keys that look otherwise in an address than in the environment.
+KEY = "s3cret/cert+ificates&é"
+CERTIFICATIONS_KEY = "s3cret/certi fications%"
+
+
+@attrs.frozen
+class Ran:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def springest_sandbox(**options: Any) -> Sandbox:
+    return Sandbox(api_key=KEY, certifications_api_key=CERTIFICATIONS_KEY, **options)
+
+
+@attrs.define(kw_only=True, eq=False)
+class HeldSandbox(Sandbox):
+    """A sandbox that stores what it is sent, and answers only after `go_on`; `held` is how many it has stored so."""
+
+    api_key: str = attrs.field(default=KEY, repr=False)
+    certifications_api_key: str = attrs.field(default=CERTIFICATIONS_KEY, repr=False)
+    go_on: asyncio.Event = attrs.field(init=False, factory=asyncio.Event)
+    held: int = attrs.field(init=False, default=0)
+
+    async def _take(self, request: web.Request, form: Form) -> Any:
+        outcome = await super()._take(request, form)
+        self.held += 1
+        await self.go_on.wait()
+        return outcome
+
+
+def environment(origin: str | None, **changes: str | None) -> dict[str, str]:
+    """Make an environment that has nothing of the one in which the tests run; None takes a variable away.
+
+    Its state folder is that of the test, which has to set one.
+    """
+    values = {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],
+        "SPRINGEST_HOST": origin,
+        "SPRINGEST_API_KEY": KEY,
+        "SPRINGEST_CERTIFICATIONS_API_KEY": CERTIFICATIONS_KEY,
+    }
+    return {name: value for name, value in (values | changes).items() if value is not None}
+
+
+async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "springest_async.cli",
+        *arguments,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        **({"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options),
+    )
+
+
+async def end(process: asyncio.subprocess.Process, *, within: float = 20.0) -> Ran:
+    """Wait for the end (seconds), and see that no key was shown and that no error was left to Python to tell."""
+    async with asyncio.timeout(within):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    ran = Ran(process.returncode, (out or b"").decode(), (err or b"").decode())
+    assert_no_key_in(ran.out + ran.err)
+    assert "Traceback" not in ran.err
+    return ran
+
+
+async def springest(*arguments: str | Path, origin: str | None = None, **changes: str | None) -> Ran:
+    """Run the command to its end. `changes` are variables of its environment."""
+    return await end(await start(*arguments, env=environment(origin, **changes)))
+
+
+async def until(condition: Callable[[], bool], *, within: float = 15.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 # what is waited for happens in another process
+            await asyncio.sleep(0.02)
+
+
+async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
+    """Read what a process says on stderr up to the line that has these words; give that line."""
+    assert process.stderr is not None
+    async with asyncio.timeout(15):
+        while True:
+            line = (await process.stderr.readline()).decode()
+            assert line, f"it ended before it said {words!r}"
+            if words in line:
+                return line
+
+
+def _forms(key: str) -> set[str]:
+    return {key, quote(key), quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]}
+
+
+def assert_no_key_in(text: str | bytes) -> None:
+    data = text.encode() if isinstance(text, str) else text
+    for key in (KEY, CERTIFICATIONS_KEY):
+        assert not [form for form in _forms(key) if form.encode() in data]
+
+
+def table_of(out: str) -> dict[str, int]:
+    """Read the table of outcomes."""
+    return {state: int(rows) for state, rows in re.findall(r"│ ([a-z ]+?) +│ +(\d+) │", out)}
+
+
+def outcomes(**changes: int) -> dict[str, int]:
+    states = dict.fromkeys(("stored", "rejected", "failed", "in doubt", "waiting"), 0)
+    return states | {name.replace("_", " "): count for name, count in changes.items()}
+
+
+def noted(journal: Path) -> dict[str, int]:
+    """Read what a journal says, as `outcomes`; much quicker than ``springest status``."""
+    with JournalReader.open(journal) as reader:
+        return outcomes() | {state.value: rows for state, rows in reader.counts().items()}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> Path:
+    rows = list(rows)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def names(folder: Path, pattern: str = "[!0-9]*") -> list[str]:
+    """Give the names of the files that are no certificates of an `archive`."""
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+def csvs(folder: Path) -> list[str]:
+    return names(folder, "*.csv")
+
+
+def stored(sandbox: Sandbox) -> list[str]:
+    """Give the SHA-256 of each certificate that the sandbox stored, as often as it did, sorted."""
+    return sorted(post.sha256 for post in posts(sandbox, "stored") if post.sha256)
+
+
+def posts(sandbox: Sandbox, verdict: str) -> list[Post]:
+    return [post for post in sandbox.audit if post.verdict == verdict]
+
+
+def verdicts(sandbox: Sandbox) -> Counter[str]:
+    return Counter(post.verdict for post in sandbox.audit)
+
+
+def row_of(post: Post) -> int:
+    """Give the row of an `archive`'s manifest that a POST was made of."""
+    found = re.match(r"employee(\d+)@", post.fields["email"])
+    assert found is not None
+    return int(found[1]) + 1
+
+
+def certificate_of(post: Post) -> str:
+    """Give the file of an `archive` that a POST was made of."""
+    return f"{row_of(post) - 1}.pdf"

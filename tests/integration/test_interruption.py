@@ -1,0 +1,527 @@
+"""Uploads that are interrupted, killed and started again, as a user does it: real processes, a real sandbox.
+
+What is marked slow takes real minutes, because the command has no shorter ones: the limit's, and the two that Springest
+gets before what was killed while it was sent, and is not listed, counts as not stored.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from springest_async.sandbox import Mishap, Post, Sandbox
+from tests.pdfs import archive, certificate, hashes
+
+from .command import (
+    HeldSandbox,
+    Ran,
+    assert_no_key_in,
+    certificate_of,
+    end,
+    environment,
+    names,
+    noted,
+    outcomes,
+    posts,
+    row_of,
+    rows_of,
+    springest,
+    springest_sandbox,
+    start,
+    stored,
+    table_of,
+    until,
+    until_said,
+    verdicts,
+    write_rows,
+)
+
+IN_FLIGHT = 8  # how many the command sends at once
+NOT_VERIFIED = "3"  # a certification of the sandbox, of which it lists nothing
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a state folder of the test's own; the command's limit is kept there."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
+
+
+def status_of(ran: Ran) -> tuple[int, dict[str, int]]:
+    return ran.code, table_of(ran.out)
+
+
+async def upload_and_hold(manifest: Path, sandbox: HeldSandbox, *options: str | Path) -> Process:
+    """Upload until as many certificates are stored and unanswered as the command sends at once."""
+    process = await start("upload", manifest, *options, env=environment(sandbox.origin))
+    await until(lambda: sandbox.held == IN_FLIGHT)
+    return process
+
+
+async def upload(manifest: Path, sandbox: Sandbox, *, within: float) -> Ran:
+    return await end(await start("upload", manifest, env=environment(sandbox.origin)), within=within)
+
+
+async def kill(process: Process) -> None:
+    process.kill()
+    await process.communicate()
+
+
+async def interrupt_twice(process: Process) -> Ran:
+    process.send_signal(signal.SIGINT)
+    await until_said(process, "Stopping")
+    process.send_signal(signal.SIGINT)
+    return await end(process, within=10)
+
+
+# --- interrupted, and started again ---
+
+
+async def test_ctrl_c_while_waiting_for_the_limit_ends_the_run_and_the_next_one_waits_for_it(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 33)
+    async with springest_sandbox() as sandbox:
+        process = await start("upload", manifest, env=environment(sandbox.origin))
+        await until(lambda: sandbox.summary().stored == 30)
+        await asyncio.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        first = await end(process, within=10)
+
+        assert (first.code, table_of(first.out)) == (130, outcomes(stored=30, waiting=3))
+        assert "Waiting: 3 rows. The same command goes on with them.\n" in first.err
+        assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
+
+        process = await start("upload", manifest, env=environment(sandbox.origin))
+        line = await until_said(process, "certificates of")
+        assert re.fullmatch(
+            r"3 certificates of 33 to http://127\.0\.0\.1:\d+: about [3-6]\d s at 30 a minute\.\n", line
+        )
+        assert await until_said(process, "") == "From earlier runs: 30 stored.\n"
+        await asyncio.sleep(0.5)  # long enough for what would not wait
+        await kill(process)
+
+    assert verdicts(sandbox) == {"stored": 30}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_what_is_under_way_at_an_interruption_ends_and_the_next_run_does_the_rest(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    manifest = archive(tmp_path, 12)
+    async with HeldSandbox() as sandbox:
+        process = await upload_and_hold(manifest, sandbox)
+        process.send_signal(number)
+        await until_said(process, "Stopping")
+        sandbox.go_on.set()
+        first = await end(process)
+        second = await springest("upload", manifest, origin=sandbox.origin)
+        third = await upload(manifest, sandbox, within=10)
+
+    assert (first.code, table_of(first.out)) == (130, outcomes(stored=8, waiting=4))
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=12))
+    assert "4 certificates of 12 to http://" in second.err
+    assert "From earlier runs: 8 stored.\n" in second.err
+    assert second.out.splitlines()[-1].startswith("4 certificates stored in 0 s: 4 POSTs tried, 0 of them refused")
+    assert (third.code, table_of(third.out)) == (0, outcomes(stored=12))
+    assert "0 certificates of 12 to http://" in third.err
+    assert ": 0 POSTs tried," in third.out
+    assert stored(sandbox) == hashes(tmp_path)
+    assert names(tmp_path, "*.csv") == ["certificates.csv"]
+
+
+@pytest.mark.parametrize("give_up", [interrupt_twice, kill], ids=["Ctrl-C twice", "kill -9"])
+async def test_what_was_given_up_is_found_at_springest_by_the_next_run(
+    tmp_path: Path, give_up: Callable[[Process], Awaitable[Ran | None]]
+) -> None:
+    manifest = archive(tmp_path, 12)
+    async with HeldSandbox() as sandbox:
+        process = await upload_and_hold(manifest, sandbox)
+        ran = await give_up(process)
+        told = await springest("status", tmp_path / "certificates.journal")
+        sandbox.go_on.set()
+        second = await springest("upload", manifest, origin=sandbox.origin)
+
+    if ran is None:
+        assert process.returncode == -signal.SIGKILL
+        assert told.out.count("interrupted while it was being sent") == IN_FLIGHT
+    else:
+        assert (ran.code, table_of(ran.out)) == (130, outcomes(in_doubt=8, waiting=4))
+        assert "In doubt: 8 rows, which Springest may have stored. The same command asks again;" in ran.err
+        assert "Waiting: 4 rows." in ran.err
+        assert told.out.count("cancelled before the answer came") == IN_FLIGHT
+    assert (told.code, table_of(told.out), told.err) == (3, outcomes(in_doubt=8, waiting=4), "")
+    assert "is uploading" not in told.out
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=12))
+    assert "4 certificates of 12 to http://" in second.err
+    assert "From earlier runs: 8 in doubt.\n" in second.err
+    assert "12 certificates stored in" in second.out
+    assert ": 4 POSTs tried," in second.out
+    assert stored(sandbox) == hashes(tmp_path)
+
+
+async def test_the_manifest_may_be_sorted_and_extended_and_files_renamed_between_two_runs(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 12)
+    async with HeldSandbox() as sandbox:
+        process = await upload_and_hold(manifest, sandbox)
+        process.send_signal(signal.SIGINT)
+        await until_said(process, "Stopping")
+        sandbox.go_on.set()
+        assert (await end(process)).code == 130
+
+        rows = rows_of(manifest)
+        done = certificate_of(posts(sandbox, "stored")[0])
+        gone = certificate_of(posts(sandbox, "stored")[1])
+        expected = hashes(tmp_path)
+        for row in rows:
+            if row["file"] == done:
+                (tmp_path / done).rename(tmp_path / "renamed.pdf")
+                row["file"] = "renamed.pdf"
+        (tmp_path / gone).unlink()  # people move away what is uploaded
+        (tmp_path / "new.pdf").write_bytes(certificate("new"))
+        rows.append(rows[0] | {"file": "new.pdf", "email": "new@example.org"})
+        write_rows(manifest, reversed(rows))
+        second = await springest("upload", manifest, origin=sandbox.origin)
+
+    # One that was renamed is known by its content, at its turn.
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=13))
+    assert "6 certificates of 13 to http://" in second.err
+    assert "From earlier runs: 7 stored.\n" in second.err
+    assert "5 certificates stored in" in second.out or "6 certificates stored in" in second.out
+    assert ": 5 POSTs tried," in second.out
+    assert noted(tmp_path / "certificates.journal") == outcomes(stored=13)
+    assert stored(sandbox) == sorted({*expected, *hashes(tmp_path)})
+
+
+async def test_a_file_that_changed_is_another_certificate_and_shown_as_changed(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 3)
+    async with springest_sandbox() as sandbox:
+        await springest("upload", manifest, origin=sandbox.origin)
+        before = hashes(tmp_path)
+        (tmp_path / "2.pdf").write_bytes(certificate("No. 2, signed"))
+        os.utime(tmp_path / "3.pdf")  # touched, and the same
+        rows = rows_of(manifest)
+        rows[0]["valid_until"] = "2031-01-31"
+        write_rows(manifest, rows)
+        second = await springest("upload", manifest, origin=sandbox.origin)
+        third = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=3))
+    assert "row 3: its file is not the one that was uploaded before: a new certificate\n" in second.err
+    assert "Changed since they were uploaded, and so new certificates: rows 2.\n" in second.err
+    assert "row 4" not in second.err
+    assert ": 2 POSTs tried," in second.out
+    assert (third.code, table_of(third.out)) == (0, outcomes(stored=3))
+    assert not re.search("changed|its file", third.err, re.IGNORECASE)
+    assert stored(sandbox) == sorted([*before, *hashes_of(posts(sandbox, "stored")[3:])])
+    assert {row_of(post) for post in posts(sandbox, "stored")[3:]} == {2, 3}
+
+
+def hashes_of(of: Sequence[Post]) -> list[str]:
+    return [post.sha256 for post in of if post.sha256]
+
+
+async def test_mended_rows_have_the_journal_of_the_first_manifest(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 5, changes={2: {"certification_id": "99"}, 3: {"certification_id": "2"}})
+    async with springest_sandbox() as sandbox:
+        # Without the other key nobody can know before the POST.
+        first = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        failed = tmp_path / "certificates.failed.csv"
+        rows = rows_of(failed)
+        rows[0]["certification_id"] = "1"
+        rows[1]["valid_until"] = "2031-01-31"
+        # One that is stored, by mistake.
+        write_rows(failed, [*rows, rows_of(manifest)[0] | {"error": ""}])
+        second = await springest("upload", failed, origin=sandbox.origin)
+        third = await springest("upload", failed, origin=sandbox.origin)
+
+    assert (first.code, table_of(first.out)) == (1, outcomes(stored=3, rejected=2))
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=3))
+    assert ": 2 POSTs tried," in second.out
+    assert (third.code, table_of(third.out)) == (0, outcomes(stored=3))
+    assert ": 0 POSTs tried," in third.out
+    assert noted(tmp_path / "certificates.journal") == outcomes(stored=3)
+    assert stored(sandbox) == hashes(tmp_path)
+    assert names(tmp_path) == [
+        "certificates.csv",
+        "certificates.failed.csv",
+        "certificates.journal",
+        "certificates.journal.lock",
+    ]
+
+
+async def test_a_journal_that_is_closed_while_it_is_being_filled_is_left_whole(tmp_path: Path) -> None:
+    """As Ctrl-C does at the beginning of a run, while a thread is at it. In a process that may crash."""
+    manifest = archive(tmp_path, 1)
+    row = rows_of(manifest)[0]
+    write_rows(manifest, [row | {"email": f"employee{number}@example.org"} for number in range(20_000)])
+    lines = (
+        "import pathlib, sys, threading, time",
+        "from springest_async.bulk import Journal, Manifest",
+        "manifest, journal = Manifest.open(pathlib.Path(sys.argv[1])), Journal.open(pathlib.Path(sys.argv[2]))",
+        "filling = threading.Thread(target=journal.load, args=(manifest, 'https://springest.example'))",
+        "filling.start()",
+        "time.sleep(0.1)",
+        "journal.close()",
+        "filling.join()",
+    )
+    arguments = ("-c", "\n".join(lines), manifest, tmp_path / "certificates.journal")
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
+
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert noted(tmp_path / "certificates.journal")["waiting"] in (0, 20_000)
+    assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
+
+
+# --- in doubt ---
+
+
+async def test_what_springest_stored_without_an_answer_is_found_at_once(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 4)
+    mishaps = iter([Mishap.DROP_AFTER_STORING, None, Mishap.ERROR_AFTER_STORING]).__next__
+    async with springest_sandbox(mishap=mishaps) as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=4))
+    assert "In doubt" not in ran.err
+    assert noted(tmp_path / "certificates.journal") == outcomes(stored=4)
+    assert stored(sandbox) == hashes(tmp_path)
+    assert len(sandbox.audit) == 4
+
+
+@pytest.fixture
+async def doubtful(tmp_path: Path) -> AsyncIterator[tuple[Sandbox, Path, int, int]]:
+    """Give a sandbox that got four certificates; the one of a row it has stored, that of another row it has not.
+
+    Nobody can tell which: it lists nothing of that certification.
+    """
+    manifest = archive(tmp_path, 4, changes={number: {"certification_id": NOT_VERIFIED} for number in range(1, 5)})
+    mishaps = iter([Mishap.DROP_AFTER_STORING, Mishap.DROP_BEFORE_STORING]).__next__
+    async with springest_sandbox(mishap=mishaps) as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        there = next(row_of(post) for post in sandbox.audit if post.words == "dropped after storing")
+        lost = next(row_of(post) for post in sandbox.audit if post.words == "dropped before storing")
+        assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=2, in_doubt=2))
+        assert (
+            "In doubt: 2 rows, which Springest may have stored. The same command asks again;"
+            f" springest status {tmp_path / 'certificates.journal'} lists them for you to look and decide.\n"
+        ) in ran.err
+        yield sandbox, manifest, there, lost
+
+
+async def test_what_nobody_can_tell_is_listed_and_decided_by_a_person(
+    tmp_path: Path, doubtful: tuple[Sandbox, Path, int, int]
+) -> None:
+    sandbox, manifest, there, lost = doubtful
+    journal = tmp_path / "certificates.journal"
+    told = await springest("status", journal)
+    again = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+
+    assert (told.code, table_of(told.out), told.err) == (3, outcomes(stored=2, in_doubt=2), "")
+    whole = " ".join(told.out.replace("│", " ").split())
+    for row in sorted((there, lost)):
+        shown = rf"{row} {row - 1}\.pdf employee{row - 1}@example\.org 3 2026-01-31 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d "
+        assert re.search(shown, whole), whole
+    assert "Springest does not list it" in whole
+    # Asked again, in vain; and not sent.
+    assert (again.code, table_of(again.out)) == (3, outcomes(stored=2, in_doubt=2))
+    assert "From earlier runs: 2 stored, 2 in doubt.\n" in again.err
+    assert len(sandbox.audit) == 4
+
+    decided = await springest("resolve", journal, "--row", str(there), "--stored")
+    half = await springest("status", journal)
+    assert decided == Ran(0, "1 row is noted as stored.\n", "")
+    assert status_of(half) == (3, outcomes(stored=3, in_doubt=1))
+
+    decided = await springest("resolve", journal, "--all", "--send-again")
+    waiting = await springest("status", journal)
+    last = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+    told = await springest("status", journal)
+    assert decided == Ran(0, "1 row is sent again by the next springest upload.\n", "")
+    assert status_of(waiting) == (0, outcomes(stored=3, waiting=1))
+    assert (last.code, table_of(last.out)) == (0, outcomes(stored=4))
+    assert (told.code, table_of(told.out)) == (0, outcomes(stored=4))
+    assert "In doubt" not in told.out
+    assert list(map(row_of, sandbox.audit[4:])) == [lost]
+    assert stored(sandbox) == hashes(tmp_path)
+
+
+async def test_a_decision_that_is_none_changes_nothing(
+    tmp_path: Path, doubtful: tuple[Sandbox, Path, int, int]
+) -> None:
+    _, manifest, there, lost = doubtful
+    journal = tmp_path / "certificates.journal"
+    certain = min({2, 3, 4, 5} - {there, lost})
+    which = "springest: say which rows: --row N, as often as needed, or --all\n"
+    what = "springest: say either --stored or --send-again\n"
+    cases: list[tuple[list[str], str]] = [
+        (["--stored"], which),
+        (["--row", str(there), "--all", "--stored"], which),
+        (["--row", str(there)], what),
+        (["--all", "--stored", "--send-again"], what),
+        (
+            ["--row", str(there), "--row", str(certain), "--row", "99", "--stored"],
+            f"springest: not in doubt: row {certain}, 99 of the manifest. Nothing was changed.\n",
+        ),
+    ]
+    ran = await asyncio.gather(*(springest("resolve", journal, *options) for options, _ in cases[:-1]))
+    ran.append(await springest("resolve", journal, *cases[-1][0]))
+    told = await springest("status", journal)
+    mistaken = await springest("resolve", manifest, "--all", "--stored")
+    mistyped = await springest("resolve", tmp_path / "certificate.journal", "--all", "--stored")
+
+    assert ran == [Ran(2, "", words) for _, words in cases]
+    assert status_of(told) == (3, outcomes(stored=2, in_doubt=2))
+    assert (mistaken.code, mistyped.code) == (2, 2)
+    assert f"{manifest}: is no journal of springest" in mistaken.err
+    assert f"{tmp_path / 'certificate.journal'}: there is no journal yet" in mistyped.err
+    assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
+
+
+async def test_a_doubt_that_the_manifest_names_no_more_is_not_forgotten(
+    tmp_path: Path, doubtful: tuple[Sandbox, Path, int, int]
+) -> None:
+    sandbox, manifest, there, lost = doubtful
+    journal = tmp_path / "certificates.journal"
+    write_rows(
+        manifest, [row for row in rows_of(manifest) if row["file"] not in (f"{there - 1}.pdf", f"{lost - 1}.pdf")]
+    )
+    ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+    told = await springest("status", journal)
+    decided = await springest("resolve", journal, "--all", "--stored")
+    after = await springest("status", journal)
+
+    assert table_of(ran.out) == outcomes(stored=2)
+    assert (
+        "In doubt: 2 certificates of earlier runs that the manifest names no more;"
+        f" springest status {journal} lists them.\n"
+    ) in ran.err
+    assert (ran.code, told.code) == (0, 3)
+    assert told.out.count("│ gone ") == 2
+    assert decided == Ran(0, "2 rows are noted as stored.\n", "")
+    assert status_of(after) == (0, outcomes(stored=2))
+
+
+# --- two at once ---
+
+
+async def test_a_second_process_ends_at_once_and_names_the_first_which_goes_on(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 12)
+    journal = tmp_path / "certificates.journal"
+    async with HeldSandbox() as sandbox:
+        first = await upload_and_hold(manifest, sandbox)
+        others = await asyncio.gather(
+            upload(manifest, sandbox, within=20),
+            springest("resolve", journal, "--all", "--send-again"),
+        )
+        told = await springest("status", journal)
+        sandbox.go_on.set()
+        ran = await end(first)
+
+    for other in others:
+        assert (other.code, other.out) == (2, "")
+        words = f"process {first.pid} is uploading with this journal: wait for it, or stop it"
+        assert other.err == f"springest: {journal}: {words}\n"
+    expected = outcomes(waiting=4) | {"being sent": 8}
+    assert (told.code, table_of(told.out), told.err) == (0, expected, "")
+    assert f"Process {first.pid} is uploading.\n" in told.out
+    assert "In doubt" not in told.out
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=12))
+    assert stored(sandbox) == hashes(tmp_path)
+
+
+async def test_the_key_is_in_no_file_that_a_run_keeps_nor_in_what_is_told_of_it(tmp_path: Path, state: Path) -> None:
+    manifest = archive(tmp_path, 12)
+    kept: list[bytes] = []
+    paths: set[Path] = set()
+
+    def keep() -> None:
+        for path in (*tmp_path.glob("certificates.*"), *state.rglob("*")):
+            if path.is_file() and path != manifest:
+                paths.add(path)
+                kept.append(path.read_bytes())
+
+    async with HeldSandbox() as sandbox:
+        process = await upload_and_hold(manifest, sandbox)
+        keep()
+        await kill(process)
+        keep()
+        sandbox.go_on.set()
+        await springest("upload", manifest, origin=sandbox.origin)
+        keep()
+
+    assert {path.name for path in paths} == {
+        *("certificates.journal", "certificates.journal-wal", "certificates.journal-shm", "certificates.journal.lock"),
+        *("limits.sqlite3", "limits.sqlite3-wal", "limits.sqlite3-shm"),
+    }
+    for content in kept:
+        assert_no_key_in(content)
+    modes = {path.stat().st_mode & 0o777 for path in paths if path.exists()}
+    assert modes == {0o600}
+
+
+# --- the real minute ---
+
+
+@pytest.mark.slow
+async def test_interrupted_and_at_once_started_again_nothing_is_refused(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 40)
+    async with springest_sandbox() as sandbox:
+        process = await start("upload", manifest, env=environment(sandbox.origin))
+        await until(lambda: sandbox.summary().stored >= 15)
+        process.send_signal(signal.SIGINT)
+        first = await end(process)
+        between = sandbox.summary().stored
+        second = await upload(manifest, sandbox, within=150)
+        summary = sandbox.summary()
+
+    assert (first.code, table_of(first.out)) == (130, outcomes(stored=between, waiting=40 - between))
+    assert 15 <= between <= 30
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=40))
+    assert verdicts(sandbox) == {"stored": 40}
+    assert summary.most_in_any_period <= 30
+    assert stored(sandbox) == hashes(tmp_path)
+
+
+@pytest.mark.slow
+async def test_two_commands_at_once_share_the_minute(tmp_path: Path) -> None:
+    folders = [tmp_path / "anna", tmp_path / "bert"]
+    for folder in folders:
+        folder.mkdir()
+    # The same PDFs for other people, so that they are other certificates.
+    others = {number: {"email": f"other{number}@example.org"} for number in range(1, 23)}
+    manifests = [archive(folders[0], 22), archive(folders[1], 22, changes=others)]
+    async with springest_sandbox() as sandbox:
+        both = await asyncio.gather(*(upload(manifest, sandbox, within=150) for manifest in manifests))
+        summary = sandbox.summary()
+
+    assert [(ran.code, table_of(ran.out)) for ran in both] == [(0, outcomes(stored=22))] * 2
+    assert verdicts(sandbox) == {"stored": 44}
+    assert summary.most_in_any_period == 30
+    assert len({post.fields["email"] for post in sandbox.audit}) == 44
+
+
+@pytest.mark.slow
+async def test_killed_five_times_every_certificate_is_stored_once_and_the_limit_is_kept(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 40)
+    async with springest_sandbox() as sandbox:
+        for _ in range(5):
+            so_far = sandbox.summary().stored
+            process = await start("upload", manifest, env=environment(sandbox.origin))
+            await until(lambda so_far=so_far: sandbox.summary().stored > so_far, within=200)  # type: ignore[misc]
+            await kill(process)
+        # What was being sent holds its tokens until Springest certainly counts it no more: for three minutes.
+        last = await upload(manifest, sandbox, within=420)
+        told = await springest("status", tmp_path / "certificates.journal")
+        summary = sandbox.summary()
+
+    assert (last.code, table_of(last.out)) == (0, outcomes(stored=40))
+    assert status_of(told) == (0, outcomes(stored=40))
+    assert stored(sandbox) == hashes(tmp_path)
+    assert summary.refused_for_speed == 0
+    assert summary.most_in_any_period <= 30

@@ -1,0 +1,159 @@
+"""Where a migration stands: its tables, and what a person says of rows in doubt."""
+
+import io
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from springest_async import ConfigurationError, JournalError
+from springest_async.bulk import Journal, Manifest, Report, State
+from springest_async.cli.exits import Exit
+from springest_async.cli.status import resolve, status, table_of
+
+ORIGIN = "https://springest.example"
+NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
+HEADER = "file,certification_id,email,valid_from\n"
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+def console(out: io.StringIO) -> Console:
+    return Console(file=out, width=200, force_terminal=True, color_system=None)
+
+
+def journal_of(folder: Path, *doubts: tuple[str, str]) -> Path:
+    """Make a journal of a manifest whose rows (a file and a reason) are all in doubt, and one more that waits."""
+    manifest = folder / "x.csv"
+    lines = [f"{file},7,jan{number}@example.org,2026-01-31\n" for number, (file, _) in enumerate(doubts)]
+    manifest.write_text("".join([HEADER, *lines, "last.pdf,7,last@example.org,2026-01-31\n"]), encoding="utf-8")
+    with Journal.open(folder / "x.journal") as journal:
+        journal.load(Manifest.open(manifest), ORIGIN)
+        for number, (_, reason) in enumerate(doubts):
+            entry = journal.next()
+            assert entry is not None
+            entry = journal.identify(entry, 1, 1, bytes([number]) * 32)
+            journal.sending(entry.id, NOW)
+            journal.ended(entry.id, State.IN_DOUBT, at=NOW + timedelta(seconds=2), reason=reason)
+    return folder / "x.journal"
+
+
+def test_the_table_of_outcomes_has_a_line_for_each_and_right_aligned_numbers(out: io.StringIO) -> None:
+    report = Report(counts=Counter({State.STORED: 12, State.REJECTED: 3}), posts=0, refusals=0)
+    console(out).print(table_of(report))
+
+    rows = [line.split("│") for line in out.getvalue().splitlines() if line.startswith("│")]
+    assert [(name.strip(), rows) for _, name, rows, _ in rows] == [
+        ("stored", "   12 "),
+        ("rejected", "    3 "),
+        ("failed", "    0 "),
+        ("in doubt", "    0 "),
+        ("waiting", "    0 "),
+    ]
+
+
+def test_what_is_being_sent_is_told_while_it_is(out: io.StringIO) -> None:
+    console(out).print(table_of(Report(counts=Counter({State.WAITING: 2}), posts=0, refusals=0), 8))
+
+    assert "│ being sent │    8 │" in out.getvalue()
+
+
+def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path: Path, out: io.StringIO) -> None:
+    path = journal_of(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "the server answered 500"))
+
+    assert status(path, console(out)) is Exit.IN_DOUBT
+    shown = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
+    assert "2 a.pdf jan0@example.org 7 2026-01-31 2026-01-31 12:30:00 no answer" in shown
+    assert "3 b.pdf jan1@example.org 7 2026-01-31 2026-01-31 12:30:00 the server answered 500" in shown
+    assert "last.pdf" not in out.getvalue()
+    assert "is uploading" not in out.getvalue()
+
+
+def test_while_a_run_goes_on_its_process_is_told(tmp_path: Path, out: io.StringIO) -> None:
+    path = journal_of(tmp_path, ("a.pdf", "no answer"))
+    with Journal.open(path) as journal:
+        entry = journal.next()
+        assert entry is not None
+        entry = journal.identify(entry, 1, 1, b"x" * 32)
+        journal.sending(entry.id, NOW)
+        assert status(path, console(out)) is Exit.IN_DOUBT
+
+        assert f"Process {journal.writer} is uploading.\n" in out.getvalue()
+    assert "│ being sent │    1 │" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["[bold red]no answer[/bold red]", "[/]", "[link=https://x.example]x[/link]", ":smile: no answer"],
+)
+def test_what_servers_and_manifests_say_is_not_markup(tmp_path: Path, out: io.StringIO, hostile: str) -> None:
+    path = journal_of(tmp_path, (hostile.replace("/", "|"), hostile))
+    status(path, console(out))
+
+    assert hostile in out.getvalue()
+    assert hostile.replace("/", "|") in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J\x1b]0;title\x07no", "\x9b2Jno", "one\rtwo", "\x08\x08no"])
+def test_what_servers_and_manifests_say_does_not_move_the_cursor(
+    tmp_path: Path, out: io.StringIO, hostile: str
+) -> None:
+    path = journal_of(tmp_path, (f"{hostile.strip()}.pdf".replace("\r", "-"), hostile))
+    status(path, console(out))
+
+    assert not {"\x1b", "\x9b", "\x07", "\r", "\x08"} & set(out.getvalue())
+
+
+def test_half_a_letter_in_a_reason_breaks_no_table(tmp_path: Path) -> None:
+    path = journal_of(tmp_path, ("a.pdf", "no \ud800 answer"))
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
+    status(path, Console(file=stream, width=200))
+    stream.flush()
+
+    assert "no \\ud800 answer" in raw.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    ("rows", "state", "words"),
+    [
+        ((2,), State.STORED, "1 row is noted as stored.\n"),
+        ((2, 3), State.WAITING, "2 rows are sent again by the next springest upload.\n"),
+        (None, State.STORED, "2 rows are noted as stored.\n"),
+    ],
+)
+def test_a_decision_is_noted_and_told(
+    tmp_path: Path, out: io.StringIO, rows: tuple[int, ...] | None, state: State, words: str
+) -> None:
+    path = journal_of(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "no answer"))
+    assert state in (State.STORED, State.WAITING)
+    resolve(path, rows, state, console(out))
+
+    assert out.getvalue() == words
+    decided = 2 if rows is None else len(rows)
+    expected = Counter({State.IN_DOUBT: 2 - decided, State.WAITING: 1}) + Counter({state: decided})
+    with Journal.open(path) as journal:
+        assert journal.counts() == expected
+
+
+def test_a_decision_about_a_row_that_is_not_in_doubt_is_none(tmp_path: Path, out: io.StringIO) -> None:
+    path = journal_of(tmp_path, ("a.pdf", "no answer"))
+    with pytest.raises(ConfigurationError, match=r"not in doubt: row 3, 4 of the manifest\. Nothing was changed\."):
+        resolve(path, (2, 3, 4), State.STORED, console(out))
+
+    assert out.getvalue() == ""
+    assert status(path, console(out)) is Exit.IN_DOUBT
+
+
+def test_a_name_that_was_mistyped_becomes_no_journal(tmp_path: Path, out: io.StringIO) -> None:
+    for ask in (lambda path: status(path, console(out)), lambda path: resolve(path, None, State.STORED, console(out))):
+        with pytest.raises(JournalError, match="there is no journal yet"):
+            ask(tmp_path / "y.journal")
+
+    assert list(tmp_path.iterdir()) == []
