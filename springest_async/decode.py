@@ -8,14 +8,15 @@ the certificate or on a nested certification, unknown keys. Knows no status code
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any, Generic, Literal, NoReturn, TypeVar
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 from attrs import frozen
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
-from defusedxml.ElementTree import fromstring
+from defusedxml.ElementTree import DefusedXMLParser
 
 from springest_async.records import Certificate
 
@@ -25,6 +26,13 @@ WireFormat = Literal["json", "xml"]
 """What the API speaks; the extension of the path picks it."""
 
 Record = TypeVar("Record")
+
+# Bounds that only an attacker meets: a list nests four deep, its namespaces (if any) are short addresses, and a page
+# is a hundred records. What gets past them costs time and memory in proportion to its bytes.
+_DEEPEST = 32
+_MOST_DIGITS = 100
+_LONGEST_NAMESPACE = 256
+_MOST_PROBLEMS = 100
 
 
 class DecodeError(ValueError):
@@ -43,7 +51,8 @@ def page(data: bytes, wire_format: WireFormat, record: type[Record], name: str) 
     """Read a page of a list: a bare array, or an envelope that has it under `name`.
 
     Raises:
-        DecodeError: with every place in the page that is not as it should be, the first few in full.
+        DecodeError: with the places in the page that are not as they should be: the first few in full, and how many
+            more there are in the records until the hundredth such place.
     """
     plain = parse(data, wire_format)
     total = None
@@ -54,10 +63,20 @@ def page(data: bytes, wire_format: WireFormat, record: type[Record], name: str) 
         plain = plain[name]
     if not isinstance(plain, list):
         raise DecodeError(f"an array of {name}, not {_shown(plain)}")
-    try:
-        return Page(tuple(_converter.structure(plain, list[record])), total)  # type: ignore[valid-type] # a type, not yet known
-    except Exception as error:  # noqa: BLE001 # cattrs raises groups of whatever the hooks below raised
-        raise DecodeError(_explained(error, name)) from None
+    records: list[Record] = []
+    problems: list[str] = []
+    for index, item in enumerate(plain):
+        # One at a time, because an error is a thousand times as big as the bytes that it is about.
+        try:
+            records.append(_converter.structure(item, record))
+        except Exception as error:  # noqa: BLE001 # cattrs raises groups of whatever the hooks below raised
+            problems += transform_error(error, path=f"{name}[{index}]", format_exception=_problem)
+            if len(problems) >= _MOST_PROBLEMS:
+                break
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise DecodeError("; ".join(problems[:3]) + more)
+    return Page(tuple(records), total)
 
 
 def receipt_id(data: bytes, wire_format: WireFormat) -> int | None:
@@ -69,7 +88,7 @@ def receipt_id(data: bytes, wire_format: WireFormat) -> int | None:
         plain = parse(data, wire_format)
         while isinstance(plain, dict) and "id" not in plain and len(plain) == 1:
             plain = next(iter(plain.values()))  # {"certificate": {"id": …}}
-        return _integer(plain["id"]) if isinstance(plain, dict) else None
+        return _id(plain["id"]) if isinstance(plain, dict) else None
     except (DecodeError, KeyError):
         return None
 
@@ -85,15 +104,55 @@ def parse(data: bytes, wire_format: WireFormat) -> Any:
     """
     try:
         if wire_format == "xml":
-            return _plain(fromstring(data, forbid_dtd=True))
-        return json.loads(data, parse_constant=_no_constant)
-    # ParseError is a SyntaxError; what defusedxml forbids is a ValueError, as is a wrong encoding.
-    except (ValueError, ParseError, LookupError, RecursionError) as error:
-        raise DecodeError(f"{wire_format.upper()} ({str(error) or type(error).__name__})") from None
+            parser = DefusedXMLParser(target=_Tree(), forbid_dtd=True)
+            parser.feed(data)
+            return _shallow(_plain(parser.close()))
+        return _shallow(json.loads(data, parse_constant=_no_constant, parse_int=_whole, object_pairs_hook=_object))
+    # ParseError is a SyntaxError; what defusedxml forbids is a ValueError, as is a wrong encoding. Some encodings warn,
+    # and a program may have made warnings errors.
+    except (ValueError, ParseError, LookupError, RecursionError, Warning) as error:
+        raise DecodeError(f"{wire_format.upper()} ({_cut(str(error)) or type(error).__name__})") from None
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _whole(digits: str) -> int:
+    # Python's own bound can be switched off, and int() takes quadratic time.
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("an object with the same key twice")
+    return members
+
+
+def _shallow(plain: Any) -> Any:
+    """Give the values back if they nest no deeper than all that walk through them can bear."""
+    level = [plain]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return plain
+    raise ValueError(f"nested more than {_DEEPEST} deep")
+
+
+def _inner(outer: Any) -> Iterable[Any]:
+    if isinstance(outer, dict):
+        return outer.values()
+    return outer if isinstance(outer, list) else ()
+
+
+class _Tree(TreeBuilder):
+    def start_ns(self, _: str, uri: str) -> None:
+        # The tree has it in the name of each element anew.
+        if len(uri) > _LONGEST_NAMESPACE:
+            raise ValueError(f"a namespace of {len(uri)} characters")
 
 
 def _plain(element: Element) -> Any:
@@ -122,30 +181,41 @@ def _members(element: Element) -> dict[str, Any]:
 
 def _total(meta: object) -> int | None:
     try:
-        return _integer(meta["results"]) if isinstance(meta, dict) else None
+        total = _integer(meta["results"]) if isinstance(meta, dict) else -1
     except (DecodeError, KeyError):
         return None
+    return total if total >= 0 else None
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 # --- the converter: one strict hook a type, because cattrs alone would coerce without a word ---
 
 
-def _integer(value: object, _: object = int) -> int:
+def _id(value: object, _: object = int) -> int:
+    if not 0 < (number := _integer(value)) < 2**63:
+        raise DecodeError(f"id, not {_shown(value)}")
+    return number
+
+
+def _integer(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    # Ids may come as strings. Eighteen digits are more than a 64-bit id has use for.
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+    # Ids may come as strings. Nineteen digits are what a 64-bit id has at most.
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
         return int(value)
     raise DecodeError(f"integer, not {_shown(value)}")
 
 
 def _string(value: object, _: object) -> str:
-    if not isinstance(value, str):
+    # JSON can name half of a surrogate pair, which is no text: nothing could print or store it.
+    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
         raise DecodeError(f"string, not {_shown(value)}")
     return value
 
@@ -188,12 +258,6 @@ def _certificate(value: object, _: object) -> Certificate:
     return _structure_certificate(value, Certificate)  # type: ignore[arg-type] # what is no mapping fails, as it must
 
 
-def _explained(error: BaseException, name: str) -> str:
-    problems = transform_error(error, path=name, format_exception=_problem)
-    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return "; ".join(problems[:3]) + more
-
-
 def _problem(error: BaseException, _: type | None) -> str:
     if isinstance(error, DecodeError):
         return str(error)
@@ -203,7 +267,7 @@ def _problem(error: BaseException, _: type | None) -> str:
 
 
 _converter = Converter(detailed_validation=True)
-_converter.register_structure_hook(int, _integer)
+_converter.register_structure_hook(int, _id)  # no record has another integer
 _converter.register_structure_hook(str, _string)
 _converter.register_structure_hook(bool, _boolean)
 _converter.register_structure_hook(date, _date)

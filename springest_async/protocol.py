@@ -240,7 +240,8 @@ def _target(location: str) -> str:
         name, port = parts.hostname, parts.port
     except ValueError:
         return ""
-    if not name:
+    # It is shown to people: no bytes that are no text, no control characters, no kilobytes.
+    if not name or parts.scheme not in ("https", "http", "") or not re.fullmatch(r"[\w.:-]{1,253}", name):
         return ""
     return f"{parts.scheme or 'https'}://" + (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
 
@@ -255,7 +256,12 @@ def words(answer: Answer) -> str:
     text = answer.body[:65536].decode("utf-8", errors="replace")
     if text.lstrip()[:1] == "<":
         text = re.sub(r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|(?=<body)|\Z)|<[^<>]*>", " ", text)
-        text = html.unescape(text)
+        # No character has a number of eight digits, and int() refuses thousands of them.
+        text = html.unescape(re.sub(r"(?i)&#(?:[0-9]{8,}|x[0-9a-f]{8,});?", "\ufffd", text))
+    return _line(text)
+
+
+def _line(text: str) -> str:
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_WORDS else text[: _LONGEST_WORDS - 1] + "…"
@@ -281,6 +287,8 @@ def _refusal(answer: Answer, where: str, said: str, ours: Iterable[str]) -> Refu
     )
 
 
+_MOST_FAULTS = 20
+
 # Our fields, by the names that Rails may give them: the parameter, or the association behind it.
 _FIELDS = {name: name for name in ("certification_id", "email", "valid_from", "valid_until", "file", "conversion_id")}
 _FIELDS |= {"certification": "certification_id", "conversion": "conversion_id", "user_email": "email"}
@@ -299,19 +307,20 @@ def _faults(answer: Answer) -> tuple[Fault, ...]:
     """Find the faults per field in a body in any of the shapes in which Rails sites send validation errors.
 
     ``{"errors": {"email": ["is invalid"]}}``, ``{"email": ["is invalid"]}``, ``{"errors": ["Email is invalid"]}``,
-    ``{"error": "email is invalid"}``, the same in XML, and a bare line of text.
+    ``{"error": "email is invalid"}``, the same in XML, and a bare line of text. The first twenty, each as short and
+    plain as `words`.
     """
     text = answer.body.lstrip()[:1]
     try:
         plain = decode.parse(answer.body, "xml" if text == b"<" else "json")
     except DecodeError:
         plain = None if text == b"<" else answer.body.decode("utf-8", errors="replace")
-    return tuple(dict.fromkeys(_named(plain, inside_errors=False)))
+    return tuple(dict.fromkeys(_named(plain, inside_errors=False)))[:_MOST_FAULTS]
 
 
 def _named(plain: Any, *, inside_errors: bool) -> Iterator[Fault]:
     if isinstance(plain, str):
-        if message := _FULL_MESSAGE.fullmatch(plain.strip()):
+        if message := _FULL_MESSAGE.fullmatch(_line(plain)):
             name = message["field"].lower().replace(" ", "_")
             yield Fault(_FIELDS[name], message["reason"].lstrip(": ").strip())
     elif isinstance(plain, list):
@@ -331,5 +340,5 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _texts(item)
-    elif isinstance(value, str) and value.strip():
-        yield value.strip()
+    elif isinstance(value, str) and (text := _line(value)):
+        yield text

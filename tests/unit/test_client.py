@@ -81,7 +81,7 @@ class Lister:
         self.asked.append(dict(url.query))
         assert len(self.asked) < 50, "it asks for ever"
         start = 0 if self.ignores else int(url.query["offset"])
-        rows = [row(n) for n in range(self.total)][start : start + min(self.cap, int(url.query["size"]))]
+        rows = [row(n) for n in range(1, self.total + 1)][start : start + min(self.cap, int(url.query["size"]))]
         body: Any = rows
         if self.envelope:
             body = {"certificates": rows} | ({"meta": {"results": self.total, "offset": start}} if self.meta else {})
@@ -110,7 +110,7 @@ async def test_all_pages_are_fetched(
 ) -> None:
     scripted.get(LIST, callback=lister, repeat=True)
 
-    assert [record(n) for n in range(lister.total)] == await all_of(springest)
+    assert [record(n) for n in range(1, lister.total + 1)] == await all_of(springest)
     assert requests == len(lister.asked)
 
 
@@ -121,7 +121,7 @@ async def test_a_server_that_ignores_offset_does_not_keep_us_for_ever(
     lister = Lister(5, cap=2, ignores=True, **shape)
     scripted.get(LIST, callback=lister, repeat=True)
 
-    assert [record(0), record(1)] == await all_of(springest)
+    assert [record(1), record(2)] == await all_of(springest)
     assert len(lister.asked) == 2
 
 
@@ -139,7 +139,7 @@ async def test_a_page_is_fetched_only_when_it_is_wanted(springest: Springest, sc
     scripted.get(LIST, callback=lister, repeat=True)
 
     async for certificate in springest.certificates():
-        assert certificate == record(0)
+        assert certificate == record(1)
         break
 
     assert len(lister.asked) == 1
@@ -822,7 +822,7 @@ async def test_a_list_of_what_was_not_asked_for_never_says_not_stored(
     total: int | None, settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     """Such a server may ignore the offset as well: then the first page is all that there is to see."""
-    rows = [as_json(stored(id=number, user=User(email=f"row{number}@example.org"))) for number in range(100)]
+    rows = [as_json(stored(id=number, user=User(email=f"row{number}@example.org"))) for number in range(1, 101)]
     scripted.get(LIST, payload={"certificates": rows, "meta": {"results": total} if total else {}}, repeat=True)
     Springests(scripted)
 

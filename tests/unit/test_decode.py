@@ -1,11 +1,15 @@
 """Bytes become records or one `DecodeError`: strict about types, tolerant of shapes, calm before hostile input."""
 
 import json
+import sys
+import tracemalloc
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 from xml.sax.saxutils import escape
 
 import pytest
+from attrs import asdict
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -85,6 +89,9 @@ def complaint(data: object, wire_format: WireFormat = "json") -> str:
         pytest.param([MINIMAL | {"id": "1", "certification_id": "7"}], Page((JAN,)), id="ids as strings"),
         pytest.param([MINIMAL | {"valid_until": None, "user": None, "name": None}], Page((JAN,)), id="nulls"),
         pytest.param([MINIMAL, MINIMAL], Page((JAN, JAN)), id="two"),
+        pytest.param({"meta": {"results": -1}, "certificates": []}, Page(()), id="total is negative"),
+        pytest.param("[]".encode("utf-8-sig"), Page(()), id="byte order mark"),
+        pytest.param("[]".encode("utf-16"), Page(()), id="UTF-16"),
     ],
 )
 def test_each_shape_of_json_gives_the_same_records(data: object, expected: Page[Certificate]) -> None:
@@ -122,6 +129,8 @@ def test_each_shape_of_json_gives_the_same_records(data: object, expected: Page[
             Page((ZOE,)),
             id="declaration and comment",
         ),
+        pytest.param('\ufeff<?evil x?><certificates type="array"/><?evil x?>', Page(()), id="mark and instructions"),
+        pytest.param('<certificates type="array" xmlns="http://springest.nl/x"/>', Page(()), id="namespace"),
     ],
 )
 def test_each_shape_of_xml_gives_the_same_records(xml: str, expected: Page[Certificate]) -> None:
@@ -199,6 +208,13 @@ def test_the_times_of_rails_are_read_with_their_zone(written: str, expected: dat
         ({"id": "1_000"}, "integer, not '1_000' @ certificates[0].id"),
         ({"id": "٣"}, "integer, not '٣' @ certificates[0].id"),
         ({"id": "1\n"}, "integer, not '1\\n' @ certificates[0].id"),
+        ({"id": 0}, "id, not 0 @ certificates[0].id"),
+        ({"id": "-1"}, "id, not '-1' @ certificates[0].id"),
+        ({"id": 2**63}, "id, not 9223372036854775808 @ certificates[0].id"),
+        ({"id": str(2**63)}, "id, not '9223372036854775808' @ certificates[0].id"),
+        ({"id": 10**99}, "id, not 1" + "0" * 76 + "... @ certificates[0].id"),
+        ({"certification_id": -7}, "id, not -7 @ certificates[0].certification_id"),
+        ({"name": "half \ud800"}, "string, not 'half \\ud800' @ certificates[0].name"),
         ({"certification_id": []}, "integer, not [] @ certificates[0].certification_id"),
         ({"name": 5}, "string, not 5 @ certificates[0].name"),
         ({"status": True}, "string, not True @ certificates[0].status"),
@@ -304,6 +320,19 @@ def test_long_values_are_shortened_in_the_message() -> None:
         (b'{"id": 1.5}', "json", None),
         (b'{"id": [[[]]]}', "json", None),
         (b'{"id": 50', "json", None),
+        (b'{"id": 9223372036854775807}', "json", 2**63 - 1),
+        (b'{"id": "9223372036854775807"}', "json", 2**63 - 1),
+        (b'{"id": 9223372036854775808}', "json", None),
+        (b'{"id": "9999999999999999999"}', "json", None),
+        (b'{"id": 0}', "json", None),
+        (b'{"id": -1}', "json", None),
+        (b'{"id": 1e3}', "json", None),
+        (b'{"id": 1e999}', "json", None),
+        (b'{"id": 1, "id": 2}', "json", None),
+        (b"<a><id>1</id><id>2</id></a>", "xml", None),
+        (b"<a><id type='integer'>-1</id></a>", "xml", None),
+        (b"<a><id>\xd9\xa3</id></a>", "xml", None),
+        (b'{"id":' + b"[" * 300 + b"]" * 300 + b"}", "json", None),
         (b'{"a": {"id": 1}, "b": {"id": 2}}', "json", None),
         (b"<html><body>Created</body></html>", "xml", None),
         (b"\xff\xfe\x00", "json", None),
@@ -351,6 +380,13 @@ EXTERNAL_ENTITY = b"""<!DOCTYPE x [<!ENTITY secret SYSTEM "file:///etc/passwd">]
         pytest.param('<?xml version="1.0" encoding="UTF-8"?><a>é</a>'.encode("latin-1"), "xml", id="wrong encoding"),
         pytest.param(b'<a type="integer">1.5</a>', "xml", id="integer that is none"),
         pytest.param(b'<certificates type="array"><a/></certificates>', "xml", id="array of texts"),
+        pytest.param(json.dumps([FULL]).encode()[:-9], "json", id="truncated"),
+        pytest.param(b'[{"id": "\\ud8', "json", id="truncated in an escape"),
+        pytest.param(b"[\xef\xbb\xbf]", "json", id="byte order mark within"),
+        pytest.param(f"<certificates>{FULL_XML}".encode(), "xml", id="truncated, XML"),
+        pytest.param(b"<?xml version='1.0' encoding='UTF-16'?><a/>", "xml", id="UTF-16 that is UTF-8"),
+        pytest.param(b"<?xml version='1.0' encoding='unicode_escape'?><a/>", "xml", id="codec that warns"),
+        pytest.param(b"<?evil?>", "xml", id="instruction only"),
     ],
 )
 def test_hostile_input_is_a_decode_error(data: bytes, wire_format: WireFormat) -> None:
@@ -367,11 +403,89 @@ def test_any_depth_is_a_decode_error(before: bytes, after: bytes) -> None:
         assert receipt_id(data, "json") is None
 
 
-def records_or_none(data: bytes, wire_format: WireFormat) -> tuple[Certificate, ...]:
+@pytest.mark.parametrize(
+    ("data", "wire_format", "expected"),
+    [
+        (b"[" * 33 + b"]" * 33, "json", "JSON (nested more than 32 deep)"),
+        (b'{"a":' * 32 + b"{}" + b"}" * 32, "json", "JSON (nested more than 32 deep)"),
+        (b"<a>" * 34 + b"</a>" * 34, "xml", "XML (nested more than 32 deep)"),
+        (b'[{"a": 1, "a": 1}]', "json", "JSON (an object with the same key twice)"),
+        (b'<a xmlns:b="' + b"u" * 257 + b'"/>', "xml", "XML (a namespace of 257 characters)"),
+    ],
+)
+def test_what_only_an_attacker_sends_is_refused(data: bytes, wire_format: WireFormat, expected: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        parse(data, wire_format)
+
+    assert expected == str(caught.value)
+
+
+def test_what_nests_as_deep_as_it_may_is_read() -> None:
+    assert parse(b"[" * 32 + b"]" * 32, "json")
+    assert parse(b"<a>" * 32 + b"</a>" * 32, "xml")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"<!DOCTYPE a SYSTEM '" + b"x" * 10_000 + b"'><a/>", b"<a>&" + b"x" * 10_000 + b";</a>"],
+    ids=["doctype", "entity"],
+)
+def test_what_an_attacker_sends_is_not_repeated_at_length(data: bytes) -> None:
+    assert len(complaint(data, "xml")) < 100
+
+
+@pytest.fixture
+def no_bound_on_digits() -> Iterator[None]:
+    """Let Python make integers of any length, as programs that calculate with long ones do."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    yield
+    sys.set_int_max_str_digits(before)
+
+
+@pytest.mark.usefixtures("no_bound_on_digits")
+def test_a_number_of_many_digits_is_not_even_made() -> None:
+    assert complaint(b"[" + b"9" * 50_000 + b"]") == "JSON (a number of 50000 digits)"
+
+
+@pytest.mark.parametrize(
+    ("data", "wire_format"),
+    [
+        pytest.param(b"[" + b"0," * 10_000 + b"0]", "json", id="wrong records"),
+        pytest.param(
+            b'<a xmlns="' + b"u" * 50_000 + b'">' + b"".join(b"<a%d/>" % number for number in range(1000)) + b"</a>",
+            "xml",
+            id="a namespace in many names",
+        ),
+    ],
+)
+def test_a_small_page_takes_little_memory(data: bytes, wire_format: WireFormat) -> None:
+    tracemalloc.start()
     try:
-        return certificates(data, wire_format).records
-    except DecodeError:
-        return ()
+        complaint(data, wire_format)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 5_000_000
+
+
+def test_a_hundred_problems_are_enough() -> None:
+    assert complaint([0] * 1000).endswith("@ certificates[2] (and 97 more)")
+
+
+def check(data: bytes, wire_format: WireFormat) -> None:
+    """Read the bytes in both ways: what comes out is what a person or a journal can take, or the documented error."""
+    number = receipt_id(data, wire_format)
+    assert number is None or (type(number) is int and 0 < number < 2**63)
+    complaint, found = "", Page[Certificate](())
+    try:
+        found = certificates(data, wire_format)
+    except DecodeError as error:
+        complaint = str(error)
+    assert len(complaint.encode()) < 1000
+    assert json.dumps([asdict(item) for item in found.records], ensure_ascii=False, default=str).encode()
+    assert all(0 < item.id < 2**63 and type(item.id) is int and type(item.valid_from) is date for item in found.records)
 
 
 JSON_VALUES = st.recursive(
@@ -388,15 +502,29 @@ JSON_VALUES = st.recursive(
 @example(b"\x00", "json")
 @example(b"\xef\xbb\xbf[]", "json")
 def test_arbitrary_bytes_raise_nothing_else(data: bytes, wire_format: WireFormat) -> None:
-    assert all(type(item.id) is int for item in records_or_none(data, wire_format))
-    assert isinstance(receipt_id(data, wire_format), int | None)
+    check(data, wire_format)
 
 
-@given(JSON_VALUES | st.lists(st.fixed_dictionaries(dict.fromkeys(FULL, JSON_VALUES))))
+HOSTILE_VALUES = st.sampled_from([0, -1, 2**63, 10**200, 1e400, "\ud800", "\x00", "9" * 5000, [[]], {"": {}}, True])
+ODD_VALUES = HOSTILE_VALUES | JSON_VALUES
+
+
+@given(JSON_VALUES | st.lists(st.builds(lambda key, value: FULL | {key: value}, st.sampled_from([*FULL]), ODD_VALUES)))
 def test_arbitrary_json_raises_nothing_else(value: object) -> None:
-    data = json.dumps(value).encode()
-    assert all(type(item.id) is int and type(item.valid_from) is date for item in records_or_none(data, "json"))
-    assert isinstance(receipt_id(data, "json"), int | None)
+    check(json.dumps(value).encode(), "json")
+
+
+FRAGMENTS = [
+    *b"""<|>|</|/>|<a>|</a>|<id>|</id>|<a type="array">|<id type="integer">|<a nil="true">|<?xml version="1.0"?>|<?x ?>|
+<!DOCTYPE a>|<![CDATA[|]]>|<!--|-->|&a;|&#0;|&#65;|&| xmlns="u"|1|-1|9223372036854775808""".split(b"|"),
+    *rb"""{|}|[|]|,|:|"|{"id":|"id":|\ud800|"certificates":|1e400|NaN|null""".split(b"|"),
+    *[b"\xef\xbb\xbf", b"\xff", b"\x00", b"\xed\xa0\x80"],
+]
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=20).map(b"".join), st.sampled_from(["json", "xml"]))
+def test_fragments_of_json_and_xml_raise_nothing_else(data: bytes, wire_format: WireFormat) -> None:
+    check(data, wire_format)
 
 
 def as_xml(name: str, value: object) -> str:
@@ -426,7 +554,7 @@ def test_xml_and_json_of_the_same_value_are_read_alike(value: object) -> None:
     assert xml == parse(json.dumps(value).encode(), "json")
 
 
-@given(st.integers(-(10**17), 10**17), st.booleans())
+@given(st.integers(1, 2**63 - 1), st.booleans())
 def test_every_id_comes_back_as_it_was(number: int, as_text: bool) -> None:
     written = str(number) if as_text else number
 

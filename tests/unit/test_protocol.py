@@ -244,6 +244,16 @@ def test_200_is_no_error_to_a_list() -> None:
         ("/login?api_key=secret", ""),
         ("", ""),
         ("https://[::1", ""),
+        ("//other.example/login", "https://other.example"),
+        ("https://bücher.example/", "https://bücher.example"),
+        ("https://\udcff.example/", ""),
+        ("https://a\u202eb.example/", ""),
+        ("https://[::1%25\x1b[31m]/", ""),
+        ("https://a b/", ""),
+        ("https://" + "a" * 254, ""),
+        ("a" * 8000 + "://other.example", ""),
+        ("javascript://other.example", ""),
+        ("https://other.example:" + "9" * 5000, ""),
     ],
 )
 def test_a_redirect_tells_the_origin_it_points_to_and_no_more(location: str, target: str) -> None:
@@ -312,6 +322,21 @@ def test_a_body_that_names_our_fields_is_a_rejection(body: bytes, expected: tupl
 
     assert isinstance(found, Rejected)
     assert expected == found.faults
+
+
+@pytest.mark.parametrize("body", ['{"errors": {"email": ["is\\n%s!"]}}', '{"errors": ["Email is\\n%s!"]}'])
+@pytest.mark.parametrize("hostile", ["\\ud800", "\\u001b", "\\u202e", "\\u0000"])
+def test_a_fault_is_one_line_of_plain_text(body: str, hostile: str) -> None:
+    found = meaning(400, (body % hostile).encode())
+
+    assert found.faults == (Fault("email", "is !"),)
+
+
+def test_faults_are_short_and_few() -> None:
+    found = meaning(400, json.dumps({"errors": {"email": [f"{n}" + "x" * 1000 for n in range(1000)]}}).encode())
+
+    assert len(found.faults) == 20
+    assert {len(fault.reason) for fault in found.faults} == {400}
 
 
 ECHO = {"email": "jan@example.org", "certification_id": "7", "valid_from": "2026-01-31"}
@@ -440,6 +465,8 @@ def test_a_signature_depends_on_words_and_status() -> None:
         (b'{"error": "a < b"}', '{"error": "a < b"}'),
         ("één\u202eôé\u200b".encode(), "één ôé"),
         (b"caf\xe9", "caf\ufffd"),
+        (b"<p>&#233;&#xe9;&#xd800;&#1114112;", "éé\ufffd\ufffd"),
+        (b"<p>a&#" + b"9" * 5000 + b";b&#x" + b"f" * 5000 + b";c", "a\ufffdb\ufffdc"),
         (b"x" * 401, "x" * 399 + "…"),
         (b"x" * 400, "x" * 400),
     ],
@@ -459,10 +486,23 @@ def test_words_are_always_short_and_printable(body: bytes) -> None:
     assert found == found.strip()
 
 
+LONGEST = 256 * 1024
+
+
 @pytest.mark.parametrize(
     "body",
-    [b"<" * 65536, b"<script>" * 8192, b"<a " * 20000, b"<p>" + b"&" * 65000, b"-" * 65536, b"email " * 10000],
-    ids=["open brackets", "open scripts", "open tags", "ampersands", "dashes", "fields"],
+    [
+        b"<" * LONGEST,
+        b"<script>" * (LONGEST // 8),
+        b"<a " * (LONGEST // 3),
+        b"<p>" + b"&" * LONGEST,
+        b"-" * LONGEST,
+        b"email " * (LONGEST // 6),
+        b"email" + b" " * LONGEST + b"x",
+        b"1" * LONGEST,
+        b'{"errors": {"email": ' + b"[" * 900 + b",".join(b'"%x"' % n for n in range(35000)) + b"]" * 900 + b"}}",
+    ],
+    ids=["brackets", "scripts", "open tags", "ampersands", "dashes", "fields", "spaces", "digits", "deep faults"],
 )
 def test_no_body_keeps_the_event_loop_busy(body: bytes) -> None:
     before = time.process_time()
@@ -519,22 +559,37 @@ def test_retry_after_is_never_negative_nor_above_an_hour_and_never_raises(value:
 # --- whatever comes ---
 
 JSON_BODIES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["\ud800", "email is \ud800"]),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["errors", "email", "file"]), inner),
     max_leaves=20,
 ).map(lambda value: json.dumps(value).encode())
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        rb"""<p>|<script|</script|>|<|</|&#1|99999999|;|&amp;|<!DOCTYPE a>|<?x ?>|<!--|<errors>|</errors>|email is|: |{
+|}|[|]|"|,|"errors":|{"email":|["\ud800|\u001b|9223372036854775808|1e400|-""".split(b"|")
+    ),
+    max_size=30,
+).map(b"".join)
+# A byte that is no UTF-8 comes out of a header as half of a surrogate pair.
+HEADERS = st.text() | st.text("\udcff\x1b:/@[]%, 9GMT+-")
 
 
 @given(
     st.integers(100, 999),
-    st.binary() | st.text().map(str.encode) | JSON_BODIES,
-    st.dictionaries(
-        st.sampled_from(["Location", "Retry-After", "Date"]), st.text() | st.text().map("http://{}".format)
-    ),
+    st.binary() | st.text().map(str.encode) | JSON_BODIES | FRAGMENTS,
+    st.dictionaries(st.sampled_from(["Location", "Retry-After", "Date"]), HEADERS | HEADERS.map("http://{}".format)),
     st.sampled_from(["json", "xml"]),
     st.booleans(),
 )
 @example(302, b"", {"Location": "http://[x"}, "json", True)
+@example(302, b"", {"Location": "http://\udcff"}, "json", True)
+@example(400, b"<p>&#" + b"9" * 5000, {}, "json", True)
+@example(400, b'{"errors": {"email": ["\\ud800"]}}', {}, "json", True)
 @example(302, b"", {"Location": "http://other.example:port/"}, "json", True)
 def test_no_answer_makes_the_protocol_raise(
     status: int, body: bytes, headers: dict[str, str], fmt: WireFormat, complete: bool
@@ -546,9 +601,11 @@ def test_no_answer_makes_the_protocol_raise(
     assert isinstance(found, Stored | Refusal | Inconclusive | AnswerError)
     assert not isinstance(found, Stored) or status in (200, 201)
     assert (list_error(answer, GET) is None) is (status == 200)
+    error = found.error if isinstance(found, Refusal) else found
+    assert all(len(str(one).encode()) < 20_000 for one in (error, list_error(answer, GET)))
 
 
-@given(st.binary() | JSON_BODIES, st.sampled_from(["json", "xml"]), st.booleans())
+@given(st.binary() | JSON_BODIES | FRAGMENTS, st.sampled_from(["json", "xml"]), st.booleans())
 def test_no_list_raises_anything_but_that_it_is_unreadable(body: bytes, fmt: WireFormat, complete: bool) -> None:
     try:
         found = read_page(Answer(200, {}, body, complete), GET, fmt, Certification, "certifications")
