@@ -1,17 +1,19 @@
 """The spreadsheet beside an archive: a CSV whose rows become certificates to upload.
 
 Reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and Dutch dates. Rows
-are read as they are asked for, so a manifest of a million rows takes no more memory than one of ten. Whether the files
-exist and are PDFs is `preflight`'s business.
+are read as they are asked for and have a limit, so a manifest of a million rows takes no more memory than one of ten,
+and a file of another kind little more. Whether the files exist and are PDFs is `preflight`'s business.
 """
 
 import csv
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import IO, Any, Self, TextIO
 
 from attrs import frozen
@@ -25,6 +27,10 @@ COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "co
 """The columns that mean something, in any order and case; others are kept and mean nothing."""
 
 _REQUIRED = COLUMNS[:4]
+
+_LONGEST_ROW = 128 * 1024  # characters; as much as Python's csv takes in one cell
+_MOST_COLUMNS = 16_384  # those of Excel and LibreOffice
+_LONGEST_REASON = 500  # characters of the columns that are found
 
 # Dashes and dots stand in Dutch and German dates, which begin with the day. Slashes do not say what they begin with.
 _DAY_FIRST = re.compile(r"(?P<day>[0-9]{1,2})(?P<sep>[-.])(?P<month>[0-9]{1,2})(?P=sep)(?P<year>[0-9]{4})")
@@ -72,21 +78,25 @@ class Manifest:
             ManifestError: when it is no readable CSV in UTF-8, or a column is missing or there twice.
         """
         try:
+            _check_kind(path)
             with path.open("rb") as stream:
                 stamp = _stamp(stream)
                 start = stream.read(64 * 1024)
         except OSError as error:
             raise ManifestError(path, error.strerror or "cannot be read") from None
+        except ValueError:
+            raise ManifestError(path, "is no name that a file can have") from None
         header = re.split(rb"[\r\n]", start.removeprefix(b"\xef\xbb\xbf"), maxsplit=1)[0]
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
         manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), stamp)
         _, cells = next(manifest._records(), (1, []))
+        if len(cells) > _MOST_COLUMNS:
+            raise ManifestError(path, f"the first row has {len(cells)} columns, and may have {_MOST_COLUMNS}")
         columns = tuple(cell.strip().lower() or f"column {n}" for n, cell in enumerate(cells, start=1))
         if missing := [name for name in _REQUIRED if name not in columns]:
-            found = ", ".join(columns) or "nothing"
-            raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {found}")
-        if twice := sorted({name for name in columns if columns.count(name) > 1}):
-            raise ManifestError(path, f"the first row has {', '.join(twice)} more than once")
+            raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {_listed(columns)}")
+        if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
+            raise ManifestError(path, f"the first row has {_listed(twice)} more than once")
         return cls(path, columns, delimiter, manifest.bom, stamp)
 
     def __iter__(self) -> Iterator[Row]:
@@ -162,8 +172,11 @@ class Manifest:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         number = 0
         try:
-            with self.path.open(encoding="utf-8-sig", newline="") as stream:
-                for number, cells in enumerate(_reader(stream, self.delimiter), start=1):
+            _check_kind(self.path)
+            with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+                lines = _Lines(stream)
+                for number, cells in enumerate(csv.reader(lines, delimiter=self.delimiter, strict=True), start=1):
+                    lines.length = 0
                     # It is read for hours. What somebody saves meanwhile would shift the rows under our hands, and a
                     # row that comes twice would be posted twice.
                     self._check(stream, f"before row {number}")
@@ -171,9 +184,9 @@ class Manifest:
                 self._check(stream, f"after row {number}")
         except OSError as error:
             raise ManifestError(self.path, error.strerror or "cannot be read") from None
-        except UnicodeDecodeError:
+        except UnicodeEncodeError:
             advice = "it is not in UTF-8 (in Excel, save as “CSV UTF-8”)"
-            raise ManifestError(self.path, f"after row {number}: {advice}") from None
+            raise ManifestError(self.path, f"row {number + 1}: {advice}") from None
         except csv.Error as error:
             raise ManifestError(self.path, f"row {number + 1} is no CSV: {error}") from None
 
@@ -182,22 +195,61 @@ class Manifest:
             raise ManifestError(self.path, f"changed after it was checked ({where})")
 
 
+class _Lines:
+    """The lines of a file, for a CSV reader.
+
+    `length` counts the characters since a row began, and is set back by whoever was given the row: only the reader
+    knows where one ends. What is no UTF-8 is refused line by line, since the stream decodes far ahead of the rows.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.length = 0
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(_LONGEST_ROW + 1)
+        if not line:
+            raise StopIteration
+        self.length += len(line)
+        if self.length > _LONGEST_ROW:
+            raise csv.Error(f"it is longer than {_LONGEST_ROW} characters (is a quote in it never closed?)")
+        if not line.isascii():
+            line.encode()  # refuses what "surrogateescape" let through
+        return line
+
+
+def _check_kind(path: Path) -> None:
+    # Opening a pipe would wait for somebody who writes, and a device may have no end. Opening tells what a folder is.
+    mode = path.stat().st_mode
+    if not S_ISREG(mode) and not S_ISDIR(mode):
+        raise ManifestError(path, "is no regular file")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """List names so that one sees why they are none of the known ones, as with a NUL in each second place."""
+    listed = ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
+    return listed if len(listed) <= _LONGEST_REASON else listed[:_LONGEST_REASON] + "…"
+
+
 def _stamp(stream: IO[Any]) -> tuple[int, int, int]:
     status = os.fstat(stream.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _reader(stream: TextIO, delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(stream, delimiter=delimiter, strict=True)
 
 
 def _number(cell: str) -> int | str | None:
     return int(cell) if cell.isascii() and cell.isdigit() and len(cell) <= 18 else cell or None
 
 
-@lru_cache(maxsize=4096)  # a million rows have a few thousand dates
 def _date(cell: str) -> date | str | None:
     """Read 2026-12-31, 31-12-2026 and 31.12.2026; anything else is given back for the record to refuse."""
+    return _short_date(cell) if len(cell) <= len("2026-12-31") else cell
+
+
+@lru_cache(maxsize=4096)  # a million rows have a few thousand dates; a long cell would stay in memory
+def _short_date(cell: str) -> date | str | None:
     found = _DAY_FIRST.fullmatch(cell)
     try:
         if found:

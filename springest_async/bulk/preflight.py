@@ -183,8 +183,11 @@ def check_pdf(path: Path) -> Iterator[tuple[str, bool]]:
             head = stream.read(_EDGE)
             stream.seek(max(0, status.st_size - _EDGE))
             tail = stream.read(_EDGE)
-    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
-        yield getattr(error, "strerror", None) or "cannot be read", False
+    except OSError as error:
+        yield error.strerror or "cannot be read", False
+        return
+    except ValueError:  # a NUL in a path
+        yield "is no name that a file can have", False
         return
     if (reason := _no_pdf(head)) is not None:
         yield reason, False

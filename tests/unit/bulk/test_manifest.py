@@ -1,10 +1,13 @@
 """The manifest as spreadsheets write it, and as they should not."""
 
-import csv
+import os
+import stat
 import tracemalloc
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -103,6 +106,38 @@ def test_a_bad_header_is_told(tmp_path: Path, header: str, reason: str) -> None:
     assert (caught.value.manifest, caught.value.reason) == (tmp_path / "manifest.csv", reason)
 
 
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("file\n".encode("utf-16-le"), r"'f\x00i\x00l\x00e\x00'"),
+        ("\ufeff\ufefffile\n".encode(), r"'\ufefffile'"),
+        (b"\x1b[31mfile\tname,email\n", r"'\x1b[31mfile\tname', email"),
+        (b'"file\nname"\n', r"'file\nname'"),
+        (b"x" * 1000, "x" * 500 + "…"),
+    ],
+    ids=["UTF-16 without a mark", "two byte order marks", "tabs and escapes", "a newline", "a long name"],
+)
+def test_a_header_that_only_looks_right_is_told_so_that_one_sees_it(tmp_path: Path, header: bytes, found: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest_of(tmp_path, header)
+
+    assert caught.value.reason.partition("; ")[2] == f"it has {found}"
+
+
+def test_more_columns_than_a_spreadsheet_has_are_refused(tmp_path: Path) -> None:
+    """Each row would take time and memory for all of them."""
+    with pytest.raises(ManifestError) as caught:
+        manifest_of(tmp_path, HEADER.replace("\n", "," * 100_000 + "\n") + JAN)
+
+    assert caught.value.reason == "the first row has 100006 columns, and may have 16384"
+
+
+def test_as_many_columns_as_a_spreadsheet_has_are_taken(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER.replace("\n", "," * (16_384 - 6) + "\n") + JAN)
+
+    assert (len(manifest.columns), the_upload(manifest).conversion_id) == (16_384, 5)
+
+
 def test_columns_without_a_name_may_be_many(tmp_path: Path) -> None:
     """As spreadsheets write them when something once stood to the right of the table."""
     manifest = manifest_of(tmp_path, HEADER.replace("\n", ",,\n") + JAN.replace("\n", ",,\n"))
@@ -122,6 +157,65 @@ def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
         Manifest.open(tmp_path / "none.csv")
 
     assert str(caught.value) == f"{tmp_path / 'none.csv'}: No such file or directory"
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK], ids=["pipe", "socket"])
+def test_what_is_no_regular_file_is_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    path = tmp_path / "manifest.csv"
+    os.mknod(path, kind | 0o600)
+    (tmp_path / "checked").mkdir()
+    manifest = manifest_of(tmp_path / "checked", HEADER + JAN)
+    manifest.path.unlink()
+    manifest.path.symlink_to(path)
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise AssertionError(f"opening {path} would wait for ever for somebody who writes")
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+    with pytest.raises(ManifestError) as caught:
+        Manifest.open(path)
+    assert str(caught.value) == f"{path}: is no regular file"
+    with pytest.raises(ManifestError, match="is no regular file"):  # it became one after the check
+        numbers(manifest)
+
+
+def test_a_device_without_an_end_is_told() -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.open(Path("/dev/zero"))
+
+    assert str(caught.value) == "/dev/zero: is no regular file"
+
+
+def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+
+    with pytest.raises(ManifestError, match="Too many levels of symbolic links"):
+        Manifest.open(tmp_path / "loop.csv")
+
+
+@pytest.mark.parametrize("name", ["manifest\0.csv", "manifest\ud800.csv"])
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.open(tmp_path / name)
+
+    assert (caught.value.manifest, caught.value.reason) == (tmp_path / name, "is no name that a file can have")
+
+
+def test_a_manifest_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+    with pytest.raises(ManifestError, match="Permission denied"):
+        Manifest.open(manifest.path)
+    with pytest.raises(ManifestError, match="Permission denied"):
+        numbers(manifest)
 
 
 # --- the rows ---
@@ -145,6 +239,13 @@ def test_a_quoted_newline_stays_in_its_cell_and_makes_no_row(tmp_path: Path) -> 
 
     assert first.cells["note"] == 'one\r\ntwo, "three"'
     assert (second.number, second.cells["file"]) == (3, "jan.pdf")
+
+
+def test_line_ends_may_be_mixed(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER.strip() + "\r\n" + JAN + JAN.strip() + "\r" + JAN.strip() + "\r\n" + JAN)
+
+    assert [row.cells for row in manifest] == [JANS_CELLS] * 4
+    assert numbers(manifest) == [2, 3, 4, 5]
 
 
 def test_the_rows_can_be_read_again(tmp_path: Path) -> None:
@@ -313,21 +414,31 @@ def test_fields_that_cannot_be_right_are_told_as_by_the_upload(tmp_path: Path, l
 # --- what is no CSV in UTF-8 ---
 
 
-def test_a_header_in_another_encoding_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [(HEADER + JAN).encode("utf-16"), (HEADER + JAN).encode("utf-32"), b"PK\x03\x04\x14\0\x06\0\x08\0\xe2\x9c"],
+    ids=["UTF-16", "UTF-32", "a spreadsheet that was only renamed"],
+)
+def test_a_header_in_another_encoding_is_told(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ManifestError) as caught:
-        manifest_of(tmp_path, (HEADER + JAN).encode("utf-16"))
+        manifest_of(tmp_path, content)
 
-    assert caught.value.reason == "after row 0: it is not in UTF-8 (in Excel, save as “CSV UTF-8”)"
+    assert caught.value.reason == "row 1: it is not in UTF-8 (in Excel, save as “CSV UTF-8”)"
 
 
-def test_a_row_in_another_encoding_is_told(tmp_path: Path) -> None:
-    # Far behind the header, because a file is decoded in pieces.
-    manifest = manifest_of(tmp_path, (HEADER + JAN * 1000).encode() + JAN.replace("jan", "josé").encode("cp1252"))
+@pytest.mark.parametrize("before", [0, 7, 1000])  # a file is decoded in pieces of 8 KiB
+def test_a_row_in_another_encoding_is_told_by_its_number(tmp_path: Path, before: int) -> None:
+    content = (HEADER + JAN * before).encode() + JAN.replace("jan", "josé").encode("cp1252") + JAN.encode()
+    rows = iter(manifest_of(tmp_path, content))
 
-    with pytest.raises(ManifestError, match="it is not in UTF-8") as caught:
-        numbers(manifest)
-
+    assert [next(rows).number for _ in range(before)] == list(range(2, before + 2))
+    with pytest.raises(ManifestError) as caught:
+        next(rows)
     assert caught.value.manifest == tmp_path / "manifest.csv"
+    assert caught.value.reason == f"row {before + 2}: it is not in UTF-8 (in Excel, save as “CSV UTF-8”)"
+
+
+TOO_LONG = "row 3 is no CSV: it is longer than 131072 characters (is a quote in it never closed?)"
 
 
 @pytest.mark.parametrize(
@@ -335,12 +446,19 @@ def test_a_row_in_another_encoding_is_told(tmp_path: Path) -> None:
     [
         ('"jan.pdf,7,jan@example.org,2026-01-31,,\n' + JAN, "row 3 is no CSV: unexpected end of data"),
         ('"jan".pdf,7,jan@example.org,2026-01-31,,\n', "row 3 is no CSV: ',' expected after '\"'"),
-        (
-            "x" * (csv.field_size_limit() + 1) + ",7,,,,\n",
-            f"row 3 is no CSV: field larger than field limit ({csv.field_size_limit()})",
-        ),
+        ('"jan.pdf,7,jan@example.org,2026-01-31,,\n' + JAN * 4000, TOO_LONG),
+        ("x" * 131_072 + ",7,,,,\n", TOO_LONG),
+        ("," * 131_072 + "\n", TOO_LONG),
+        ('"\n",' * 131_072 + "\n", TOO_LONG),
     ],
-    ids=["quote never closed", "quote closed too early", "endless cell"],
+    ids=[
+        "quote never closed",
+        "quote closed too early",
+        "quote never closed in a long manifest",
+        "endless cell",
+        "endless cells",
+        "endless cells of many lines",
+    ],
 )
 def test_a_row_that_is_no_csv_is_told(tmp_path: Path, rest: str, reason: str) -> None:
     manifest = manifest_of(tmp_path, HEADER + JAN + rest)
@@ -349,6 +467,45 @@ def test_a_row_that_is_no_csv_is_told(tmp_path: Path, rest: str, reason: str) ->
         numbers(manifest)
 
     assert caught.value.reason == reason
+
+
+def test_a_row_of_just_the_greatest_length_is_read(tmp_path: Path) -> None:
+    line = JAN.replace("\n", ',"').ljust(131_070, "é") + '"\n'
+    manifest = manifest_of(tmp_path, HEADER.replace("\n", ",note\n") + line * 3)
+
+    assert numbers(manifest) == [2, 3, 4]
+
+
+@contextmanager
+def memory_below(limit: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < limit
+
+
+@pytest.mark.parametrize("start", ["", HEADER], ids=["as its header", "as a row"])
+def test_a_line_of_a_hundred_megabytes_is_not_read_whole(tmp_path: Path, start: str) -> None:
+    path = tmp_path / "manifest.csv"
+    with path.open("w") as stream:
+        stream.write(start)
+        stream.truncate(100 * 1024 * 1024)  # the rest are NULs
+
+    with memory_below(4 * 1024 * 1024), pytest.raises(ManifestError, match="it is longer than 131072 characters"):
+        numbers(Manifest.open(path))
+
+
+def test_long_cells_where_a_date_should_stand_are_not_remembered(tmp_path: Path) -> None:
+    line = "jan.pdf,7,jan@example.org,{n}" + "x" * 50_000 + ",{n}" + "y" * 50_000 + "\n"
+    manifest = manifest_of(tmp_path, HEADER + "".join(line.format(n=n) for n in range(100)))
+
+    with memory_below(4 * 1024 * 1024):
+        for row in manifest:
+            with pytest.raises(InvalidUpload):
+                manifest.upload(row)
 
 
 def test_a_nul_is_kept_in_its_cell(tmp_path: Path) -> None:
@@ -432,15 +589,10 @@ def test_a_manifest_that_is_replaced_is_read_to_its_end(tmp_path: Path) -> None:
 def test_a_long_manifest_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
     rows = 200_000
     manifest = manifest_of(tmp_path, HEADER + "jan.pdf,7,jan@example.org,2026-01-31\n" * rows)
-    tracemalloc.start()
-    try:
+    with memory_below(2 * 1024 * 1024):
         count = sum(1 for _ in manifest)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
 
     assert count == rows
-    assert peak < 2 * 1024 * 1024
 
 
 CELLS = st.text("jan@.exmplo0123456789-/\\ \0\u202eéß漢🎓\"'\n\r,;", max_size=24)

@@ -5,20 +5,24 @@ import hashlib
 import io
 import os
 import zipfile
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from springest_async.bulk import Finding, Manifest, check_manifest, check_pdf
 from springest_async.bulk.journal import Journal, State
-from springest_async.errors import ManifestError
+from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.records import Certification
 from tests.pdfs import certificate
 
 HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
 NOT_FOUND = "No such file or directory"
+NO_NAME = "is no name that a file can have"
 NO_PDF = "is no PDF: there is no %PDF- in its first 1024 bytes"
 BASE64 = "this file is base64 text, Springest wants the raw PDF"
 CUT_OFF = "has no startxref and %%EOF near its end: it may have been cut off"
@@ -161,7 +165,7 @@ def test_a_pipe_is_a_fault_and_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_name_with_a_nul_is_a_fault(tmp_path: Path) -> None:
-    assert list(check_pdf(tmp_path / "j\0n.pdf")) == [("cannot be read", False)]
+    assert list(check_pdf(tmp_path / "j\0n.pdf")) == [(NO_NAME, False)]
 
 
 def test_a_file_that_may_not_be_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +183,59 @@ def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
     (tmp_path / "link.pdf").symlink_to("jan.pdf")
 
     assert list(check_pdf(tmp_path / "link.pdf")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "is a folder"),
+        ("..", "is a folder"),
+        ("/", "is a folder"),
+        ("/dev/zero", "is no regular file"),
+        ("jan.pdf/jan.pdf", "Not a directory"),
+        ("x" * 256, "File name too long"),
+        ("x/" * 60_000, "File name too long"),
+        ("~/jan.pdf", NOT_FOUND),
+        ("jan\n.pdf", NOT_FOUND),
+    ],
+    ids=lambda value: ascii(value[:20]),
+)
+def test_a_name_of_no_file_is_a_fault(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "jan.pdf").write_bytes(PDF)
+
+    assert list(check_pdf(tmp_path / name)) == [(reason, False)]
+
+
+@pytest.mark.parametrize("name", ["j\na\rn.pdf", "🎓 漢 é.pdf", "-rf", "\u202efdp.naj", "x" * 251 + ".pdf", "'\"\\"])
+def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(PDF)
+    quoted = name.replace('"', '""')
+    manifest = manifest_of(
+        tmp_path, *(f'"{start}{quoted}",*' for start in ("", f"../{tmp_path.name}/", f"{tmp_path}/"))
+    )
+
+    same = "is the same certificate as in row 2"
+    assert findings(manifest) == [Finding(3, "file", same), Finding(4, "file", same)]
+
+
+def test_a_file_that_goes_or_shrinks_during_its_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "jan.pdf"
+    really_open = Path.open
+
+    def meddled(meddle: str) -> list[tuple[str, bool]]:
+        path.write_bytes(PDF + b" " * 20_000)
+
+        def meddle_and_open(path: Path, mode: str) -> Any:
+            path.unlink() if meddle == "goes" else os.truncate(path, 9000 if meddle == "shrinks" else 0)
+            return really_open(path, mode)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", meddle_and_open)
+            return list(check_pdf(path))
+
+    assert meddled("goes") == [(NOT_FOUND, False)]
+    assert meddled("shrinks") == [(CUT_OFF, True)]
+    assert meddled("is emptied") == [("is empty", False)]
 
 
 def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +436,7 @@ def test_two_rows_with_the_same_missing_file_are_each_told(tmp_path: Path) -> No
 def test_two_rows_with_the_same_name_with_a_nul_are_each_told(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
 
-    assert findings(manifest) == [Finding(2, "file", "cannot be read"), Finding(3, "file", "cannot be read")]
+    assert findings(manifest) == [Finding(2, "file", NO_NAME), Finding(3, "file", NO_NAME)]
 
 
 def test_two_rows_with_the_same_link_to_itself_are_each_told(tmp_path: Path) -> None:
@@ -476,3 +533,46 @@ def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytest.Monk
 
         monkeypatch.setattr("hashlib.file_digest", refuse)
         assert known_findings(manifest, journal) == same
+
+
+# --- whatever the bytes are ---
+
+NAMES = ("ok.pdf", "..", "/", "pipe.pdf", "loop.pdf", "j\0n.pdf", "x" * 256, "ok.pdf/x", '"a\nb"', "🎓.pdf", '"')
+
+
+@st.composite
+def hostile_manifests(draw: st.DrawFn) -> bytes:
+    """Write a manifest that names odd files, in any encoding, with some bytes in it replaced."""
+    names = draw(st.lists(st.sampled_from(NAMES), max_size=5))
+    rows = [f"{name},1,jan@example.org,2026-01-31{draw(st.sampled_from(['', ',', ',,,x']))}" for name in names]
+    ends = draw(st.sampled_from(["\n", "\r\n", "\r", "\0"]))
+    text = ends.join([HEADER.strip(), *rows])
+    content = text.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"])), errors="replace")
+    at = draw(st.integers(0, len(content)))
+    return content[:at] + draw(st.binary(max_size=40)) + content[at + draw(st.integers(0, 40)) :]
+
+
+@settings(max_examples=100)
+@given(content=st.binary(max_size=400) | hostile_manifests())
+@example(content=HEADER.encode() + b"," * 200_000)
+@example(content=HEADER.encode() * 2 + b"\xff")
+def test_whatever_the_bytes_are_nothing_but_errors_of_ours_come_out(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "hostile"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "ok.pdf").write_bytes(PDF)
+        (folder / "loop.pdf").symlink_to("loop.pdf")
+        os.mkfifo(folder / "pipe.pdf")
+    path = folder / "manifest.csv"
+    path.write_bytes(content)
+
+    with suppress(ManifestError):
+        manifest = Manifest.open(path)
+        for row in manifest:
+            for read in (manifest.upload, manifest.fields):
+                with suppress(InvalidUpload):
+                    read(row)
+        rows = sum(1 for _ in manifest)
+        assert list(check_manifest(manifest, CERTIFICATIONS)).count(None) == rows
