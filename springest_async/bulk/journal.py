@@ -24,12 +24,11 @@ from springest_async.bulk import schema
 from springest_async.bulk.entries import Attempt, Entry, Siblings, State
 from springest_async.bulk.manifest import Manifest
 from springest_async.bulk.plan import Loaded, load
-from springest_async.bulk.reader import ENTRY, JournalReader
+from springest_async.bulk.reader import ENTRY, EPOCH, JournalReader
 from springest_async.errors import ConfigurationError, JournalError, JournalInUse
 
 __all__ = ["Attempt", "Entry", "Journal", "JournalReader", "Loaded", "Siblings", "State", "default_path"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROOM = 10 * 1000 * 1000  # bytes that must be free before a POST, so that its outcome can be noted
 
 _NEXT = {
@@ -375,7 +374,7 @@ def _begin(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _microseconds(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    return (at - EPOCH) // timedelta(microseconds=1)
 
 
 def _storable(words: str) -> str:

@@ -21,7 +21,7 @@ from springest_async.bulk.manifest import Fields
 from springest_async.bulk.plan import digest, is_unchanged
 from springest_async.errors import JournalError
 
-__all__ = ["ENTRY", "JournalReader"]
+__all__ = ["ENTRY", "EPOCH", "JournalReader"]
 
 ENTRY = (
     "SELECT id, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,"
@@ -30,7 +30,8 @@ ENTRY = (
 """What an `Entry` is made of."""
 
 _RUNNING = "SELECT entry FROM attempt WHERE ended_at IS NULL"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The journal counts its microseconds from here."""
 
 
 class JournalReader:
@@ -126,7 +127,7 @@ class JournalReader:
         return [
             Attempt(
                 number=number,
-                sent_at=_EPOCH + timedelta(microseconds=sent_at),
+                sent_at=EPOCH + timedelta(microseconds=sent_at),
                 ended_at=_moment(ended_at),
                 outcome=None if outcome is None else State(outcome),
                 status=status,
@@ -231,4 +232,4 @@ def _state(value: str, *, written: bool) -> State:
 
 
 def _moment(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+    return None if microseconds is None else EPOCH + timedelta(microseconds=microseconds)
