@@ -214,10 +214,10 @@ def _integer(value: object) -> int:
 
 
 def _string(value: object, _: object) -> str:
-    # JSON can name half of a surrogate pair, which is no text: nothing could print or store it.
-    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+    if not isinstance(value, str):
         raise DecodeError(f"string, not {_shown(value)}")
-    return value
+    # JSON can name half of a surrogate pair, which nothing could print or store; one such name spoils no list.
+    return re.sub("[\ud800-\udfff]", "\ufffd", value)
 
 
 def _boolean(value: object, _: object) -> bool:

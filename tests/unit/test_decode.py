@@ -197,6 +197,15 @@ def test_the_times_of_rails_are_read_with_their_zone(written: str, expected: dat
 # --- strictness ---
 
 
+def test_half_a_character_is_shown_as_one_that_is_unknown() -> None:
+    """JSON can say half a surrogate pair, which nothing could print or store."""
+    body = b'[{"id": 1, "certification_id": 7, "valid_from": "2026-01-31", "name": "Ren\\ud800"}]'
+
+    (certificate,) = page(body, "json", Certificate, "certificates").records
+
+    assert certificate.name == "Ren\ufffd"
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -214,7 +223,6 @@ def test_the_times_of_rails_are_read_with_their_zone(written: str, expected: dat
         ({"id": str(2**63)}, "id, not '9223372036854775808' @ certificates[0].id"),
         ({"id": 10**99}, "id, not 1" + "0" * 76 + "... @ certificates[0].id"),
         ({"certification_id": -7}, "id, not -7 @ certificates[0].certification_id"),
-        ({"name": "half \ud800"}, "string, not 'half \\ud800' @ certificates[0].name"),
         ({"certification_id": []}, "integer, not [] @ certificates[0].certification_id"),
         ({"name": 5}, "string, not 5 @ certificates[0].name"),
         ({"status": True}, "string, not True @ certificates[0].status"),
