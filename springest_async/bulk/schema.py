@@ -139,7 +139,7 @@ def begin(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def inspect(path: Path, connection: sqlite3.Connection) -> None:
-    """Look through the whole file; a million rows take a second or two.
+    """Look through the whole file, which takes as long as reading it.
 
     Raises:
         JournalError: when it is damaged.
