@@ -4,19 +4,21 @@ It parses nothing and decides nothing itself; how one certificate gets there is 
 """
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import attrs
 import stamina
 from attrs import field, frozen
+from attrs.converters import optional
 from attrs.validators import ge, in_
 
 from springest_async import protocol
@@ -24,13 +26,15 @@ from springest_async.decode import Page, WireFormat
 from springest_async.delivery import Delivery, UploadListener, UploadStep
 from springest_async.doubt import Unclear, find, listed_from
 from springest_async.errors import ConfigurationError, InDoubt
+from springest_async.files import SourceFile
+from springest_async.key import ApiKey
 from springest_async.limiter import POSTS_PER_MINUTE, Limiter, shared_limiter
-from springest_async.multipart import SourceFile
 from springest_async.protocol import CERTIFICATES, CERTIFICATIONS
+from springest_async.proxy import Proxy, proxy_at
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.retry import Verdicts, ask_again
 from springest_async.store import FileStore, default_path
-from springest_async.transport import ApiKey, Timeouts, Transport
+from springest_async.transport import Timeouts, Transport
 
 __all__ = ["Settings", "Springest"]
 
@@ -51,10 +55,19 @@ class Settings:
         posts_per_minute: what you have agreed with Springest. More than 30 without that gets your uploads refused.
         burst: how many POSTs may leave at once (1 to `posts_per_minute`, which is the default); 1 spaces them evenly.
         session: an aiohttp session of your own, whose connector, headers, cookies and traces are then used. It is
-            not closed.
+            not closed. Which certificates its connector trusts is then your own business. Its `proxy` and `trust_env`
+            are not used.
+        ca_file: a file (PEM) with the certificates of CAs to trust beside those of the system, such as a company's own;
+            read when the client is opened. Not together with `session`.
+        proxy: an HTTP proxy to go through, such as ``http://proxy.example:3128`` or, with a name and a password,
+            ``http://name:password@proxy.example:3128``. It learns the host, but neither key nor certificates, and is
+            not used for a host that is ``http``, which is this machine.
         machine_wide: share the limit with all programs of this machine that use the same host and key and ask for the
             same, such as the command; a restart forgets nothing either. By default the clients of one process share.
         limiter: a bucket of your own, with figures of its own.
+
+    Raises:
+        ConfigurationError: when `proxy` is no such address, or `ca_file` is given together with `session`.
     """
 
     wire_format: WireFormat = field(default="json", validator=in_(("json", "xml")))
@@ -63,8 +76,14 @@ class Settings:
     posts_per_minute: int = field(default=POSTS_PER_MINUTE, validator=ge(1))
     burst: int | None = None
     session: aiohttp.ClientSession | None = None
+    ca_file: Path | None = field(default=None, converter=optional(Path))
+    proxy: Proxy | None = field(default=None, converter=proxy_at)
     machine_wide: bool = False
     limiter: Limiter | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.ca_file and self.session:
+            raise ConfigurationError("ca_file is not for a session of your own: give its connector an SSL context")
 
 
 class Springest:
@@ -81,6 +100,10 @@ class Springest:
             async for certificate in springest.certificates(email="jan@example.org"):
                 print(certificate)
 
+    It is left as a task group is: normally, it waits for the uploads that other tasks have begun, however long the
+    limit lets them wait; by an exception, or when that waiting is cancelled, it cancels those tasks, and what became of
+    each certificate is in the `asyncio.CancelledError`, as `upload` says. In both cases it takes no new uploads.
+
     Args:
         api_key: the key for certificates on this host.
         certifications_api_key: the key for `certifications`, which is a different one.
@@ -88,7 +111,8 @@ class Springest:
         settings: see `Settings`.
 
     Raises:
-        ConfigurationError: when a key is empty, or the host is none, or is ``http`` to another machine.
+        ConfigurationError: when a key is empty, or the host is none, or is ``http`` to another machine; by
+            ``async with``, when `Settings.ca_file` cannot be read.
     """
 
     def __init__(
@@ -99,29 +123,35 @@ class Springest:
         host: str = "nl",
         settings: Settings | None = None,
     ) -> None:
-        if not api_key:
+        # No variable keeps a key as it is: a traceback may show them.
+        self._key, self._certifications_key = ApiKey(api_key), ApiKey(certifications_api_key or "")
+        api_key = certifications_api_key = "***"
+        if not self._key:
             raise ConfigurationError("api_key is empty: ask Springest for the key of this host")
-        for key in (api_key, certifications_api_key or ""):
-            if not key.isprintable():
-                # Surrogates (bytes of the environment that are no text) among others; the key itself is not told.
-                raise ConfigurationError("a key has letters that cannot be printed: it is damaged")
+        if not (self._key.is_printable() and self._certifications_key.is_printable()):
+            raise ConfigurationError("a key has letters that cannot be printed: it is damaged")
         self.settings = settings = settings or Settings()
         self.origin = protocol.origin_of(host)
-        self._key = ApiKey(api_key)
-        self._certifications_key = ApiKey(certifications_api_key) if certifications_api_key else None
         self._verdicts = Verdicts()
         self._shown: set[int] = set()  # the certifications that Springest was last seen to list
         self._transport = Transport(
-            self.origin, timeouts=settings.timeouts, user_agent=_USER_AGENT, session=settings.session
+            self.origin,
+            timeouts=settings.timeouts,
+            user_agent=_USER_AGENT,
+            session=settings.session,
+            ca_file=settings.ca_file,
+            proxy=settings.proxy,
         )
-        # The key itself is in no name: whoever reads the file of the limits must not learn it.
-        budget = hashlib.sha256(f"{self.origin} {api_key}".encode()).hexdigest()
+        budget = self._key.budget(self.origin)
         store = FileStore(default_path(), budget) if settings.machine_wide and settings.limiter is None else None
         make = partial(Limiter, posts=settings.posts_per_minute, burst=settings.burst, store=store)
         self.limiter = settings.limiter or shared_limiter(budget, make)
         self._executor: ThreadPoolExecutor | None = None
+        self._calls: dict[asyncio.Future[None], asyncio.Task[Any]] = {}  # what is done now, and on whose behalf
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_executor"):  # a traceback of its __init__ may show it
+            return "<Springest, not made>"
         return f"<Springest {self.origin}, {'closed' if self._executor is None else 'open'}, {self.limiter!r}>"
 
     async def __aenter__(self) -> Self:
@@ -133,9 +163,34 @@ class Springest:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
-        await self._transport.__aexit__(kind, error, traceback)
+        try:
+            if error is None:
+                await self._calls_ended()
+        finally:
+            for task in set(self._calls.values()):
+                task.cancel()
+            try:
+                await self._calls_ended()
+            finally:
+                if executor is not None:
+                    executor.shutdown(wait=False, cancel_futures=True)
+                await self._transport.__aexit__(kind, error, traceback)
+
+    async def _calls_ended(self) -> None:
+        while self._calls:
+            await asyncio.wait(list(self._calls))
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Have what is done in it waited for, or cancelled, when the client is closed."""
+        task, ended = asyncio.current_task(), asyncio.get_running_loop().create_future()
+        assert task is not None
+        self._calls[ended] = task
+        try:
+            yield
+        finally:
+            del self._calls[ended]
+            ended.set_result(None)
 
     # --- POST /users/certificates ---
 
@@ -164,7 +219,8 @@ class Springest:
                 either before a person has looked at key and host.
             UnexpectedStatus: nothing was stored, for a reason that the API's pages do not know.
             UnusableFile: the file cannot be read, or changed on the way.
-            NotSent: no connection, or it broke in the middle, four times in a row. Safe to call again.
+            NotSent: no connection, or it broke in the middle, four times in a row; or the server's TLS certificate is
+                not trusted, at once. Safe to call again.
             InDoubt: the whole certificate was sent and no answer tells whether it is stored: see `settle`.
             asyncio.CancelledError: its ``__cause__`` is a `NotSent`, an `InDoubt` or a `CancelledTooLate` (stored). A
                 TimeoutError of `asyncio.timeout` has the cancellation as its own ``__cause__``.
@@ -172,7 +228,7 @@ class Springest:
         if self._executor is None:
             raise RuntimeError("the client is closed: use it inside `async with Springest(...)`")
         path = protocol.path(CERTIFICATES, self.settings.wire_format)
-        return await Delivery(
+        delivery = Delivery(
             upload=upload,
             source=source,
             bulk=bulk,
@@ -186,7 +242,9 @@ class Springest:
             transport=self._transport,
             executor=self._executor,
             listener=listener or _nobody,
-        ).run()
+        )
+        with self._call():
+            return await delivery.run()
 
     async def settle(self, doubt: InDoubt, *, known: Collection[int] = ()) -> Certificate | None:
         """Ask Springest whether a certificate in doubt is stored.
@@ -214,6 +272,10 @@ class Springest:
             InDoubt: nobody can tell; its `reason` says why. Only a person can decide.
             SpringestError: the same as `certificates` and `certifications`.
         """
+        with self._call():
+            return await self._settled(doubt, known)
+
+    async def _settled(self, doubt: InDoubt, known: Collection[int]) -> Certificate | None:
         clock = asyncio.get_running_loop().time  # which nobody sets
         given_up = clock() - max(0.0, (datetime.now(UTC) - doubt.given_up_at).total_seconds())
         found = await self._find(doubt, known)
@@ -241,7 +303,7 @@ class Springest:
 
     async def _is_shown(self, certification_id: int) -> bool:
         """Whether Springest lists the certificates of a certification: it is listed itself, or one of its own is."""
-        if self._certifications_key is None:
+        if not self._certifications_key:
             query = protocol.certificates_query(None, certification_id, None) | {"size": "1"}
             page = await self._page(CERTIFICATES, "certificates", Certificate, query, self._key)
             return any(certificate.certification_id == certification_id for certificate in page.records)
@@ -251,13 +313,13 @@ class Springest:
 
     # --- GET ---
 
-    async def certificates(
+    def certificates(
         self,
         *,
         email: str | None = None,
         certification_id: int | None = None,
         created_from: date | None = None,
-    ) -> AsyncIterator[Certificate]:
+    ) -> AsyncGenerator[Certificate, None]:
         """List the verified certificates, page by page as you go.
 
         A certificate that was just uploaded is listed only after Springest has verified its certification.
@@ -273,10 +335,9 @@ class Springest:
             UnreadableAnswer: the answer is not such a list.
         """
         query = protocol.certificates_query(email, certification_id, created_from)
-        async for certificate in self._list(CERTIFICATES, "certificates", Certificate, query, self._key):
-            yield certificate
+        return self._list(CERTIFICATES, "certificates", Certificate, query, self._key)
 
-    async def certifications(self, *, name: str | None = None) -> AsyncIterator[Certification]:
+    def certifications(self, *, name: str | None = None) -> AsyncGenerator[Certification, None]:
         """List the verified certifications of the host, page by page as you go.
 
         Args:
@@ -286,20 +347,17 @@ class Springest:
             ConfigurationError: no `certifications_api_key` was given.
             SpringestError: the same as `certificates`.
         """
-        if self._certifications_key is None:
+        if not self._certifications_key:
             raise ConfigurationError(
                 "certifications need a key of their own: give Springest(certifications_api_key=…)"
                 " or set SPRINGEST_CERTIFICATIONS_API_KEY"
             )
         query = {} if name is None else {"name": name}
-        async for certification in self._list(
-            CERTIFICATIONS, "certifications", Certification, query, self._certifications_key
-        ):
-            yield certification
+        return self._list(CERTIFICATIONS, "certifications", Certification, query, self._certifications_key)
 
     async def _list(
         self, resource: str, name: str, record: type[Record], query: dict[str, str], key: ApiKey
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Follow the pages until the end, and never for ever on a server that ignores `offset`."""
         offset = 0
         before: tuple[Record, ...] = ()
@@ -328,14 +386,16 @@ class Springest:
         def again(error: Exception) -> bool | float:
             return ask_again(error, retry_after)
 
-        async for attempt in stamina.retry_context(on=again, attempts=5, timeout=None, wait_initial=0.5, wait_max=30.0):
-            with attempt:
-                await self.limiter.request()
-                retry_after = None
-                answer = await self._transport.get(path, query, key)
-                retry_after = answer.retry_after
-                if (error := protocol.list_error(answer, where)) is not None:
-                    raise error
+        tries = stamina.retry_context(on=again, attempts=5, timeout=None, wait_initial=0.5, wait_max=30.0)
+        with self._call():
+            async for attempt in tries:
+                with attempt:
+                    await self.limiter.request()
+                    retry_after = None
+                    answer = await self._transport.get(path, query, key, again=self.limiter.request)
+                    retry_after = answer.retry_after
+                    if (error := protocol.list_error(answer, where)) is not None:
+                        raise error
         return protocol.read_page(answer, where, self.settings.wire_format, record, name)
 
 

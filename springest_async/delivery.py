@@ -12,17 +12,20 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, Protocol
 
+import attrs
 from attrs import define, field, frozen
 
 from springest_async import protocol
 from springest_async.decode import WireFormat
 from springest_async.errors import CancelledTooLate, InDoubt, NoAnswer, NotSent, SpringestError
+from springest_async.files import SourceFile, look
+from springest_async.key import ApiKey
 from springest_async.limiter import Limiter, Turn
-from springest_async.multipart import CertificateBody, SourceFile, look
+from springest_async.multipart import CertificateBody
 from springest_async.protocol import Answer, Inconclusive, Refusal, Stored
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.retry import TRIES, Case, Meaning, Step, Verdicts, backoff
-from springest_async.transport import ApiKey, Timeouts, Transport
+from springest_async.transport import Timeouts, Transport
 
 __all__ = ["Delivery", "UploadListener", "UploadStep"]
 
@@ -96,7 +99,10 @@ class Delivery:
             asyncio.CancelledError: its ``__cause__`` says what became of the certificate.
         """
         try:
-            self.source = self.source or await look(self.upload.file, self.executor)
+            if self.source is None:
+                self.source = await look(self.upload.file, self.executor)
+            # What was looked at says what the upload's file has to be, and never which other file is sent.
+            self.source = attrs.evolve(self.source, path=self.upload.file)
             return await self._until_stored()
         except asyncio.CancelledError as cancelled:
             # Not an error of its own in place of the cancellation, which belongs to whoever cancels: a time-out turns
@@ -107,15 +113,15 @@ class Delivery:
     async def _until_stored(self) -> Receipt:
         while True:
             try:
-                outcome, position = await self._try(partial(self.limiter.post, bulk=self.bulk))
+                outcome, turn = await self._try(partial(self.limiter.post, bulk=self.bulk))
                 if isinstance(outcome, Receipt):
-                    self._learn(position)
+                    self._learn(turn.position)
                     return outcome
-                receipt = await self._refused(outcome, position)
+                receipt = await self._refused(outcome, turn)
             except NotSent as error:
                 self.unsent += 1
                 self._tell("unsent", status=self.status, words=error.reason)
-                if self.unsent >= TRIES:
+                if self.unsent >= TRIES or not error.trusted:
                     raise
                 await asyncio.sleep(backoff(self.unsent))
             else:
@@ -129,8 +135,8 @@ class Delivery:
             if not self.limiter.slow:
                 self.limiter.slow_down(position)
 
-    async def _try(self, post: _Post) -> tuple[Receipt | Refusal, int]:
-        """Send one POST when it may leave; give what came of it and the turn's position."""
+    async def _try(self, post: _Post) -> tuple[Receipt | Refusal, Turn]:
+        """Send one POST when it may leave; give what came of it and its turn."""
         self._tell("waiting")
         async with post(counted_within=self.timeouts.answer) as turn:
             self.attempts += 1
@@ -138,15 +144,16 @@ class Delivery:
             self.begun = False
             try:
                 sent_at = self.sent_at = self._tell("sending")
+                number = self.verdicts.sending()
+                meaning = await self._send(turn)
             except BaseException:
-                turn.mark_unsent()  # who listens does not want it to be sent
+                if not self.begun:
+                    turn.mark_unsent()  # whatever it was: a listener that does not want it, no connection, the caller
                 raise
-            number = self.verdicts.sending()
-            meaning = await self._send(turn)
         self.unsent = 0
         if isinstance(meaning, Refusal):
             self._tell("refused", status=self.status, words=meaning.error.words)
-            return meaning, turn.position
+            return meaning, turn
         self.verdicts.was_accepted(number)
         receipt = Receipt(
             id=meaning.id,
@@ -155,7 +162,7 @@ class Delivery:
             sent_at=sent_at,
             answered_at=datetime.now(UTC),
         )
-        return receipt, turn.position
+        return receipt, turn
 
     def _tell(self, kind: _Kind, *, status: int | None = None, words: str = "") -> datetime:
         now = datetime.now(UTC)
@@ -188,13 +195,7 @@ class Delivery:
                 begun=self._begin,
                 answered=partial(self._note, turn),
             )
-        except asyncio.CancelledError:
-            if not self.begun:
-                turn.mark_unsent()
-            raise
         except NotSent as error:
-            if not error.connected:
-                turn.mark_unsent()
             failure = body.failure or error
         except NoAnswer as error:
             failure = self._doubt(error.reason)
@@ -233,8 +234,10 @@ class Delivery:
             return NotSent(self.where, "cancelled before it was sent", connected=False)
         if self.status is not None:
             match protocol.post_meaning(Answer(self.status, complete=False), self.where, self.wire_format):
-                case Stored():
+                case Stored() if self.body.handed_over:
                     return CancelledTooLate(self.where)
+                case Stored():
+                    return self._doubt("cancelled when the server had answered 201 too early", status=self.status)
                 case Inconclusive(reason):
                     if self.body.handed_over:
                         return self._doubt(f"cancelled when {reason}", status=self.status)
@@ -245,21 +248,24 @@ class Delivery:
         when = "before it was sent whole" if self.begun else "before it was sent"
         return NotSent(self.where, f"cancelled {when}", connected=self.begun)
 
-    async def _refused(self, refusal: Refusal, position: int) -> Receipt | None:
+    async def _refused(self, refusal: Refusal, turn: Turn) -> Receipt | None:
         """Do what a refusal asks for; None says that the certificate is to be sent again."""
         self.refusal = refusal
         if self.case.refusals == 0:
-            self.refused_at = position
-        match self.verdicts.judge(refusal, self.case, slow=self.limiter.slow):
+            self.refused_at = turn.position
+        match self.verdicts.judge(refusal, self.case, slow=self.limiter.slow, late=self._is_late(turn)):
             case Step.REJECT:
                 raise refusal.error
             case Step.PROBE:
                 return await self._probe(refusal, self.refused_at)
             case Step.SLOW_DOWN:
-                self.limiter.slow_down(position, silence=refusal.retry_after or None)
+                self.limiter.slow_down(turn.position, silence=refusal.retry_after or None)
             case Step.AGAIN:
                 await asyncio.sleep(backoff(self.case.refusals))
         return None
+
+    def _is_late(self, turn: Turn) -> bool:
+        return turn.since_silence > self.limiter.posts
 
     async def _probe(self, refusal: Refusal, position: int) -> Receipt | None:
         """Send the certificate again while all others wait: after 2, 4 and 8 seconds, and alone after a silence."""
@@ -270,13 +276,15 @@ class Delivery:
                 return None  # another certificate was put to the test while this one waited for its turn
             unknown = self.verdicts.meaning(refusal) is Meaning.UNKNOWN
             pauses: list[float | None] = [backoff(tries) for tries in range(1, TRIES)] if unknown else []
-            for pause in [backoff(1)] if believed else [*pauses, None]:
-                outcome, _ = await self._try(partial(post, pause=pause))
+            for pause in [backoff(1), None] if believed else [*pauses, None]:
+                outcome, turn = await self._try(partial(post, pause=pause))
                 if isinstance(outcome, Receipt):
                     self.verdicts.settle(refusal, Meaning.TOO_FAST)
                     self.limiter.slow_down(position, silence=0.0 if pause is None else None)
                     return outcome
                 refusal = outcome
+                if believed and not self._is_late(turn):
+                    break
             if refusal.names_limit:
                 return None
             if not believed:

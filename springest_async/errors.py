@@ -197,6 +197,11 @@ class Redirected(AnswerError):
     target: str
 
     def __str__(self) -> str:
+        if self.target and f" {self.target}/" in self.where:
+            return (
+                f"{self.where} answered {self.status} and points to another address on the same host. Redirects are"
+                " never followed: ask Springest what has moved."
+            )
         return (
             f"{self.where} answered {self.status} and points to {self.target or 'nowhere'}. Redirects are never"
             " followed: if that is the right host, name it in the settings."
@@ -239,10 +244,12 @@ class TransportError(SpringestError):
 class NotSent(TransportError):
     """The server cannot have the request: no connection, or the body was not written whole. Safe to send again.
 
-    `connected` tells the two apart: False when not even a connection was made.
+    `connected` tells the two apart: False when not even a connection was made. `trusted` is False when that was
+    because of the server's TLS certificate: then sending it again at once will not help.
     """
 
     connected: bool = True
+    trusted: bool = True
 
 
 class NoAnswer(TransportError):

@@ -1,77 +1,33 @@
 """A file on disk and a few fields as a ``multipart/form-data`` body: raw bytes, streamed, with an exact length.
 
 The form is RFC 7578's. Springest's help page refuses base64, and an upload server must be able to plan, so there is
-never a Content-Transfer-Encoding and never a chunked body. `look` looks at the file once; each `CertificateBody` made
-of what it saw reads the file while it is written, and notices when it is no longer the same. Knows no HTTP session and
-no API.
+never a Content-Transfer-Encoding and never a chunked body. A `CertificateBody` reads its file while it is written, and
+notices when it is no longer the one that was looked at (`files`). Knows no HTTP session and no API.
 """
 
 import asyncio
-import os
 import unicodedata
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from pathlib import Path
-from stat import S_ISREG
-from typing import BinaryIO, NoReturn, Self
+from concurrent.futures import Executor, Future
+from io import FileIO
+from typing import Any, NoReturn
 
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import StreamWriter
 from aiohttp.payload import Payload
-from attrs import frozen
 
 from springest_async.errors import UnusableFile
+from springest_async.files import SourceFile, open_regular
+from springest_async.line import SLOWEST, Line
 
-__all__ = ["CertificateBody", "SourceFile", "look"]
+__all__ = ["CertificateBody"]
 
 # A file up to this size is read in one hop to the thread and written at once; a larger one in pieces of it.
 # Certificates are 30 KB to 2 MB: one to four hops. (In the usual pieces of 64 KiB, 2 MB would be 32 hops.)
 _PIECE = 512 * 1024
 
-
-@frozen
-class SourceFile:
-    """A file as it was when it was looked at: where it is, and what tells whether its content is still the same."""
-
-    path: Path
-    size: int
-    modified_ns: int
-    inode: int
-    device: int
-
-    @classmethod
-    def at(cls, path: Path, status: os.stat_result) -> Self:
-        """Make one of what ``stat`` says."""
-        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
-
-
-async def look(path: Path, executor: Executor | None) -> SourceFile:
-    """Look at a file that is to be sent, in a thread of this executor (None: the default one).
-
-    Raises:
-        UnusableFile: when it is no readable file, or empty.
-    """
-    return await asyncio.get_running_loop().run_in_executor(executor, _look, path)
-
-
-def _look(path: Path) -> SourceFile:
-    try:
-        # Opened without waiting, because a named pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        raise UnusableFile(path, error.strerror or "cannot be opened") from None
-    except ValueError:
-        raise UnusableFile(path, "is no name that a file can have") from None
-    try:
-        status = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-    if not S_ISREG(status.st_mode):
-        raise UnusableFile(path, "is no regular file")
-    if status.st_size == 0:
-        raise UnusableFile(path, "is empty")
-    return SourceFile.at(path, status)
+# A file up to this size has arrived within a minute, or hardly moves: that is not worth waiting for (0.1 ms of CPU).
+_SOON = 60 * SLOWEST
 
 
 class CertificateBody(Payload):
@@ -81,7 +37,7 @@ class CertificateBody(Payload):
         source: the PDF, as `look` saw it; its name is sent in ASCII.
         fields: names and values of the text fields, sent before the file in this order.
         executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
-        stall_timeout: seconds within which a piece of at most 512 KiB must have left.
+        stall_timeout: seconds within which something of it must move, as `Timeouts.stall` says.
 
     `handed_over` tells whether the last byte was given to the connection, so that the server may have the whole body;
     `failure`, after a failed request, whether the file was to blame; `told` are the texts in it that are ours.
@@ -125,60 +81,56 @@ class CertificateBody(Payload):
         await self.write(writer)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body. Reading and writing take turns, so that an early answer finds the connection still in use.
+        """Write the body, and wait until it has arrived, as far as the system can tell.
+
+        Reading and writing take turns, so that an early answer finds the connection still in use.
 
         Raises:
             UnusableFile: when the file is not the one that `look` saw (aiohttp wraps it: see `failure`).
-            TimeoutError: when the server stopped reading.
+            TimeoutError: when it stopped moving.
         """
-        loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(self._executor, self._first_piece)
+        opening = self._executor.submit(self._first_piece)
         try:
-            stream, piece = await asyncio.shield(opening)
-        except asyncio.CancelledError:
+            stream, piece = await asyncio.wrap_future(opening)
+        except BaseException:
             opening.add_done_callback(_close)  # the thread goes on, and what it opens is nobody's any more
             raise
-        try:
-            left = self._source.size - len(piece)
-            await self._send(writer, self._preamble + piece)
-            while left:
-                piece = await loop.run_in_executor(self._executor, self._next_piece, stream, left)
-                left -= len(piece)
-                await self._send(writer, piece)
+        reading: Future[Any] = opening
+        with Line(writer, self._stall_timeout) as line:
+            try:
+                left = self._source.size - len(piece)
+                await line.send(self._preamble + piece)
+                while left:
+                    reading = self._executor.submit(self._next_piece, stream, left)
+                    piece = await asyncio.wrap_future(reading)
+                    left -= len(piece)
+                    await line.send(piece)
+            finally:
+                # Not before the thread is done with it, which no cancellation stops, nor the end of the loop.
+                reading.add_done_callback(lambda _: stream.close())
             # By itself, and noted before it is written: what is in the connection's buffer may still go out after a
             # failure (closing flushes it), and without these last bytes no server takes a body for whole.
             self.handed_over = True
-            await self._send(writer, self._epilogue)
-        finally:
-            stream.close()
-
-    async def _send(self, writer: AbstractStreamWriter, piece: bytes) -> None:
-        # aiohttp has no limit of its own on writing. A limit for the whole body would cut off slow lines; one for each
-        # piece notices a server that stopped reading.
-        try:
-            async with asyncio.timeout(self._stall_timeout):
-                await writer.write(piece)
-        except TimeoutError:
-            if isinstance(writer, StreamWriter) and writer.transport is not None:
-                writer.transport.abort()  # closing would go on sending what is in the buffer
-            raise
+            await line.send(self._epilogue)
+            if self._source.size > _SOON:
+                await line.arrive()
 
     # --- in the executor's thread ---
 
-    def _first_piece(self) -> tuple[BinaryIO, bytes]:
+    def _first_piece(self) -> tuple[FileIO, bytes]:
         try:
-            stream = self._source.path.open("rb", buffering=0)
+            stream = open_regular(self._source.path)
         except OSError as error:
             self._fail(error.strerror or "cannot be opened")
         try:
-            if SourceFile.at(self._source.path, os.fstat(stream.fileno())) != self._source:
+            if not self._source.is_still(stream):
                 self._fail("changed between its check and its sending")
             return stream, self._next_piece(stream, self._source.size)
         except BaseException:
             stream.close()
             raise
 
-    def _next_piece(self, stream: BinaryIO, left: int) -> bytes:
+    def _next_piece(self, stream: FileIO, left: int) -> bytes:
         try:
             piece = stream.read(min(left, _PIECE))
         except OSError as error:
@@ -186,7 +138,7 @@ class CertificateBody(Payload):
         if not piece:
             self._fail("became shorter while it was being sent")
         # The last look is after the last read: what was written in between cannot go out as a mixture unnoticed.
-        if len(piece) == left and SourceFile.at(self._source.path, os.fstat(stream.fileno())) != self._source:
+        if len(piece) == left and not self._source.is_still(stream):
             self._fail("changed while it was being sent")
         return piece
 
@@ -195,7 +147,7 @@ class CertificateBody(Payload):
         raise self.failure
 
 
-def _close(opening: "asyncio.Future[tuple[BinaryIO, bytes]]") -> None:
+def _close(opening: "Future[tuple[FileIO, bytes]]") -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result()[0].close()
 

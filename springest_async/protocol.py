@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from attrs import field, frozen
 
@@ -78,7 +78,7 @@ def origin_of(host: str) -> str:
         name, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
         parts, name, port = urlsplit(""), "", None
-    if not name or parts.scheme not in ("https", "http") or parts.username is not None:
+    if not re.fullmatch(r"[\w.:%-]+", name) or parts.scheme not in ("https", "http") or parts.username is not None:
         raise ConfigurationError(
             f"host must be one of {', '.join(HOSTS)} or an origin such as https://site.api.go.springest.nl"
         )
@@ -123,18 +123,22 @@ def certificates_query(email: str | None, certification_id: int | None, created_
 
 # --- answers ---
 
+# The networks of hotels and trains answer for everybody until one has signed in.
+_HTML = re.compile(rb"(?i)\s*<(?:!doctype\s+)?html\b")
+
 # A server that asks for more than an hour is asked again after an hour.
 _LONGEST_WAIT = 3600.0
 
 
 @frozen
 class Answer:
-    """A server's answer as it came: `complete` is False when the body broke off or was too long to read whole."""
+    """A server's answer as it came: `complete` is False when the body broke off, or was `too_long` to read whole."""
 
     status: int
     headers: Mapping[str, str] = field(factory=dict)
     body: bytes = b""
     complete: bool = True
+    too_long: bool = False
 
     @property
     def retry_after(self) -> float | None:
@@ -198,6 +202,9 @@ def post_meaning(
             return _refusal(answer, where, said, ours)
         case 413 | 415 | 422:
             return Rejected(where, answer.status, said, _faults(answer))
+        case status if status < 300 and _HTML.match(answer.body):
+            reason = f"a web page answered ({status}), not Springest: perhaps this network wants you to sign in first"
+            return Inconclusive(reason, status, said)
         # 408 to a whole body is a gateway that gave up waiting for the application behind it.
         case status if status < 300 or status == 408 or status >= 500:
             return Inconclusive(f"the server answered {status}, not 201", status, said)
@@ -230,20 +237,22 @@ def read_page(answer: Answer, where: str, wire_format: WireFormat, record: type[
 def _error(answer: Answer, where: str, said: str) -> AnswerError:
     known = {401: NotAuthorized, 403: Forbidden, 404: NotFound}
     if 300 <= answer.status < 400:
-        return Redirected(where, answer.status, said, _target(answer.headers.get("Location", "")))
+        return Redirected(where, answer.status, said, _target(answer.headers.get("Location", ""), where))
     return known.get(answer.status, UnexpectedStatus)(where, answer.status, said)
 
 
-def _target(location: str) -> str:
+def _target(location: str, where: str) -> str:
+    if not location:
+        return ""
     try:
-        parts = urlsplit(location)
+        parts = urlsplit(urljoin(where.partition(" ")[2], location))
         name, port = parts.hostname, parts.port
     except ValueError:
         return ""
     # It is shown to people: no bytes that are no text, no control characters, no kilobytes.
-    if not name or parts.scheme not in ("https", "http", "") or not re.fullmatch(r"[\w.:-]{1,253}", name):
+    if not name or parts.scheme not in ("https", "http") or not re.fullmatch(r"[\w.:-]{1,253}", name):
         return ""
-    return f"{parts.scheme or 'https'}://" + (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
+    return f"{parts.scheme}://" + (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
 
 
 # --- the server's words ---

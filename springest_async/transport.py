@@ -3,135 +3,70 @@
 An answer comes back as it came, whatever its status; what it means is not decided here. A failure says whether the
 server can have the request (`NotSent`: it cannot; `NoAnswer`: it may). No retries.
 
-The key is put into the request line at the last moment (`_KeyedRequest.send`), so that it is in no URL object that a
-trace, a log, an exception or a response could show. aiohttp's exceptions are never chained to ours, not even as
-context, because their texts hold URLs and headers: so `_exchange` returns failures and never raises them.
+The key is in no URL that a trace, a log, an exception or a response could show: `keyed` adds it while the request line
+is written. aiohttp's exceptions are never chained to ours, not even as context, because their texts hold URLs and
+headers: so `_exchange` returns failures and never raises them.
 """
 
 import asyncio
 import contextlib
-import html
-import json
-import os
-import re
-from collections.abc import Callable, Mapping
+import io
+import ssl
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 import aiohttp
-from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from attrs import field, frozen
-from attrs.validators import gt
+from attrs.validators import and_, gt, le
 from multidict import CIMultiDict
 from yarl import URL
 
-from springest_async.errors import NoAnswer, NotSent
+from springest_async.errors import ConfigurationError, NoAnswer, NotSent
+from springest_async.failures import Failure, system_words
+from springest_async.key import ApiKey
+from springest_async.keyed import KeyedRequest, KeyedResponse
+from springest_async.line import hearing_socket
 from springest_async.protocol import Answer
+from springest_async.proxy import Proxy
 
-__all__ = ["ApiKey", "Timeouts", "Transport"]
+__all__ = ["Timeouts", "Transport"]
 
-# Lists come in pages of about a hundred records; what is longer than this is no list of ours.
-_LONGEST_LIST = 32 * 1024 * 1024
+# Lists come in pages of about a hundred records, whose longest texts a database keeps in 64 KiB each. What is longer
+# is no list of ours, and a list of tiny values takes up to forty times its bytes when it is taken apart.
+_LONGEST_LIST = 8 * 1024 * 1024
 # A POST's answer is an id or a few words; of an error page only the beginning is of use.
 _LONGEST_WORDS = 256 * 1024
+# In bytes a second: an answer that comes more slowly for long is meant to hold us up.
+_SLOWEST_ANSWER = 1024
 
-# A shorter key is a placeholder: taking it out of a list would take it out of people's names too.
-_SHORTEST_SECRET = 6
+_AN_HOUR_AT_MOST = and_(gt(0.0), le(3600.0))
 
 # Bodies above this ask first (Expect: 100-continue), so that an early 400 reaches us instead of a broken pipe.
 _ASK_FIRST = 64 * 1024
-# How long to wait for the "100 Continue" of a server that may not know it (RFC 9110, section 10.1.1, allows to go on).
-_ASK_WAIT = 1.0
-
-
-@frozen(repr=False)
-class ApiKey:
-    """An API key that shows itself to nobody: `value` is for the request line only."""
-
-    value: str = field(repr=False)
-
-    def __repr__(self) -> str:
-        return "ApiKey('***')"
-
-    __str__ = __repr__
-
-    def added_to(self, url: URL) -> URL:
-        """Give the address with the key in its query; whoever holds it must let go of it at once."""
-        before = f"{url.raw_query_string}&" if url.raw_query_string else ""
-        return URL(f"{url.with_query(None)}?{before}api_key={quote(self.value, safe='')}", encoded=True)
-
-    def hide_in(self, data: bytes) -> bytes:
-        """Take the key out of what a server sent back, however it is escaped: error pages like to show the address."""
-        if len(self.value) < _SHORTEST_SECRET:
-            return data
-        return re.sub(b"".join(map(_written, self.value)), b"***", data)
-
-
-def _written(letter: str) -> bytes:
-    """Give a pattern of all ways to write a letter: raw, percent-encoded, and escaped as in HTML, XML and JSON."""
-    code = ord(letter)
-    forms = {quote(letter, safe=""), html.escape(letter), json.dumps(letter)[1:-1], f"\\{letter}"}
-    forms |= {f"&#{code};", f"&#x{code:x};", f"\\u{code:04x}"} | ({"+"} if letter == " " else set())
-    escaped = b"|".join(re.escape(form.encode()) for form in sorted(forms - {letter}))
-    return b"(?:" + re.escape(letter.encode()) + b"|(?i:" + escaped + b"))"
 
 
 @frozen(kw_only=True)
 class Timeouts:
     """How long to wait, in seconds.
 
-    `connect` is for the connection with TLS, `answer` for each stretch of silence before and in an answer, `stall`
-    for a server that stops reading in the middle of a body. There is no limit on a whole upload: a slow line is slow.
+    `connect` is for the connection, with TLS and through a proxy. `stall` is for a certificate on its way of which
+    nothing moves any more; what moves may take as long as its size does at 1 KiB a second, and five times `stall` more.
+    `answer` is for the beginning of an answer, whatever interim ones (1xx) come before it, and for each stretch of
+    silence in it.
+
+    The time for an answer begins when the certificate has arrived: Linux tells what the other end has acknowledged. On
+    other systems, and for a certificate of up to 60 KiB, it begins when the system has taken the last of it. (And on
+    other systems half a megabyte must move within `stall` over TLS.)
+
+    Each is over 0 and an hour at most, because a POST without an answer keeps its token of the limit for as long.
     """
 
-    connect: float = field(default=30.0, validator=gt(0))
-    answer: float = field(default=120.0, validator=gt(0))
-    stall: float = field(default=60.0, validator=gt(0))
-
-
-class _KeyedRequest(aiohttp.ClientRequest):
-    """aiohttp's request, with the key added while the request line is written and taken away right after."""
-
-    key: ApiKey
-    begun: Callable[[], None]
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        self.begun()
-        if self.method == "POST":
-            # What aiohttp pools is up to the server's "Connection" header, and not to ours.
-            conn.protocol.force_close()
-        plain = self.url
-        self.url = self.key.added_to(plain)
-        try:
-            response = await super().send(conn)
-        finally:
-            self.url = plain
-        if self._continue is not None:
-            asyncio.get_running_loop().call_later(_ASK_WAIT, _go_on, self._continue)
-        return response
-
-    @property
-    def request_info(self) -> RequestInfo:
-        return super().request_info._replace(url=self.original_url)
-
-    async def _on_headers_request_sent(self, method: str, url: URL, headers: Any) -> None:
-        await super()._on_headers_request_sent(method, self.original_url, headers)
-
-    async def _on_chunk_request_sent(self, method: str, url: URL, chunk: bytes) -> None:
-        await super()._on_chunk_request_sent(method, self.original_url, chunk)
-
-    @property
-    def connection_key(self) -> ConnectionKey:
-        # A reused connection that the server is just closing would put a POST in doubt. A key of their own keeps POSTs
-        # from the connections that GETs left in the pool; `send` sees to it that a POST leaves none.
-        key = super().connection_key
-        return key._replace(proxy_headers_hash=hash("POST")) if self.method == "POST" else key
-
-
-def _go_on(go_on: "asyncio.Future[bool]") -> None:
-    if not go_on.done():
-        go_on.set_result(True)
+    connect: float = field(default=30.0, validator=_AN_HOUR_AT_MOST)
+    answer: float = field(default=120.0, validator=_AN_HOUR_AT_MOST)
+    stall: float = field(default=60.0, validator=_AN_HOUR_AT_MOST)
 
 
 def _nothing() -> None:
@@ -142,6 +77,10 @@ def _ignore(_: int) -> None:
     """Nobody wants to know."""
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 class Transport:
     """An HTTP session to one origin, opened and closed by ``async with``.
 
@@ -149,8 +88,11 @@ class Transport:
         origin: scheme, host and port.
         timeouts: how long to wait for what.
         user_agent: what to call ourselves.
-        session: the caller's own session, of which the connector (TLS, proxy, resolver), the headers, the cookies and
-            the traces are used; it is not closed.
+        session: the caller's own session, of which the connector (TLS, resolver), the headers, the cookies and the
+            traces are used; it is not closed.
+        ca_file: certificates of CAs (PEM) that are trusted beside those of the system; not for a session of the
+            caller's.
+        proxy: what to connect through, to an origin that is ``https``. To any other, a proxy would be shown the key.
     """
 
     def __init__(
@@ -160,11 +102,15 @@ class Transport:
         timeouts: Timeouts,
         user_agent: str,
         session: aiohttp.ClientSession | None = None,
+        ca_file: Path | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self.origin = origin
         self._timeouts = timeouts
         self._user_agent = user_agent
         self._given = session
+        self._ca_file = ca_file
+        self._proxy = proxy if origin.startswith("https:") else None
         self._session: aiohttp.ClientSession | None = None
         self._ask_first = True
 
@@ -175,16 +121,22 @@ class Transport:
         given = self._given
         headers = CIMultiDict(given.headers if given else ())
         headers["User-Agent"] = self._user_agent
+        # True stands for the system's CAs, or those that SSL_CERT_FILE and SSL_CERT_DIR named when aiohttp was loaded.
+        tls = await asyncio.to_thread(_trusting, self._ca_file) if self._ca_file else True
         self._session = aiohttp.ClientSession(
-            connector=given.connector if given else aiohttp.TCPConnector(),
+            connector=given.connector if given else aiohttp.TCPConnector(ssl=tls, socket_factory=hearing_socket),
             connector_owner=given is None,
             cookie_jar=given.cookie_jar if given else aiohttp.DummyCookieJar(),
             headers=headers,
             trace_configs=given.trace_configs if given else None,
-            trust_env=given.trust_env if given else False,
-            request_class=_KeyedRequest,
+            # The environment's proxy would be shown the key of an origin that is http, and ~/.netrc is for others.
+            trust_env=False,
+            request_class=KeyedRequest,
+            response_class=KeyedResponse,
             timeout=aiohttp.ClientTimeout(
                 total=None,  # the default, 300 s, cuts long uploads
+                # aiohttp waits for a proxy's answer for ever. (The wait for a connection of the pool counts as well.)
+                connect=self._timeouts.connect if self._proxy else None,
                 sock_connect=self._timeouts.connect,
                 sock_read=self._timeouts.answer,
             ),
@@ -198,21 +150,31 @@ class Transport:
         if session is not None:
             await session.close()
 
-    async def get(self, path: str, query: Mapping[str, str], key: ApiKey) -> Answer:
+    async def get(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        key: ApiKey,
+        *,
+        again: Callable[[], Awaitable[None]] = _at_once,
+    ) -> Answer:
         """Ask for a list.
+
+        A list whose connection the server closed is asked for a second time at once, because it may have been a
+        connection of the pool that was closed already. `again` is awaited before that: it is one more request.
 
         Raises:
             NotSent: there was no connection.
             NoAnswer: the connection broke before the answer had come whole.
         """
         where = self.where("GET", path)
-        answer, failure = await self._exchange("GET", path, key, longest=_LONGEST_LIST, params=query)
+        answer, failure = await self._exchange("GET", path, key, longest=_LONGEST_LIST, again=again, params=query)
         if failure is not None:
             if failure.connected:
                 raise NoAnswer(where, failure.reason)
-            raise NotSent(where, failure.reason, connected=False)
+            raise NotSent(where, failure.reason, connected=False, trusted=failure.trusted)
         assert answer is not None
-        if not answer.complete and len(answer.body) < _LONGEST_LIST:
+        if not answer.complete and not answer.too_long:
             raise NoAnswer(where, "the connection broke in the middle of the answer")
         return answer
 
@@ -240,29 +202,40 @@ class Transport:
         """
         where = self.where("POST", path)
         asked = self._ask_first and (body.size or 0) > _ASK_FIRST
+        left = False
+
+        def leaves() -> None:
+            nonlocal left
+            left = True
+            begun()
+
         answer, failure = await self._exchange(
             "POST",
             path,
             key,
             longest=_LONGEST_WORDS,
-            begun=begun,
+            begun=leaves,
             answered=answered,
             data=body,
             # Its type is named here because the headers of a caller's session would go before it.
             headers={"Connection": "close", "Content-Type": body.content_type, "Accept-Encoding": "identity"},
+            # aiohttp would not even tell the status of an answer that it cannot decompress.
+            auto_decompress=False,
             expect100=asked,
         )
         if failure is not None:
             if handed_over():
                 raise NoAnswer(where, failure.reason)
-            raise NotSent(where, failure.reason, connected=failure.connected)
+            raise NotSent(where, failure.reason, connected=failure.connected, trusted=failure.trusted)
         assert answer is not None
         if asked and answer.status == 417:
             self._ask_first = False
             raise NotSent(where, "the server does not know “Expect: 100-continue” (417)")
-        if handed_over():
+        if handed_over() or (answer.status < 300 and not left):  # mocks answer what never left
             return answer
-        if answer.status == 408 or answer.status >= 500:
+        if answer.status == 201:
+            raise NoAnswer(where, "the server answered 201 before it had the whole certificate")
+        if answer.status < 300 or answer.status == 408 or answer.status >= 500:
             raise NotSent(where, f"the server answered {answer.status} before it had the whole certificate")
         return answer
 
@@ -280,15 +253,30 @@ class Transport:
         expect100: bool = False,
         begun: Callable[[], None] = _nothing,
         answered: Callable[[int], None] = _ignore,
+        again: Callable[[], Awaitable[None]] = _at_once,
         **options: Any,
-    ) -> tuple[Answer | None, "_Failure | None"]:
+    ) -> tuple[Answer | None, Failure | None]:
         """Send one request and read its answer. A failure is returned, so that it is raised outside of ``except``."""
         if self._session is None:
             raise RuntimeError("the session is closed: use it inside `async with`")
 
+        left = False
+
+        def leaves() -> None:
+            nonlocal left
+            left = True
+            begun()
+
         async def as_ours(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-            assert isinstance(request, _KeyedRequest)
-            request.key, request.begun = key, begun
+            nonlocal left
+            assert isinstance(request, KeyedRequest)
+            if left:  # aiohttp asks once more by itself
+                await again()
+                left = False
+            request.key, request.begun = key, leaves
+            if self._proxy is not None:
+                # As an option of the session's, the headers of a caller's session would go to the proxy too.
+                request.update_proxy(self._proxy.url, None, self._proxy.headers)
             return await handler(request)
 
         try:
@@ -301,60 +289,51 @@ class Transport:
                 **options,
             ) as response:
                 answered(response.status)
-                body, complete = await _read(response, longest)
-                return Answer(response.status, response.headers.copy(), key.hide_in(body), complete), None
+                body, complete, too_long = await _read(response, longest, self._timeouts.answer, key)
+                return Answer(response.status, response.headers.copy(), body, complete, too_long), None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return None, _Failure.of(error)
+            at_proxy = self._proxy is not None and not left
+            return None, Failure.at_proxy(error) if at_proxy else Failure.of(error)
 
 
-async def _read(response: aiohttp.ClientResponse, longest: int) -> tuple[bytes, bool]:
-    """Read a body up to a bound. One that breaks off is no failure: its status has told already what happened."""
-    body = bytearray()
+async def _read(
+    response: aiohttp.ClientResponse, longest: int, patience: float, key: ApiKey
+) -> tuple[bytes, bool, bool]:
+    """Read a body up to a bound; say whether it is whole, and whether it is not because it is too long.
+
+    One that breaks off is no failure: its status has told already what happened. One that trickles breaks off too: it
+    has `patience` seconds, and more only in proportion to what came.
+    """
+    # In no variable as it came, because a traceback may show those, and the server may have said the key.
+    body = io.BytesIO()
+    complete = False
+    begun = asyncio.get_running_loop().time()
     with contextlib.suppress(aiohttp.ClientError, OSError):
-        while len(body) < longest:
-            piece = await response.content.read(longest - len(body))
-            if not piece:
-                return bytes(body), True
-            body += piece
-    return bytes(body), False
+        while (length := body.tell()) < longest and not complete:
+            async with asyncio.timeout_at(begun + patience + length / _SLOWEST_ANSWER):
+                complete = body.write(await response.content.read(longest - length)) == 0
+    compressed = response.method == "POST" and "Content-Encoding" in response.headers
+    shown = key.hide_in(_decompressed(body.getvalue()) if compressed else body.getvalue())
+    return shown, complete, not complete and body.tell() >= longest  # what hides a key is shorter than the key
 
 
-@frozen
-class _Failure:
-    """Why there is no answer, in words of our own: aiohttp's hold addresses and headers."""
-
-    reason: str
-    connected: bool = True
-
-    @classmethod
-    def of(cls, error: Exception) -> Self:
-        match error:
-            case aiohttp.ClientConnectorDNSError():
-                return cls("the host's name cannot be resolved", connected=False)
-            case aiohttp.ClientConnectorCertificateError():
-                told = getattr(error.certificate_error, "verify_message", "") or "not valid for this host"
-                return cls(f"the server's TLS certificate is not trusted: {told}", connected=False)
-            case aiohttp.ClientSSLError():
-                return cls("no TLS connection could be made", connected=False)
-            case aiohttp.ConnectionTimeoutError():
-                return cls("no connection within the time allowed", connected=False)
-            case aiohttp.ClientConnectorError():
-                return cls(f"no connection: {_system_words(error.os_error)}", connected=False)
-            case aiohttp.ServerTimeoutError():
-                return cls("no answer within the time allowed")
-            case aiohttp.ServerDisconnectedError():
-                return cls("the server closed the connection without an answer")
-            case aiohttp.ClientResponseError():
-                # aiohttp gives this a status of its own (400): it is no answer of the server's.
-                return cls("the answer is not HTTP, or too long in its headers")
-            case TimeoutError():
-                return cls("the server stopped reading")
-            case aiohttp.ClientOSError() | OSError():
-                return cls(f"the connection broke: {_system_words(error)}")
-            case _:
-                return cls("the connection broke")
+def _decompressed(body: bytes) -> bytes:
+    """Undo gzip or deflate, for a server that compresses although it was asked not to; a bomb only up to a bound."""
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, _LONGEST_WORDS)
+    except zlib.error:
+        return body
 
 
-def _system_words(error: OSError) -> str:
-    # Not `strerror`: aiohttp and asyncio write addresses into it.
-    return os.strerror(error.errno) if error.errno else "lost"
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])  # as aiohttp's own do
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError:
+        reason = "there are no certificates in it (PEM)"
+    except OSError as error:
+        reason = system_words(error)
+    else:
+        return context
+    raise ConfigurationError(f"the file of CAs {ca_file}: {reason}")

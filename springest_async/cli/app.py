@@ -16,12 +16,13 @@ from springest_async.cli import environment
 from springest_async.cli.console import forget_stdout, say, to_stderr, to_stdout
 from springest_async.cli.exits import Exit, exit_of_error
 from springest_async.cli.lists import Format, show
-from springest_async.cli.sandbox import WindowName, serve
+from springest_async.cli.sandbox import serve
 from springest_async.cli.status import resolve as decide
 from springest_async.cli.status import status as show_status
 from springest_async.cli.upload import upload as upload_manifest
 from springest_async.errors import ConfigurationError, SpringestError
 from springest_async.records import Certificate, Certification
+from springest_async.sandbox.windows import Counting
 
 __all__ = ["app", "run"]
 
@@ -33,6 +34,8 @@ Environment:
 * `SPRINGEST_API_KEY`: the key for certificates; each host has its own.
 * `SPRINGEST_CERTIFICATIONS_API_KEY`: the key for certifications, which is another one.
 * `SPRINGEST_HOST`: `nl` (default), `be`, `de`, `uk`, `com`, or an origin such as `https://site.api.go.springest.nl`.
+* `HTTPS_PROXY`, `NO_PROXY`: the proxy (`http://proxy.example:3128`) to go through, and the hosts that need none.
+* `SSL_CERT_FILE`, `SSL_CERT_DIR`: the CAs to trust instead of those of the system.
 """
 
 _EPILOGUE = """
@@ -185,7 +188,7 @@ def certifications(*, name: str | None = None, form: _FormatOption = "table") ->
 
 
 @app.command(help_epilogue="")
-def sandbox(*, port: int = 0, limit: int = 30, window: WindowName = "sliding") -> Exit:
+def sandbox(*, port: int = 0, limit: int = 30, window: Counting = "sliding") -> Exit:
     """Run a local Springest to develop against, until Ctrl-C; then tell what came in.
 
     Example: `springest sandbox --port 8080 --window fixed`
@@ -229,10 +232,11 @@ def run(arguments: Sequence[str]) -> int:
     # Lists that are asked for again are nobody's business here; what fails in the end is told.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
-        code = int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
+        code = int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
         sys.stdout.flush()
-    except CycloptsError:
-        return Exit.USAGE  # cyclopts has told what is wrong
+    except CycloptsError as error:
+        say(to_stderr(), f"springest: {error}")  # cyclopts would show an argument's control characters as they are
+        return Exit.USAGE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:

@@ -1,9 +1,12 @@
 """From the environment to a client. Keys come from here only: an argument would show them in the list of processes."""
 
 import os
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError
+from springest_async.protocol import origin_of
 
 __all__ = ["certifications_key_is_set", "springest", "springest_for_certifications"]
 
@@ -16,17 +19,18 @@ def springest() -> Springest:
     """Make the client for certificates.
 
     Raises:
-        ConfigurationError: when the key is missing, or the host is none.
+        ConfigurationError: when the key is missing, or the host or the proxy is none.
     """
-    key = _value(_KEY)
-    if key is None:
+    # No variable keeps a key: a traceback may show them.
+    if not _value(_KEY):
         raise ConfigurationError(f"set {_KEY} to the API key for certificates of your host (see springest --help)")
+    host = _host()
     return Springest(
-        api_key=key,
+        api_key=_value(_KEY),
         certifications_api_key=_value(_CERTIFICATIONS_KEY),
-        host=_value(_HOST) or "nl",
+        host=host,
         # Started twice, or again after an interruption, the command keeps the limit all the same.
-        settings=Settings(machine_wide=True),
+        settings=Settings(machine_wide=True, ca_file=_ca_file(), proxy=_proxy(host)),
     )
 
 
@@ -34,21 +38,47 @@ def springest_for_certifications() -> Springest:
     """Make a client that lists certifications, for which the other key is not needed.
 
     Raises:
-        ConfigurationError: when the key is missing, or the host is none.
+        ConfigurationError: when the key is missing, or the host or the proxy is none.
     """
-    key = _value(_CERTIFICATIONS_KEY)
-    if key is None:
+    if not certifications_key_is_set():
         raise ConfigurationError(
             f"set {_CERTIFICATIONS_KEY} to the API key for certifications of your host (see springest --help)"
         )
-    return Springest(api_key=key, certifications_api_key=key, host=_value(_HOST) or "nl")
+    host = _host()
+    return Springest(
+        api_key=_value(_CERTIFICATIONS_KEY),
+        certifications_api_key=_value(_CERTIFICATIONS_KEY),
+        host=host,
+        settings=Settings(ca_file=_ca_file(), proxy=_proxy(host)),
+    )
 
 
 def certifications_key_is_set() -> bool:
     """Whether certifications can be asked for."""
-    return _value(_CERTIFICATIONS_KEY) is not None
+    return _value(_CERTIFICATIONS_KEY) != ""
 
 
-def _value(name: str) -> str | None:
+def _host() -> str:
+    return _value(_HOST) or "nl"
+
+
+def _ca_file() -> str | None:
+    # OpenSSL reads it anyway, in place of the system's CAs, and says nothing when it cannot.
+    return _value("SSL_CERT_FILE") or None
+
+
+def _proxy(host: str) -> str | None:
+    """Give the proxy for a host, as other programs take it from the environment: HTTPS_PROXY, unless NO_PROXY says no.
+
+    The variables may be in small letters, which come first, and the proxy may lack its ``http://``.
+    """
+    origin = urlsplit(origin_of(host))
+    proxy = getproxies_environment().get("https", "").strip()
+    if origin.scheme != "https" or not proxy or proxy_bypass(origin.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _value(name: str) -> str:
     # A key that was read from a file brings the file's last newline along.
-    return os.environ.get(name, "").strip() or None
+    return os.environ.get(name, "").strip()

@@ -7,6 +7,7 @@ Content-Length says. What it answers, when it stops reading and how it hangs up 
 import asyncio
 import email.policy
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -126,9 +127,16 @@ class RawServer:
 
 @asynccontextmanager
 async def raw_server(
-    *behaviours: Behaviour, greeting: bytes = b"", receive_buffer: int | None = None
+    *behaviours: Behaviour,
+    greeting: bytes = b"",
+    receive_buffer: int | None = None,
+    tls: ssl.SSLContext | None = None,
+    name: str = "127.0.0.1",
 ) -> AsyncIterator[RawServer]:
-    """Serve on a free port of loopback as long as the block lasts; `receive_buffer` bounds the system's, in bytes."""
+    """Serve on a free port of loopback as long as the block lasts.
+
+    `receive_buffer` bounds the system's, in bytes; `tls` makes it ``https``; `name` is what the origin calls it.
+    """
     server = RawServer(list(behaviours), greeting=greeting)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -136,10 +144,10 @@ async def raw_server(
         task = asyncio.create_task(server.serve(reader, writer))
         tasks.add(task)
 
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     if receive_buffer is not None:
         listener.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # for what it accepts
-    server.origin = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    server.origin = f"{'https' if tls else 'http'}://{name}:{listener.sockets[0].getsockname()[1]}"
     try:
         yield server
     finally:

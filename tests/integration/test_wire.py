@@ -1,17 +1,13 @@
 """What goes over the wire, byte for byte, and what each way to break off means. On real sockets."""
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import json
 import os
-import random
-import re
 import socket
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from functools import partial
@@ -24,44 +20,30 @@ import pytest
 import stamina
 
 from springest_async import (
-    CancelledTooLate,
     CertificateUpload,
     InDoubt,
     Limiter,
     NotSent,
-    Receipt,
     Redirected,
     Rejected,
     Settings,
     Springest,
     SpringestError,
     Timeouts,
-    UnexpectedStatus,
     UnusableFile,
     UploadStep,
 )
-from springest_async.multipart import SourceFile
+from springest_async.files import SourceFile
+from springest_async.line import hearing_socket
 from springest_async.sandbox import Sandbox
 
 from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
-
-KEY = "key-of-the-tests"
-PATH = "/users/certificates.json"
+from .wire import KEY, PATH, client_of, file_of, open_files_in, small_socket, taken
 
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
-
-
-@asynccontextmanager
-async def client_of(server: RawServer, *, api_key: str = KEY, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {
-        "limiter": Limiter(),
-        "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0),
-    } | settings
-    async with Springest(api_key=api_key, host=server.origin, settings=Settings(**options)) as springest:
-        yield springest
 
 
 @pytest.fixture
@@ -76,19 +58,6 @@ def big(tmp_path: Path) -> Path:
 
 def content_of_big() -> bytes:
     return b"%PDF-1.7\n".ljust(24 * 1024 * 1024, b"\0")
-
-
-def file_of(size: int, path: Path) -> Path:
-    path.write_bytes(random.Random(size).randbytes(size))  # any bytes will do
-    return path
-
-
-def open_files_in(folder: Path) -> list[str]:
-    found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed by now
-            found.append(descriptor.readlink())
-    return [str(path) for path in found if path.is_relative_to(folder)]
 
 
 # --- what arrives ---
@@ -308,19 +277,6 @@ async def test_a_server_that_says_so_only_when_it_has_the_body_is_not_asked_agai
     assert [exchange.header("Expect") for exchange in server.exchanges] == ["100-continue", None]
 
 
-async def test_a_417_that_nobody_asked_for_is_told(upload: CertificateUpload) -> None:
-    async def answers_417(exchange: Exchange) -> None:
-        await exchange.read()
-        await exchange.answer(417)
-
-    async with raw_server(answers_417) as server, client_of(server) as springest:
-        with pytest.raises(UnexpectedStatus) as caught:
-            await springest.upload(upload)
-
-    assert caught.value.status == 417
-    assert len(server.exchanges) == 1
-
-
 @pytest.mark.parametrize("keeps_open", [True, False])
 async def test_an_early_400_reaches_us_and_the_body_stays_here(
     keeps_open: bool, make_upload: Callable[..., CertificateUpload], big: Path
@@ -344,28 +300,29 @@ async def test_an_early_400_reaches_us_and_the_body_stays_here(
     assert len(server.exchanges) == 1
 
 
-async def test_a_400_in_the_middle_of_the_body_reaches_us(
-    make_upload: Callable[..., CertificateUpload], big: Path
-) -> None:
-    async def refuses(exchange: Exchange) -> None:
-        await exchange.go_on()
-        await exchange.read(1_000_000)
-        await exchange.answer(400, b'{"errors": {"file": ["is too big"]}}', Connection="close")
-        await exchange.read()  # what nginx calls a lingering close
+@pytest.mark.parametrize("method", ["send", "sendmsg"])
+def test_what_a_server_said_before_it_hung_up_can_be_read_before_the_line_is_found_broken(method: str) -> None:
+    def write(data: bytes) -> int:
+        return ours.send(data) if method == "send" else ours.sendmsg([data])
 
-    async with raw_server(refuses) as server, client_of(server) as springest:
-        with pytest.raises(Rejected, match="file: is too big"):
-            await springest.upload(make_upload(file=big))
-
-    assert len(server.exchanges) == 1
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = hearing_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname()))
+        with ours:
+            ours.connect(listener.getsockname())
+            ours.setblocking(False)
+            theirs, _ = listener.accept()
+            with theirs:
+                assert write(b"a part of a certificate") == 23
+                theirs.sendall(b"no")
+            # Closed with bytes unread: the line is broken, and what was said before is still to be read.
+            with pytest.raises(BlockingIOError):
+                write(b"more")
+            assert ours.recv(100) == b"no"
+            with pytest.raises(ConnectionError):
+                write(b"more")
 
 
 # --- breaking off ---
-
-
-async def taken(exchange: Exchange) -> None:
-    await exchange.go_on()
-    await exchange.read()
 
 
 async def hangs_up_after_the_body(exchange: Exchange) -> None:
@@ -544,13 +501,6 @@ async def test_a_server_that_stops_reading_is_noticed(make_upload: Callable[...,
     assert len(server.exchanges) == 2
 
 
-def small_socket(send_buffer: int | None, address: Any) -> socket.socket:
-    made = socket.socket(*address[:3])
-    if send_buffer is not None:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    return made
-
-
 class Ghost:
     """A server that says "go on", reads nothing for a while, and then takes all that it can still get."""
 
@@ -693,33 +643,6 @@ async def test_a_201_whose_body_breaks_off_is_stored(told: bytes, upload: Certif
     assert len(server.exchanges) == 1
 
 
-async def test_a_201_whose_body_never_comes_is_stored(upload: CertificateUpload) -> None:
-    async def falls_silent_in_the_answer(exchange: Exchange) -> None:
-        await taken(exchange)
-        await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n")
-        await asyncio.sleep(10)
-
-    timeouts = Timeouts(connect=2.0, answer=0.3, stall=2.0)
-    async with raw_server(falls_silent_in_the_answer) as server, client_of(server, timeouts=timeouts) as springest:
-        assert (await springest.upload(upload)).id is None
-
-
-async def test_an_endless_answer_is_not_read_for_ever(upload: CertificateUpload) -> None:
-    async def never_stops(exchange: Exchange) -> None:
-        await taken(exchange)
-        await exchange.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 999999999999\r\n\r\n")
-        while not exchange.writer.is_closing():
-            await exchange.send(b"no " * 10_000)
-
-    async with raw_server(never_stops) as server, client_of(server) as springest:
-        async with asyncio.timeout(2):
-            with pytest.raises(SpringestError) as caught:
-                await springest.upload(upload)
-
-    assert caught.value.status == 404
-    assert len(caught.value.words) == 400
-
-
 # --- a file that was looked at before ---
 
 
@@ -817,348 +740,6 @@ async def test_when_a_listener_objects_to_sending_again_nothing_more_is_sent(
         await asyncio.sleep(0.05)
 
     assert server.connections == 1
-
-
-# --- cancelling ---
-
-
-class Stage:
-    """A server that gets somewhere and hangs, until it is let go on and takes all that still comes."""
-
-    def __init__(self, behaviour: Behaviour) -> None:
-        self._behaviour = behaviour
-        self.reached, self.go_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def __call__(self, exchange: Exchange) -> None:
-        try:
-            await self._behaviour(exchange)
-            await asyncio.sleep(0.05)  # for the client to read what it was told
-            self.reached.set()
-            await self.go_on.wait()
-            await exchange.read()
-        finally:
-            self.ended.set()
-
-    async def end(self) -> None:
-        """Let the server go on, and wait until it has all that it will ever get."""
-        self.go_on.set()
-        async with asyncio.timeout(5):
-            await self.ended.wait()
-
-
-def says(head: str, body: bytes = b"") -> Behaviour:
-    """Take all, and answer with a head and a part of its body at most."""
-
-    async def behaviour(exchange: Exchange) -> None:
-        await taken(exchange)
-        await exchange.send(f"HTTP/1.1 {head}\r\nContent-Length: 100\r\n\r\n".encode() + body)
-
-    return behaviour
-
-
-def says_early(head: str) -> Behaviour:
-    """Answer with a head in the middle of the body, and read no further for now."""
-
-    async def behaviour(exchange: Exchange) -> None:
-        await exchange.go_on()
-        await exchange.read(1_000_000)
-        await exchange.send(f"HTTP/1.1 {head}\r\nContent-Length: 100\r\n\r\n".encode())
-
-    return behaviour
-
-
-async def says_half_a_head(exchange: Exchange) -> None:
-    await taken(exchange)
-    await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Le")
-
-
-async def takes_a_part(exchange: Exchange) -> None:
-    await exchange.go_on()
-    await exchange.read(1_000_000)
-
-
-async def says_nothing(_: Exchange) -> None:
-    """Not even that the body may come."""
-
-
-Canceller = Callable[[Coroutine[Any, Any, Receipt], asyncio.Event], Awaitable[BaseException | None]]
-
-
-async def by_cancel(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
-    task = asyncio.create_task(call)
-    await reached.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError) as caught:
-        await task
-    return caught.value
-
-
-async def by_timeout(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
-    async def ring(scope: asyncio.Timeout) -> None:
-        await reached.wait()
-        scope.reschedule(asyncio.get_running_loop().time())
-
-    try:
-        async with asyncio.timeout(None) as scope:
-            bell = asyncio.create_task(ring(scope))
-            await call
-    except TimeoutError as error:
-        await bell
-        return error.__cause__
-    return None
-
-
-async def by_wait_for(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
-    with pytest.raises(TimeoutError) as caught:
-        await asyncio.wait_for(call, 0.5)
-    assert reached.is_set()
-    return caught.value.__cause__
-
-
-async def by_a_task_group(call: Coroutine[Any, Any, Receipt], reached: asyncio.Event) -> BaseException | None:
-    async def fails() -> None:
-        await reached.wait()
-        raise Objection
-
-    with contextlib.suppress(ExceptionGroup):
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(call)
-            group.create_task(fails())
-    with pytest.raises(asyncio.CancelledError) as caught:
-        task.result()
-    return caught.value
-
-
-CANCELLERS: list[Canceller] = [by_cancel, by_timeout, by_wait_for, by_a_task_group]
-
-
-def told_by(cancelled: BaseException | None) -> SpringestError:
-    """Give what a cancellation says of its certificate, which is all that hangs on it."""
-    assert isinstance(cancelled, asyncio.CancelledError)
-    told = cancelled.__cause__
-    assert isinstance(told, SpringestError)
-    assert (told.__cause__, told.__context__) == (None, None)
-    return told
-
-
-async def assert_nothing_is_left(springest: Springest, folder: Path, *, resting: str = "1") -> None:
-    """No file open, no task but the server's, no POST under way, and its token resting no longer than it must."""
-    await asyncio.sleep(0.05)
-    ours = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") != "RawServer.serve"]
-    assert ours == [asyncio.current_task()]
-    assert open_files_in(folder) == []
-    assert re.fullmatch(f"<Limiter 30 in 60 s, 0 under way, {resting} resting, fast>", repr(springest.limiter))
-    assert springest.limiter.seconds_until(29) == 0
-    assert springest.limiter.seconds_until(30) <= springest.settings.timeouts.answer + 60.1
-
-
-async def cancel_at(
-    behaviour: Behaviour, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], folder: Path
-) -> tuple[SpringestError, Exchange]:
-    """Cancel an upload when the server has got so far; give what is said of it, and what the server has got."""
-    stage = Stage(behaviour)
-    path = file_of(size, folder / "x.pdf")
-    async with raw_server(stage) as server, client_of(server) as springest:
-        told = told_by(await by(springest.upload(make_upload(file=path)), stage.reached))
-        await assert_nothing_is_left(springest, folder)
-        await stage.end()
-
-    (exchange,) = server.exchanges
-    assert str(told).startswith(f"POST {server.origin}{PATH}: cancelled ")
-    return told, exchange
-
-
-SMALL, MIDDLE = 1000, 300_000
-WAYS = [*((SMALL, by) for by in CANCELLERS), (MIDDLE, by_cancel)]
-
-
-@pytest.mark.parametrize(("size", "by"), WAYS)
-@pytest.mark.parametrize(
-    ("behaviour", "reason", "status"),
-    [
-        pytest.param(taken, "cancelled before the answer came", None, id="no answer"),
-        pytest.param(says_half_a_head, "cancelled before the answer came", None, id="half a head"),
-        pytest.param(says("500 Oops"), "cancelled when the server answered 500, not 201", 500, id="500"),
-        pytest.param(says("504 Oops", b"<html>"), "cancelled when the server answered 504, not 201", 504, id="504"),
-        pytest.param(says("408 Slow"), "cancelled when the server answered 408, not 201", 408, id="408"),
-        pytest.param(says("202 Taken"), "cancelled when the server answered 202, not 201", 202, id="202"),
-        pytest.param(says("200 OK", b'{"id"'), "cancelled when the server answered 200, not 201", 200, id="200"),
-    ],
-)
-async def test_cancelled_when_nobody_can_tell_it_is_in_doubt(
-    behaviour: Behaviour,
-    reason: str,
-    status: int | None,
-    size: int,
-    by: Canceller,
-    make_upload: Callable[..., CertificateUpload],
-    tmp_path: Path,
-) -> None:
-    before = datetime.now(UTC)
-
-    told, exchange = await cancel_at(behaviour, size, by, make_upload, tmp_path)
-
-    assert isinstance(told, InDoubt)
-    assert (told.reason, told.status, told.words) == (reason, status, "")
-    assert (told.email, told.certification_id) == ("jan@example.org", 7)
-    assert (told.valid_from, told.valid_until) == (date(2026, 1, 31), None)
-    assert before <= told.sent_at < told.given_up_at <= datetime.now(UTC)
-    assert len(exchange.body) == exchange.length
-
-
-@pytest.mark.parametrize(("size", "by"), WAYS)
-@pytest.mark.parametrize("body", [b"", b'{"id": 50', b'{"id": 5001}'])
-async def test_cancelled_when_the_server_has_said_201_it_is_stored(
-    body: bytes, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
-) -> None:
-    told, exchange = await cancel_at(says("201 Created", body), size, by, make_upload, tmp_path)
-
-    assert isinstance(told, CancelledTooLate)
-    assert len(exchange.body) == exchange.length
-
-
-@pytest.mark.parametrize(("size", "by"), WAYS)
-@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 413, 417, 422, 429])
-async def test_cancelled_when_the_server_has_refused_it_it_was_not_stored(
-    status: int, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
-) -> None:
-    told, exchange = await cancel_at(says(f"{status} No", b"said"), size, by, make_upload, tmp_path)
-
-    assert isinstance(told, NotSent)
-    assert told.reason == f"cancelled after the server had refused it ({status})"
-    assert len(exchange.body) == exchange.length
-
-
-@pytest.mark.parametrize("by", CANCELLERS)
-@pytest.mark.parametrize(
-    "behaviour",
-    [
-        pytest.param(says_nothing, id="before it may be sent"),
-        pytest.param(takes_a_part, id="in the middle"),
-        pytest.param(says_early("400 No"), id="400 in the middle"),
-        pytest.param(says_early("503 No"), id="503 in the middle"),
-        pytest.param(says_early("408 No"), id="408 in the middle"),
-        pytest.param(says_early("200 OK"), id="200 in the middle"),
-    ],
-)
-async def test_cancelled_before_the_whole_body_was_sent_it_never_arrives_whole(
-    behaviour: Behaviour, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
-) -> None:
-    told, exchange = await cancel_at(behaviour, 24 * 1024 * 1024, by, make_upload, tmp_path)
-
-    assert isinstance(told, NotSent)
-    assert len(exchange.body) < exchange.length
-
-
-@pytest.mark.parametrize("by", CANCELLERS)
-async def test_cancelled_before_there_is_a_connection_it_was_not_sent(by: Canceller, upload: CertificateUpload) -> None:
-    reached = asyncio.Event()
-
-    def connecting(address: Any) -> socket.socket:
-        reached.set()
-        return socket.socket(*address[:3])
-
-    connector = aiohttp.TCPConnector(socket_factory=connecting)
-    async with raw_server(created) as server:
-        server.origin = server.origin.replace("http:", "https:")  # which it does not speak, so it says nothing
-        async with aiohttp.ClientSession(connector=connector) as own, client_of(server, session=own) as springest:
-            told = told_by(await by(springest.upload(upload), reached))
-            await assert_nothing_is_left(springest, upload.file.parent, resting="0")
-
-    assert isinstance(told, NotSent)
-    assert server.exchanges == []
-
-
-@pytest.mark.parametrize("milliseconds", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
-@pytest.mark.parametrize("size", [1000, 40_000, 300_000, 3_000_000])
-async def test_whenever_it_is_cancelled_what_is_said_of_it_is_true(
-    size: int, milliseconds: int, make_upload: Callable[..., CertificateUpload], tmp_path: Path
-) -> None:
-    answered: list[int] = []
-
-    async def reads_slowly(exchange: Exchange) -> None:
-        try:
-            await asyncio.sleep(0.01)
-            await exchange.go_on()
-            while len(exchange.body) < exchange.length:
-                before = len(exchange.body)
-                await exchange.read(min(exchange.length // 10 + 1, exchange.length - before))
-                await asyncio.sleep(0.005)
-                if len(exchange.body) == before:
-                    return
-            await asyncio.sleep(0.02)
-            answered.append(201)
-            await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Length: 12\r\n\r\n")
-            await asyncio.sleep(0.02)
-            await exchange.send(b'{"id": 5001}')
-        finally:
-            ended.set()
-
-    ended = asyncio.Event()
-    upload = make_upload(file=file_of(size, tmp_path / "x.pdf"))
-    connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, 4096))
-    async with (
-        raw_server(reads_slowly, receive_buffer=4096) as server,
-        aiohttp.ClientSession(connector=connector) as own,
-        client_of(server, session=own) as springest,
-    ):
-        task = asyncio.create_task(springest.upload(upload))
-        await asyncio.sleep(milliseconds / 1000)
-        task.cancel()
-        told: object = None
-        try:
-            receipt = await task
-        except asyncio.CancelledError as cancelled:
-            told = cancelled.__cause__
-        else:
-            assert receipt.id == 5001
-        await asyncio.sleep(0.05)
-        async with asyncio.timeout(5):
-            for _ in server.exchanges:
-                await ended.wait()
-        assert open_files_in(tmp_path) == []
-
-    whole = [len(exchange.body) == exchange.length for exchange in server.exchanges]
-    if task.cancelled():
-        assert told is None or isinstance(told, NotSent | InDoubt | CancelledTooLate)
-        assert not any(whole) or isinstance(told, InDoubt | CancelledTooLate), "it arrived, and was said not to"
-        assert answered or not isinstance(told, CancelledTooLate), "it was said to be stored, and is not"
-
-
-async def test_many_that_are_cancelled_at_once_leave_nothing_behind(
-    make_upload: Callable[..., CertificateUpload], big: Path
-) -> None:
-    stages = [Stage(behaviour) for behaviour in (taken, says("201 Created"), says("401 No"), takes_a_part) * 2]
-    upload = make_upload(file=big)
-    async with raw_server(*stages) as server, client_of(server) as springest:
-        tasks = [asyncio.create_task(springest.upload(upload)) for _ in stages]
-        async with asyncio.timeout(30):
-            for stage in stages:
-                await stage.reached.wait()
-        for task in tasks:
-            task.cancel()
-        causes = []
-        for task in tasks:
-            with pytest.raises(asyncio.CancelledError) as caught:
-                await task
-            causes.append(type(told_by(caught.value)).__name__)
-
-        await asyncio.sleep(0.05)
-        assert open_files_in(big.parent) == []
-        assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 8 resting, fast>"
-        for stage in stages:
-            await stage.end()
-
-    assert Counter(causes) == {"InDoubt": 2, "CancelledTooLate": 2, "NotSent": 4}
-
-
-async def test_a_cancelled_upload_can_be_called_again(upload: CertificateUpload) -> None:
-    stage = Stage(says("401 No"))
-    async with raw_server(stage, created) as server, client_of(server) as springest:
-        await by_cancel(springest.upload(upload), stage.reached)
-        stage.go_on.set()
-
-        assert (await springest.upload(upload)).id == 5001
 
 
 # --- in doubt, and settled by asking ---

@@ -1,7 +1,8 @@
 """The public API as its users write it: mypy checks this file, and nobody runs it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import date, datetime
 from pathlib import Path
 from typing import assert_never, assert_type
@@ -43,7 +44,7 @@ from springest_async import (
     UploadStep,
     User,
 )
-from springest_async.multipart import SourceFile
+from springest_async.files import SourceFile
 
 
 def uploads() -> list[CertificateUpload]:
@@ -86,7 +87,8 @@ async def many_at_once(springest: Springest) -> None:
 
 
 async def lists(springest: Springest) -> None:
-    assert_type(springest.certificates(), AsyncIterator[Certificate])
+    async with aclosing(springest.certificates()) as certificates:
+        assert_type(certificates, AsyncGenerator[Certificate, None])
     async for certificate in springest.certificates(
         email="jan@example.org", certification_id=7, created_from=date(2026, 1, 1)
     ):
@@ -203,6 +205,13 @@ async def with_all_programs_of_the_machine() -> None:
         assert_type(springest.settings.machine_wide, bool)
 
 
+async def behind_a_proxy_with_a_ca_of_the_company() -> None:
+    settings = Settings(ca_file="company.pem", proxy="http://jan:secret@proxy.example:3128")
+    async with Springest(api_key="…", settings=settings) as springest:
+        assert_type(springest.settings.ca_file, Path | None)
+    Settings(ca_file=Path("company.pem"), proxy=settings.proxy)
+
+
 async def every_way_to_fail(springest: Springest) -> None:  # noqa: C901, PLR0912 # as many branches as errors
     try:
         await springest.upload(uploads()[0])
@@ -215,7 +224,7 @@ async def every_way_to_fail(springest: Springest) -> None:  # noqa: C901, PLR091
         assert_type(error.status, int | None)
         assert_type((error.email, error.certification_id), tuple[str, int])
     except NotSent as error:
-        assert_type(error.connected, bool)
+        assert_type((error.connected, error.trusted), tuple[bool, bool])
     except UnusableFile as error:
         assert_type(error.file, Path)
     except JournalInUse as error:
@@ -248,6 +257,7 @@ def what_mypy_refuses() -> None:
     CertificateUpload("x.pdf", 7, "a@b.org", date.min)  # type: ignore[call-arg]
     Settings(wire_format="csv")  # type: ignore[arg-type]
     Settings(machine_wide="yes")  # type: ignore[arg-type]
+    Settings(proxy=True)  # type: ignore[arg-type]
     asyncio.run(Springest(api_key="…").settle(uploads()[0]))  # type: ignore[arg-type]
     Springest("key")  # type: ignore[call-arg]
     Receipt(id=1)  # type: ignore[call-arg]

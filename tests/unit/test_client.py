@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import CallbackResult
@@ -695,6 +696,22 @@ def test_the_host_must_be_one() -> None:
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         Settings(**changes)
+
+
+async def test_a_ca_file_would_be_ignored_with_a_session_of_ones_own(tmp_path: Path) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ConfigurationError, match="ca_file is not for a session of your own"):
+            Settings(session=session, ca_file=tmp_path / "ca.pem")
+
+
+def test_settings_that_are_changed_keep_their_proxy_and_its_password() -> None:
+    settings = Settings(proxy="http://jan:secret@proxy.example:3128", ca_file="ca.pem")
+
+    changed = attrs.evolve(settings, concurrency=4)
+
+    assert (changed.proxy, changed.ca_file) == (settings.proxy, Path("ca.pem"))
+    assert changed.proxy is not None
+    assert changed.proxy.headers == {"Proxy-Authorization": "Basic amFuOnNlY3JldA=="}
 
 
 def test_a_burst_above_the_limit_is_refused() -> None:

@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from springest_async.decode import DecodeError, Page, WireFormat, page, parse, receipt_id
 from springest_async.records import Certificate, Certification, User
+from tests.spoilt import spoilt
 
 MINIMAL = {"id": 1, "certification_id": 7, "valid_from": "2026-01-31"}
 JAN = Certificate(id=1, certification_id=7, valid_from=date(2026, 1, 31))
@@ -533,6 +535,17 @@ FRAGMENTS = [
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=20).map(b"".join), st.sampled_from(["json", "xml"]))
 def test_fragments_of_json_and_xml_raise_nothing_else(data: bytes, wire_format: WireFormat) -> None:
     check(data, wire_format)
+
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+@pytest.mark.parametrize("wire_format", ["json", "xml"])
+@given(data=st.data())
+def test_a_spoilt_sample_raises_nothing_else(wire_format: WireFormat, data: st.DataObject) -> None:
+    bodies = [path.read_bytes() for path in sorted(SAMPLES.glob(f"*/body.{wire_format}"))]
+
+    check(data.draw(spoilt(bodies, FRAGMENTS)), wire_format)
 
 
 def as_xml(name: str, value: object) -> str:

@@ -46,7 +46,7 @@ from springest_async import (
 from springest_async.limiter import Turn
 from springest_async.multipart import CertificateBody
 from springest_async.retry import Meaning
-from springest_async.sandbox.windows import FixedWindow, Paced, SlidingWindow, Window
+from springest_async.sandbox.windows import ElasticWindow, FixedWindow, Paced, SlidingWindow, Window
 from tests.conftest import ScriptedAnswers
 
 CERTIFICATES = "https://api.springest.nl/users/certificates.json"
@@ -507,6 +507,20 @@ async def test_no_valid_row_is_rejected_where_one_body_means_both(
 
 
 @virtual
+@pytest.mark.parametrize("at_once", [1, 8, 30])
+@pytest.mark.parametrize("burst", [1, 30])
+@pytest.mark.parametrize("invalid", [range(40), range(20, 70), range(31, 80)], ids=str)
+async def test_no_valid_row_is_rejected_behind_many_invalid_ones_where_only_a_silence_resets_the_count(
+    invalid: range, burst: int, at_once: int, migration: Migrate
+) -> None:
+    run = migration(burst=burst, invalid=invalid, window=ElasticWindow(30, 60.0))
+
+    await run.run(120, at_once=at_once)
+
+    assert run.rejected == set(invalid)
+
+
+@virtual
 # Not (1, 30): there a valid row can be rejected, as docs/limiter.md says.
 @pytest.mark.parametrize(("burst", "at_once"), [(1, 4), (1, 8), (30, 4), (30, 8), (30, 30)])
 @pytest.mark.parametrize("window", [FixedWindow, SlidingWindow])
@@ -709,7 +723,7 @@ async def test_a_listener_that_raises_ends_the_upload_with_that_error(
     resting = 1 if kind == "refused" else 0
     assert posts(scripted) == posted
     assert repr(springest.limiter) == f"<Limiter 30 in 60 s, 0 under way, {resting} resting, fast>"
-    assert springest.limiter.seconds_until(30) <= 60.1 * resting
+    assert springest.limiter.seconds_until(30) <= 60.1 * resting + 1e-6  # floats
 
 
 @pytest.mark.looptime
@@ -726,6 +740,17 @@ async def test_the_token_of_a_post_that_a_listener_kept_from_leaving_is_back_at_
     assert posts(scripted) == 30
     assert now() < 3
     assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 30 resting, fast>"
+
+
+async def test_whatever_ends_a_post_before_it_has_begun_its_token_is_back_at_once(
+    springest: Springest, upload: CertificateUpload
+) -> None:
+    await springest._transport.__aexit__(None, None, None)
+
+    with pytest.raises(RuntimeError, match="the session is closed"):
+        await springest.upload(upload)
+
+    assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
 
 
 # --- cancelling ---

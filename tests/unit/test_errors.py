@@ -34,7 +34,7 @@ from springest_async.errors import (
     UnreadableAnswer,
     UnusableFile,
 )
-from springest_async.transport import ApiKey
+from springest_async.key import ApiKey
 
 POST = "POST https://api.springest.nl/users/certificates.json"
 GET = "GET https://api.springest.nl/users/certificates.json"
@@ -79,6 +79,13 @@ TEXTS: list[tuple[SpringestError, str]] = [
         (
             f"{POST} answered 302 and points to https://other.example. Redirects are never followed: if that is the"
             " right host, name it in the settings."
+        ),
+    ),
+    (
+        Redirected(POST, 302, "", "https://api.springest.nl"),
+        (
+            f"{POST} answered 302 and points to another address on the same host. Redirects are never followed: ask"
+            " Springest what has moved."
         ),
     ),
     (
@@ -194,6 +201,7 @@ def test_without_an_answer_there_is_no_status_and_no_words(error: SpringestError
 def test_not_sent_means_connected_unless_told_otherwise() -> None:
     assert NotSent("x", "y").connected
     assert not NotSent("x", "y", connected=False).connected
+    assert NotSent("x", "y", connected=False).trusted
 
 
 def test_a_doubt_holds_all_that_is_needed_to_settle_it() -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from email.parser import BytesParser
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from springest_async.errors import UnusableFile
-from springest_async.multipart import CertificateBody, SourceFile, look
+from springest_async.files import SourceFile, look
+from springest_async.multipart import CertificateBody
+from tests.pipes import becomes_a_pipe, let_go
 
 PIECE = 512 * 1024
 FIELDS = (("certification_id", "7"), ("email", "zoë@example.org"))
@@ -347,83 +350,6 @@ def test_whatever_the_filename_the_header_has_nothing_to_escape(executor: Thread
     assert body.size == len(body._preamble) + 1 + len(body._epilogue)
 
 
-# --- looking ---
-
-
-async def test_a_directory_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
-    with pytest.raises(UnusableFile) as caught:
-        await look(tmp_path, executor)
-
-    assert (caught.value.file, caught.value.reason) == (tmp_path, "is no regular file")
-
-
-async def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
-    os.mkfifo(tmp_path / "pipe.pdf")
-
-    with pytest.raises(UnusableFile, match="is no regular file"):
-        async with asyncio.timeout(1.0):
-            await look(tmp_path / "pipe.pdf", executor)
-
-
-async def test_a_device_is_refused(executor: ThreadPoolExecutor) -> None:
-    with pytest.raises(UnusableFile, match="is no regular file"):
-        await look(Path("/dev/zero"), executor)
-
-
-async def test_a_socket_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
-    path = tmp_path / "s.pdf"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-
-        with pytest.raises(UnusableFile):
-            await look(path, executor)
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("missing.pdf", "No such file or directory"),
-        ("jan.pdf/x", "Not a directory"),
-        ("x" * 300, "File name too long"),
-        ("loop.pdf", "Too many levels of symbolic links"),
-        ("empty.pdf", "is empty"),
-    ],
-)
-async def test_what_cannot_be_sent_is_refused_with_the_reason(
-    name: str, reason: str, tmp_path: Path, executor: ThreadPoolExecutor
-) -> None:
-    (tmp_path / "jan.pdf").write_bytes(b"%PDF-1.7")
-    (tmp_path / "empty.pdf").touch()
-    (tmp_path / "loop.pdf").symlink_to("loop.pdf")
-
-    with pytest.raises(UnusableFile) as caught:
-        await look(tmp_path / name, executor)
-
-    assert caught.value.reason == reason
-    assert caught.value.__cause__ is None
-
-
-async def test_a_name_that_no_file_can_have_is_refused_too(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
-    with pytest.raises(UnusableFile):
-        await look(tmp_path / "a\x00b.pdf", executor)
-
-
-async def test_a_link_to_a_file_is_looked_through(
-    pdf: Path, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
-) -> None:
-    link = tmp_path / "link.pdf"
-    link.symlink_to(pdf)
-    body, writer = make_body(await look(link, executor)), Collector()
-
-    await body.write(writer)
-
-    assert parts_of(body, writer.written)[-1].get_payload(decode=True) == link.read_bytes()
-
-
-async def test_a_file_can_be_looked_at_in_the_default_executor(pdf: Path, executor: ThreadPoolExecutor) -> None:
-    assert await look(pdf, None) == await look(pdf, executor)
-
-
 # --- a file that does not stay the same ---
 
 
@@ -447,9 +373,16 @@ def rewrite(path: Path) -> None:
         (rewrite, "changed between its check and its sending"),
         (replace, "changed between its check and its sending"),
         (lambda path: path.unlink(), "No such file or directory"),
-        (lambda path: path.unlink() or path.mkdir(), "Is a directory"),
+        (lambda path: path.unlink() or path.mkdir(), "is a folder"),
+        (lambda path: path.unlink() or path.symlink_to("/dev/zero"), "is no regular file"),
+        (lambda path: path.unlink() or path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: path.unlink() or path.symlink_to("none.pdf"), "No such file or directory"),
+        (lambda path: path.unlink() or path.symlink_to("/proc/self/mem"), "changed between its check and its sending"),
     ],
-    ids=["grows", "shrinks", "is rewritten", "is replaced", "vanishes", "becomes a directory"],
+    ids=[
+        *("grows", "shrinks", "is rewritten", "is replaced", "vanishes", "becomes a directory", "becomes a device"),
+        *("becomes a loop", "becomes a link to nothing", "becomes the memory of a process"),
+    ],
 )
 async def test_a_file_that_changes_before_it_is_sent_is_not_sent(
     change: Callable[[Path], Any],
@@ -468,6 +401,26 @@ async def test_a_file_that_changes_before_it_is_sent_is_not_sent(
 
     assert caught.value is body.failure
     assert (caught.value.file, caught.value.reason) == (path, reason)
+    assert writer.written == b""
+    assert before == open_files()
+
+
+async def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    path = file_of(tmp_path, content_of(1000))
+    body, writer = make_body(await look(path, executor)), Collector()
+    becomes_a_pipe(path)
+    before = open_files()
+
+    try:
+        with pytest.raises(UnusableFile, match="is no regular file") as caught:
+            async with asyncio.timeout(5):
+                await body.write(writer)
+    finally:
+        let_go(path)
+
+    assert caught.value is body.failure
     assert writer.written == b""
     assert before == open_files()
 
@@ -558,6 +511,9 @@ class Recorded(asyncio.Transport):
     def write(self, data: Any) -> None:
         self.calls.append("write")
 
+    def get_write_buffer_size(self) -> int:
+        return 1
+
     def is_closing(self) -> bool:
         return False
 
@@ -583,6 +539,76 @@ async def test_on_a_stall_the_connection_is_aborted_so_that_nothing_more_leaves(
     assert transport.calls[-1] == "abort"
     assert "close" not in transport.calls
     assert not body.handed_over
+
+
+class Crawling(Recorded):
+    """A transport whose buffer has these sizes, each time that somebody looks, above a socket if it has one."""
+
+    def __init__(self, sizes: Iterator[int], connection: socket.socket | None = None) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.connection = connection
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.connection
+
+    def get_write_buffer_size(self) -> int:
+        return next(self.sizes)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["closed by now", "unknown"])
+async def test_where_the_system_does_not_tell_what_moves_asyncio_does(
+    known: bool, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket() as closed:
+        pass
+    transport = Crawling(chain(range(30, 0, -1), repeat(0)), closed if known else None)
+    protocol = BaseProtocol(loop)
+    protocol.connection_made(transport)
+    body = make_body(await look(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.1)
+
+    await body.write(StreamWriter(protocol, loop))
+
+    assert next(transport.sizes) == 0
+    assert "abort" not in transport.calls
+
+
+async def test_a_line_that_moves_is_waited_for_until_it_has_taken_all(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport, protocol = Crawling(chain(range(60, 0, -1), repeat(0))), BaseProtocol(loop)
+    protocol.connection_made(transport)
+    body = make_body(await look(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.1)
+    before = loop.time()
+
+    await body.write(StreamWriter(protocol, loop))
+
+    assert body.handed_over
+    assert loop.time() - before > 2 * 0.1
+    assert "abort" not in transport.calls
+
+
+async def test_a_line_that_hardly_moves_is_not_waited_for_for_ever(
+    tmp_path: Path,
+    executor: ThreadPoolExecutor,
+    make_body: Callable[..., CertificateBody],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("springest_async.line.SLOWEST", 200_000)
+    loop = asyncio.get_running_loop()
+    transport, protocol = Crawling(count(1)), BaseProtocol(loop)
+    protocol.connection_made(transport)
+    body = make_body(await look(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.05)
+    before = loop.time()
+
+    with pytest.raises(TimeoutError):
+        await body.write(StreamWriter(protocol, loop))
+
+    # Five times the stall, and the time that the slowest line takes.
+    assert 5 * 0.05 + 70_000 / 200_000 <= loop.time() - before < 5 * 0.05 + 2.0
+    assert transport.calls[-1] == "abort"
 
 
 async def test_cancelling_closes_the_file(

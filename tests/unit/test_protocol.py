@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from springest_async.errors import (
 )
 from springest_async.protocol import Answer, Inconclusive, Refusal, Stored, list_error, post_meaning, read_page, words
 from springest_async.records import Certificate, CertificateUpload, Certification, User
+from tests.spoilt import spoilt
 
 POST = "POST https://api.springest.nl/users/certificates.json"
 GET = "GET https://api.springest.nl/users/certificates.json"
@@ -84,6 +86,9 @@ def test_a_host_is_a_country_or_an_origin(host: str, origin: str) -> None:
         ("https://api.springest.nl:99999", "host must be one of"),
         ("https://api.springest.nl:x", "host must be one of"),
         ("https://[::1", "host must be one of"),
+        ("https://api springest.nl", "host must be one of"),
+        ("https://api.springest.nl\\@other.example", "host must be one of"),
+        ("https://api.spring\x1best.nl", "host must be one of"),
         ("https://api.springest.nl/users", "host must be an origin only"),
         ("https://api.springest.nl?api_key=x", "host must be an origin only"),
         ("https://api.springest.nl#x", "host must be an origin only"),
@@ -146,6 +151,8 @@ def test_a_query_has_only_what_was_asked_for() -> None:
 
 # --- the meaning of a status ---
 
+SIGN_IN = "a web page answered ({}), not Springest: perhaps this network wants you to sign in first"
+
 
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
@@ -155,6 +162,10 @@ def test_a_query_has_only_what_was_asked_for() -> None:
         (201, b"<html>", Stored(None)),
         (200, b'{"id": 5004}', Stored(5004)),
         (200, b"OK", Inconclusive("the server answered 200, not 201", 200, "OK")),
+        (200, b"\n<!DOCTYPE html><h1>Wi-Fi</h1>", Inconclusive(SIGN_IN.format(200), 200, "Wi-Fi")),
+        (202, b"<HTML lang=nl>Wi-Fi</HTML>", Inconclusive(SIGN_IN.format(202), 202, "Wi-Fi")),
+        (200, b"<htmlx>Wi-Fi</htmlx>", Inconclusive("the server answered 200, not 201", 200, "Wi-Fi")),
+        (502, b"<html>Wi-Fi</html>", Inconclusive("the server answered 502, not 201", 502, "Wi-Fi")),
         (202, b'{"id": 5004}', Inconclusive("the server answered 202, not 201", 202, '{"id": 5004}')),
         (204, b"", Inconclusive("the server answered 204, not 201", 204, "")),
         (408, b"Slow", Inconclusive("the server answered 408, not 201", 408, "Slow")),
@@ -241,8 +252,11 @@ def test_200_is_no_error_to_a_list() -> None:
         ("http://127.0.0.1/x", "http://127.0.0.1"),
         ("https://other.example:8443/x", "https://other.example:8443"),
         ("https://[::1]:8443/x", "https://[::1]:8443"),
-        ("/login?api_key=secret", ""),
+        ("/login?api_key=secret", "https://api.springest.nl"),
+        ("login", "https://api.springest.nl"),
+        ("?api_key=secret", "https://api.springest.nl"),
         ("", ""),
+        ("javascript:alert(1)", ""),
         ("https://[::1", ""),
         ("//other.example/login", "https://other.example"),
         ("https://bücher.example/", "https://bücher.example"),
@@ -711,6 +725,24 @@ def sample(name: str) -> tuple[Answer, WireFormat]:
     (body,) = folder.glob("body.*")
     status = int((folder / "status").read_text())
     return Answer(status, headers, body.read_bytes()), "xml" if body.suffix == ".xml" else "json"
+
+
+@given(data=st.data(), status=st.sampled_from([200, 201, 204, 302, 400, 401, 413, 422, 429, 500]))
+def test_a_spoilt_sample_is_understood_or_told(data: st.DataObject, status: int) -> None:
+    bodies = {name: sample(name) for name in NAMES}
+    answer, wire_format = bodies[data.draw(st.sampled_from(NAMES))]
+    alike = [other.body for other, other_format in bodies.values() if other_format == wire_format]
+    body = data.draw(spoilt(alike, [b"<", b">", b"&", b'"', b"{", b"[", b"null", b'"errors":', b"email is invalid"]))
+    answer = Answer(status, answer.headers, body)
+
+    found = post_meaning(answer, POST, wire_format, ["anna@example.com", "101"])
+
+    assert isinstance(found, Stored | Refusal | Inconclusive | AnswerError)
+    assert not isinstance(found, Stored) or status in (200, 201)
+    assert words(answer).isprintable()
+    assert len(words(answer)) <= 400
+    with suppress(UnreadableAnswer):
+        read_page(answer, GET, wire_format, Certificate, "certificates")
 
 
 def test_every_sample_has_an_expectation_and_every_expectation_a_sample() -> None:

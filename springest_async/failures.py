@@ -1,0 +1,92 @@
+"""Why there is no answer, in words of our own: aiohttp's hold addresses and headers. Raises nothing itself."""
+
+import os
+from typing import Self
+
+import aiohttp
+from attrs import frozen
+
+__all__ = ["Failure", "system_words"]
+
+
+@frozen
+class Failure:
+    """Why there is no answer: `connected` tells whether there was a connection, `trusted` whether TLS was right."""
+
+    reason: str
+    connected: bool = True
+    trusted: bool = True
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """Tell what aiohttp or the system raised for a request."""
+        match error:
+            case aiohttp.ClientConnectorDNSError() | aiohttp.InvalidURL() | UnicodeError():  # or it can be none
+                return cls("the host's name cannot be resolved", connected=False)
+            case aiohttp.ClientConnectorCertificateError():
+                told = _certificate_words(error.certificate_error)
+                return cls(f"the server's TLS certificate is not trusted: {told}", connected=False, trusted=False)
+            case aiohttp.ClientSSLError():
+                return cls("no TLS connection could be made", connected=False)
+            case aiohttp.ConnectionTimeoutError():
+                return cls("no connection within the time allowed", connected=False)
+            case aiohttp.ClientConnectorError():
+                return cls(f"no connection: {system_words(error.os_error)}", connected=False)
+            case aiohttp.ServerTimeoutError():
+                return cls("no answer within the time allowed")
+            case aiohttp.ServerDisconnectedError():
+                return cls("the server closed the connection without an answer")
+            case aiohttp.ClientResponseError():
+                # aiohttp gives this a status of its own (400): it is no answer of the server's.
+                return cls("the answer is not HTTP, or too long in its headers")
+            case TimeoutError():
+                return cls("the upload stopped moving")
+            case aiohttp.ClientOSError() | OSError():
+                return cls(f"the connection broke: {system_words(error)}")
+            case _:
+                return cls("the connection broke")
+
+    @classmethod
+    def at_proxy(cls, error: Exception) -> Self:
+        """Tell a failure from before the request left, when a proxy was to connect us."""
+        match error:
+            case aiohttp.ClientSSLError():
+                return cls.of(error)  # it is the server with whom TLS is spoken
+            case aiohttp.ClientConnectorDNSError() | aiohttp.InvalidURL() | UnicodeError():
+                reason = "the proxy's name cannot be resolved"
+            case aiohttp.ClientProxyConnectionError():
+                reason = f"no connection to the proxy: {system_words(error.os_error)}"
+            case aiohttp.ClientHttpProxyError(status=407):
+                reason = "the proxy wants a name and a password, or does not accept those that it was given (407)"
+            case aiohttp.ClientHttpProxyError():
+                reason = f"the proxy makes no connection to the server: it answered {error.status}"
+            case aiohttp.ClientResponseError():
+                reason = "the proxy's answer is not HTTP, or too long in its headers"
+            case TimeoutError():
+                reason = "no connection through the proxy within the time allowed"
+            case _:
+                reason = "the proxy closed the connection"
+        return cls(reason, connected=False)
+
+
+# Codes of OpenSSL's (X509_V_ERR_…, in the manual page of X509_STORE_CTX_get_error), in the words of a person.
+_CERTIFICATE_FAULTS = {
+    9: "it is not valid yet, or the clock of this machine is wrong",
+    10: "it has expired, or the clock of this machine is wrong",
+    18: "it is self-signed",
+    19: "it was issued by a CA that is not known here",
+    20: "it was issued by a CA that is not known here",
+    62: "it is for another host",
+    64: "it is for another host",
+}
+
+
+def _certificate_words(error: Exception) -> str:
+    code = getattr(error, "verify_code", 0)
+    return _CERTIFICATE_FAULTS.get(code) or getattr(error, "verify_message", "") or "it is not valid for this host"
+
+
+def system_words(error: OSError) -> str:
+    """Say what the system says of an error."""
+    # Not `strerror`: aiohttp and asyncio write addresses into it.
+    return os.strerror(error.errno) if error.errno else "lost"

@@ -1,0 +1,80 @@
+"""The API key, which shows itself to nobody, and takes itself out of what others show. Knows no request."""
+
+import functools
+import hashlib
+import html
+import json
+import re
+from collections.abc import Callable
+from typing import Never
+from urllib.parse import quote
+
+__all__ = ["ApiKey"]
+
+# A shorter key is a placeholder: taking it out of a list would take it out of people's names too.
+_SHORTEST_SECRET = 6
+
+# The key's name in an address, and what is left of the key where a server shows only a part of the address.
+_REST_OF_KEY = re.compile(rb"(api_key(?:=|%(?:25)*3[dD]))[^\s&\"'<>\\]+")
+
+
+class ApiKey:
+    """An API key that shows itself to nobody: not in a text, and not by its attributes, a copy or a pickle."""
+
+    __slots__ = ("_value", "_written")
+
+    def __init__(self, value: str) -> None:
+        # Functions, because of a function nobody prints more than the name.
+        self._value: Callable[[], str] = lambda: value
+        self._written: Callable[[], re.Pattern[bytes]] = functools.cache(
+            lambda: re.compile(b"".join(map(_written, value)))
+        )
+
+    def __repr__(self) -> str:
+        return "ApiKey('***')"
+
+    def __bool__(self) -> bool:
+        """Tell whether there is one."""
+        return bool(self._value())
+
+    def __reduce__(self) -> Never:
+        raise TypeError("an API key is neither pickled nor copied")
+
+    def is_printable(self) -> bool:
+        """Tell whether it can be a key; surrogates (bytes of the environment that are no text) are in none."""
+        return self._value().isprintable()
+
+    def budget(self, origin: str) -> str:
+        """Name the limit of this key at an origin, so that who reads the name does not learn the key."""
+        return hashlib.sha256(f"{origin} {self._value()}".encode()).hexdigest()
+
+    def added_to(self, target: str) -> str:
+        """Give the target of a request with the key in its query; whoever holds it must let go of it at once."""
+        return f"{target}{'&' if '?' in target else '?'}api_key={quote(self._value(), safe='')}"
+
+    def hide_in(self, data: bytes) -> bytes:
+        """Take the key out of what a server sent back, however it is escaped: error pages like to show the address."""
+        data = self._hidden(data)
+        encoding = json.detect_encoding(data)
+        if encoding.startswith("utf-8"):
+            return data
+        # UTF-16 or UTF-32: readers of JSON know it by its NULs, whatever the server says.
+        plain = data.decode(encoding, "replace").encode()
+        hidden = self._hidden(plain)
+        return data if hidden == plain else hidden.decode().encode(encoding)
+
+    def _hidden(self, data: bytes) -> bytes:
+        if len(self._value()) >= _SHORTEST_SECRET:
+            data = self._written().sub(b"***", data)
+        return _REST_OF_KEY.sub(rb"\1***", data)
+
+
+def _written(letter: str) -> bytes:
+    """Give a pattern of all ways to write a letter: raw, percent-encoded, and escaped as in HTML, XML and JSON."""
+    code = ord(letter)
+    percent = "".join(f"%{byte:02x}" for byte in letter.encode())
+    forms = {percent, percent.replace("%", "%25"), html.escape(letter), json.dumps(letter)[1:-1], f"\\{letter}"}
+    forms |= {f"\\u{code:04x}"} | ({"+"} if letter == " " else set())
+    forms |= {letter.encode().decode("latin-1")}  # UTF-8 that was taken for Latin-1
+    escaped = b"|".join(re.escape(form.encode()) for form in sorted(forms - {letter}))
+    return re.escape(letter.encode()).join((b"(?:", b"|(?i:%s|&#0*%d;|&#x0*%x;))" % (escaped, code, code)))

@@ -1,0 +1,45 @@
+"""An HTTP proxy: its address, and the name and the password that it may want. Connects to nothing itself."""
+
+import base64
+
+from attrs import field, frozen
+from multidict import CIMultiDict
+from yarl import URL
+
+from springest_async.errors import ConfigurationError
+
+__all__ = ["Proxy", "proxy_at"]
+
+
+@frozen
+class Proxy:
+    """An HTTP proxy, with the name and the password that it may want, which it shows to nobody."""
+
+    url: URL
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """What it is told beside the host and the port that it is to connect to."""
+        return CIMultiDict({"Proxy-Authorization": self.authorization} if self.authorization else {})
+
+
+def proxy_at(address: str | Proxy | None) -> Proxy | None:
+    """Take an address such as ``http://proxy.example:3128`` or ``http://name:password@proxy.example:3128``.
+
+    Raises:
+        ConfigurationError: when it is none. It does not show the address, which may have a password.
+    """
+    if address is None or isinstance(address, Proxy):
+        return address
+    try:
+        url = URL(address)
+        port, plain = url.explicit_port, url.with_user(None)
+    except ValueError:
+        url, port, plain = URL(), None, URL()
+    if url.scheme != "http" or not url.host or port == 0 or url.raw_path_qs != "/" or url.raw_fragment:
+        raise ConfigurationError("a proxy must be an address such as http://proxy.example:3128 (http, and no path)")
+    if url.user is None and url.password is None:
+        return Proxy(plain)
+    secret = f"{url.user or ''}:{url.password or ''}".encode()
+    return Proxy(plain, f"Basic {base64.b64encode(secret).decode()}")

@@ -1,0 +1,195 @@
+"""Connections that cannot be made, and connections of the pool that are no good any more, on real sockets."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import stamina
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from springest_async import CertificateUpload, Limiter, NoAnswer, NotSent, Settings, Springest, Timeouts
+
+from .command import KEY, assert_no_key_in, springest
+from .raw_server import Behaviour, Exchange, raw_server
+
+
+@pytest.fixture(autouse=True)
+def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
+
+
+class CountingLimiter(Limiter):
+    """A limiter that tells how much of the hourly budget lists took."""
+
+    taken = 0
+
+    async def request(self) -> None:
+        self.taken += 1
+        await super().request()
+
+
+@asynccontextmanager
+async def client_of(origin: str, **settings: Any) -> AsyncIterator[Springest]:
+    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0)}
+    async with Springest(
+        api_key=KEY, certifications_api_key=KEY, host=origin, settings=Settings(**(options | settings))
+    ) as client:
+        yield client
+
+
+async def ids(client: Springest) -> list[int]:
+    return [certification.id async for certification in client.certifications()]
+
+
+# --- no connection ---
+
+
+@pytest.mark.parametrize("name", ["nothing.invalid", "a..invalid", f"{'a' * 64}.invalid", "127.1"])
+async def test_a_name_that_cannot_be_resolved(name: str, upload: CertificateUpload) -> None:
+    async with client_of(f"https://{name}") as client:
+        with pytest.raises(NotSent) as posted:
+            await client.upload(upload)
+        with stamina.set_testing(True, attempts=2), pytest.raises(NotSent) as asked:
+            await ids(client)
+
+    for caught in (posted, asked):
+        assert caught.value.reason == "the host's name cannot be resolved"
+        assert not caught.value.connected
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+        assert_no_key_in(f"{caught.value!r} {caught.value}")
+    assert repr(client.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class _TwoAddresses(AbstractResolver):
+    """Knows two addresses of every name, of which one is IPv6."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        both = [("::1", socket.AF_INET6), ("127.0.0.1", socket.AF_INET)]
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)
+            for address, kind in both
+        ]
+
+    async def close(self) -> None:
+        """Have nothing to close."""
+
+
+async def test_a_name_at_both_of_whose_addresses_nobody_listens(upload: CertificateUpload) -> None:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=_TwoAddresses())) as session,
+        client_of(f"https://springest.test:{closed_port()}", session=session) as client,
+    ):
+        with pytest.raises(NotSent) as caught:
+            await client.upload(upload)
+
+    assert caught.value.reason == "no connection: Connection refused"
+    assert not caught.value.connected
+
+
+async def test_the_command_tells_plainly_why_there_is_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    unknown, silent = "https://nothing.invalid", f"http://localhost:{closed_port()}"
+
+    # Both at once, because each asks five times, which takes ten seconds.
+    ran = await asyncio.gather(*(springest("certifications", origin=origin) for origin in (unknown, silent)))
+
+    assert [(one.code, one.out) for one in ran] == [(1, ""), (1, "")]
+    assert [" ".join(one.err.split()) for one in ran] == [
+        f"springest: GET {unknown}/certifications.json: the host's name cannot be resolved",
+        f"springest: GET {silent}/certifications.json: no connection: Connection refused",
+    ]
+
+
+# --- connections of the pool ---
+
+
+def answer(number: int) -> bytes:
+    body = json.dumps({"certifications": [{"id": number, "name": "VCA"}], "meta": {"results": 1}}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+async def lists(exchange: Exchange) -> None:
+    """Answer, and stay connected; the list has the number of the connection."""
+    await exchange.send(answer(exchange.connection))
+
+
+async def hangs_up(exchange: Exchange) -> None:
+    exchange.hang_up()
+
+
+async def resets(exchange: Exchange) -> None:
+    exchange.reset()
+
+
+TIMED_OUT = b"HTTP/1.1 408 Request Time-out\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+async def says_408(exchange: Exchange) -> None:
+    """Tell that the connection was idle for too long, when the next request is on its way already."""
+    await exchange.send(TIMED_OUT)
+    exchange.hang_up()
+
+
+def lists_and_then(more: bytes, *, hangs_up: bool) -> Behaviour:
+    async def behaviour(exchange: Exchange) -> None:
+        await lists(exchange)
+        await asyncio.sleep(0.03)
+        await exchange.send(more)
+        if hangs_up:
+            exchange.hang_up()
+
+    return behaviour
+
+
+STALE: list[tuple[str, Behaviour, Behaviour, list[int]]] = [
+    # What is done with the first request and with the second one; the connections of the requests that arrived.
+    ("closed when it is used again", lists, hangs_up, [1, 1, 2]),
+    ("reset when it is used again", lists, resets, [1, 1, 2]),
+    ("408 when it is used again", lists, says_408, [1, 1, 2]),
+    ("closed while it is idle", lists_and_then(b"", hangs_up=True), lists, [1, 2]),
+    ("408 and closed while it is idle", lists_and_then(TIMED_OUT, hangs_up=True), lists, [1, 2]),
+    ("408 and open while it is idle", lists_and_then(TIMED_OUT, hangs_up=False), lists, [1, 2]),
+    ("an answer that nobody asked for", lists_and_then(answer(666), hangs_up=False), lists, [1, 2]),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "arrived"), [case[1:] for case in STALE], ids=[case[0] for case in STALE])
+async def test_a_connection_that_went_stale_costs_a_list_nothing_and_each_request_counts(
+    first: Behaviour, second: Behaviour, arrived: list[int]
+) -> None:
+    limiter = CountingLimiter()
+    # Without stamina's waits.
+    with stamina.set_testing(True, attempts=2):
+        async with raw_server(first, second, lists) as server, client_of(server.origin, limiter=limiter) as client:
+            assert await ids(client) == [1]
+            await asyncio.sleep(0.1)  # idle
+            assert await ids(client) == [2]
+
+    assert [exchange.connection for exchange in server.exchanges] == arrived
+    assert limiter.taken == len(server.exchanges)
+
+
+async def test_what_is_asked_for_again_by_aiohttp_counts_too() -> None:
+    limiter = CountingLimiter()
+    with stamina.set_testing(True, attempts=3):
+        async with raw_server(hangs_up) as server, client_of(server.origin, limiter=limiter) as client:
+            with pytest.raises(NoAnswer, match="the server closed the connection without an answer"):
+                await ids(client)
+
+    assert limiter.taken == len(server.exchanges) == 6

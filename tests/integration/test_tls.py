@@ -1,0 +1,298 @@
+"""TLS, with real certificates on real sockets: whom the client trusts, and what it says of whom it does not."""
+
+import asyncio
+import json
+import logging
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+import stamina
+
+from springest_async import (
+    CertificateUpload,
+    ConfigurationError,
+    Limiter,
+    NotSent,
+    Settings,
+    Springest,
+    Timeouts,
+    UploadStep,
+)
+from springest_async.bulk import Journal, Manifest, RowDone, State, UploadQueue
+
+from .command import KEY, assert_no_key_in, environment, springest
+from .raw_server import Exchange, RawServer, created, raw_server
+from .tls import WRONG, Authority
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ours")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Give a CA that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("tls") / "others")
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@asynccontextmanager
+async def client_of(server: RawServer, **settings: Any) -> AsyncIterator[Springest]:
+    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0)}
+    async with Springest(
+        api_key=KEY, certifications_api_key=KEY, host=server.origin, settings=Settings(**(options | settings))
+    ) as client:
+        yield client
+
+
+async def either(exchange: Exchange) -> None:
+    if exchange.line.startswith("POST"):
+        await created(exchange)
+    else:
+        rows = [{"id": 7, "name": "VCA Basis"}]
+        await exchange.answer(200, json.dumps({"certifications": rows, "meta": {"results": 1}}).encode())
+
+
+async def ids(client: Springest) -> list[int]:
+    return [certification.id async for certification in client.certifications()]
+
+
+# --- certificates that are not right ---
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize(("certificate", "words"), [wrong[1:] for wrong in WRONG], ids=[name for name, *_ in WRONG])
+async def test_a_certificate_that_is_not_right_is_told_plainly_at_once_and_nothing_is_sent(
+    certificate: Callable[[Authority, Authority], ssl.SSLContext],
+    words: str,
+    name: str,
+    upload: CertificateUpload,
+    authority: Authority,
+    stranger: Authority,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    asyncio.get_running_loop().set_debug(True)
+    steps: list[UploadStep] = []
+    tls = certificate(authority, stranger)
+    async with (
+        raw_server(either, tls=tls, name=name) as server,
+        client_of(server, ca_file=authority.file) as client,
+    ):
+        with pytest.raises(NotSent) as posted:
+            await client.upload(upload, listener=steps.append)
+        # Without stamina's waits: were it asked for again, that would be seen.
+        with stamina.set_testing(True, attempts=3), pytest.raises(NotSent) as asked:
+            await ids(client)
+
+    for caught in (posted, asked):
+        assert caught.value.reason == f"the server's TLS certificate is not trusted: {words}"
+        assert (caught.value.connected, caught.value.trusted) == (False, False)
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+        assert_no_key_in(f"{caught.value} {caught.value!r}")
+    assert [step.kind for step in steps] == ["waiting", "sending", "unsent"]
+    assert not [record for record in caplog.records if record.name.startswith("stamina")]
+    assert server.exchanges == []
+    assert repr(client.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
+    assert_no_key_in(caplog.text)
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+async def test_a_certificate_of_a_ca_that_is_trusted_is_right(
+    name: str, upload: CertificateUpload, authority: Authority
+) -> None:
+    async with (
+        raw_server(either, tls=authority.right(), name=name) as server,
+        client_of(server, ca_file=str(authority.file)) as client,
+    ):
+        assert (await client.upload(upload)).id == 5001
+        assert await ids(client) == [7]
+
+
+async def test_a_migration_waits_for_a_certificate_that_was_right_before(
+    tmp_path: Path, make_upload: Callable[..., CertificateUpload], authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 0.02)
+    file = make_upload().file
+    manifest = tmp_path / "certificates.csv"
+    lines = [f"{file},{number},jan@example.org,2026-01-31" for number in range(1, 7)]
+    manifest.write_text("\n".join(["file,certification_id,email,valid_from", *lines]), encoding="utf-8")
+    right, wrong = authority.right(), authority.expired()
+    shown: list[str] = []
+
+    # As a hotel's network does that wants somebody to log in first.
+    def show(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        shown.append("wrong" if 2 <= len(shown) < 7 else "right")
+        connection.context = wrong if shown[-1] == "wrong" else right
+
+    front = authority.right()
+    front.sni_callback = show
+    done: list[State] = []
+    async with (
+        raw_server(either, tls=front, name="localhost") as server,
+        client_of(server, ca_file=authority.file, concurrency=1) as client,
+    ):
+        with Journal.open(tmp_path / "certificates.journal") as journal:
+            journal.load(Manifest.open(manifest), client.origin)
+            error = await UploadQueue(
+                client, journal, lambda event: done.append(event.state) if isinstance(event, RowDone) else None
+            ).run()
+
+    assert error is None
+    assert done == [State.STORED] * 6
+    assert shown == ["right"] * 2 + ["wrong"] * 5 + ["right"] * 4
+    assert len(server.exchanges) == 6
+
+
+# --- whom to trust ---
+
+
+async def test_without_the_setting_a_company_s_own_ca_is_not_trusted(authority: Authority) -> None:
+    async with raw_server(either, tls=authority.right()) as server, client_of(server) as client:
+        with pytest.raises(NotSent, match="it was issued by a CA that is not known here"):
+            await ids(client)
+
+
+LISTS = """
+import asyncio, sys
+from springest_async import Settings, Springest
+
+async def lists(host, ca_file):
+    settings = Settings(ca_file=ca_file or None)
+    async with Springest(api_key="-", certifications_api_key="-", host=host, settings=settings) as springest:
+        print([certification.id async for certification in springest.certifications()])
+
+for host in sys.argv[2:]:
+    asyncio.run(lists(host, sys.argv[1]))
+"""
+
+
+async def test_the_setting_adds_to_the_cas_of_the_system_which_the_environment_names(
+    authority: Authority, stranger: Authority
+) -> None:
+    async with raw_server(either, tls=authority.right()) as ours, raw_server(either, tls=stranger.right()) as others:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LISTS, str(stranger.file), ours.origin, others.origin),
+            env=environment(None, SSL_CERT_FILE=str(authority.file)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+
+    assert out.decode().splitlines() == ["[7]", "[7]"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file or directory"),
+        (b"", "there are no certificates in it (PEM)"),
+        (b"\x00\xff garbage", "there are no certificates in it (PEM)"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "there are no certificates in it (PEM)"),
+    ],
+)
+async def test_a_ca_file_that_cannot_be_used_is_a_fault_of_the_settings(
+    content: bytes | None, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    client = Springest(api_key=KEY, settings=Settings(ca_file=path))
+
+    with pytest.raises(ConfigurationError) as caught:
+        await client.__aenter__()
+
+    assert str(caught.value) == f"the file of CAs {path}: {words}"
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert "closed" in repr(client)
+
+
+async def test_a_folder_is_no_ca_file(tmp_path: Path) -> None:
+    client = Springest(api_key=KEY, settings=Settings(ca_file=tmp_path))
+
+    with pytest.raises(ConfigurationError, match=f"^the file of CAs {tmp_path}: "):
+        await client.__aenter__()
+
+
+async def test_whom_a_session_of_ones_own_trusts_is_its_own_business(
+    upload: CertificateUpload, stranger: Authority
+) -> None:
+    async with (
+        raw_server(either, tls=stranger.right()) as server,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session,
+        client_of(server, session=session) as client,
+    ):
+        assert (await client.upload(upload)).id == 5001
+
+
+# --- the command ---
+
+
+async def test_the_command_trusts_the_file_of_the_environment(authority: Authority) -> None:
+    async with raw_server(either, tls=authority.right()) as server:
+        ran = await springest(
+            "certifications", "--format", "csv", origin=server.origin, SSL_CERT_FILE=str(authority.file)
+        )
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "VCA Basis" in ran.out
+
+
+async def test_the_command_trusts_the_folder_of_the_environment(authority: Authority) -> None:
+    folder = authority.hashed_folder()
+    async with raw_server(either, tls=authority.right()) as server:
+        ran = await springest("certifications", "--format", "csv", origin=server.origin, SSL_CERT_DIR=str(folder))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "VCA Basis" in ran.out
+
+
+async def test_the_command_says_at_once_why_it_does_not_trust(authority: Authority) -> None:
+    async with raw_server(either, tls=authority.right()) as server:
+        ran = await springest("certifications", origin=server.origin)
+
+    assert (ran.code, ran.out) == (1, "")
+    assert (
+        ran.err.split()
+        == (
+            f"springest: GET {server.origin}/certifications.json: the server's TLS certificate is not trusted:"
+            " it was issued by a CA that is not known here"
+        ).split()
+    )
+    assert server.exchanges == []
+
+
+async def test_the_command_says_of_a_file_of_the_environment_that_there_is_none(tmp_path: Path) -> None:
+    missing = tmp_path / "gone.pem"
+    ran = await springest("certifications", origin="https://springest.test", SSL_CERT_FILE=str(missing))
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.split() == f"springest: the file of CAs {missing}: No such file or directory".split()
+
+
+def test_no_setting_makes_it_trust_just_anybody() -> None:
+    settings = {field.name for field in attrs.fields(Settings)}
+
+    assert settings == {
+        "wire_format",
+        "timeouts",
+        "concurrency",
+        "posts_per_minute",
+        "burst",
+        "session",
+        "ca_file",
+        "proxy",
+        "machine_wide",
+        "limiter",
+    }
