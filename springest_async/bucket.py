@@ -62,7 +62,7 @@ def _finite(_: object, attribute: Any, value: Any) -> None:
 
 
 def _whole(_: object, attribute: Any, value: Any) -> None:
-    if type(value) is not int:
+    if type(value) is not int or value.bit_length() > 32:
         raise ValueError(f"{attribute.name} is no whole number: {value!r}")
 
 
@@ -151,7 +151,7 @@ class Bucket:
                 probe=None if probe is None else Probe(**probe),
                 **values,
             )
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"this is no bucket's state: {error}") from None
 
     def shift(self, seconds: float) -> None:
@@ -166,6 +166,16 @@ class Bucket:
             self.probe.expires += seconds
         if self.last_answer is not None:
             self.last_answer += seconds
+
+    def holds_until(self, since: float) -> float:
+        """Give the time by which all that could hold a POST back from `since` on has ended, if nothing is added."""
+        ends = [since + self.quiet]
+        ends += [token.back_at for token in self.tokens.values()] + [ticket.expires for ticket in self.line]
+        if self.probe is not None:
+            ends.append(self.probe.expires)
+        if self.last_answer is not None:
+            ends.append(self.last_answer + self.quiet)
+        return max(ends)
 
     # --- looking ---
 

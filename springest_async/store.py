@@ -30,6 +30,7 @@ from typing import Any
 from attrs import frozen
 from platformdirs import user_state_path
 
+from springest_async import database
 from springest_async.bucket import Bucket
 from springest_async.errors import ConfigurationError
 
@@ -37,6 +38,14 @@ __all__ = ["FileStore", "default_path"]
 
 _APPLICATION_ID = 0x53505247  # "SPRG": marks the file as one of ours, and nobody else's
 _VERSION = 1
+_TABLES = "CREATE TABLE budgets (name TEXT PRIMARY KEY, state TEXT NOT NULL, written_at REAL NOT NULL)"
+
+# Of a budget that a thousand processes share.
+_LONGEST_ROW = 512 * 1024  # bytes
+
+# What would hold a POST back for longer after it was written is none of ours: a server can make us wait for an hour,
+# and timeouts and a long line come on top.
+_LONGEST_WAIT = 4 * 3600.0
 
 # A budget that nobody used for so long is forgotten, and the pace that a server had asked for with it.
 _FORGOTTEN_AFTER = 3600.0
@@ -176,7 +185,14 @@ class FileStore:
 
     def _open(self) -> _Opened:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
+        # SQLite gives its other files the same mode. Only a new file: to close one that this process has open lets go
+        # of SQLite's locks on it, and another process would then take away the log from under our hands.
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not self.path.is_file():
+            raise ConfigurationError(f"the limit cannot be kept in {self.path}: it is no file; remove it")
+        if (strange := database.strange_beside(self.path)) is not None:
+            raise ConfigurationError(f"the limit cannot be kept in {self.path}: {strange} is no file; remove that")
         file = self._file()
         connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
         try:
@@ -188,6 +204,7 @@ class FileStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make sure that the file is one of ours, or make it one if it is new."""
+        database.harden(connection, _LONGEST_ROW)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -196,9 +213,7 @@ class FileStore:
                 for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
             )
             if (application, version, tables) == (0, 0, 0):
-                connection.execute(
-                    "CREATE TABLE budgets (name TEXT PRIMARY KEY, state TEXT NOT NULL, written_at REAL NOT NULL)"
-                )
+                connection.execute(_TABLES)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif application != _APPLICATION_ID:
@@ -207,6 +222,8 @@ class FileStore:
                 )
             elif version != _VERSION:
                 raise ConfigurationError(f"{self.path} is of a newer version of springest_async: update this one")
+            elif not database.has_tables(connection, _TABLES) or not database.is_whole(connection, indexes=True):
+                raise ValueError("these are no limits of ours")
             self._forget_the_unused(connection)
             connection.execute("COMMIT")
         finally:
@@ -231,6 +248,7 @@ _REASONS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_TOOBIG: _DAMAGED,
     sqlite3.SQLITE_READONLY: "it cannot be written: make it and its folder such that you can write to them",
 }
 
@@ -265,7 +283,12 @@ def _bucket_of(state: Any, written_at: Any, *, now: float) -> Bucket | None:
     """
     if not isinstance(state, str) or not isinstance(written_at, float) or not math.isfinite(written_at):
         raise ValueError("this is no row of ours")  # SQLite keeps what it is given, whatever the column's type
-    bucket = Bucket.load(json.loads(state))
+    try:
+        bucket = Bucket.load(json.loads(state))
+    except RecursionError as error:
+        raise ValueError("this is no row of ours") from error
+    if bucket.holds_until(written_at) > written_at + _LONGEST_WAIT:
+        raise ValueError("this would hold POSTs back for ever")
     if written_at > now + _SLACK:
         bucket.shift(-written_at)
         written_at = 0.0

@@ -23,7 +23,7 @@ from filelock import BaseFileLock
 from springest_async.bulk import schema
 from springest_async.bulk.entries import Attempt, Entry, Siblings, State
 from springest_async.bulk.manifest import Manifest
-from springest_async.bulk.plan import Loaded, load
+from springest_async.bulk.plan import Loaded, digest, load
 from springest_async.bulk.reader import ENTRY, EPOCH, JournalReader
 from springest_async.errors import ConfigurationError, JournalError, JournalInUse
 
@@ -205,14 +205,16 @@ class Journal(JournalReader):
                     "UPDATE entry SET sha256 = ?, size = ?, modified_ns = ? WHERE id = ?",
                     (sha256, size, modified_ns, stands),
                 )
-            line = connection.execute(f"{ENTRY} WHERE id = ?", (stands,)).fetchone()
+            found = self._entry(connection.execute(f"{ENTRY} WHERE id = ?", (stands,)).fetchone())
+            if digest(found, found.origin) != fields:
+                raise JournalError(self.path, schema.DAMAGED)  # it would go to somebody else
             (changed,) = connection.execute(
                 "SELECT EXISTS (SELECT 1 FROM entry WHERE number IS NULL"
                 " AND state IN ('stored', 'rejected', 'in doubt') AND file = ?"
                 " AND fields = ? AND conversion_id = ? AND sha256 IS NOT ? AND id <> ?)",
                 (entry.file, *identity, stands),
             ).fetchone()
-        found = evolve(self._entry(line), changed=bool(changed))
+        found = evolve(found, changed=bool(changed))
         self._recount(State.WAITING, found.state)
         return found
 
@@ -245,7 +247,7 @@ class Journal(JournalReader):
 
         Raises:
             JournalError: when that cannot be noted, or the disk has less than 10 MB left, so that the outcome might not
-                be. The POST must not leave then.
+                be, or it was stored by an earlier POST. The POST must not leave then.
         """
         with self._transaction() as connection:
             if shutil.disk_usage(self.path.parent).free < _ROOM:
@@ -253,6 +255,11 @@ class Journal(JournalReader):
             (sha256,) = self._current(connection, entry_id, "sha256", State.WAITING)
             if sha256 is None:
                 raise AssertionError(f"entry {entry_id} is to be sent before it was identified")
+            # A page of the disk that came back as it was before is whole, and so are its rows.
+            if connection.execute(
+                "SELECT 1 FROM attempt WHERE entry = ? AND outcome = 'stored'", (entry_id,)
+            ).fetchone():
+                raise JournalError(self.path, schema.DAMAGED)
             at = _microseconds(sent_at)
             connection.execute(
                 "INSERT INTO attempt (entry, number, sent_at) SELECT ?, 1 + count(*), ? FROM attempt WHERE entry = ?",
@@ -358,10 +365,6 @@ class Journal(JournalReader):
 def _begin(path: Path, connection: sqlite3.Connection) -> None:
     """Be the one writer from now on."""
     now = _microseconds(datetime.now(UTC))
-    with schema.told(path):
-        died = connection.execute("SELECT 1 FROM meta WHERE key = 'pid'").fetchone()
-    if died:  # and the machine maybe with it
-        schema.inspect(path, connection)
     schema.begin(path, connection)
     with schema.transaction(path, connection):
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('pid', ?)", (os.getpid(),))

@@ -9,11 +9,11 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import NoneType, TracebackType
+from typing import Any, Self, TypeVar
 
 from springest_async.bulk import schema
 from springest_async.bulk.entries import Attempt, Entry, Siblings, State
@@ -23,11 +23,36 @@ from springest_async.errors import JournalError
 
 __all__ = ["ENTRY", "EPOCH", "JournalReader"]
 
-ENTRY = (
-    "SELECT id, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,"
-    " springest_id, reason, sent_at, given_up_at, extra FROM entry"
-)
+_ENTRY: Mapping[str, tuple[type, ...]] = {
+    "id": (int,),
+    "number": (int, NoneType),
+    "file": (str,),
+    "certification_id": (int,),
+    "email": (str,),
+    "valid_from": (str,),
+    "valid_until": (str, NoneType),
+    "conversion_id": (int,),
+    "origin": (str,),
+    "state": (str,),
+    "sha256": (bytes, NoneType),
+    "springest_id": (int, NoneType),
+    "reason": (str,),
+    "sent_at": (int, NoneType),
+    "given_up_at": (int, NoneType),
+    "extra": (str, NoneType),
+}
+ENTRY = f"SELECT {', '.join(_ENTRY)} FROM entry"  # noqa: S608 # names of columns
 """What an `Entry` is made of."""
+
+_ATTEMPT: Mapping[str, tuple[type, ...]] = {
+    "number": (int,),
+    "sent_at": (int,),
+    "ended_at": (int, NoneType),
+    "outcome": (str, NoneType),
+    "status": (int, NoneType),
+    "words": (str,),
+}
+Value = TypeVar("Value")
 
 _RUNNING = "SELECT entry FROM attempt WHERE ended_at IS NULL"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,15 +109,17 @@ class JournalReader:
     @property
     def writer(self) -> int | None:
         """The process that writes the journal now, or None when none does."""
-        pid = self._meta("pid")
-        return int(pid) if pid is not None and schema.is_locked(self.path) else None
+        pid = self._meta("pid", int)
+        return pid if pid is not None and schema.is_locked(self.path) else None
 
     def counts(self) -> Counter[State]:
         """Count the manifest's rows by state. What is found "sending" when nobody writes is counted as in doubt."""
         found: Counter[State] = Counter()
         written = self._is_written()
-        for state, count in self._all("SELECT state, count(*) FROM entry WHERE number IS NOT NULL GROUP BY state"):
-            found[_state(state, written=written)] += count
+        lines = self._all("SELECT state, count(*) FROM entry WHERE number IS NOT NULL GROUP BY state")
+        with self._understood():
+            for state, count in lines:
+                found[_state(state, written=written)] += count
         return found
 
     def entries(self, *states: State) -> Iterator[Entry]:
@@ -124,20 +151,22 @@ class JournalReader:
 
     def attempts(self, entry_id: int) -> list[Attempt]:
         """Give all POSTs of an entry, in their order."""
-        return [
-            Attempt(
-                number=number,
-                sent_at=EPOCH + timedelta(microseconds=sent_at),
-                ended_at=_moment(ended_at),
-                outcome=None if outcome is None else State(outcome),
-                status=status,
-                words=words,
-            )
-            for number, sent_at, ended_at, outcome, status, words in self._all(
-                "SELECT number, sent_at, ended_at, outcome, status, words FROM attempt WHERE entry = ? ORDER BY number",
-                entry_id,
-            )
-        ]
+        lines = self._all(
+            f"SELECT {', '.join(_ATTEMPT)} FROM attempt WHERE entry = ? ORDER BY number",  # noqa: S608 # likewise
+            entry_id,
+        )
+        with self._understood():
+            return [
+                Attempt(
+                    number=number,
+                    sent_at=EPOCH + timedelta(microseconds=sent_at),
+                    ended_at=_moment(ended_at),
+                    outcome=None if outcome is None else State(outcome),
+                    status=status,
+                    words=words,
+                )
+                for number, sent_at, ended_at, outcome, status, words in (_typed(line, _ATTEMPT) for line in lines)
+            ]
 
     def siblings(self, entry: Entry) -> Siblings:
         """Give what is known of the other certificates that Springest lists in the same way as this one."""
@@ -173,7 +202,8 @@ class JournalReader:
             size,
             modified_ns,
         )
-        return lines[0][0] if lines else None
+        with self._understood():
+            return _one(lines, bytes)
 
     # --- for all methods ---
 
@@ -185,14 +215,26 @@ class JournalReader:
         """Say whether what is found "sending" is being sent; asking for the writer takes longer, so it comes last."""
         return not self._all(f"{_RUNNING} LIMIT 1") or self.writer is not None
 
-    def _meta(self, key: str) -> Any:
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Raise what a line that nobody wrote so comes to as a `JournalError`.
+
+        When the journal was opened it was whole, but what its values mean nobody had looked at.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise JournalError(self.path, schema.DAMAGED) from error
+
+    def _meta(self, key: str, kind: type[Value]) -> Value | None:
         lines = self._all("SELECT value FROM meta WHERE key = ?", key)
-        return lines[0][0] if lines else None
+        with self._understood():
+            return _one(lines, kind)
 
     def _loaded_folder(self) -> Path:
         """Give the folder of the manifest that was loaded last, wherever it has been moved with its journal."""
         if self._folder is None:
-            self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder") or b"")
+            self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder", bytes) or b"")
         return self._folder
 
     def _portable(self, path: Path) -> bytes:
@@ -201,29 +243,53 @@ class JournalReader:
         return os.fsencode(path.relative_to(here) if path.is_relative_to(here) else path)
 
     def _entry(self, line: tuple[Any, ...], *, written: bool = True) -> Entry:
-        (
-            key, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,
-            springest_id, reason, sent_at, given_up_at, extra,
-        ) = line  # fmt: skip
-        return Entry(
-            id=key,
-            number=number,
-            file=file,
-            path=self._loaded_folder() / file,
-            certification_id=certification_id,
-            email=email,
-            valid_from=date.fromisoformat(valid_from),
-            valid_until=None if valid_until is None else date.fromisoformat(valid_until),
-            conversion_id=conversion_id or None,
-            origin=origin,
-            state=_state(state, written=written),
-            sha256=sha256,
-            springest_id=springest_id,
-            reason=reason if written or state != "sending" else "interrupted while it was being sent",
-            sent_at=_moment(sent_at),
-            given_up_at=_moment(given_up_at),
-            extra={} if extra is None else json.loads(extra),
-        )
+        with self._understood():
+            (
+                key, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state,
+                sha256, springest_id, reason, sent_at, given_up_at, extra,
+            ) = _typed(line, _ENTRY)  # fmt: skip
+            return Entry(
+                id=key,
+                number=number,
+                file=file,
+                path=self._loaded_folder() / file,
+                certification_id=certification_id,
+                email=email,
+                valid_from=date.fromisoformat(valid_from),
+                valid_until=None if valid_until is None else date.fromisoformat(valid_until),
+                conversion_id=conversion_id or None,
+                origin=origin,
+                state=_state(state, written=written),
+                sha256=sha256,
+                springest_id=springest_id,
+                reason=reason if written or state != "sending" else "interrupted while it was being sent",
+                sent_at=_moment(sent_at),
+                given_up_at=_moment(given_up_at),
+                extra={} if extra is None else _cells(extra),
+            )
+
+
+def _typed(line: Sequence[Any], kinds: Mapping[str, tuple[type, ...]]) -> Sequence[Any]:
+    # SQLite keeps what it is given, whatever the column's type.
+    if not all(map(isinstance, line, kinds.values())):
+        raise TypeError("a value of another type")
+    return line
+
+
+def _one(lines: Sequence[tuple[Any]], kind: type[Value]) -> Value | None:
+    if not lines:
+        return None
+    ((value,),) = lines
+    if not isinstance(value, kind):
+        raise TypeError("a value of another type")
+    return value
+
+
+def _cells(text: str) -> dict[str, str]:
+    cells = json.loads(text)
+    if not isinstance(cells, dict) or not all(isinstance(cell, str) for cell in cells.values()):
+        raise TypeError("no cells")
+    return cells
 
 
 def _state(value: str, *, written: bool) -> State:

@@ -13,12 +13,27 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from springest_async import database
+from springest_async.bulk.entries import State
 from springest_async.errors import JournalError, JournalInUse
+from springest_async.files import open_regular
 
-__all__ = ["begin", "check", "connect", "create", "inspect", "is_locked", "lock", "told", "transaction"]
+__all__ = ["DAMAGED", "begin", "check", "connect", "create", "is_locked", "lock", "told", "transaction"]
+
+_BACKUPS = (
+    "A copy from a backup does not know what was sent after it was made, and would send that again:"
+    " take one only if there was no run after that"
+)
+
+DAMAGED = f"is damaged. Keep it: without it nobody knows which certificates are stored. {_BACKUPS}"
 
 _APPLICATION_ID = 0x53505247  # "SPRG"
-_VERSION = 1
+_VERSION = 1  # any other letter in the statements below is another version
+
+# A row of a manifest is 128 Ki characters at most, which JSON may write as twelve bytes each.
+_LONGEST_LINE = 4 * 1024 * 1024  # bytes
+
+_STATES = ", ".join(f"'{state.value}'" for state in State)
 
 # `fields` is the digest of all that the certificates of one person, certification and dates have in common. `copy`
 # tells apart the rows of one manifest with the same file and fields (1, 2 …); at 0, the file has become another one.
@@ -78,10 +93,11 @@ COMMIT;
 
 _REASONS = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, and start again",
-    sqlite3.SQLITE_CORRUPT: "is damaged. Keep it, and get an undamaged copy from a backup: without it nobody knows"
-    " which certificates are stored",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_TOOBIG: DAMAGED,
     sqlite3.SQLITE_NOTADB: "is no journal of springest: move it away, or name another one",
     sqlite3.SQLITE_READONLY: "cannot be written: check the permissions of the file and its folder",
+    sqlite3.SQLITE_READONLY_ROLLBACK: "a run was killed in the middle of closing it: springest upload mends that",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that its folder exists and can be written",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write it: check the disk, and start again",
     sqlite3.SQLITE_BUSY: "another program has it open and does not let go: close that, and start again",
@@ -100,8 +116,11 @@ def told(path: Path) -> Iterator[None]:
         raise
     except sqlite3.DatabaseError as error:
         # Constraints and broken SQL have no plain words: they come from a file that is not what it was made as.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        raise JournalError(path, _REASONS.get(code, f"cannot be used as a journal: {error}")) from error
+        code = getattr(error, "sqlite_errorcode", 0)
+        reason = _REASONS.get(code) or _REASONS.get(code & 0xFF) or f"cannot be used as a journal: {error}"
+        raise JournalError(path, reason) from error
+    except UnicodeDecodeError as error:  # SQLite quotes in its message what it cannot make sense of
+        raise JournalError(path, DAMAGED) from error
     except OSError as error:
         raise JournalError(path, error.strerror or "cannot be opened") from error
 
@@ -138,32 +157,23 @@ def begin(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_autocheckpoint = 1")
 
 
-def inspect(path: Path, connection: sqlite3.Connection) -> None:
-    """Look through the whole file, which takes as long as reading it.
-
-    Raises:
-        JournalError: when it is damaged.
-    """
-    with told(path):
-        ((found,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
-    if found != "ok":
-        raise JournalError(path, _REASONS[sqlite3.SQLITE_CORRUPT])
-
-
 def check(path: Path) -> bool:
-    """Say whether there is a journal; False for "not yet": no file, or an empty one, which holds nothing to lose.
+    """Say whether there is a journal, or no file yet.
 
     Raises:
         JournalError: when something else is there. It is only looked at, since SQLite would change it.
     """
     with told(path):
+        if (strange := database.strange_beside(path, ".lock")) is not None:
+            raise JournalError(path, f"{strange.name} beside it is no file: remove it")
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 header = stream.read(100)
         except FileNotFoundError:
             return False
-    if not header:
-        return False
+    if not header.strip(b"\0"):
+        # No run leaves one, but a crash of the machine, or a copy that broke off, may make one of a full journal.
+        raise JournalError(path, f"is empty. Remove it if no run has ever written it. {_BACKUPS}")
     # "The Database Header" on https://www.sqlite.org/fileformat.html: the application's id is at offset 68.
     if not header.startswith(b"SQLite format 3\0") or header[68:72] != _APPLICATION_ID.to_bytes(4, "big"):
         raise JournalError(path, _REASONS[sqlite3.SQLITE_NOTADB])
@@ -196,21 +206,47 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open a journal that is there.
+    """Open a journal that is there and is as it should be, which takes as long as reading it.
+
+    To write takes ten times as long, because indexes are compared with their tables as well: either may be asked
+    whether a certificate was sent, and where one is damaged they answer differently.
 
     Raises:
-        JournalError: when it cannot be opened, is damaged, or is of a newer version.
+        JournalError: when it cannot be opened, is damaged, or was made by another version or program. It is left as it
+            is then.
     """
     with told(path):
-        # One thread at a time, which the journal sees to: the preflight runs in another one.
-        uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        if write:
+            if path.stat().st_nlink > 1:
+                # The lock is beside each name, so another run could send the same certificates under the other one.
+                raise JournalError(path, "has another name (a hard link): remove that, or make a copy of it")
+            beside = {end for end in ("-journal", "-wal") if path.with_name(f"{path.name}{end}").exists()}
+            if beside == {"-journal"}:
+                _open(path, "rw").close()  # undoes what a killed writer had begun, which a reader may not
+            # Before: whoever may write copies the log beside it into the file when it closes, damaged or not.
+            with contextlib.closing(_open(path, "ro")) as looking:
+                _look_through(path, looking, indexes=True)
+            return _open(path, "rw")
+        connection = _open(path, "ro")
         try:
-            _check_version(path, connection)
-            connection.execute("PRAGMA temp_store = FILE")
+            _look_through(path, connection, indexes=False)
         except BaseException:
             connection.close()
             raise
+    return connection
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    # One thread at a time, which the journal sees to: the preflight runs in another one.
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        database.harden(connection, _LONGEST_LINE)
+        _check_version(path, connection)
+        connection.execute("PRAGMA temp_store = FILE")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -219,8 +255,15 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
     if version != _VERSION:
         reason = f"was made by another version of springest (its format is {version}, not {_VERSION}): use that one"
         raise JournalError(path, reason)
-    for table in ("meta", "entry", "attempt", "hash"):
-        connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608 # a constant
+
+
+def _look_through(path: Path, connection: sqlite3.Connection, *, indexes: bool) -> None:
+    if not database.has_tables(connection, _SCHEMA):
+        raise JournalError(path, f"has other tables than springest makes. Keep it. {_BACKUPS}")
+    # A CHECK in the table would not do: SQLite leaves it out where it may only read.
+    no_state = f"SELECT EXISTS (SELECT 1 FROM entry WHERE state NOT IN ({_STATES}))"  # noqa: S608 # constants
+    if not database.is_whole(connection, indexes=indexes) or connection.execute(no_state).fetchone() != (0,):
+        raise JournalError(path, DAMAGED)
 
 
 def lock(path: Path) -> BaseFileLock:

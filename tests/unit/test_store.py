@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from springest_async.bucket import Bucket, Figures
+from springest_async.bucket import Bucket, Figures, Probe, Ticket, Token
 from springest_async.errors import ConfigurationError
 from springest_async.store import FileStore, default_path
 
@@ -372,6 +374,9 @@ def test_a_damaged_file_is_left_alone(open_store: Open, path: Path, damaged: byt
         ("state", "no JSON"),
         ("state", json.dumps(Bucket(last_answer=1.0).dump()).replace("1.0", "NaN")),
         ("state", b"\0"),
+        ("state", "[" * 100_000),
+        ("state", json.dumps(Bucket(since_silence=1).dump()).replace("1", "1" * 400)),
+        ("state", json.dumps(Bucket(last_answer=1.0).dump()).replace("1.0", "1" * 400)),
         ("written_at", "yesterday"),
         ("written_at", 1e999),
     ],
@@ -386,6 +391,140 @@ def test_a_row_that_was_tampered_with_is_damaged(open_store: Open, path: Path, c
     assert open_store("another budget").read() == Bucket()
 
 
+def test_a_row_as_long_as_none_of_ours_is_not_read(open_store: Open, path: Path) -> None:
+    store = open_store()
+    take(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE budgets SET state = state || replace(hex(zeroblob(1000000)), '0', ' ')")
+
+    refused(store, "damaged")
+
+
+def test_an_index_that_does_not_know_a_row_is_damage(open_store: Open, path: Path) -> None:
+    """The budget is looked up there, so it would have a full bucket, and a second row beside the first."""
+    store = open_store()
+    take(store)
+    store.close()
+    content = bytearray(path.read_bytes())
+    first, last = content.index(b"a budget"), content.rindex(b"a budget")
+    assert first < 2 * 4096 < last  # the table is the second page and the index the third
+    content[last : last + 8] = b"b budget"
+    path.write_bytes(content)
+
+    refused(open_store(), "damaged")
+    assert path.read_bytes() == content
+
+
+def test_figures_that_another_program_has_made_of_it_are_no_damage(open_store: Open, path: Path) -> None:
+    """Programs that show a database run ANALYZE, some of them unasked."""
+    take(open_store())
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ANALYZE")
+
+    assert out(open_store()) == 1
+
+
+def test_nothing_that_the_file_says_is_trusted(open_store: Open) -> None:
+    connection = open_store()._connection()
+
+    assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
+    assert connection.execute("PRAGMA cell_size_check").fetchone() == (1,)
+
+
+NEVER = 1e308
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        Bucket(tokens={str(number): Token("x", False, 0.0, NEVER) for number in range(30)}),
+        Bucket(tokens={str(number): Token("x", True, NEVER, NEVER) for number in range(30)}),
+        Bucket(line=[Ticket("x", False, 30, 0.0, NEVER)]),
+        Bucket(probe=Probe("x", NEVER)),
+        Bucket(last_answer=NEVER, slow=True, quiet=1.0),
+        Bucket(last_answer=0.0, slow=True, quiet=NEVER),
+        Bucket(slow=True, quiet=NEVER, tokens={"x": Token("x", True, 0.0, 0.0)}),
+    ],
+    ids=["resting", "under way", "in line", "alone", "answered in the future", "silence", "silence before an answer"],
+)
+def test_a_row_that_would_hold_posts_back_for_ever_is_damaged(open_store: Open, path: Path, bucket: Bucket) -> None:
+    store = open_store()
+    take(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE budgets SET state = ?", (json.dumps(bucket.dump()),))
+
+    refused(store, "damaged")
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TRIGGER t AFTER INSERT ON budgets BEGIN DELETE FROM budgets; END"],
+        ["DROP TABLE budgets", "CREATE TABLE budgets (name, state, written_at)"],
+        ["ALTER TABLE budgets RENAME TO b", "CREATE VIEW budgets AS SELECT * FROM b WHERE false"],
+        ["DROP TABLE budgets"],
+    ],
+    ids=["a trigger", "a table without a key", "a view", "no table"],
+)
+def test_tables_that_would_forget_what_they_are_told_are_left_alone(
+    open_store: Open, path: Path, statements: list[str]
+) -> None:
+    """With any of these each process would find a full bucket for ever."""
+    store = open_store()
+    take(store)
+    store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+    before = path.read_bytes()
+
+    refused(open_store(), "damaged")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("end", ["", "-journal", "-wal", "-shm"])
+def test_a_pipe_is_told_and_not_waited_for(open_store: Open, path: Path, end: str) -> None:
+    take(open_store())
+    for file in path.parent.iterdir():
+        file.unlink()
+    os.mkfifo(f"{path}{end}")
+
+    refused(open_store(), "is no file; remove")
+
+
+@pytest.fixture(scope="module")
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Give the file of a budget whose tokens are all out."""
+    path = tmp_path_factory.mktemp("store") / "limits.sqlite3"
+    with closing(FileStore(path, "a budget")) as store:
+        for number in range(30):
+            take(store, str(number), answered=number % 2 == 0)
+    return path.read_bytes()
+
+
+@given(data=st.data())
+def test_whatever_happens_to_the_file_no_post_is_forgotten_and_none_waits_for_ever(
+    tmp_path_factory: pytest.TempPathFactory, nothing_left: bytes, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "limits.sqlite3"
+    content = bytearray(nothing_left)
+    used = [at for at in range(len(content)) if content[at]]
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.sampled_from(used))
+        content[at : at + 1] = data.draw(st.binary(max_size=2) | st.sampled_from([b"9", b".", b"e", b"-"]))
+    path.write_bytes(content)
+
+    with (
+        closing(FileStore(path, "a budget")) as store,
+        closing(FileStore(path, "a budget")) as other,
+        suppress(ConfigurationError),
+    ):
+        with store.change() as bucket:
+            assert bucket.ask(FIGURES, store.now(), holder="me", bulk=False, wanted=1) < 5 * HOUR
+        take(store, "mine")
+        assert out(other) > 0
+
+
 def test_a_table_that_is_not_there_is_told(open_store: Open, path: Path) -> None:
     store = open_store()
     take(store)
@@ -393,6 +532,22 @@ def test_a_table_that_is_not_there_is_told(open_store: Open, path: Path) -> None
         connection.execute("DROP TABLE budgets")
 
     refused(store, "no such table")
+
+
+def test_a_second_store_in_a_process_leaves_the_first_its_place(open_store: Open, path: Path) -> None:
+    """Closing a file lets go of all of a process's locks on it; then who closes last takes away the log in use."""
+    first = open_store()
+    take(first, "1")
+    open_store("another budget").read()
+    code = "import sys; from pathlib import Path; from springest_async.store import FileStore"
+    code += "; store = FileStore(Path(sys.argv[1]), 'a budget'); print(len(store.read().tokens)); store.close()"
+    seen = []
+    for name in ("2", "3"):
+        seen.append(subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True).stdout)
+        take(first, name)
+    seen.append(subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True).stdout)
+
+    assert [int(count) for count in seen] == [1, 2, 3]
 
 
 def test_a_file_that_was_removed_is_made_anew(open_store: Open, path: Path) -> None:
@@ -416,7 +571,7 @@ def test_a_folder_that_cannot_be_made_is_told(open_store: Open, path: Path) -> N
 def test_a_path_that_is_a_folder_is_told(open_store: Open, path: Path) -> None:
     path.mkdir(parents=True)
 
-    refused(open_store(), "Is a directory|Permission denied")
+    refused(open_store(), "it is no file; remove it")
 
 
 def test_a_file_that_cannot_be_written_is_told(open_store: Open) -> None:

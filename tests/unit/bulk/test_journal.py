@@ -26,12 +26,17 @@ from springest_async.bulk.journal import Entry, Journal, JournalReader, Loaded, 
 from springest_async.bulk.manifest import COLUMNS, Manifest
 from springest_async.errors import ConfigurationError, JournalError, JournalInUse, ManifestError
 from springest_async.records import CertificateUpload
+from tests.pipes import without_waiting
 
 ORIGIN = "https://api.springest.nl"
 NOW = datetime(2026, 3, 4, 12, 30, 1, 2, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=3)
 SETTLED = [State.STORED, State.REJECTED, State.IN_DOUBT]
 FOREIGN = "is no journal of springest: move it away, or name another one"
+BACKUPS = (
+    "A copy from a backup does not know what was sent after it was made, and would send that again:"
+    " take one only if there was no run after that"
+)
 
 Cells = dict[str, str]
 
@@ -161,12 +166,17 @@ def test_a_link_that_leads_to_itself_is_told(tmp_path: Path) -> None:
         Journal.open(tmp_path / "x.journal")
 
 
-def test_an_empty_file_is_taken_as_none(tmp_path: Path) -> None:
-    """A crash, or a person, may leave one, and it holds nothing to lose."""
-    (tmp_path / "x.journal").touch()
+@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("content", [b"", bytes(4096)], ids=["nothing", "zeros"])
+def test_an_empty_file_is_not_taken_for_a_new_journal(tmp_path: Path, content: bytes, open_it: Any) -> None:
+    """A crash of the machine makes one of a journal, and a new one in its place would send all rows again."""
+    (tmp_path / "x.journal").write_bytes(content)
 
-    with Journal.open(tmp_path / "x.journal") as journal:
-        assert journal.counts() == Counter()
+    with pytest.raises(JournalError, match=rf"is empty\. Remove it if no run has ever written it\. {BACKUPS}"):
+        open_it(tmp_path / "x.journal")
+
+    assert (tmp_path / "x.journal").read_bytes() == content
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.journal"]
 
 
 def test_its_making_can_be_broken_off(tmp_path: Path) -> None:
@@ -241,31 +251,30 @@ def test_a_journal_that_is_cut_off_is_told_and_left_alone(tmp_path: Path, open_i
     assert path.read_bytes() == before
 
 
-def test_a_journal_that_is_damaged_after_a_crash_is_told(tmp_path: Path) -> None:
-    """Looking through all of it is done only when the last writer did not come to its end."""
+@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+def test_a_journal_that_is_damaged_is_told_and_left_alone(tmp_path: Path, open_it: Any) -> None:
     path = full_journal(tmp_path)
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("INSERT INTO meta VALUES ('pid', 1)")
-        connection.commit()
     with path.open("r+b") as stream:
         stream.seek(path.stat().st_size // 2 // 4096 * 4096)
         stream.write(b"\xff" * 4096)
     before = path.read_bytes()
 
     with pytest.raises(JournalError, match="is damaged"):
-        Journal.open(path)
+        open_it(path)
 
     assert path.read_bytes() == before
 
 
-def test_damage_that_is_met_later_is_told(tmp_path: Path) -> None:
+def test_damage_that_comes_later_is_told(tmp_path: Path) -> None:
     path = full_journal(tmp_path)
-    with path.open("r+b") as stream:
-        stream.seek(path.stat().st_size // 2)
-        stream.write(b"\xff" * (path.stat().st_size // 2))
+    with JournalReader.open(path) as journal:
+        with path.open("r+b") as stream:
+            stream.seek(path.stat().st_size // 2)
+            stream.write(b"\xff" * (path.stat().st_size // 2))
+        journal._connection.execute("PRAGMA shrink_memory")  # of what was read when it was opened
 
-    with Journal.open(path) as journal, pytest.raises(JournalError, match="is damaged"):
-        list(journal.entries())
+        with pytest.raises(JournalError, match="is damaged"):
+            list(journal.entries())
 
 
 @pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
@@ -275,7 +284,18 @@ def test_a_folder_is_no_journal(tmp_path: Path, open_it: Any) -> None:
     with pytest.raises(JournalError) as caught:
         open_it(tmp_path / "x.journal")
 
-    assert caught.value.reason == "Is a directory"
+    assert caught.value.reason == "is a folder"
+
+
+@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+def test_a_pipe_is_no_journal_and_not_waited_for(tmp_path: Path, open_it: Any) -> None:
+    path = tmp_path / "x.journal"
+    os.mkfifo(path)
+
+    with pytest.raises(JournalError) as caught:
+        without_waiting(path, lambda: open_it(path))
+
+    assert caught.value.reason == "is no regular file"
     assert len(list(tmp_path.iterdir())) == 1
 
 
