@@ -6,25 +6,30 @@ and a file of another kind little more. Whether the files exist and are PDFs is 
 """
 
 import csv
+import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 from typing import IO, Any, Self, TextIO
 
 from attrs import frozen
 
+from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.files import open_regular
 from springest_async.records import CertificateUpload
 
-__all__ = ["COLUMNS", "Fields", "Manifest", "Row"]
+__all__ = ["COLUMNS", "ERROR", "Fields", "Manifest", "Row", "listed"]
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
 """The columns that mean something, in any order and case; others are kept and mean nothing."""
+
+ERROR = "error"
+"""The column of the reasons in a manifest of rows that failed, which `report` writes; it means nothing either."""
 
 _REQUIRED = COLUMNS[:4]
 
@@ -70,6 +75,11 @@ class Manifest:
     bom: bool
     _stamp: tuple[int, int, int]
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The columns that mean nothing, among which may be one whose name was mistyped."""
+        return tuple(name for name in self.columns if name not in (*COLUMNS, ERROR))
+
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read the header.
@@ -78,38 +88,38 @@ class Manifest:
             ManifestError: when it is no readable CSV in UTF-8, or a column is missing or there twice.
         """
         try:
-            _check_kind(path)
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 stamp = _stamp(stream)
                 start = stream.read(64 * 1024)
         except OSError as error:
             raise ManifestError(path, error.strerror or "cannot be read") from None
-        except ValueError:
-            raise ManifestError(path, "is no name that a file can have") from None
         header = re.split(rb"[\r\n]", start.removeprefix(b"\xef\xbb\xbf"), maxsplit=1)[0]
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
         manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), stamp)
         _, cells = next(manifest._records(), (1, []))
         if len(cells) > _MOST_COLUMNS:
             raise ManifestError(path, f"the first row has {len(cells)} columns, and may have {_MOST_COLUMNS}")
-        columns = tuple(cell.strip().lower() or f"column {n}" for n, cell in enumerate(cells, start=1))
+        columns = _columns(cells)
+        if ERROR in columns:
+            columns = _columns(map(unescape, cells))
         if missing := [name for name in _REQUIRED if name not in columns]:
-            raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {_listed(columns)}")
+            raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {listed(columns)}")
         if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
-            raise ManifestError(path, f"the first row has {_listed(twice)} more than once")
+            raise ManifestError(path, f"the first row has {listed(twice)} more than once")
         return cls(path, columns, delimiter, manifest.bom, stamp)
 
-    def __iter__(self) -> Iterator[Row]:
-        """Read the rows; empty ones are passed over.
+    def __iter__(self) -> Generator[Row, None, None]:
+        """Read the rows; empty ones are passed over. Who may stop early closes it, and the file with it.
 
         Raises:
             ManifestError: when a row cannot be read as CSV in UTF-8, or the file is not what it was at `open`.
         """
         records = self._records()
         next(records, None)
+        escaped = ERROR in self.columns  # by `report`; in any other manifest an apostrophe is the file name's own
         for number, cells in records:
             if any(map(str.strip, cells)):
-                yield Row(number, self._named(cells))
+                yield Row(number, self._named(list(map(unescape, cells)) if escaped else cells))
 
     def _named(self, cells: list[str]) -> dict[str, str]:
         width = len(self.columns)
@@ -172,8 +182,7 @@ class Manifest:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         number = 0
         try:
-            _check_kind(self.path)
-            with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            with _text(open_regular(self.path)) as stream:
                 lines = _Lines(stream)
                 for number, cells in enumerate(csv.reader(lines, delimiter=self.delimiter, strict=True), start=1):
                     lines.length = 0
@@ -221,17 +230,18 @@ class _Lines:
         return line
 
 
-def _check_kind(path: Path) -> None:
-    # Opening a pipe would wait for somebody who writes, and a device may have no end. Opening tells what a folder is.
-    mode = path.stat().st_mode
-    if not S_ISREG(mode) and not S_ISDIR(mode):
-        raise ManifestError(path, "is no regular file")
+def _text(stream: io.FileIO) -> TextIO:
+    return io.TextIOWrapper(io.BufferedReader(stream), "utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _listed(names: Iterable[str]) -> str:
+def _columns(cells: Iterable[str]) -> tuple[str, ...]:
+    return tuple(cell.strip().lower() or f"column {n}" for n, cell in enumerate(cells, start=1))
+
+
+def listed(names: Iterable[str]) -> str:
     """List names so that one sees why they are none of the known ones, as with a NUL in each second place."""
-    listed = ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
-    return listed if len(listed) <= _LONGEST_REASON else listed[:_LONGEST_REASON] + "…"
+    text = ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
 
 
 def _stamp(stream: IO[Any]) -> tuple[int, int, int]:

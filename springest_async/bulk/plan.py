@@ -7,11 +7,13 @@ uploaded or hashed before, size and time are compared. Which certificate a file 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 from attrs import frozen
 
+from springest_async.bulk.entries import Entry
 from springest_async.bulk.manifest import COLUMNS, Fields, Manifest
 from springest_async.errors import InvalidUpload, ManifestError
 
@@ -42,7 +44,7 @@ class Loaded:
         return self.rows - self.new
 
 
-def digest(fields: Fields, origin: str) -> bytes:
+def digest(fields: Fields | Entry, origin: str) -> bytes:
     """Give 16 bytes for what the certificates of one person, certification and dates have in common, however written.
 
     The conversion is left out: Springest lists certificates without it, so they are told apart by the rest only.
@@ -94,11 +96,12 @@ def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> No
         " certification_id INTEGER, email TEXT, valid_from TEXT, valid_until TEXT, conversion_id INTEGER, origin TEXT,"
         " extra TEXT, entry INTEGER)"
     )
-    connection.executemany(
-        "INSERT INTO plan (number, file, fields, certification_id, email, valid_from, valid_until, conversion_id,"
-        " origin, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        _lines(manifest, origin),
-    )
+    with closing(_lines(manifest, origin)) as lines:
+        connection.executemany(
+            "INSERT INTO plan (number, file, fields, certification_id, email, valid_from, valid_until, conversion_id,"
+            " origin, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            lines,
+        )
     # The same file with the same fields twice is a fault that the preflight tells; here each row has a place of its
     # own all the same, and the second one fails at its turn.
     connection.execute("CREATE INDEX temp.plan_row ON plan (file, fields, conversion_id)")
@@ -111,28 +114,31 @@ def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> No
         )
 
 
-def _lines(manifest: Manifest, origin: str) -> Iterator[tuple[object, ...]]:
+def _lines(manifest: Manifest, origin: str) -> Generator[tuple[object, ...], None, None]:
     known = {*COLUMNS, ""}
     has_extra = not known.issuperset(manifest.columns)
-    for row in manifest:
-        try:
-            fields = manifest.fields(row)
-        except InvalidUpload as error:
-            faults = "; ".join(map(str, error.faults))
-            raise ManifestError(manifest.path, f"row {row.number}: {faults}") from None
-        extra = {name: cell for name, cell in row.cells.items() if cell and name not in known} if has_extra else None
-        yield (
-            row.number,
-            fields.file,
-            digest(fields, origin),
-            fields.certification_id,
-            fields.email,
-            fields.valid_from.isoformat(),
-            fields.valid_until and fields.valid_until.isoformat(),
-            fields.conversion_id or 0,
-            origin,
-            json.dumps(extra) if extra else None,
-        )
+    with closing(iter(manifest)) as rows:
+        for row in rows:
+            try:
+                fields = manifest.fields(row)
+            except InvalidUpload as error:
+                faults = "; ".join(map(str, error.faults))
+                raise ManifestError(manifest.path, f"row {row.number}: {faults}") from None
+            extra = (
+                {name: cell for name, cell in row.cells.items() if cell and name not in known} if has_extra else None
+            )
+            yield (
+                row.number,
+                fields.file,
+                digest(fields, origin),
+                fields.certification_id,
+                fields.email,
+                fields.valid_from.isoformat(),
+                fields.valid_until and fields.valid_until.isoformat(),
+                fields.conversion_id or 0,
+                origin,
+                json.dumps(extra) if extra else None,
+            )
 
 
 def _match(connection: sqlite3.Connection) -> None:

@@ -8,15 +8,16 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 from typing import Protocol
 
 from attrs import frozen
 
-from springest_async.bulk.manifest import Fields, Manifest, Row
+from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.errors import InvalidUpload
+from springest_async.files import open_regular
 from springest_async.records import CertificateUpload, Certification
 
 __all__ = ["Finding", "Memory", "check_manifest", "check_pdf"]
@@ -74,27 +75,32 @@ def check_manifest(
     """
     seen: set[int] = set()
     suspects: set[int] = set()
-    for row in manifest:
-        settled = False
-        try:
-            upload = manifest.upload(row)
-        except InvalidUpload as error:
-            yield from (Finding(row.number, fault.field, fault.reason) for fault in error.faults)
-            path = row.cells["file"].strip()
-            if path:
-                yield from _file_findings(row, manifest.path.parent / path)
-        else:
-            settled = memory is not None and memory.is_settled(manifest.fields(row), origin, upload.file)
-            if not settled:
-                yield from _file_findings(row, upload.file)
-            if upload.valid_until is not None and upload.valid_until < upload.valid_from:
-                yield Finding(row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True)
-            # A set of hashes, and not of fields, keeps a million rows in some 70 MB.
-            fields = hash(_fields(upload))
-            (suspects if fields in seen else seen).add(fields)
-        if certifications is not None and not settled:
-            yield from _certification_findings(row, certifications)
-        yield None
+    if manifest.unused:
+        yield Finding(1, "", f"columns that mean nothing: {listed(manifest.unused)}", warning=True)
+    with closing(iter(manifest)) as rows:
+        for row in rows:
+            settled = False
+            try:
+                upload = manifest.upload(row)
+            except InvalidUpload as error:
+                yield from (Finding(row.number, fault.field, fault.reason) for fault in error.faults)
+                path = row.cells["file"].strip()
+                if path:
+                    yield from _file_findings(row, manifest.path.parent / path)
+            else:
+                settled = memory is not None and memory.is_settled(manifest.fields(row), origin, upload.file)
+                if not settled:
+                    yield from _file_findings(row, upload.file)
+                if upload.valid_until is not None and upload.valid_until < upload.valid_from:
+                    yield Finding(
+                        row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True
+                    )
+                # A set of hashes, and not of fields, keeps a million rows in some 70 MB.
+                fields = hash(_fields(upload))
+                (suspects if fields in seen else seen).add(fields)
+            if certifications is not None and not settled:
+                yield from _certification_findings(row, certifications)
+            yield None
     if suspects:
         yield from _duplicates(manifest, suspects, memory)
 
@@ -133,21 +139,22 @@ def _fields(upload: CertificateUpload) -> tuple[object, ...]:
 def _duplicates(manifest: Manifest, suspects: set[int], memory: Memory | None) -> Iterator[Finding]:
     sha256 = lru_cache(maxsize=1024)(partial(_sha256, memory))
     first: dict[tuple[object, ...], int] = {}
-    for row in manifest:
-        try:
-            upload = manifest.upload(row)
-            if hash(_fields(upload)) not in suspects or not upload.file.is_file():
-                continue
-            # Certificates of one template share their first 64 KiB: only the whole file tells them apart.
-            identity = (*_fields(upload), sha256(upload.file))
-        except (InvalidUpload, OSError, ValueError):
-            continue  # told already
-        if (earlier := first.setdefault(identity, row.number)) != row.number:
-            yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
+    with closing(iter(manifest)) as rows:
+        for row in rows:
+            try:
+                upload = manifest.upload(row)
+                if hash(_fields(upload)) not in suspects:
+                    continue
+                # Certificates of one template share their first 64 KiB: only the whole file tells them apart.
+                identity = (*_fields(upload), sha256(upload.file))
+            except (InvalidUpload, OSError):
+                continue  # told already
+            if (earlier := first.setdefault(identity, row.number)) != row.number:
+                yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
 
 
 def _sha256(memory: Memory | None, path: Path) -> bytes:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         before = os.fstat(stream.fileno())
         if memory is not None and (known := memory.known_hash(path, before.st_size, before.st_mtime_ns)) is not None:
             return known
@@ -172,22 +179,12 @@ def check_pdf(path: Path) -> Iterator[tuple[str, bool]]:
         A reason, and whether it is but a warning.
     """
     try:
-        status = path.stat()
-        if S_ISDIR(status.st_mode):
-            yield "is a folder", False
-            return
-        if not S_ISREG(status.st_mode):
-            yield "is no regular file", False
-            return
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(_EDGE)
-            stream.seek(max(0, status.st_size - _EDGE))
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _EDGE))
             tail = stream.read(_EDGE)
     except OSError as error:
         yield error.strerror or "cannot be read", False
-        return
-    except ValueError:  # a NUL in a path
-        yield "is no name that a file can have", False
         return
     if (reason := _no_pdf(head)) is not None:
         yield reason, False

@@ -11,7 +11,6 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import attrs
 from attrs import define
@@ -19,6 +18,7 @@ from attrs import define
 from springest_async.bulk.entries import Entry, State
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
 from springest_async.bulk.journal import Journal
+from springest_async.bulk.preflight import check_pdf
 from springest_async.client import Springest
 from springest_async.delivery import UploadStep
 from springest_async.errors import (
@@ -38,7 +38,7 @@ from springest_async.errors import (
     UnexpectedStatus,
     UnusableFile,
 )
-from springest_async.multipart import SourceFile, look
+from springest_async.files import SourceFile, look, open_regular
 from springest_async.records import Certificate, Receipt
 from springest_async.retry import TRIES, backoff
 
@@ -210,9 +210,7 @@ class UploadQueue:
         """Learn what is in the file; give the entry that stands for this certificate."""
         sha256 = self._journal.known_hash(entry.path, source.size, source.modified_ns)
         if sha256 is None:
-            sha256 = await asyncio.to_thread(_sha256, entry.path)
-            if await look(entry.path, None) != source:
-                raise UnusableFile(entry.path, "changed while it was being read")
+            sha256 = await asyncio.to_thread(_read, source)
         found = self._journal.identify(entry, source.size, source.modified_ns, sha256)
         self._in_hand.remove(entry.id)
         self._in_hand.add(found.id)
@@ -464,9 +462,17 @@ def _doubt_of(entry: Entry, why: str = "") -> InDoubt:
     )
 
 
-def _sha256(path: Path) -> bytes:
+def _read(source: SourceFile) -> bytes:
+    """Check a PDF whose turn has come, weeks after the preflight perhaps, and give the SHA-256 of all of it."""
+    for reason, warning in check_pdf(source.path):
+        if not warning:
+            raise UnusableFile(source.path, reason)
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        with open_regular(source.path) as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").digest()
+            unchanged = source.is_still(stream)
     except OSError as error:
-        raise UnusableFile(path, error.strerror or "cannot be read") from None
+        raise UnusableFile(source.path, error.strerror or "cannot be read") from None
+    if not unchanged:
+        raise UnusableFile(source.path, "changed while it was being read")
+    return sha256

@@ -16,8 +16,9 @@ from attrs import field, frozen
 
 from springest_async.bulk.entries import Entry, State
 from springest_async.bulk.events import RowDone, RowSettling, RowStep
+from springest_async.bulk.formulas import escape
 from springest_async.bulk.journal import JournalReader
-from springest_async.bulk.manifest import Manifest
+from springest_async.bulk.manifest import ERROR, Manifest
 from springest_async.errors import ConfigurationError
 
 __all__ = ["Report", "RunRecorder", "write_failed"]
@@ -79,8 +80,9 @@ class RunRecorder:
 def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
     """Write the rejected and failed rows to a manifest beside the first one, so that the paths in it hold.
 
-    It is as the first one is written (separator, byte order mark), with the reasons in a column ``error``. No file is
-    ever overwritten. Only its owner can read it, since it holds personal data.
+    It is as the first one is written (separator, byte order mark), with the reasons in a column ``error``. A cell that
+    a spreadsheet would run as a formula begins with an apostrophe, which `Manifest` takes off again. No file is ever
+    overwritten. Only its owner can read it, since it holds personal data.
 
     Returns:
         The first free one of ``x.failed.csv``, ``x.failed-2.csv`` …, or the last one of them when that says the same
@@ -92,16 +94,17 @@ def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
     counts = journal.counts()
     if not counts[State.REJECTED] and not counts[State.FAILED]:
         return None
-    columns = [column for column in manifest.columns if column != "error"]
+    columns = [column for column in manifest.columns if column != ERROR]
     try:
         before, path, descriptor = _create(manifest.path)
         encoding = "utf-8-sig" if manifest.bom else "utf-8"
         with os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="") as stream:
             writer = csv.writer(stream, delimiter=manifest.delimiter)
-            writer.writerow([*columns, "error"])
+            writer.writerow(map(escape, [*columns, ERROR]))
             for entry in journal.entries(State.REJECTED, State.FAILED):
                 cells = _cells(entry)
-                writer.writerow([*(cells.get(column, "") for column in columns), " ".join(entry.reason.split())])
+                reason = " ".join(entry.reason.split())
+                writer.writerow(map(escape, [*(cells.get(column, "") for column in columns), reason]))
         # A migration of weeks is interrupted often, and what was rejected stays rejected.
         if before is not None and before.is_file() and filecmp.cmp(before, path, shallow=False):
             path.unlink()

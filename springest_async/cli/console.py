@@ -8,10 +8,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["cell", "forget_stdout", "say", "to_stderr", "to_stdout"]
-
-# Escape sequences move the cursor, and worse; of all controls only a newline is what it seems.
-_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n")}, " ")
+__all__ = ["cell", "forget_stdout", "plain", "say", "to_stderr", "to_stdout"]
 
 
 class _Stdout(Console):
@@ -38,17 +35,21 @@ def to_stderr() -> Console:
 
 
 def say(console: Console, words: str, style: str | None = None) -> None:
-    """Write a line as it is: what servers, manifests and file systems say is not markup, and is not wrapped.
-
-    Control characters become spaces.
-    """
-    words = words.translate(_CONTROLS)
-    console.print(words, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    """Write one line: what servers, manifests and file systems say is not markup, and is not wrapped; see `plain`."""
+    console.print(plain(words), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def cell(words: str) -> Text:
-    """Make a cell of a table that shows words as they are, as `say` does."""
-    return Text(words.translate(_CONTROLS))
+    """Make a cell of a table, or another part of what is shown, that shows words as `say` does."""
+    return Text(plain(words))
+
+
+def plain(words: str) -> str:
+    """Make spaces of all that a terminal would not show but do.
+
+    Escape sequences move the cursor, and worse; line ends of any kind feign lines, and marks of direction turn them.
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in words)
 
 
 def forget_stdout() -> None:

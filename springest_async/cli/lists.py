@@ -11,7 +11,8 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from springest_async.cli.console import cell
+from springest_async.bulk.formulas import escape
+from springest_async.cli.console import cell, plain
 from springest_async.records import Certificate, Certification, User
 
 __all__ = ["Format", "show"]
@@ -21,7 +22,10 @@ _Record = Certificate | Certification
 
 
 async def show(kind: type[_Record], records: AsyncIterator[_Record], form: Format, out: Console) -> None:
-    """Write records of one kind: JSON and CSV as they come, a table when all have come."""
+    """Write records of one kind: JSON and CSV as they come, a table when all have come.
+
+    A cell of the CSV that a spreadsheet would run as a formula begins with an apostrophe.
+    """
     if form != "table" and isinstance(out.file, io.TextIOWrapper):
         out.file.reconfigure(
             encoding="utf-8", errors="backslashreplace"
@@ -32,8 +36,9 @@ async def show(kind: type[_Record], records: AsyncIterator[_Record], form: Forma
         case "csv":
             writer = csv.writer(out.file)
             writer.writerow(_columns(kind))
+            shown = plain if out.is_terminal else str  # programs get each cell as it is
             async for record in records:
-                writer.writerow(_cells(record))
+                writer.writerow(escape(shown(text)) for text in _cells(record))
         case "table":
             table = Table(*_columns(kind))
             async for record in records:
@@ -45,13 +50,16 @@ async def _json(records: AsyncIterator[_Record], stream: IO[str]) -> None:
     stream.write("[")
     separator = "\n"
     async for record in records:
-        plain = attrs.asdict(record, value_serializer=_plain)
-        stream.write(separator + json.dumps(plain, ensure_ascii=False))
+        text = json.dumps(attrs.asdict(record, value_serializer=_value), ensure_ascii=False)
+        # JSON lets through what a terminal would not show but do (see `plain`), and has a way of its own to write it.
+        if not text.isprintable():
+            text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+        stream.write(separator + text)
         separator = ",\n"
     stream.write("\n]\n")
 
 
-def _plain(_: Any, __: Any, value: Any) -> Any:
+def _value(_: Any, __: Any, value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -61,8 +69,8 @@ def _columns(kind: type[_Record]) -> list[str]:
 
 
 def _cells(record: _Record) -> list[str]:
-    plain = attrs.asdict(record, value_serializer=_plain)
+    values = attrs.asdict(record, value_serializer=_value)
     if isinstance(record, Certificate):
-        user = plain.pop("user") or {}
-        plain |= {f"user_{field.name}": user.get(field.name) for field in attrs.fields(User)}
-    return ["" if value is None else str(value) for value in plain.values()]
+        user = values.pop("user") or {}
+        values |= {f"user_{field.name}": user.get(field.name) for field in attrs.fields(User)}
+    return ["" if value is None else str(value) for value in values.values()]

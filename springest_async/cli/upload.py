@@ -25,7 +25,7 @@ from springest_async.bulk import (
     write_failed,
 )
 from springest_async.cli import environment
-from springest_async.cli.console import forget_stdout, say
+from springest_async.cli.console import cell, forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
@@ -49,7 +49,7 @@ async def upload(path: Path, journal_path: Path | None, out: Console, err: Conso
             if rows == 0:
                 say(err, f"{path} has no rows: nothing to do.")
                 return Exit.STORED
-            with err.status(f"Writing {rows} rows into {journal.path}"):
+            with err.status(cell(f"Writing {rows} rows into {journal.path}")):
                 loaded = await asyncio.to_thread(journal.load, manifest, springest.origin)
             _tell_beginning(loaded, journal.counts(), springest, err)
             return await _run(springest, manifest, journal, out, err)
@@ -170,7 +170,7 @@ async def _preflight(
         checking = asyncio.create_task(asyncio.to_thread(check))
         try:
             while not (await asyncio.wait([checking], timeout=0.25))[0]:
-                status.update(f"Checking {manifest.path.name}: {rows} rows")
+                status.update(cell(f"Checking {manifest.path.name}: {rows} rows"))
         finally:
             given_up = True  # the thread ends at its next row, also when this task is cancelled
         await checking

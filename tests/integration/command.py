@@ -2,15 +2,18 @@
 
 import asyncio
 import csv
-import json
+import fcntl
 import os
+import pty
 import re
+import struct
 import sys
+import termios
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import attrs
 from aiohttp import web
@@ -19,9 +22,11 @@ from springest_async.bulk import JournalReader
 from springest_async.sandbox import Post, Sandbox
 from springest_async.sandbox.certificates import Form
 
+from . import canary
+
 # Keys that look otherwise in an address than in the environment.
-KEY = "s3cret/cert+ificates&é"
-CERTIFICATIONS_KEY = "s3cret/certi fications%"
+KEY = canary.KEY
+CERTIFICATIONS_KEY = canary.CERTIFICATIONS_KEY
 
 
 @attrs.frozen
@@ -97,6 +102,35 @@ async def springest(*arguments: str | Path, origin: str | None = None, **changes
     return await end(await start(*arguments, env=environment(origin, **changes)))
 
 
+async def in_a_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[int, str]:
+    """Run the command in a pseudo-terminal of 100 columns; give its exit code and all that it was made to show."""
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    process = await start(*arguments, env=env | {"TERM": "xterm-256color"}, stdout=inside, stderr=inside)
+    os.close(inside)
+    shown = bytearray()
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        with suppress(OSError):  # Linux tells the end so
+            if piece := os.read(terminal, 65536):
+                shown.extend(piece)
+                return
+        loop.remove_reader(terminal)
+
+    loop.add_reader(terminal, read)
+    try:
+        code = await asyncio.wait_for(process.wait(), 20)
+        await asyncio.sleep(0.05)
+    finally:
+        loop.remove_reader(terminal)
+        os.close(terminal)
+    text = shown.decode()
+    assert_no_key_in(text)
+    assert "Traceback" not in text
+    return code, text
+
+
 async def until(condition: Callable[[], bool], *, within: float = 15.0) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 # what is waited for happens in another process
@@ -114,14 +148,8 @@ async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
                 return line
 
 
-def _forms(key: str) -> set[str]:
-    return {key, quote(key), quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]}
-
-
 def assert_no_key_in(text: str | bytes) -> None:
-    data = text.encode() if isinstance(text, str) else text
-    for key in (KEY, CERTIFICATIONS_KEY):
-        assert not [form for form in _forms(key) if form.encode() in data]
+    assert canary.leaks(text) == []
 
 
 def table_of(out: str) -> dict[str, int]:

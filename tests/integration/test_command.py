@@ -2,19 +2,15 @@
 
 import asyncio
 import csv
-import fcntl
 import io
 import json
 import os
-import pty
 import re
 import signal
 import socket
 import sqlite3
-import struct
-import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -32,6 +28,7 @@ from .command import (
     csvs,
     end,
     environment,
+    in_a_terminal,
     names,
     noted,
     outcomes,
@@ -363,8 +360,8 @@ def scribbled(path: Path) -> None:
         (lambda path: path.write_bytes(b"Dear diary,\n" * 100), "is no journal of springest: move it away"),
         (foreign, "is no journal of springest: move it away"),
         (newer, "was made by another version of springest"),
-        (torn, "is damaged. Keep it, and get an undamaged copy from a backup"),
-        (scribbled, "is damaged. Keep it, and get an undamaged copy from a backup"),
+        (torn, "is damaged. Keep it: without it nobody knows which certificates are stored. A copy from a backup"),
+        (scribbled, "is damaged. Keep it: without it nobody knows which certificates are stored. A copy from a backup"),
     ],
     ids=["a text", "another program's", "a newer version's", "torn", "scribbled on"],
 )
@@ -398,7 +395,7 @@ async def test_what_is_no_sound_journal_is_told_and_left_as_it_is(
     [
         ("none/x.journal", "there is no such folder"),
         ("1.pdf/x.journal", "Not a directory"),
-        ("folder", "Is a directory"),
+        ("folder", "is a folder"),
     ],
 )
 async def test_where_there_can_be_no_journal_nothing_is_sent(tmp_path: Path, place: str, words: str) -> None:
@@ -507,32 +504,6 @@ async def test_ctrl_c_during_a_list_is_no_traceback() -> None:
 # --- upload, in a terminal ---
 
 
-async def in_a_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[int, str]:
-    """Run the command in a pseudo-terminal of 100 columns; give its exit code and all that was shown."""
-    terminal, inside = pty.openpty()
-    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    process = await start(*arguments, env=env | {"TERM": "xterm-256color"}, stdout=inside, stderr=inside)
-    os.close(inside)
-    shown = bytearray()
-    loop = asyncio.get_running_loop()
-
-    def read() -> None:
-        with suppress(OSError):  # Linux tells the end so
-            if piece := os.read(terminal, 65536):
-                shown.extend(piece)
-                return
-        loop.remove_reader(terminal)
-
-    loop.add_reader(terminal, read)
-    try:
-        code = await asyncio.wait_for(process.wait(), 20)
-        await asyncio.sleep(0.05)
-    finally:
-        loop.remove_reader(terminal)
-        os.close(terminal)
-    return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())  # what colours and moves is not looked at
-
-
 async def test_in_a_terminal_a_bar_tells_how_much_is_left(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 10)
 
@@ -545,9 +516,8 @@ async def test_in_a_terminal_a_bar_tells_how_much_is_left(tmp_path: Path) -> Non
             "upload", manifest, env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
         )
 
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)  # what colours and moves is not looked at
     assert code == 0
-    assert_no_key_in(shown)
-    assert "Traceback" not in shown
     assert re.search(r"━+╺━+ +9/10 .*0 s left\r", shown)
     assert "10/10" in shown
     assert table_of(shown) == outcomes(stored=10)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +16,7 @@ from springest_async.bulk import COLUMNS, Manifest, Row
 from springest_async.bulk.manifest import Fields
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload
+from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
 
 HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
 JAN = "jan.pdf,7,jan@example.org,2026-01-31,2031-01-31,5\n"
@@ -31,10 +31,14 @@ JANS_CELLS = {
 }
 
 
-def manifest_of(folder: Path, content: str | bytes) -> Manifest:
+def file_of(folder: Path, content: str | bytes) -> Path:
     path = folder / "manifest.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return Manifest.open(path)
+    return path
+
+
+def manifest_of(folder: Path, content: str | bytes) -> Manifest:
+    return Manifest.open(file_of(folder, content))
 
 
 def numbers(manifest: Manifest) -> list[int]:
@@ -83,6 +87,7 @@ def test_unknown_columns_are_kept(tmp_path: Path) -> None:
 
     assert manifest.columns == (*COLUMNS, "naam")
     assert list(manifest) == [Row(2, JANS_CELLS | {"naam": "Jan Jansen"})]
+    assert manifest.unused == ("naam",)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +137,15 @@ def test_more_columns_than_a_spreadsheet_has_are_refused(tmp_path: Path) -> None
     assert caught.value.reason == "the first row has 100006 columns, and may have 16384"
 
 
+def test_a_million_columns_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    path = file_of(tmp_path, HEADER.strip() + "," * 1_000_000)
+
+    with memory_below(4 * 1024 * 1024), pytest.raises(ManifestError) as caught:
+        Manifest.open(path)
+
+    assert caught.value.reason == TOO_LONG.replace("row 3", "row 1")
+
+
 def test_as_many_columns_as_a_spreadsheet_has_are_taken(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, HEADER.replace("\n", "," * (16_384 - 6) + "\n") + JAN)
 
@@ -149,7 +163,7 @@ def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         Manifest.open(tmp_path)
 
-    assert caught.value.reason == "Is a directory"
+    assert caught.value.reason == "is a folder"
 
 
 def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
@@ -160,9 +174,7 @@ def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK], ids=["pipe", "socket"])
-def test_what_is_no_regular_file_is_told_and_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int
-) -> None:
+def test_what_is_no_regular_file_is_told_and_not_waited_for(tmp_path: Path, kind: int) -> None:
     path = tmp_path / "manifest.csv"
     os.mknod(path, kind | 0o600)
     (tmp_path / "checked").mkdir()
@@ -170,16 +182,21 @@ def test_what_is_no_regular_file_is_told_and_not_waited_for(
     manifest.path.unlink()
     manifest.path.symlink_to(path)
 
-    def refuse(path: Path, *_: Any, **__: Any) -> None:
-        raise AssertionError(f"opening {path} would wait for ever for somebody who writes")
-
-    monkeypatch.setattr(Path, "open", refuse)
-
     with pytest.raises(ManifestError) as caught:
-        Manifest.open(path)
+        without_waiting(path, lambda: Manifest.open(path))
     assert str(caught.value) == f"{path}: is no regular file"
     with pytest.raises(ManifestError, match="is no regular file"):  # it became one after the check
-        numbers(manifest)
+        without_waiting(path, lambda: numbers(manifest))
+
+
+def test_a_pipe_that_is_put_in_a_manifests_place_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN)
+    swap_after_a_look(monkeypatch, manifest.path, becomes_a_pipe)
+
+    with pytest.raises(ManifestError, match="is no regular file"):
+        without_waiting(manifest.path, lambda: numbers(manifest))
 
 
 def test_a_device_without_an_end_is_told() -> None:
@@ -204,17 +221,15 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None
     assert (caught.value.manifest, caught.value.reason) == (tmp_path / name, "is no name that a file can have")
 
 
-def test_a_manifest_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """As from a disk that fails: nothing is at the beginning of a process's memory."""
     manifest = manifest_of(tmp_path, HEADER + JAN)
+    manifest.path.unlink()
+    manifest.path.symlink_to("/proc/self/mem")
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-
-    with pytest.raises(ManifestError, match="Permission denied"):
+    with pytest.raises(ManifestError, match="Input/output error"):
         Manifest.open(manifest.path)
-    with pytest.raises(ManifestError, match="Permission denied"):
+    with pytest.raises(ManifestError, match="Input/output error"):
         numbers(manifest)
 
 

@@ -5,10 +5,10 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -19,6 +19,7 @@ from springest_async.bulk.journal import Journal, State
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.records import Certification
 from tests.pdfs import certificate
+from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
 
 HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
 NOT_FOUND = "No such file or directory"
@@ -168,14 +169,17 @@ def test_a_name_with_a_nul_is_a_fault(tmp_path: Path) -> None:
     assert list(check_pdf(tmp_path / "j\0n.pdf")) == [(NO_NAME, False)]
 
 
-def test_a_file_that_may_not_be_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path, mode: str) -> None:
-        raise PermissionError(13, "Permission denied", mode)
+def test_a_pipe_that_is_put_in_a_files_place_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "jan.pdf"
+    path.write_bytes(PDF)
+    swap_after_a_look(monkeypatch, path, becomes_a_pipe)
 
-    (tmp_path / "jan.pdf").write_bytes(PDF)
-    monkeypatch.setattr(Path, "open", refuse)
+    assert without_waiting(path, lambda: list(check_pdf(path))) == [("is no regular file", False)]
 
-    assert list(check_pdf(tmp_path / "jan.pdf")) == [("Permission denied", False)]
+
+def test_a_file_that_cannot_be_read_is_a_fault() -> None:
+    """As from a disk that fails: nothing is at the beginning of a process's memory."""
+    assert list(check_pdf(Path("/proc/self/mem"))) == [("Input/output error", False)]
 
 
 def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
@@ -220,22 +224,16 @@ def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
 
 def test_a_file_that_goes_or_shrinks_during_its_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "jan.pdf"
-    really_open = Path.open
 
-    def meddled(meddle: str) -> list[tuple[str, bool]]:
+    def meddled(meddle: Callable[[Path], object]) -> list[tuple[str, bool]]:
         path.write_bytes(PDF + b" " * 20_000)
-
-        def meddle_and_open(path: Path, mode: str) -> Any:
-            path.unlink() if meddle == "goes" else os.truncate(path, 9000 if meddle == "shrinks" else 0)
-            return really_open(path, mode)
-
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "open", meddle_and_open)
+            swap_after_a_look(patch, path, meddle)
             return list(check_pdf(path))
 
-    assert meddled("goes") == [(NOT_FOUND, False)]
-    assert meddled("shrinks") == [(CUT_OFF, True)]
-    assert meddled("is emptied") == [("is empty", False)]
+    assert meddled(Path.unlink) == [(NOT_FOUND, False)]
+    assert meddled(lambda path: os.truncate(path, 100)) == [(CUT_OFF, True)]
+    assert meddled(lambda path: os.truncate(path, 0)) == [("is empty", False)]
 
 
 def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +250,7 @@ def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytes
             pieces.append(len(piece))
             return piece
 
-    monkeypatch.setattr(Path, "open", lambda path, mode: Counted(path, mode))  # noqa: PLW0108 # a class is no method
+    monkeypatch.setattr("springest_async.bulk.preflight.open_regular", Counted)
 
     assert list(check_pdf(path)) == []
     assert (len(pieces), max(pieces)) == (2, 8 * 1024)
@@ -285,6 +283,25 @@ def test_a_warning_is_told_as_one(tmp_path: Path) -> None:
     (tmp_path / "old.pdf").write_bytes(b"\n" + PDF)
 
     assert findings(manifest) == [Finding(2, "file", MORE_AT_THE_START, warning=True)]
+
+
+def test_columns_that_mean_nothing_are_named_once(tmp_path: Path) -> None:
+    """One of them may be a column whose name was mistyped, and whose cells would be left out in silence."""
+    path = tmp_path / "manifest.csv"
+    header = HEADER.replace("valid_until", "valid_untill").replace("\n", ",Naam,,error,a\x1bb\n")
+    path.write_text(header + "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,5,Jan\n")
+    (tmp_path / "ok.pdf").write_bytes(PDF)
+
+    named = r"columns that mean nothing: valid_untill, naam, column 8, 'a\x1bb'"
+    assert findings(Manifest.open(path)) == [Finding(1, "", named, warning=True)]
+
+
+def test_a_great_many_columns_that_mean_nothing_are_a_short_line(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(HEADER.replace("\n", ",n".join(map(str, range(9000))) + "\n"))
+
+    (finding,) = findings(Manifest.open(path))
+    assert len(finding.reason) < 600
 
 
 def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
@@ -447,22 +464,29 @@ def test_two_rows_with_the_same_link_to_itself_are_each_told(tmp_path: Path) -> 
     assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
 
 
-def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.pdf"
     os.mkfifo(pipe)
     manifest = manifest_of(tmp_path, "pipe.pdf,*", "pipe.pdf,*")
-    really_open = Path.open
 
-    def open_anything_else(path: Path, *args: Any, **options: Any) -> Any:
-        assert path != pipe, "opening it would wait for ever for somebody who writes"
-        return really_open(path, *args, **options)
-
-    monkeypatch.setattr(Path, "open", open_anything_else)
-
-    assert findings(manifest) == [
+    assert without_waiting(pipe, lambda: findings(manifest)) == [
         Finding(2, "file", "is no regular file"),
         Finding(3, "file", "is no regular file"),
     ]
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_a_pipe_that_is_put_in_the_place_of_a_duplicate_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """It is looked at for each of its rows, and once more when they are compared."""
+    manifest = manifest_of(tmp_path, "a.pdf,*", "a.pdf,*")
+    path = tmp_path / "a.pdf"
+    path.write_bytes(PDF)
+    swap_after_a_look(monkeypatch, path, becomes_a_pipe, looks)
+
+    found = [Finding(row, "file", "is no regular file") for row in range(looks + 1, 4)]
+    assert without_waiting(path, lambda: findings(manifest)) == found
 
 
 # --- what a journal knows ---

@@ -60,7 +60,7 @@ from springest_async.bulk import (
     default_path,
 )
 from springest_async.delivery import UploadListener, UploadStep
-from springest_async.multipart import SourceFile
+from springest_async.files import SourceFile
 from springest_async.retry import TRIES
 from springest_async.sandbox import Mishap, Sandbox
 from tests.integration.raw_server import Exchange, raw_server

@@ -2,12 +2,16 @@
 
 import csv
 import os
+import re
+import shutil
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from springest_async import ConfigurationError, Limiter, Receipt, Settings, Springest, Timeouts
 from springest_async.bulk import (
@@ -245,6 +249,83 @@ def test_half_a_character_from_the_server_is_written_down_all_the_same(tmp_path:
     path = left_over(manifest_of(tmp_path), STORED, REJECTED, reason="bad \ud800 word")
 
     assert table(path)[1][-1] == "bad \\ud800 word"
+
+
+# --- what a spreadsheet would run ---
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+31 6", "'+31 6"),
+        ("-1", "'-1"),
+        ("@x", "'@x"),
+        ("＝1", "'＝1"),  # noqa: RUF001 # in full width, as Japanese spreadsheets take it
+        ("'=1", "''=1"),
+        ("\t=1", "'\t'=1"),
+        ("\rx", "'\rx"),
+        (" =1", "' =1"),
+        ('"=1', "'\"=1"),
+        ("x,=1;=2\t=3\n=4\r=5", "x,'=1;'=2\t'=3\n'=4\r'=5"),  # whatever a spreadsheet takes for the separator
+        ("'s-Hertogenbosch", "'s-Hertogenbosch"),
+        ("1-2=3", "1-2=3"),
+    ],
+)
+def test_no_cell_is_run_and_each_is_read_as_it_was(tmp_path: Path, delimiter: str, cell: str, written: str) -> None:
+    path = tmp_path / "archive.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter=delimiter)
+        writer.writerow(["=naam", "file", "certification_id", "email", "valid_from"])
+        writer.writerow([cell, "1.pdf", "7", "jan@example.org", "2026-01-31"])
+
+    failed = left_over(Manifest.open(path), REJECTED, reason=f"=no; {cell}")
+
+    header, row = table(failed, delimiter)
+    assert (header[0], row[0]) == ("'=naam", written)
+    assert row[-1].startswith("'=no;")
+    again = Manifest.open(failed)
+    assert again.columns[0] == "=naam"
+    assert [read.cells["=naam"] for read in again] == [cell]
+
+
+def test_an_apostrophe_in_any_other_manifest_is_the_file_names_own(tmp_path: Path) -> None:
+    header = "file,certification_id,email,valid_from,'=naam\n"
+    (row,) = manifest_of(tmp_path, f"{header}'=1.pdf,7,jan@example.org,2026-01-31,'=x\n")
+
+    assert (row.cells["file"], row.cells["'=naam"]) == ("'=1.pdf", "'=x")
+
+
+# Begins of formulas and separators among letters, and any text.
+CELLS = st.text("=+-@＝＋－＠'\" \t\r\n,;\0ab", max_size=12) | st.text(max_size=12)  # noqa: RUF001 # full width
+
+
+@settings(max_examples=50)
+@given(file=CELLS, email=CELLS, note=CELLS, reason=CELLS, delimiter=st.sampled_from(",;"))
+def test_whatever_the_cells_are_they_are_read_as_they_were_and_none_is_run(
+    tmp_path_factory: pytest.TempPathFactory, file: str, email: str, note: str, reason: str, delimiter: str
+) -> None:
+    folder = tmp_path_factory.mktemp("cells")
+    path = folder / "archive.csv"
+    row = [note, f"{file}x", "7", f"{email}x", "2026-01-31"]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows(
+            [["note", "file", "certification_id", "email", "valid_from"], row]
+        )
+    manifest = Manifest.open(path)
+
+    failed = left_over(manifest, REJECTED, reason=reason)
+    again = Manifest.open(failed)
+
+    assert [again.fields(line) for line in again] == [manifest.fields(line) for line in manifest]
+    assert [line.cells["note"] for line in again] == [note]
+    text = failed.read_bytes().decode()
+    assert not [part for part in re.split("[,;\t\r\n]", text) if re.match('["\\s\0-\x1f]*[=+@＝＋－＠-]', part)]  # noqa: RUF001
+    # At its next turn the same certificate is found in the journal.
+    with Journal.open(folder / "a journal") as journal:
+        assert journal.load(again, ORIGIN).new == 0
+    shutil.rmtree(folder)
 
 
 # --- the file ---

@@ -5,10 +5,12 @@ import io
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from springest_async import Limiter
-from springest_async.cli.console import say, to_stderr, to_stdout
+from springest_async.cli.console import cell, say, to_stderr, to_stdout
 from springest_async.cli.progress import UploadProgress
 
 
@@ -64,4 +66,16 @@ def test_words_are_no_markup_and_move_no_cursor() -> None:
     screen = io.StringIO()
     say(Console(file=screen, force_terminal=True, color_system=None), "[b]\x1b[2Jno\x9b2J, [/] René\r\ntwo :smile:")
 
-    assert screen.getvalue() == "[b] [2Jno 2J, [/] René \ntwo :smile:\n"
+    assert screen.getvalue() == "[b] [2Jno 2J, [/] René  two :smile:\n"
+
+
+@given(st.text() | st.text("\n\r\x1b\x9b\u2028\u202e\u200f\u2066\ud800a[", max_size=20))
+def test_whatever_is_said_is_one_line_of_what_can_be_printed(words: str) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=400)
+    say(console, words)
+    console.print(cell(words), soft_wrap=True)
+
+    said = "".join(letter if letter.isprintable() else " " for letter in words)
+    assert screen.getvalue() == f"{said}\n{said}\n"
+    assert (said + "x").splitlines() == [said + "x"]

@@ -40,13 +40,18 @@ CERTIFICATE_COLUMNS = [
 ]
 
 
-async def shown(form: Format, kind: type[Certificate | Certification], *records: Certificate | Certification) -> str:
+async def shown(
+    form: Format,
+    kind: type[Certificate | Certification],
+    *records: Certificate | Certification,
+    terminal: bool = False,
+) -> str:
     async def listed() -> AsyncIterator[Certificate | Certification]:
         for record in records:
             yield record
 
     out = io.StringIO()
-    await show(kind, listed(), form, Console(file=out, width=400))
+    await show(kind, listed(), form, Console(file=out, width=400, force_terminal=terminal))
     return out.getvalue()
 
 
@@ -136,6 +141,51 @@ async def test_a_table_lets_nobody_move_the_cursor() -> None:
 
     assert " [2JEHBO 2J" in text
     assert not {"\x1b", "\x9b"} & set(text)
+
+
+DOES = "René\x1b[2J\x7f\x9b2J\u2028no\u202eon\u2066\u200f\u061c"  # what it does to a terminal is not to show it
+SHOWN = "René [2J  2J no on   "
+
+
+async def test_json_says_what_a_terminal_would_do_and_not_show() -> None:
+    text = await shown("json", Certification, attrs.evolve(FIRST_AID, name=DOES))
+
+    assert json.loads(text)[0]["name"] == DOES
+    assert text.replace("\n", "").isprintable()
+    assert "René\\u001b[2J\\u007f\\u009b2J\\u2028no\\u202eon" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_csv_for_a_program_has_each_cell_as_it_is_and_a_terminal_gets_what_it_can_show(terminal: bool) -> None:
+    record = attrs.evolve(FIRST_AID, name=DOES, description="two\nlines")
+    text = await shown("csv", Certification, record, terminal=terminal)
+
+    (row,) = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    assert row[1:3] == ([SHOWN, "two lines"] if terminal else [DOES, "two\nlines"])
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+31 6", "'+31 6"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t'=1"),
+        ("\r=1", "'\r'=1"),
+        ("\tx", "'\tx"),
+        ("＝1", "'＝1"),  # noqa: RUF001 # in full width, as Japanese spreadsheets take it
+        ('"=1', "'\"=1"),
+        ("x;=1", "x;'=1"),
+        ("EHBO - herhaling (A+B)", "EHBO - herhaling (A+B)"),
+        ("'s-Hertogenbosch", "'s-Hertogenbosch"),
+    ],
+)
+async def test_csv_has_no_cell_that_a_spreadsheet_would_run(name: str, written: str) -> None:
+    text = await shown("csv", Certification, attrs.evolve(FIRST_AID, name=name, description=name))
+
+    (row,) = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    assert row == ["7", written, written, "True"]
 
 
 async def test_a_table_has_a_row_for_each_record() -> None:

@@ -1,0 +1,450 @@
+"""Files that are not what they were, or never were what they seem: what is sent, and what becomes of their rows."""
+
+import asyncio
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from springest_async import CertificateUpload, Limiter, Settings, Springest, UnusableFile
+from springest_async.bulk import Journal, JournalReader, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue
+from springest_async.files import look
+from tests.conftest import pdf_of
+from tests.pdfs import archive, certificate
+from tests.pipes import becomes_a_pipe, let_go
+
+from .command import (
+    HeldSandbox,
+    Ran,
+    csvs,
+    end,
+    environment,
+    names,
+    outcomes,
+    row_of,
+    rows_of,
+    springest,
+    springest_sandbox,
+    start,
+    stored,
+    table_of,
+    until,
+)
+
+CHANGED = "changed between its check and its sending"
+Change = Callable[[Path], Any]
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a state folder of the test's own; the command's limit is kept there."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
+
+
+def pdfs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.pdf")}
+
+
+def restore(folder: Path, content: dict[str, bytes]) -> None:
+    for path in folder.glob("*.pdf"):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    for name, whole in content.items():
+        (folder / name).write_bytes(whole)
+
+
+def grows(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def shrinks(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def is_rewritten(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.write(b"%PDF-2")
+    os.utime(path, ns=(1, 1))  # the clock of some file systems is too coarse for a test
+
+
+def is_replaced(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(certificate("somebody else's"))
+    other.replace(path)
+
+
+def is_linked_to(target: str) -> Change:
+    def change(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(target)
+
+    return change
+
+
+def becomes_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def becomes_a_socket(path: Path) -> None:
+    path.unlink()
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+def holds(content: bytes) -> Change:
+    def change(path: Path) -> None:
+        path.write_bytes(content)
+
+    return change
+
+
+CHANGES: list[tuple[Change, str]] = [
+    (grows, CHANGED),
+    (shrinks, CHANGED),
+    (is_rewritten, CHANGED),
+    (is_replaced, CHANGED),
+    (is_linked_to("1.pdf"), CHANGED),
+    (holds(b""), CHANGED),
+    (Path.unlink, "No such file or directory"),
+    (is_linked_to("none.pdf"), "No such file or directory"),
+    (is_linked_to("10.pdf"), "Too many levels of symbolic links"),
+    (becomes_a_folder, "is a folder"),
+    (becomes_a_pipe, "is no regular file"),
+    (becomes_a_socket, "is no regular file"),
+    (is_linked_to("/dev/zero"), "is no regular file"),
+]
+
+
+class Meddler:
+    """Listens to a run, and changes the file of each row but the first when its POST is about to leave."""
+
+    def __init__(self) -> None:
+        self.done: dict[int | None, RowDone] = {}
+
+    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
+        if isinstance(event, RowDone):
+            self.done[event.row.number] = event
+        elif isinstance(event, RowStep) and event.step.kind == "sending" and event.row.path.name != "1.pdf":
+            change, _ = CHANGES[int(event.row.path.stem) - 2]
+            change(event.row.path)
+
+
+async def test_a_file_that_changes_between_its_check_and_its_sending_is_not_sent_and_keeps_no_other_back(
+    tmp_path: Path,
+) -> None:
+    manifest = Manifest.open(archive(tmp_path, len(CHANGES) + 1))
+    before = pdfs(tmp_path)
+    pipe = tmp_path / f"{[change for change, _ in CHANGES].index(becomes_a_pipe) + 2}.pdf"
+    meddler = Meddler()
+    settings = Settings(limiter=Limiter(posts=500, period=1.0), concurrency=4)
+    async with (
+        springest_sandbox(limit=500, period=1.0) as sandbox,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings) as client,
+    ):
+        with Journal.open(tmp_path / "x.journal") as journal:
+            journal.load(manifest, client.origin)
+            try:
+                async with asyncio.timeout(20):
+                    error = await UploadQueue(client, journal, meddler).run()
+            finally:
+                let_go(pipe)
+            reasons = {entry.file: (entry.state, entry.reason) for entry in journal.entries()}
+
+        assert error is None
+        assert reasons == {"1.pdf": (State.STORED, "")} | {
+            f"{number}.pdf": (State.FAILED, f"{tmp_path / f'{number}.pdf'}: {reason}")
+            for number, (_, reason) in enumerate(CHANGES, start=2)
+        }
+        assert all(isinstance(meddler.done[row].error, UnusableFile) for row in range(3, len(CHANGES) + 3))
+        assert stored(sandbox) == [hashlib.sha256(before["1.pdf"]).hexdigest()]
+        assert {post.verdict for post in sandbox.audit} <= {"stored", "broken off"}
+
+        # What is as it was once more is stored by the next run, and what was stored is not sent again.
+        restore(tmp_path, before)
+        with Journal.open(tmp_path / "x.journal") as journal:
+            journal.load(manifest, client.origin)
+            assert await UploadQueue(client, journal, lambda _: None).run() is None
+            assert journal.counts() == {State.STORED: len(before)}
+        assert stored(sandbox) == sorted(hashlib.sha256(content).hexdigest() for content in before.values())
+
+
+async def test_a_pipe_that_takes_a_files_place_before_it_is_read_whole_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Manifest.open(archive(tmp_path, 2))
+    pipe = tmp_path / "1.pdf"
+    really_known = JournalReader.known_hash
+
+    def known_hash(journal: JournalReader, path: Path, *stamp: int) -> bytes | None:
+        if path == pipe:
+            becomes_a_pipe(pipe)  # it has been looked at, and is read whole next
+        return really_known(journal, path, *stamp)
+
+    monkeypatch.setattr(JournalReader, "known_hash", known_hash)
+    async with (
+        springest_sandbox() as sandbox,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=Settings(limiter=Limiter())) as client,
+    ):
+        with Journal.open(tmp_path / "x.journal") as journal:
+            journal.load(manifest, client.origin)
+            try:
+                async with asyncio.timeout(5):
+                    assert await UploadQueue(client, journal, lambda _: None).run() is None
+            finally:
+                let_go(pipe)
+            told = [(entry.state, entry.reason) for entry in journal.entries()]
+
+    assert told == [(State.FAILED, f"{pipe}: is no regular file"), (State.STORED, "")]
+    assert [row_of(post) for post in sandbox.audit] == [3]
+
+
+async def test_another_file_than_the_uploads_own_is_never_sent(tmp_path: Path) -> None:
+    """What was looked at says what the file must be, and never where it is."""
+    archive(tmp_path, 2)
+    source = await look(tmp_path / "2.pdf", None)
+    upload = CertificateUpload(
+        file=tmp_path / "1.pdf", certification_id=1, email="employee1@example.org", valid_from=date(2026, 1, 31)
+    )
+    async with (
+        springest_sandbox() as sandbox,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=Settings(limiter=Limiter())) as client,
+    ):
+        with pytest.raises(UnusableFile) as caught:
+            await client.upload(upload, source=source)
+
+    assert (caught.value.file, caught.value.reason) == (tmp_path / "1.pdf", CHANGED)
+    assert stored(sandbox) == []
+
+
+# --- the command ---
+
+NO_PDF = "is no PDF: there is no %PDF- in its first 1024 bytes"
+MEANWHILE: list[tuple[Change, str]] = [
+    (Path.unlink, "No such file or directory"),
+    (holds(b""), "is empty"),
+    (holds(b"Dear Jan,"), NO_PDF),
+    (holds(b"<!doctype html><title>Log in</title>"), "is an HTML page, not a PDF"),
+    (is_linked_to("none.pdf"), "No such file or directory"),
+    (is_linked_to("14.pdf"), "Too many levels of symbolic links"),
+    (becomes_a_folder, "is a folder"),
+    (becomes_a_pipe, "is no regular file"),
+    (becomes_a_socket, "is no regular file"),
+    (is_linked_to("/dev/zero"), "is no regular file"),
+    (is_linked_to("/proc/self/mem"), "is empty"),
+    (lambda path: path.chmod(0), "Permission denied"),
+]
+
+# Root reads what it may not, unless it gives up that it may.
+_LESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+COMMAND = [*(_LESS if os.geteuid() == 0 else []), sys.executable, "-m", "springest_async.cli"]
+
+
+async def start_without_privileges(*arguments: str | Path, origin: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        env=environment(origin),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_what_became_of_a_file_since_the_preflight_is_told_at_its_turn(tmp_path: Path) -> None:
+    in_flight = 8
+    manifest = archive(tmp_path, in_flight + len(MEANWHILE) + 1)
+    whole = pdfs(tmp_path)
+    async with HeldSandbox() as sandbox:
+        process = await start_without_privileges("upload", manifest, origin=sandbox.origin)
+        await until(lambda: sandbox.held == in_flight)
+        for number, (change, _) in enumerate(MEANWHILE, start=in_flight + 1):
+            change(tmp_path / f"{number}.pdf")
+        sandbox.go_on.set()
+        ran = await end(process)
+
+    good = [*range(1, in_flight + 1), in_flight + len(MEANWHILE) + 1]
+    assert (ran.code, table_of(ran.out)) == (1, outcomes(stored=len(good), failed=len(MEANWHILE)))
+    assert {row["file"]: row["error"] for row in rows_of(tmp_path / "certificates.failed.csv")} == {
+        f"{number}.pdf": f"{tmp_path / f'{number}.pdf'}: {reason}"
+        for number, (_, reason) in enumerate(MEANWHILE, start=in_flight + 1)
+    }
+    assert stored(sandbox) == sorted(hashlib.sha256(whole[f"{number}.pdf"]).hexdigest() for number in good)
+    assert len(sandbox.audit) == len(good)
+
+
+async def test_what_is_no_file_that_can_be_read_is_told_by_row_and_nothing_is_sent(tmp_path: Path) -> None:
+    odd: list[tuple[str, str]] = [
+        ("none.pdf", "No such file or directory"),
+        ("loop.pdf", "Too many levels of symbolic links"),
+        ("folder", "is a folder"),
+        ("to the folder.pdf", "is a folder"),
+        ("pipe.pdf", "is no regular file"),
+        ("socket.pdf", "is no regular file"),
+        ("/dev/zero", "is no regular file"),
+        ("/proc/self/mem", "Input/output error"),
+        ("secret.pdf", "Permission denied"),
+        ("1.pdf/1.pdf", "Not a directory"),
+        ("x" * 256, "File name too long"),
+    ]
+    (tmp_path / "folder").mkdir()
+    for name, target in (("dangling.pdf", "none.pdf"), ("loop.pdf", "loop.pdf"), ("to the folder.pdf", "folder")):
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe.pdf")
+    os.mknod(tmp_path / "socket.pdf", stat.S_IFSOCK | 0o600)
+    (tmp_path / "secret.pdf").write_bytes(pdf_of("secret"))
+    (tmp_path / "secret.pdf").chmod(0)
+    changes = {number: {"file": name} for number, (name, _) in enumerate(odd, start=1)}
+    manifest = archive(tmp_path, len(odd) + 1, changes=changes)
+    async with springest_sandbox() as sandbox:
+        ran = await end(await start_without_privileges("upload", manifest, origin=sandbox.origin))
+
+    assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
+    assert ran.err.splitlines() == [
+        *(f"row {row}, file: {reason}" for row, (_, reason) in enumerate(odd, start=2)),
+        f"{len(odd)} faults in {len(odd) + 1} rows of {manifest}. Nothing was sent.",
+    ]
+
+
+# --- names ---
+
+NAMES = [
+    "one\nrow 3: all is well\n.pdf",
+    "a\r\x1b[2J\x1b]0;owned\x07\x9b31m.pdf",
+    "🎓 é 漢.pdf",
+    "\u202efdp.lived\u2066.pdf",
+    "x" * 251 + ".pdf",
+    "-rf.pdf",
+    "=HYPERLINK(1).pdf",
+    "'=1.pdf",
+    '";=1\u2028.pdf',
+    "[bold]\\[red.pdf",
+]
+
+
+@pytest.fixture(params=[b"plain", b"caf\xe9\x1b[31m [bold]\n\xff["], ids=["plain folder", "hostile folder"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Give a folder; the name of one is no text, and would do things to a terminal."""
+    path = tmp_path / os.fsdecode(request.param)
+    path.mkdir()
+    return path
+
+
+def archive_of_names(folder: Path, **cells: str) -> Path:
+    manifest = archive(folder, len(NAMES), changes={n: {"file": name} | cells for n, name in enumerate(NAMES, start=1)})
+    for number, name in enumerate(NAMES, start=1):
+        (folder / f"{number}.pdf").rename(folder / name)
+    return manifest
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in NAMES)
+
+
+def assert_harmless(ran: Ran) -> None:
+    """See that nothing was printed that a terminal would not show but do."""
+    assert "".join((ran.out + ran.err).split("\n")).isprintable()
+
+
+async def test_whatever_a_file_is_called_it_is_stored_under_a_harmless_name(folder: Path) -> None:
+    manifest = archive_of_names(folder)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+        told = await springest("status", folder / "certificates.journal")
+
+    assert (ran.code, told.code, table_of(ran.out)) == (0, 0, outcomes(stored=len(NAMES)))
+    assert stored(sandbox) == contents(folder)
+    for post in sandbox.audit:
+        assert post.filename is not None
+        assert set(post.filename) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .-_()+,")
+        assert len(post.filename) <= 111
+    assert_harmless(ran)
+    assert_harmless(told)
+
+
+async def test_whatever_a_file_is_called_its_row_can_be_mended(folder: Path) -> None:
+    manifest = archive_of_names(folder, certification_id="99")
+    failed = folder / "certificates.failed.csv"
+    async with springest_sandbox() as sandbox:
+        for path in (manifest, failed):  # what was rejected is not sent again: it is the same certificate
+            ran = await springest("upload", path, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+            assert (ran.code, table_of(ran.out)) == (1, outcomes(rejected=len(NAMES)))
+            assert_harmless(ran)
+        assert sandbox.summary().posts == len(NAMES)
+        assert [Manifest.open(failed).fields(row).file for row in Manifest.open(failed)] == NAMES
+        written = [row["file"] for row in rows_of(failed) if row["file"].startswith("'")]
+        assert written == ["'-rf.pdf", "'=HYPERLINK(1).pdf", "''=1.pdf"]
+
+        failed.write_bytes(failed.read_bytes().replace(b",99,", b",1,"))
+        ran = await springest("upload", failed, origin=sandbox.origin)
+
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=len(NAMES)))
+    assert stored(sandbox) == contents(folder)
+    assert csvs(folder) == ["certificates.csv", "certificates.failed.csv"]
+
+
+async def test_whatever_a_file_is_called_what_is_wrong_with_it_is_told_in_one_line(folder: Path) -> None:
+    manifest = archive_of_names(folder, email="jan\x1b[31m\nrow 9: fine\u202e")
+    for name in NAMES:
+        (folder / name).write_bytes(b"")
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
+    assert len(ran.err.splitlines()) == 2 * len(NAMES) + 1
+    assert_harmless(ran)
+
+
+async def test_a_file_whose_name_is_no_text_is_stored(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.pdf")
+    path.write_bytes(pdf_of("VCA Basis"))
+    async with (
+        springest_sandbox() as sandbox,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=Settings(limiter=Limiter())) as client,
+    ):
+        await client.upload(
+            CertificateUpload(file=path, certification_id=1, email="jan@example.org", valid_from=date(2026, 1, 31))
+        )
+
+    (post,) = sandbox.audit
+    assert (post.filename, post.sha256) == ("caf.pdf", hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+# --- who may read what is left behind ---
+
+
+async def test_only_the_owner_can_read_what_a_run_leaves_behind(tmp_path: Path, state: Path) -> None:
+    """Whatever the umask is, while it runs, when it was killed, and when it has ended."""
+    manifest = archive(tmp_path, 9, changes={9: {"certification_id": "99"}})
+    before = names(tmp_path, "*")
+    modes: dict[str, set[int]] = {}
+
+    def look_around() -> None:
+        for path in (*tmp_path.iterdir(), *state.rglob("*")):
+            if path.name not in before:
+                modes.setdefault(path.name, set()).add(stat.S_IMODE(path.stat().st_mode))
+
+    async with HeldSandbox() as sandbox:
+        env = environment(sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        process = await start("upload", manifest, env=env, umask=0)
+        await until(lambda: sandbox.held >= 8)
+        look_around()
+        process.kill()
+        await process.wait()
+        look_around()
+        sandbox.go_on.set()
+        ran = await end(await start("upload", manifest, env=env, umask=0))
+        look_around()
+
+    assert ran.code in (1, 3)
+    journal = {f"certificates.journal{end}" for end in ("", "-wal", "-shm", ".lock")}
+    limits = {f"limits.sqlite3{end}" for end in ("", "-wal", "-shm")}
+    assert modes.keys() == {*journal, *limits, "certificates.failed.csv", "springest"}
+    assert modes.pop("springest") == {0o700}
+    assert modes == {name: {0o600} for name in modes}

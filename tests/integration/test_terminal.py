@@ -1,0 +1,177 @@
+"""A terminal that the command writes to: nothing that servers, manifests and file systems say does anything to it."""
+
+import csv
+import io
+import re
+import shlex
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from springest_async.bulk import COLUMNS
+from springest_async.bulk.formulas import unescape
+from tests.pdfs import archive
+
+from .command import environment, in_a_terminal, springest
+
+# Clears the screen, resets the terminal, sets its title, and the like; feigns lines; and turns what follows around.
+DOES = (
+    "\x1b[2J\x1bc\x1b]0;owned\x07\x9b2J\x7f\x08\x0b"
+    "\rfeigned\nfeigned\x85feigned\u2028feigned\u2029feigned\u202edeigned\u2066\u200e\u200f\u061c"
+)
+
+# What rich writes of its own: colours and a hidden cursor, and what it needs to write a line of its bar anew.
+_COLOUR = re.compile(r"\x1b\[([0-9;]*m|\?25[lh])")
+_ANEW = re.compile(r"\r?\x1b\[(1A|2K)")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a state folder of the test's own; the command's limit is kept there."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[str]:
+    """Start a Springest whose every word is hostile: one row is rejected, one in doubt, the rest are stored."""
+
+    async def post(request: web.Request) -> web.Response:
+        form = await request.post()
+        assert isinstance(form["file"], web.FileField)
+        form["file"].file.close()
+        match form["email"]:
+            case "employee1@example.org":
+                return web.json_response({"errors": {"email": [f"is{DOES}"]}}, status=400)
+            case "employee2@example.org":
+                return web.Response(status=500, text=DOES)
+        return web.json_response({"id": 1}, status=201)
+
+    async def certificates(_: web.Request) -> web.Response:
+        user = {"email": f"a{DOES}", "external_id": f"b{DOES}"}
+        certificate = {"id": 1, "certification_id": 9, "name": f"c{DOES}", "status": f"=d{DOES}", "user": user}
+        return web.json_response([certificate | {"valid_from": "2026-01-31", "description": DOES}])
+
+    async def certifications(_: web.Request) -> web.Response:
+        names = {1: f"a{DOES}", 2: f"=b{DOES}"}
+        return web.json_response(
+            [
+                {"id": key, "name": name, "description": DOES, "requires_valid_until": key == 2}
+                for key, name in names.items()
+            ]
+        )
+
+    app = web.Application()
+    app.router.add_post("/users/certificates.json", post)
+    app.router.add_get("/users/certificates.json", certificates)
+    app.router.add_get("/certifications.json", certifications)
+    async with TestServer(app) as running:
+        yield str(running.make_url("/")).rstrip("/")
+
+
+def assert_harmless(shown: str) -> list[str]:
+    """See that only rich moves the cursor; give the lines."""
+    text = _ANEW.sub("\n", _COLOUR.sub("", shown))
+    lines = re.sub("\r+\n", "\n", text).split("\n")  # a terminal adds carriage returns
+    assert [line for line in lines if not line.isprintable()] == []
+    return lines
+
+
+def hostile_archive(folder: Path, count: int, changes: dict[int, dict[str, str]]) -> Path:
+    """Make an archive whose folder, manifest, files and columns are called what a terminal would do, or rich."""
+    folder = folder / f"{DOES}["  # "[/x]" ends what rich never began
+    folder.mkdir()
+    plain = archive(folder, count, columns=(*COLUMNS, f"naam{DOES}"), changes=changes)
+    return plain.rename(folder / f"x]{DOES}.csv")
+
+
+async def test_an_upload_does_nothing_to_the_terminal(tmp_path: Path, origin: str) -> None:
+    manifest = hostile_archive(tmp_path, 4, changes={3: {"file": f"3{DOES}.pdf"}, 4: {f"naam{DOES}": DOES}})
+    (manifest.parent / "3.pdf").rename(manifest.parent / f"3{DOES}.pdf")
+    (manifest.parent / "4.pdf").write_bytes(b"\n" + (manifest.parent / "4.pdf").read_bytes())
+
+    code, shown = await in_a_terminal("upload", manifest, env=environment(origin))
+
+    lines = assert_harmless(shown)
+    assert code == 3
+    assert [line for line in lines if line.startswith("row 1: warning: columns that mean nothing: ")]
+    assert [line for line in lines if line.startswith("Not stored: 1 row.")]
+
+    journal = next(manifest.parent.glob("*.journal"))
+    code, shown = await in_a_terminal("status", journal, env=environment(None))
+    assert_harmless(shown)
+    assert (code, "employee2@ex" in shown) == (3, True)
+
+    code, shown = await in_a_terminal("resolve", journal, "--row", "99", "--stored", env=environment(None))
+    assert_harmless(shown)
+    assert code == 2
+
+
+async def test_faults_do_nothing_to_the_terminal(tmp_path: Path, origin: str) -> None:
+    manifest = hostile_archive(
+        tmp_path,
+        5,
+        changes={
+            1: {"file": f"1{DOES}.pdf"},
+            2: {"email": f"jan{DOES}"},
+            3: {"valid_from": DOES},
+            4: {"certification_id": f"7{DOES}"},
+            5: {"certification_id": "2"},
+        },
+    )
+
+    code, shown = await in_a_terminal("upload", manifest, env=environment(origin))
+
+    lines = assert_harmless(shown)
+    assert code == 2
+    for row in (2, 3, 4, 5, 6):
+        assert [line for line in lines if line.startswith(f"row {row}, ")], row
+    assert [line for line in lines if line.endswith("Nothing was sent.")]
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+@pytest.mark.parametrize("command", ["certificates", "certifications"])
+async def test_a_list_does_nothing_to_the_terminal(origin: str, command: str, form: str) -> None:
+    code, shown = await in_a_terminal(command, "--format", form, env=environment(origin))
+
+    lines = assert_harmless(shown)
+    assert (code, "owned" in shown) == (0, True)
+    if form == "csv":
+        (row, *_) = list(csv.reader(lines[1:]))
+        assert not [cell for cell in row if cell.startswith("=")]
+
+
+async def test_a_program_gets_each_word_as_it_is(origin: str) -> None:
+    ran = await springest("certifications", "--format", "csv", origin=origin)
+
+    rows = list(csv.DictReader(io.StringIO(ran.out, newline="")))
+    assert [unescape(row["name"]) for row in rows] == [f"a{DOES}", f"=b{DOES}"]
+    assert [row["name"][:2] for row in rows] == ["a\x1b", "'="]
+
+
+@pytest.mark.parametrize("host", [f"http://x{DOES}.nl", f"https://x.nl/{DOES}?{DOES}"])
+async def test_a_hostile_host_is_told_in_one_line(tmp_path: Path, host: str) -> None:
+    code, shown = await in_a_terminal("upload", archive(tmp_path, 1), env=environment(host))
+
+    assert (code, len(assert_harmless(shown))) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [f"upload{DOES}"],
+        ["upload", "a", f"b{DOES}"],
+        ["upload", f"none{DOES}.csv"],
+        ["status", "a.journal", f"--x{DOES}"],
+        ["certificates", "--format", f"x{DOES}"],
+    ],
+    ids=lambda arguments: ascii(shlex.join(arguments))[:24],
+)
+async def test_hostile_arguments_are_told_in_one_line(arguments: list[str]) -> None:
+    code, shown = await in_a_terminal(*arguments, env=environment("http://127.0.0.1:9"))
+
+    assert (code, len(assert_harmless(shown))) == (2, 2)
