@@ -1,20 +1,27 @@
-"""How many POSTs each way of keeping "30 a minute" gets refused, by servers that count it in four ways.
+"""How many POSTs get refused for each way of keeping "30 a minute", by servers that count it in seven ways.
 
-Run it with ``python -m benchmarks limiter`` (needs the ``dev`` extra). It prints a Markdown table, the same one at
-every run with the same ``--uploads`` and ``--seed``.
+Run it with ``python -m benchmarks limiter`` (needs the ``dev`` extra). It prints three Markdown tables, the same ones
+at every run with the same ``--uploads`` and ``--seed``.
 
 Eight workers make the uploads one after another, in virtual time: the limiters and the event loop are real, the
 clock and the network are not. A POST takes its time to the server, is counted there when it arrives, is worked on, and
 its answer takes its time back. Times vary from POST to POST, and some are slow, so that POSTs sent 2 s apart may
-arrive closer. What is refused is sent again at its next turn.
+arrive closer. The first one leaves in the middle of a minute of the clock.
 
-The table tells, for each client: the POSTs that each server refused; the most POSTs that any 60 s held, as they
-arrived, on the worst of the servers; and when the last POST left, as a multiple of the ideal, in which thirty leave at
-the beginning of every minute (two figures when the fastest and the slowest of the servers differ).
+The first table compares limiters, at servers where this one is never refused. What is refused is sent again at its next
+turn. It tells, for each client: the POSTs that each server refused; the most POSTs that any 60 s held, as they arrived,
+on the worst of the servers; and when the last POST left, as a multiple of the ideal, in which thirty leave at the
+beginning of every minute (two figures when the fastest and the slowest of the servers differ).
+
+The second table is this client whole, with what it decides after a refusal: each upload is a real `Delivery`, and only
+the connection is stood in for. It tells, for each way of counting: the POSTs that were refused, when the body of the
+refusal tells nothing and when it names the limit; and, on the worse of these two, the most POSTs in any 60 s, the rows
+that failed, and the time. The third table is the same beside another client with the same key, which posts ten times a
+minute at random moments, whatever it is answered. (Its POSTs are in no figure. Where only a silence of all clients
+resets the count nobody would get in, so that way is not in it.)
 
 It does not measure: the speed of the code, the network's or Springest's real latencies (the model below is a guess
-that only has to be uneven), losses, or what the client does after a refusal (ours would slow down; here it must not
-need to).
+that only has to be uneven), losses, or certificates that are invalid.
 """
 
 import argparse
@@ -22,21 +29,43 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
 
 import looptime
+from aiohttp import Payload
 from aiolimiter import AsyncLimiter
-from attrs import field, frozen
+from attrs import define, field, frozen
 
+from springest_async.delivery import Delivery
+from springest_async.errors import SpringestError
+from springest_async.files import SourceFile
+from springest_async.key import ApiKey
 from springest_async.limiter import Limiter
+from springest_async.protocol import Answer
+from springest_async.records import CertificateUpload
+from springest_async.retry import Verdicts
 from springest_async.sandbox.audit import most_in_any
-from springest_async.sandbox.windows import FixedWindow, SlidingWindow, TokenBucket, Window
+from springest_async.sandbox.windows import (
+    ElasticWindow,
+    FirstHitWindow,
+    FixedWindow,
+    Paced,
+    SlidingWindow,
+    TokenBucket,
+    Window,
+)
+from springest_async.transport import Timeouts, Transport
 
-__all__ = ["CLIENTS", "SERVERS", "Row", "main", "measure"]
+__all__ = ["CLIENTS", "SERVERS", "WAYS", "Row", "Way", "main", "measure", "measure_ways"]
 
 POSTS, PERIOD = 30, 60.0
 CONCURRENCY = 8
+_BEGIN = 37.0  # the clock when the first POST leaves: in the middle of a fixed minute
 
 # The clock ticks in a power of two, because aiolimiter adds and subtracts times: with decimal ticks it can be left with
 # 1e-16 of a token too few and then sets a timer for "now" again and again. A real clock moves on in between; a virtual
@@ -92,11 +121,24 @@ CLIENTS: dict[str, Callable[[], Turn]] = {
 
 # --- the servers and the way to them ---
 
-SERVERS: dict[str, Callable[[], Window]] = {
-    "fixed window": lambda: FixedWindow(POSTS, PERIOD),
+WAYS: dict[str, Callable[[], Window]] = {
+    "fixed window, aligned to the epoch": lambda: FixedWindow(POSTS, PERIOD),
+    "fixed window from the first hit": lambda: FirstHitWindow(POSTS, PERIOD),
+    "expiry pushed back at each hit": lambda: ElasticWindow(POSTS, PERIOD),
     "sliding window": lambda: SlidingWindow(POSTS, PERIOD),
-    "sliding, refusals count": lambda: SlidingWindow(POSTS, PERIOD, count_refusals=True),
+    "sliding window, refusals count": lambda: SlidingWindow(POSTS, PERIOD, count_refusals=True),
     "bucket of 30": lambda: TokenBucket(POSTS, PERIOD),
+    "strict spacing, one every 2 s": lambda: Paced(POSTS, PERIOD),
+}
+
+ELASTIC, SPACED = "expiry pushed back at each hit", "strict spacing, one every 2 s"
+
+# The other two want more than that a limit is kept: a client that does not slow down would never end there.
+SERVERS = {name: make for name, make in WAYS.items() if name not in (ELASTIC, SPACED)}
+
+REFUSALS = {
+    "tells nothing": b'{"status": 400, "error": "Bad Request"}',
+    "names the limit": b'{"error": "Too many requests"}',
 }
 
 
@@ -119,11 +161,49 @@ def _latency(chance: random.Random) -> tuple[float, float]:
 
 @frozen
 class Run:
-    """What one client met at one server: refusals, the most arrivals in any 60 s, and when the last POST left (s)."""
+    """What one client met at one server.
+
+    How many POSTs were refused, the most arrivals in any 60 s, when the last POST left (s), and how many rows failed.
+    """
 
     refused: int
     most: int
     seconds: float
+    failed: int = 0
+
+
+@define
+class _Server:
+    """A server, the way to it, and its account of one run."""
+
+    window: Window
+    chance: random.Random
+    arrivals: list[float] = field(factory=list)
+    refused: int = 0
+    last_sent: float = _BEGIN
+
+    async def accepts(self) -> bool:
+        """Take one POST from its send to its answer."""
+        loop = asyncio.get_running_loop()
+        self.last_sent = loop.time()
+        to_arrival, to_answer = _latency(self.chance)
+        await asyncio.sleep(to_arrival)
+        self.arrivals.append(loop.time())
+        accepted = self.window.admit(loop.time())
+        await asyncio.sleep(to_answer)
+        self.refused += not accepted
+        return accepted
+
+    async def serve_another(self, a_minute: int) -> None:
+        """Take the POSTs of another client, for ever, at random moments."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.chance.expovariate(a_minute / PERIOD))
+            self.window.admit(loop.time())
+
+    def run(self, failed: int = 0) -> Run:
+        """Give what it has seen."""
+        return Run(self.refused, most_in_any(self.arrivals, PERIOD), self.last_sent - _BEGIN, failed)
 
 
 @frozen
@@ -140,29 +220,41 @@ class Row:
         return max(run.most for run in self.runs.values())
 
     def __str__(self) -> str:
-        times = sorted({f"{run.seconds / self.ideal:.2f}" for run in self.runs.values()}, key=float)
-        time = times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
-        cells = [self.client, *(str(run.refused) for run in self.runs.values()), str(self.most), time]
-        return "| " + " | ".join(cells) + " |"
+        refused = [run.refused for run in self.runs.values()]
+        return _line(self.client, *refused, self.most, _times(self.runs.values(), self.ideal))
 
 
-async def _simulate(make_turn: Callable[[], Turn], server: Window, uploads: int, seed: int) -> Run:
-    loop, turn, chance = asyncio.get_running_loop(), make_turn(), random.Random(seed)
+@frozen
+class Way:
+    """Our client at a server that counts in one way, by what the refusals tell; `ideal` is in seconds."""
+
+    name: str
+    ideal: float
+    runs: dict[str, Run] = field(factory=dict)
+
+    def __str__(self) -> str:
+        runs = self.runs.values()
+        refused = [run.refused for run in runs]
+        worst = max(run.most for run in runs), max(run.failed for run in runs)
+        return _line(self.name, *refused, *worst, _times(runs, self.ideal))
+
+
+def _line(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _times(runs: Iterable[Run], ideal: float) -> str:
+    times = sorted({f"{run.seconds / ideal:.2f}" for run in runs}, key=float)
+    return times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
+
+
+async def _simulate(make_turn: Callable[[], Turn], window: Window, uploads: int, seed: int) -> Run:
+    turn, server = make_turn(), _Server(window, random.Random(seed))
     waiting = iter(range(uploads))
-    arrivals: list[float] = []
-    refused, last_sent = 0, 0.0
 
     async def post() -> bool:
-        nonlocal refused, last_sent
         async with turn():
-            last_sent = loop.time()
-            to_arrival, to_answer = _latency(chance)
-            await asyncio.sleep(to_arrival)
-            arrivals.append(loop.time())
-            accepted = server.admit(loop.time())
-            await asyncio.sleep(to_answer)
-        refused += not accepted
-        return accepted
+            return await server.accepts()
 
     async def work() -> None:
         for _ in waiting:
@@ -170,12 +262,77 @@ async def _simulate(make_turn: Callable[[], Turn], server: Window, uploads: int,
                 pass
 
     await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
-    return Run(refused, most_in_any(arrivals, PERIOD), last_sent)
+    return server.run()
+
+
+class _Connection(Transport):
+    """What stands in for the network: no file is read and no byte is sent."""
+
+    def __init__(self, server: _Server, refusal: bytes) -> None:
+        super().__init__("https://api.springest.nl", timeouts=Timeouts(), user_agent="benchmark")
+        self._server, self._refusal = server, refusal
+
+    async def post(self, path: str, body: Payload, key: ApiKey, **told: Any) -> Answer:
+        """Bring a POST to the server, and its answer back."""
+        told["begun"]()
+        accepted = await self._server.accepts()
+        status = 201 if accepted else 400
+        told["answered"](status)
+        return Answer(status, body=b'{"id": 1}' if accepted else self._refusal)
+
+
+async def _migrate(window: Window, refusal: bytes, uploads: int, seed: int, others: int) -> Run:
+    random.seed(seed)  # the client's own jitter
+    server = _Server(window, random.Random(seed))
+    connection, limiter, verdicts = _Connection(server, refusal), Limiter(), Verdicts()
+    waiting, failed = iter(range(uploads)), 0
+
+    async def work() -> None:
+        nonlocal failed
+        for _ in waiting:
+            try:
+                await _deliver(connection, limiter, verdicts)
+            except SpringestError:
+                failed += 1
+
+    another = asyncio.create_task(server.serve_another(others)) if others else None
+    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+    if another is not None:
+        another.cancel()
+    return server.run(failed)
+
+
+async def _deliver(connection: Transport, limiter: Limiter, verdicts: Verdicts) -> None:
+    file = Path("certificate.pdf")
+    await Delivery(
+        upload=CertificateUpload(file=file, certification_id=1, email="jan@example.org", valid_from=date(2026, 1, 31)),
+        source=SourceFile(file, size=100_000, modified_ns=0, inode=0, device=0),
+        bulk=True,
+        path="/users/certificates.json",
+        where="POST https://api.springest.nl/users/certificates.json",
+        key=ApiKey("key"),
+        wire_format="json",
+        timeouts=Timeouts(),
+        limiter=limiter,
+        verdicts=verdicts,
+        transport=connection,
+        executor=_NO_FILES,
+        listener=lambda _: None,
+    ).run()
+
+
+_NO_FILES = ThreadPoolExecutor(max_workers=1)  # starts no thread as long as no file is read
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    loop: asyncio.AbstractEventLoop = looptime.new_event_loop(start=0, resolution=_TICK, noop_cycles=0)
+    loop: asyncio.AbstractEventLoop = looptime.new_event_loop(start=_BEGIN, resolution=_TICK, noop_cycles=0)
     return loop
+
+
+def _ideal(uploads: int) -> float:
+    if uploads <= POSTS:
+        raise ValueError(f"{uploads} uploads need no limit: simulate more than {POSTS}")
+    return (uploads / POSTS - 1) * PERIOD
 
 
 def measure(uploads: int, seed: int) -> list[Row]:
@@ -184,11 +341,9 @@ def measure(uploads: int, seed: int) -> list[Row]:
     Raises:
         ValueError: when there are too few uploads.
     """
-    if uploads <= POSTS:
-        raise ValueError(f"{uploads} uploads need no limit: simulate more than {POSTS}")
     rows = []
     for client, make_turn in CLIENTS.items():
-        row = Row(client, (uploads / POSTS - 1) * PERIOD)
+        row = Row(client, _ideal(uploads))
         for name, make_server in SERVERS.items():
             with asyncio.Runner(loop_factory=_new_loop) as runner:
                 row.runs[name] = runner.run(_simulate(make_turn, make_server(), uploads, seed))
@@ -196,8 +351,32 @@ def measure(uploads: int, seed: int) -> list[Row]:
     return rows
 
 
+def measure_ways(uploads: int, seed: int, *, others: int = 0) -> list[Way]:
+    """Return our client at each way of counting, beside another client that posts `others` times a minute.
+
+    Raises:
+        ValueError: when there are too few uploads.
+    """
+    ways = []
+    for name, make_server in WAYS.items():
+        if others and name == ELASTIC:
+            continue
+        way = Way(name, _ideal(uploads))
+        for told, refusal in REFUSALS.items():
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                way.runs[told] = runner.run(_migrate(make_server(), refusal, uploads, seed, others))
+        ways.append(way)
+    return ways
+
+
+def _print(head: list[str], rows: Iterable[Row | Way]) -> None:
+    print(_line(*head))
+    print("|---" * len(head) + "|")
+    print(*rows, sep="\n")
+
+
 def main(arguments: list[str]) -> None:
-    """Print the table."""
+    """Print the tables, with an empty line between them."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks limiter", description=(__doc__ or "").partition("\n")[0]
     )
@@ -208,6 +387,11 @@ def main(arguments: list[str]) -> None:
         rows = measure(options.uploads, options.seed)
     except ValueError as error:
         parser.error(str(error))
-    print("| client | " + " | ".join(SERVERS) + " | most in any 60 s | time / ideal |")
-    print("|---" * (len(SERVERS) + 3) + "|")
-    print(*rows, sep="\n")
+    _print(["client", *SERVERS, "most in any 60 s", "time / ideal"], rows)
+    refused = [f"refused, when the answer {told}" for told in REFUSALS]
+    for where, others in ("how the server counts", 0), ("beside another client", 10):
+        print()
+        _print(
+            [where, *refused, "most in any 60 s", "rows failed", "time / ideal"],
+            measure_ways(options.uploads, options.seed, others=others),
+        )

@@ -41,13 +41,15 @@ _log = logging.getLogger(__name__)
 class Turn:
     """Permission for one POST, given by `Limiter.post` and used up when its ``async with`` ends.
 
-    `position` says which POST it is since the last silence (1 is the first), and is 0 at the fast pace, where nothing
-    is learnt from it. `may_count_until` is the time, on the clock of the limiter's store, until which the server may
-    still count this POST if no answer comes; it starts as the time given to `post`.
+    `since_silence` says which POST it is since the last silent period (1 is the first). So does `position`, but it is 0
+    at the fast pace, where `Limiter.slow_down` learns nothing from it. `may_count_until` is the time, on the clock of
+    the limiter's store, until which the server may still count this POST if no answer comes; it starts as the time
+    given to `post`.
     """
 
     name: str
     position: int
+    since_silence: int
     may_count_until: float
     counted_within: float
     clock: Callable[[], float] = field(repr=False)
@@ -273,18 +275,19 @@ class Limiter:
     # --- from the line to the end of a turn ---
 
     async def _turn(self, here: "_Here", counted_within: float, bulk: bool) -> Turn:
-        name, position = uuid4().hex, 0
+        name, position, since_silence = uuid4().hex, 0, 0
 
         def ask(bucket: Bucket, now: float) -> float:
             # The first at the door stands for all who wait behind it.
             return bucket.ask(self._figures, now, holder=self._holder, bulk=here.bulk_only, wanted=here.wanted)
 
         def leave(bucket: Bucket, now: float) -> float:
-            nonlocal position
+            nonlocal position, since_silence
             if (wait := ask(bucket, now)) == 0:
                 position = bucket.take(
                     self._figures, now, name=name, holder=self._holder, counted_within=counted_within
                 )
+                since_silence = bucket.since_silence
                 waiting.remove(name)
                 bucket.move_on(self._figures, now, holder=self._holder, bulk=here.bulk_only, wanted=here.wanted)
             return wait
@@ -307,25 +310,27 @@ class Limiter:
             raise
         finally:
             waiting.discard(name)
-        return self._begin(here, name, position, counted_within)
+        return self._begin(here, name, position, since_silence, counted_within)
 
     async def _turn_alone(self, here: "_Here", counted_within: float, quiet: float) -> Turn:
-        name, position = uuid4().hex, 0
+        name, position, since_silence = uuid4().hex, 0, 0
 
         def leave(bucket: Bucket, now: float) -> float:
-            nonlocal position
+            nonlocal position, since_silence
             if (wait := bucket.ask_alone(self._figures, now, holder=self._holder, quiet=quiet)) == 0:
                 position = bucket.take(
                     self._figures, now, name=name, holder=self._holder, counted_within=counted_within, quiet=quiet
                 )
+                since_silence = bucket.since_silence
             return wait
 
         await self._spend(here)
         await self._until(here, leave)
-        return self._begin(here, name, position, counted_within)
+        return self._begin(here, name, position, since_silence, counted_within)
 
-    def _begin(self, here: "_Here", name: str, position: int, counted_within: float) -> Turn:
-        turn = Turn(name, position, self._store.now() + counted_within, counted_within, self._store.now)
+    def _begin(self, here: "_Here", name: str, position: int, since_silence: int, counted_within: float) -> Turn:
+        now = self._store.now()
+        turn = Turn(name, position, since_silence, now + counted_within, counted_within, self._store.now)
         here.under_way[name] = turn
         self._keep_alive(here)
         return turn

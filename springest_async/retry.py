@@ -36,8 +36,10 @@ def backoff(failures: int, *, longest: float = 60.0) -> float:
 
 def ask_again(error: Exception, retry_after: float | None) -> bool | float:
     """Say whether a list may be asked for again after this error, and after how many seconds if the server said so."""
-    too_many = isinstance(error, UnexpectedStatus) and error.status == 429
-    if not (too_many or isinstance(error, NotSent | NoAnswer | ServerError)):
+    # 408 is how some servers end a connection that was idle: the request on it came too late to be read.
+    passing = isinstance(error, UnexpectedStatus) and error.status in (408, 429)
+    untrusted = isinstance(error, NotSent) and not error.trusted
+    if untrusted or not (passing or isinstance(error, NotSent | NoAnswer | ServerError)):
         return False
     return True if retry_after is None else min(retry_after, 300.0)
 
@@ -73,7 +75,8 @@ class Verdicts:
     A body of unknown meaning is put to the test (`Step.PROBE`). After that, evidence decides:
 
     * it meant "invalid" in a silence, and nothing has been accepted since: invalid, at sight at the slow pace, and at
-      the fast one when the row is refused alone as well;
+      the fast one when the row is refused alone as well. But only as long as no more POSTs have left since a silence
+      than the limit allows: beyond that, a server whose count only silence resets would refuse valid ones as well;
     * it has only ever meant "invalid": the row is sent once more. Refused again, although a POST that left in between
       was accepted: invalid. Accepted: so the body can mean "too fast" as well, and that is not forgotten;
     * it has meant "too fast": the row must be refused six times, in more than a minute, with others accepted in
@@ -109,8 +112,11 @@ class Verdicts:
         """Whether this body was proved to mean "invalid" in a silence, and nothing was accepted since."""
         return refusal.signature in self._believed
 
-    def judge(self, refusal: Refusal, case: Case, *, slow: bool) -> Step:
-        """Say what to do after a refusal, and hold it against the certificate."""
+    def judge(self, refusal: Refusal, case: Case, *, slow: bool, late: bool = False) -> Step:
+        """Say what to do after a refusal, and hold it against the certificate.
+
+        `late` says that more POSTs have left since the last silence than the limit allows.
+        """
         if refusal.names_limit:
             return Step.SLOW_DOWN
         meaning = self.meaning(refusal)
@@ -118,7 +124,7 @@ class Verdicts:
             return Step.PROBE
         if self.believed(refusal):
             # At the fast pace the row may have come too early for a server that wants its distance: it goes alone.
-            return Step.REJECT if slow else Step.PROBE
+            return Step.REJECT if slow and not late else Step.PROBE
         if meaning is Meaning.TOO_FAST and not slow:
             return Step.SLOW_DOWN
         accepted_between = self._accepted > case.sent_before

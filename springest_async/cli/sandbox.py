@@ -1,7 +1,6 @@
 """``springest sandbox``: a local Springest to develop against, until Ctrl-C."""
 
 import asyncio
-from typing import Literal
 
 from rich.console import Console
 
@@ -9,13 +8,12 @@ from springest_async.cli.console import say
 from springest_async.cli.signals import interrupts
 from springest_async.errors import ConfigurationError
 from springest_async.sandbox import Sandbox
+from springest_async.sandbox.windows import Counting
 
-__all__ = ["WindowName", "serve"]
-
-WindowName = Literal["fixed", "sliding", "bucket", "paced"]
+__all__ = ["serve"]
 
 
-async def serve(*, port: int, limit: int, window: WindowName, out: Console) -> None:
+async def serve(*, port: int, limit: int, window: Counting, out: Console) -> None:
     """Serve until SIGINT or SIGTERM, then tell what came in.
 
     Raises:
@@ -27,7 +25,7 @@ async def serve(*, port: int, limit: int, window: WindowName, out: Console) -> N
         raise ConfigurationError(f"there can be no such sandbox: {error}") from error
 
 
-async def _serve(port: int, limit: int, window: WindowName, out: Console) -> None:
+async def _serve(port: int, limit: int, window: Counting, out: Console) -> None:
     stopped = asyncio.Event()
     async with Sandbox(port=port, limit=limit, window=window) as sandbox:
         for line in (

@@ -17,10 +17,20 @@ from springest_async.sandbox.audit import Post, Summary, most_in_any
 from springest_async.sandbox.certificates import SandboxCertification
 from springest_async.sandbox.mishaps import Mishap
 from springest_async.sandbox.server import DEFAULT_CERTIFICATIONS, Sandbox
-from springest_async.sandbox.windows import FixedWindow, Paced, SlidingWindow, TokenBucket, Window
+from springest_async.sandbox.windows import (
+    ElasticWindow,
+    FirstHitWindow,
+    FixedWindow,
+    Paced,
+    SlidingWindow,
+    TokenBucket,
+    Window,
+)
 
 __all__ = [
     "DEFAULT_CERTIFICATIONS",
+    "ElasticWindow",
+    "FirstHitWindow",
     "FixedWindow",
     "Mishap",
     "Paced",

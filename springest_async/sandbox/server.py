@@ -47,6 +47,8 @@ DEFAULT_CERTIFICATIONS = (
 )
 
 logger = logging.getLogger(__name__)
+_UNHEARD = logging.getLogger(f"{__name__}.unheard")
+_UNHEARD.addFilter(lambda _: False)
 _FORMAT = r"{format:(\.json|\.xml)?}"
 
 
@@ -98,7 +100,8 @@ class Sandbox:
         port: 0 for any free one.
         limit: certificate POSTs in a period. Every POST with a valid key counts, an invalid one too.
         period: seconds. Springest's is 60; tests may scale it down.
-        window: how the server counts: ``fixed``, ``sliding``, ``bucket`` or ``paced`` (see `windows`).
+        window: how the server counts: ``fixed`` (by the minutes of the wall clock, as it was when the sandbox was
+            made), ``first-hit``, ``elastic``, ``sliding``, ``bucket`` or ``paced`` (see `windows`).
         count_refusals: for a sliding window only: whether a POST that is refused for speed counts as well.
         api_key: the key of ``/users/certificates``. May be set anew while the sandbox runs.
         certifications_api_key: the key of ``/certifications``, another one. May be set anew.
@@ -134,6 +137,9 @@ class Sandbox:
     _posts: list[Post] = field(init=False, factory=list, repr=False)
     # Not the event loop's clock: a server has a clock of its own, and a test may bend the loop's.
     _started: float = field(init=False, factory=time.monotonic, repr=False)
+    # How far the wall clock was into a period then: fixed windows are its minutes. Read once, because a clock that is
+    # set anew must neither turn the windows back nor let them differ from the audit.
+    _phase: float = field(init=False, repr=False)
     _runner: web.AppRunner | None = field(init=False, default=None, repr=False)
     _bound_port: int = field(init=False, default=0, repr=False)
 
@@ -141,6 +147,7 @@ class Sandbox:
         if not self.api_key or not self.certifications_api_key or self.api_key == self.certifications_api_key:
             raise ValueError("the sandbox needs two keys that differ, as Springest does")
         self._window = make_window(self.window, self.limit, self.period, count_refusals=self.count_refusals)
+        self._phase = time.time() % self.period
         self._certifications = {certification.id: certification for certification in self.certifications}
         if len(self._certifications) != len(self.certifications):
             raise ValueError("two certifications have the same id")
@@ -148,10 +155,12 @@ class Sandbox:
     async def __aenter__(self) -> Self:
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
-        # No access log: it would write the address, and the key with it. The lingering (seconds)
-        # is for clients that send their body after an early refusal all the same: closing the socket in their
-        # face could cost them the answer.
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.2, lingering_time=2.0)
+        # No access log: it would write the address, and the key with it. What aiohttp itself logs of requests that are
+        # no HTTP would too. The lingering (seconds) is for clients that send their body after an early refusal all the
+        # same: closing the socket in their face could cost them the answer.
+        runner = web.AppRunner(
+            self._application(), access_log=None, logger=_UNHEARD, shutdown_timeout=0.2, lingering_time=2.0
+        )
         await runner.setup()
         try:
             site = web.TCPSite(runner, self.host, self.port)
@@ -262,8 +271,8 @@ class Sandbox:
             return _Outcome(verdict="forbidden", status=403, words=words, body=_generic(403))
         return _Outcome(verdict="unauthorized", status=401, words="no valid key", body=_generic(401))
 
-    def _refuse_speed(self, now: float) -> _Outcome | None:
-        if self._window.admit(now):
+    def _refuse_speed(self, seconds: float) -> _Outcome | None:
+        if self._window.admit(self._phase + seconds):
             return None
         # The real server says 400 for this too. Its body is not documented; this one tells least.
         words = f"more than {self.limit} in {self.period:g} seconds"

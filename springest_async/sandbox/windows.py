@@ -1,4 +1,4 @@
-"""Four ways in which a server may count its "30 a minute".
+"""Six ways in which a server may count its "30 a minute".
 
 Springest does not say how it counts, so a client has to keep the limit under each of these. They are pure:
 each is told the time of an arrival and answers whether it is within the limit. They know no clock, no HTTP
@@ -11,15 +11,25 @@ call to the next.
 
 import math
 from collections import deque
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from attrs import Factory, define, field
 from attrs.setters import frozen as frozen_attribute
 from attrs.validators import ge, gt
 
-__all__ = ["Counting", "FixedWindow", "Paced", "SlidingWindow", "TokenBucket", "Window", "make_window"]
+__all__ = [
+    "Counting",
+    "ElasticWindow",
+    "FirstHitWindow",
+    "FixedWindow",
+    "Paced",
+    "SlidingWindow",
+    "TokenBucket",
+    "Window",
+    "make_window",
+]
 
-Counting = Literal["fixed", "sliding", "bucket", "paced"]
+Counting = Literal["fixed", "first-hit", "elastic", "sliding", "bucket", "paced"]
 
 
 class Window(Protocol):
@@ -41,7 +51,8 @@ class _Limit:
 class FixedWindow(_Limit):
     """Counts from nought in every period, as throttles with one counter a minute do, such as Rack::Attack.
 
-    The periods are those of the clock: each begins at a multiple of `period`. Up to twice the limit can
+    The periods are those of the clock: each begins at a multiple of `period`, so that on a clock that counts from the
+    epoch, as Rack::Attack's does, a period of 60 is a minute of the wall clock. Up to twice the limit can
     therefore pass within one period's length, half on each side of a boundary. A refusal cannot count against
     anybody: the window that it fell in is full already.
     """
@@ -58,6 +69,46 @@ class FixedWindow(_Limit):
             return False
         self._admitted += 1
         return True
+
+
+@define(eq=False)
+class FirstHitWindow(_Limit):
+    """Counts from nought in a period that begins with its first hit, and again with the first hit after its end.
+
+    So does a counter whose expiry is set when it is made and left alone from then on: `INCR` in Redis, and `EXPIRE`
+    when that gave 1. Rails' own `rate_limit` and @fastify/rate-limit do it, and the "fixed window" of Python's limits.
+    Nearly twice the limit can pass within one period's length. A refusal cannot count against anybody.
+    """
+
+    _began: float = field(init=False, default=-math.inf)
+    _hits: int = field(init=False, default=0)
+
+    def admit(self, now: float) -> bool:
+        """Count an arrival at `now` in the period that is running, or begin one with it."""
+        if now - self._began >= self.period:
+            self._began, self._hits = now, 0
+        self._hits += 1
+        return self._hits <= self.limit
+
+
+@define(eq=False)
+class ElasticWindow(_Limit):
+    """Counts until nothing has come for a whole period: every hit pushes the expiry back, a refused one too.
+
+    So do `INCR` and `EXPIRE` in Redis at each hit (its page of `INCR` describes it), and the "fixed window with elastic
+    expiry" of Python's limits. A stream that never pauses for a period gets `limit` arrivals and no more, ever.
+    """
+
+    _last: float = field(init=False, default=-math.inf)
+    _hits: int = field(init=False, default=0)
+
+    def admit(self, now: float) -> bool:
+        """Count an arrival at `now`, from nought if the last one lies a whole period back."""
+        if now - self._last >= self.period:
+            self._hits = 0
+        self._last = now
+        self._hits += 1
+        return self._hits <= self.limit
 
 
 @define(eq=False)
@@ -135,9 +186,13 @@ def make_window(counting: Counting, limit: int, period: float, *, count_refusals
     match counting:
         case "fixed":
             return FixedWindow(limit, period)
+        case "first-hit":
+            return FirstHitWindow(limit, period)
+        case "elastic":
+            return ElasticWindow(limit, period)
         case "bucket":
             return TokenBucket(limit, period)
         case "paced":
             return Paced(limit, period)
     # A type checker knows that this is out of reach; a caller without one does not.
-    raise ValueError(f"there is no way of counting called {counting!r}: fixed, sliding, bucket or paced")
+    raise ValueError(f"there is no way of counting called {counting!r}: {', '.join(get_args(Counting))}")

@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -417,6 +418,43 @@ async def test_the_limit_is_over_after_a_period(session: aiohttp.ClientSession) 
         after = [(await post(session, sandbox))[0] for _ in range(2)]
 
     assert (before, after) == ([201, 201, 400], [201, 201])
+
+
+async def test_a_fixed_sandbox_counts_the_minutes_of_the_wall_clock(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_058.0)  # two seconds before a minute is over
+    async with Sandbox(window="fixed", limit=1) as sandbox:
+        before = [(await post(session, sandbox))[0] for _ in range(2)]
+        await asyncio.sleep(2.05)
+        after = [(await post(session, sandbox))[0] for _ in range(2)]
+
+    assert (before, after) == ([201, 400], [201, 400])
+
+
+async def test_a_wall_clock_that_is_set_anew_begins_no_minute(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_010.0)
+    async with Sandbox(window="fixed", limit=1) as sandbox:
+        statuses = [(await post(session, sandbox))[0]]
+        for wall_clock in (1_800_000_090.0, 1_799_999_990.0):
+            monkeypatch.setattr(time, "time", lambda wall_clock=wall_clock: wall_clock)
+            statuses.append((await post(session, sandbox))[0])
+
+    assert statuses == [201, 400, 400]
+    assert [record.seconds for record in sandbox.audit] == sorted(record.seconds for record in sandbox.audit)
+    assert sandbox.audit[-1].seconds < 30
+
+
+async def test_a_sandbox_whose_expiry_is_pushed_back_wants_silence(session: aiohttp.ClientSession) -> None:
+    async with Sandbox(window="elastic", limit=2, period=2.0) as sandbox:
+        statuses = []
+        for pause in (0.0, 0.0, 1.1, 1.1, 2.05):  # the last but one comes more than a period after the first two
+            await asyncio.sleep(pause)
+            statuses.append((await post(session, sandbox))[0])
+
+    assert statuses == [201, 201, 400, 400, 201]
 
 
 async def test_a_paced_sandbox_wants_its_distance(session: aiohttp.ClientSession) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks import journal
 from benchmarks.__main__ import run
-from benchmarks.limiter import CLIENTS, SERVERS, Row, measure
+from benchmarks.limiter import CLIENTS, ELASTIC, REFUSALS, SERVERS, SPACED, WAYS, Row, Way, measure, measure_ways
 
-NAIVE, SPACED, FROM_THE_SEND, OURS = CLIENTS
+NAIVE, EVENLY, FROM_THE_SEND, OURS = CLIENTS
+DOCS = Path(__file__).parents[2] / "docs" / "limiter.md"
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,37 @@ def test_a_bucket_that_refills_sends_nearly_twice_the_limit(rows: dict[str, Row]
 
 
 def test_neither_spacing_nor_counting_from_the_send_survives_the_network(rows: dict[str, Row]) -> None:
-    assert rows[SPACED].most > 30
+    assert rows[EVENLY].most > 30
     assert rows[FROM_THE_SEND].most > 30
+
+
+@pytest.fixture(scope="module")
+def ways() -> dict[str, Way]:
+    return {way.name: way for way in measure_ways(uploads=200, seed=1)}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_no_row_fails_for_speed_and_no_minute_has_more_than_thirty(ways: dict[str, Way], name: str) -> None:
+    runs = ways[name].runs
+
+    assert runs.keys() == REFUSALS.keys()
+    assert [run.failed for run in runs.values()] == [0, 0]
+    assert max(run.most for run in runs.values()) <= 30
+    assert all((run.refused > 0) == (name in (ELASTIC, SPACED)) for run in runs.values())
+
+
+def test_beside_another_client_there_are_refusals_and_no_row_fails() -> None:
+    ways = measure_ways(uploads=200, seed=1, others=10)
+
+    assert [way.name for way in ways] == [name for name in WAYS if name != ELASTIC]
+    assert all(run.refused > 0 for way in ways for run in way.runs.values())
+    assert all(run.failed == 0 for way in ways for run in way.runs.values())
 
 
 def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
     assert measure(uploads=60, seed=1) == measure(uploads=60, seed=1) != measure(uploads=60, seed=2)
+    once, again, otherwise = (measure_ways(uploads=60, seed=seed, others=10) for seed in (1, 1, 2))
+    assert once == again != otherwise
 
 
 def test_there_is_no_ideal_for_fewer_uploads_than_one_minute_takes() -> None:
@@ -55,19 +81,41 @@ def test_there_is_no_ideal_for_fewer_uploads_than_one_minute_takes() -> None:
         measure(uploads=30, seed=1)
 
 
-def test_a_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["limiter", "--uploads", "60", "--seed", "1"]) == 0
+def printed(capsys: pytest.CaptureFixture[str], *options: str) -> list[list[str]]:
+    """Run the benchmark of the limiter; give the lines of each table."""
+    assert run(["limiter", *options]) == 0
+    return [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
 
-    header, rule, *lines = capsys.readouterr().out.splitlines()
-    assert header.startswith("| client | fixed window |")
-    assert rule == "|---|---|---|---|---|---|---|"
-    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == list(CLIENTS)
+
+def first_cells(table: list[str]) -> list[str]:
+    return [line.split(" | ")[0].removeprefix("| ") for line in table[2:]]
+
+
+def test_the_benchmark_prints_the_tables_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    tables = printed(capsys, "--uploads", "60", "--seed", "1")
+
+    assert [first_cells(table) for table in tables] == [
+        list(CLIENTS),
+        list(WAYS),
+        [name for name in WAYS if name != ELASTIC],
+    ]
+    in_docs = [block.splitlines() for block in DOCS.read_text().split("\n\n") if "time / ideal" in block]
+    assert [(table[:2], first_cells(table)) for table in in_docs] == [
+        (table[:2], first_cells(table)) for table in tables
+    ]
+
+
+@pytest.mark.slow
+def test_the_figures_in_the_docs_are_those_that_the_benchmark_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    in_docs = [block.splitlines() for block in DOCS.read_text().split("\n\n") if "time / ideal" in block]
+
+    assert in_docs == printed(capsys)
 
 
 def test_without_a_name_the_benchmarks_are_listed() -> None:
     listed = subprocess.run([sys.executable, "-m", "benchmarks"], capture_output=True, text=True, check=True)
 
-    assert '\nlimiter      How many POSTs each way of keeping "30 a minute"' in listed.stdout
+    assert '\nlimiter      How many POSTs get refused for each way of keeping "30 a minute"' in listed.stdout
 
 
 def test_a_name_that_is_none_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from springest_async.bucket import Bucket
 from springest_async.errors import ConfigurationError
 from springest_async.limiter import Limiter, Turn, shared_limiter
 from springest_async.sandbox.audit import most_in_any
-from springest_async.sandbox.windows import Paced, SlidingWindow, Window
+from springest_async.sandbox.windows import ElasticWindow, Paced, SlidingWindow, Window
 from springest_async.store import FileStore
 
 Given = ParamSpec("Given")
@@ -744,14 +744,32 @@ async def test_positions_begin_anew_after_each_silence(new: New) -> None:
     assert await positions(limiter, 1) == [2]
 
 
+@in_virtual_time
+async def test_posts_since_the_last_silence_are_told_at_every_pace(new: New) -> None:
+    limiter = new()
+    told = [(await post_turn(limiter)).since_silence for _ in range(3)]
+    async with limiter.probe() as alone:
+        for pause in (2.0, None, 2.0):
+            async with alone(counted_within=ANSWER, pause=pause) as turn:
+                turn.mark_answered()
+            told.append(turn.since_silence)
+    assert not limiter.slow
+    limiter.slow_down(0)
+    told += [(await post_turn(limiter)).since_silence for _ in range(2)]
+
+    assert told == [1, 2, 3, 4, 1, 2, 1, 2]
+
+
+async def post_turn(limiter: Limiter) -> Turn:
+    """Make one POST; return its turn."""
+    async with limiter.post(counted_within=ANSWER) as turn:
+        turn.mark_answered()
+    return turn
+
+
 async def positions(limiter: Limiter, posts: int) -> list[int]:
     """Make so many POSTs, one after another; return their positions."""
-    found = []
-    for _ in range(posts):
-        async with limiter.post(counted_within=ANSWER) as turn:
-            turn.mark_answered()
-        found.append(turn.position)
-    return found
+    return [(await post_turn(limiter)).position for _ in range(posts)]
 
 
 @in_virtual_time
@@ -872,21 +890,6 @@ async def test_a_crowd_that_is_refused_at_the_fast_pace_says_nothing_about_how_m
     assert silences(await post_all(limiter, 65)) == [65]
 
 
-@define
-class PushedBack:
-    """A server whose one counter expires a period after the last hit, whichever it was."""
-
-    limit: int
-    period: float
-    hits: int = 0
-    last: float = 0.0
-
-    def admit(self, now: float) -> bool:
-        self.hits = self.hits + 1 if now - self.last < self.period else 1
-        self.last = now
-        return self.hits <= self.limit
-
-
 async def migrate(limiter: Limiter, server: Window, uploads: int) -> tuple[list[float], int]:
     """Upload so many, eight at once, slowing down at every refusal; return when each was sent, and the refusals."""
     waiting, sent, refused = iter(range(uploads)), [], 0
@@ -922,7 +925,7 @@ async def test_a_server_that_wants_strict_spacing_refuses_only_the_first_crowd(n
 
 @in_virtual_time
 async def test_a_server_whose_count_expires_only_in_silence_refuses_one_more_after_the_first_crowd(new: New) -> None:
-    sent, refused = await migrate(new(), PushedBack(30, PERIOD), 200)
+    sent, refused = await migrate(new(), ElasticWindow(30, PERIOD), 200)
 
     assert refused <= 9 + 1
     assert silences(sent)[-5:-1] == [30, 30, 30, 30]

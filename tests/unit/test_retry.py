@@ -52,6 +52,7 @@ def test_backoff_is_not_the_same_for_everyone() -> None:
         ServerError(WHERE, 500, ""),
         ServerError(WHERE, 503, ""),
         UnexpectedStatus(WHERE, 429, ""),
+        UnexpectedStatus(WHERE, 408, ""),
     ],
 )
 def test_a_list_is_asked_for_again_when_that_can_help(error: Exception) -> None:
@@ -67,6 +68,7 @@ def test_a_list_is_asked_for_again_when_that_can_help(error: Exception) -> None:
         UnexpectedStatus(WHERE, 418, ""),
         UnexpectedStatus(WHERE, 400, ""),
         UnreadableAnswer(WHERE, 200, "", "JSON"),
+        NotSent(WHERE, "the server's TLS certificate is not trusted", connected=False, trusted=False),
         RuntimeError("a mistake of ours"),
     ],
 )
@@ -216,6 +218,20 @@ def test_what_is_done_after_a_refusal(
                 verdicts.was_accepted(early)
 
     assert steps == (at_the_slow_pace if slow and at_the_slow_pace is not None else at_the_fast_pace)
+
+
+@pytest.mark.parametrize("also", [None, TOO_FAST])
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_proof_is_good_for_as_many_posts_after_its_silence_as_the_limit_allows(
+    slow: bool, also: Meaning | None
+) -> None:
+    verdicts = Verdicts()
+    if also is not None:
+        verdicts.settle(refusal(), also)
+    verdicts.settle(refusal(), INVALID)
+
+    assert verdicts.judge(refusal(), Case(), slow=slow, late=True) is Step.PROBE
+    assert verdicts.judge(refusal(), Case(), slow=slow, late=False) is (Step.REJECT if slow else Step.PROBE)
 
 
 def test_six_refusals_take_more_than_a_minute() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from itertools import accumulate, pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from springest_async.sandbox.audit import most_in_any
 from springest_async.sandbox.windows import (
     Counting,
+    ElasticWindow,
+    FirstHitWindow,
     FixedWindow,
     Paced,
     SlidingWindow,
@@ -44,6 +47,60 @@ def test_fixed_window_lets_twice_the_limit_pass_around_a_boundary() -> None:
     passed = admitted(window, [59.0] * 40 + [60.0] * 40)
 
     assert most_in_any(passed, 60) == 60
+
+
+@given(arrivals, limits, periods)
+def test_a_first_hit_begins_a_period_in_which_only_the_first_ones_pass(
+    times: list[float], limit: int, period: float
+) -> None:
+    passed = admitted(FirstHitWindow(limit, period), times)
+
+    left = times
+    while left:
+        within = [time for time in left if time - left[0] < period]
+        assert within[:limit] == [time for time in passed if 0 <= time - left[0] < period]
+        left = left[len(within) :]
+
+
+def test_a_window_from_its_first_hit_lets_twice_the_limit_pass_around_its_end() -> None:
+    window = FirstHitWindow(30, 60)
+
+    passed = admitted(window, [7.0] + [66.0] * 40 + [67.0] * 40)
+
+    assert most_in_any(passed, 60) == 59
+
+
+def test_a_refusal_does_not_push_the_end_of_a_window_from_its_first_hit_back() -> None:
+    knocks = [float(second) for second in range(300)]
+
+    assert admitted(FirstHitWindow(1, 60), knocks) == [0.0, 60.0, 120.0, 180.0, 240.0]
+
+
+@given(arrivals, limits, periods)
+def test_elastic_window_admits_the_first_ones_after_each_silence(times: list[float], limit: int, period: float) -> None:
+    passed = admitted(ElasticWindow(limit, period), times)
+
+    crowds: list[list[float]] = []
+    for earlier, time in pairwise([-math.inf, *times]):
+        if time - earlier >= period:
+            crowds.append([])
+        crowds[-1].append(time)
+    assert [time for crowd in crowds for time in crowd[:limit]] == passed
+
+
+def test_only_a_silence_of_a_whole_period_resets_an_elastic_window() -> None:
+    window = ElasticWindow(2, 60)
+
+    verdicts = [window.admit(time) for time in (0.0, 50.0, 100.0, 159.999, 219.999, 220.0, 280.0)]
+
+    # The refusals at 100 and 159.999 push it back as well.
+    assert verdicts == [True, True, False, False, True, True, True]
+
+
+def test_a_steady_stream_never_gets_a_second_minute_of_an_elastic_window() -> None:
+    assert admitted(ElasticWindow(30, 60), [float(second) for second in range(0, 6000, 59)]) == [
+        float(second) for second in range(0, 30 * 59, 59)
+    ]
 
 
 @given(arrivals, limits, periods, st.booleans())
@@ -111,7 +168,7 @@ def test_paced_is_not_pushed_back_by_a_refusal() -> None:
     assert admitted(Paced(30, 60), [0.0, 1.9, 2.0, 2.1, 3.9, 4.0]) == [0.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize("counting", ["fixed", "sliding", "bucket", "paced"])
+@pytest.mark.parametrize("counting", get_args(Counting))
 @given(times=arrivals, limit=limits, period=periods)
 def test_every_way_admits_the_first_arrival_and_one_after_a_long_silence(
     counting: Counting, times: list[float], limit: int, period: float
@@ -125,12 +182,19 @@ def test_every_way_admits_the_first_arrival_and_one_after_a_long_silence(
 
 
 def test_windows_are_made_by_name() -> None:
-    kinds = {"fixed": FixedWindow, "sliding": SlidingWindow, "bucket": TokenBucket, "paced": Paced}
+    kinds: dict[Counting, type[Window]] = {
+        "fixed": FixedWindow,
+        "first-hit": FirstHitWindow,
+        "elastic": ElasticWindow,
+        "sliding": SlidingWindow,
+        "bucket": TokenBucket,
+        "paced": Paced,
+    }
 
-    assert kinds == {name: type(make_window(name, 30, 60.0)) for name in kinds}  # type: ignore[arg-type]  # dict keys are str to mypy
+    assert kinds == {name: type(make_window(name, 30, 60.0)) for name in get_args(Counting)}
 
 
-def test_only_a_sliding_window_counts_refusals() -> None:
+def test_only_a_sliding_window_is_told_whether_to_count_refusals() -> None:
     window = make_window("sliding", 30, 60.0, count_refusals=True)
 
     assert isinstance(window, SlidingWindow)
@@ -140,14 +204,12 @@ def test_only_a_sliding_window_counts_refusals() -> None:
 
 
 def test_an_unknown_way_of_counting_is_refused() -> None:
-    with pytest.raises(ValueError, match="'leaky'"):
+    with pytest.raises(ValueError, match="'leaky': fixed, first-hit, elastic, sliding, bucket, paced"):
         make_window("leaky", 30, 60.0)  # type: ignore[arg-type]  # what a caller without a type checker may do
 
 
-@pytest.mark.parametrize("kind", [FixedWindow, SlidingWindow, TokenBucket, Paced])
+@pytest.mark.parametrize("counting", get_args(Counting))
 @pytest.mark.parametrize(("limit", "period"), [(0, 60.0), (-1, 60.0), (30, 0.0), (30, -1.0)])
-def test_impossible_limits_are_refused(
-    kind: type[FixedWindow | SlidingWindow | TokenBucket | Paced], limit: int, period: float
-) -> None:
+def test_impossible_limits_are_refused(counting: Counting, limit: int, period: float) -> None:
     with pytest.raises(ValueError, match="must be"):
-        kind(limit, period)
+        make_window(counting, limit, period)
