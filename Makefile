@@ -4,13 +4,15 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for a socket, a process or a scaled minute: two cores carry four at once.
+AT_ONCE := -n 4
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/springest demo
 
 # Everything: also what waits for the real limit, and what needs Rails or nginx where they are installed.
 test: $(VENV)/.ready-dev
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest $(AT_ONCE) --cov --cov-report=term
 
 # What to run while working: no test here waits for a real minute.
 check: $(VENV)/.ready-dev
@@ -18,7 +20,7 @@ check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(AT_ONCE) -m "not slow"
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .

@@ -11,7 +11,7 @@ from .servers.rails import RailsServer, rails_server
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked ``rails`` or ``nginx`` on a machine without it, before any fixture starts it."""
+    """Skip a test marked ``rails``, ``nginx`` or ``haproxy`` on a machine without it, before any fixture starts it."""
     for name in REQUIREMENTS:
         if item.get_closest_marker(name) is not None:
             require(name)

@@ -14,6 +14,7 @@ import pytest
 from . import servers
 from .servers import Requirement, process, require
 from .servers.capture_samples import Fields, form
+from .servers.haproxy import haproxy_in_front_of
 from .servers.nginx import nginx_in_front_of
 from .servers.rails import RailsServer, rails_server
 
@@ -282,6 +283,13 @@ async def test_a_rails_that_does_not_start_shows_its_log() -> None:
 async def test_an_nginx_that_does_not_start_shows_its_log() -> None:
     with pytest.raises(process.ServerStartError, match=r"(?s)ended with status 1.*invalid rate"):
         async with nginx_in_front_of("http://127.0.0.1:9", rate="often"):
+            pytest.fail("It started")
+
+
+@pytest.mark.haproxy
+async def test_a_haproxy_that_does_not_start_shows_its_log() -> None:
+    with pytest.raises(process.ServerStartError, match=r"(?s)ended with status 1.*unknown keyword 'often'"):
+        async with haproxy_in_front_of("http://127.0.0.1:9", rules="often"):
             pytest.fail("It started")
 
 

@@ -1,4 +1,4 @@
-"""Servers that the client had no hand in: a real Rails application and a real nginx, both on loopback.
+"""Servers that the client had no hand in: a real Rails application, nginx and haproxy, all on loopback.
 
 They are Debian's programs, so a machine may lack them; :func:`require` says what a test then does.
 """
@@ -26,6 +26,7 @@ class Requirement:
 REQUIREMENTS = {
     "rails": Requirement("ruby-railties puma", ("ruby", "puma"), ruby_library="action_controller/railtie"),
     "nginx": Requirement("nginx", ("nginx",)),
+    "haproxy": Requirement("haproxy", ("haproxy",)),
 }
 
 
@@ -36,7 +37,7 @@ def find(program: str) -> str | None:
 
 @functools.cache
 def missing(name: str) -> str | None:
-    """Say what the server ``name`` (``"rails"`` or ``"nginx"``) lacks and how to get it; None: nothing."""
+    """Say what the server of this name in `REQUIREMENTS` lacks and how to get it; None: nothing."""
     requirement = REQUIREMENTS[name]
     cure = f"on Debian: apt-get install {requirement.packages}"
     for program in requirement.programs:

@@ -1,4 +1,4 @@
-"""A real nginx in front of another server, which refuses POSTs above a rate before that server sees them.
+"""A real nginx in front of another server, which refuses POSTs above a rate, or what a test says, before it sees them.
 
 Its `limit_req <https://nginx.org/en/docs/http/ngx_http_limit_req_module.html>`_ is strict spacing, the
 other way in which a site may count its minute: at 30 a minute, the second of two POSTs within two seconds
@@ -53,6 +53,7 @@ http {{
         location / {{
             limit_req zone=posts;
             limit_req_status {status};
+{rules}
             proxy_pass {upstream_origin};
             proxy_http_version 1.1;
             proxy_set_header Host $http_host;
@@ -63,11 +64,14 @@ http {{
 
 
 @asynccontextmanager
-async def nginx_in_front_of(upstream_origin: str, *, rate: str = "30r/m", status: int = 400) -> AsyncIterator[str]:
+async def nginx_in_front_of(
+    upstream_origin: str, *, rate: str = "30r/m", status: int = 400, rules: str = ""
+) -> AsyncIterator[str]:
     """Start nginx in front of ``upstream_origin`` (``http://127.0.0.1:PORT``); yield its own origin.
 
     ``rate`` is nginx's own notation, ``30r/m`` or ``10r/s``, and holds for all POSTs together, without a
-    burst; one above it is answered with ``status`` and nginx's HTML page. Raises
+    burst; one above it is answered with ``status`` and nginx's HTML page. ``rules`` are more lines of its
+    ``location``, such as ``client_max_body_size 100k;``. Raises
     :class:`~.process.ServerStartError`, with nginx's log, when it does not start.
     """
     with tempfile.TemporaryDirectory(prefix="springest-nginx-") as name, socket.socket() as listener:
@@ -82,6 +86,7 @@ async def nginx_in_front_of(upstream_origin: str, *, rate: str = "30r/m", status
             port=port,
             rate=rate,
             status=status,
+            rules="\n".join(f"            {line.strip()}" for line in rules.splitlines()),
             upstream_origin=upstream_origin,
         )
         (folder / "nginx.conf").write_text(configuration, encoding="utf-8")

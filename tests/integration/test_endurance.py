@@ -1,0 +1,238 @@
+"""Thousands of uploads through all kinds of faults: each is what it is said to be, and nothing at all is left of them.
+
+The server and the lines to it that break are in a process of their own (``python -m`` this module), so that what is
+counted here is the client's alone.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from springest_async import (
+    CancelledTooLate,
+    CertificateUpload,
+    InDoubt,
+    Limiter,
+    Receipt,
+    Settings,
+    Springest,
+    SpringestError,
+    Timeouts,
+    UploadStep,
+)
+from springest_async.delivery import Delivery
+from springest_async.limiter import Turn
+from springest_async.multipart import CertificateBody
+from springest_async.sandbox import Mishap, Sandbox
+
+from .faults.proxy import Cut, Direction, Line, fault_proxy
+from .wire import open_descriptors
+
+KEY = "key-of-the-tests"
+SEED = 20260131
+AT_ONCE = 50
+SIZES = (2_000, 2_000, 2_000, 20_000, 20_000, 120_000, 700_000)
+CUTS: tuple[Cut, ...] = ("closed", "reset", "half closed", "silent")
+FIRST_AID, NEEDS_AN_END = 1, 2  # of the sandbox's certifications
+
+
+# --- the other process: a sandbox, and bad lines to it ---
+
+
+def a_line(luck: random.Random) -> Line:
+    """Give a line that is good three times of four, and otherwise cut anywhere on the way up or down."""
+    if luck.random() < 0.75:
+        return Line()
+    cut = luck.choices(CUTS, (40, 40, 15, 5))[0]
+    if luck.random() < 0.7:
+        return Line(up=Direction(cut_after=luck.choice((luck.randrange(3_000), luck.randrange(200_000))), cut=cut))
+    return Line(down=Direction(cut_after=luck.randrange(300), cut=cut))
+
+
+async def serve(lines: int) -> None:
+    """Say the origin, wait until stdin ends, and say how often each certificate was stored, by its e-mail address."""
+    luck = random.Random(SEED)
+
+    def mishap() -> Mishap | None:
+        return luck.choice(list(Mishap)) if luck.random() < 0.06 else None
+
+    bad_lines = [a_line(luck) for _ in range(lines)]
+    async with (
+        Sandbox(api_key=KEY, limit=10**9, mishap=mishap) as sandbox,
+        fault_proxy(sandbox.origin, *bad_lines, Line()) as proxy,
+    ):
+        print(proxy.origin, flush=True)  # noqa: T201 # to the process that started this one
+        await asyncio.to_thread(sys.stdin.read)
+    stored = Counter(post.fields["email"] for post in sandbox.audit if post.certificate_id is not None)
+    print(json.dumps(stored), flush=True)  # noqa: T201
+
+
+@asynccontextmanager
+async def server(lines: int) -> AsyncIterator[tuple[str, dict[str, int]]]:
+    """Give the origin of the other process's proxy, and what it stored, which is known when the block has ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, str(lines), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    stored: dict[str, int] = {}
+    try:
+        yield (await process.stdout.readline()).decode().strip(), stored
+    finally:
+        out, _ = await process.communicate(b"")  # which closes its stdin
+    stored |= json.loads(out)
+
+
+# --- the client's side ---
+
+
+def claim(outcome: object) -> str:
+    """Give what an upload's end says of its certificate."""
+    if isinstance(outcome, TimeoutError):
+        outcome = outcome.__cause__
+    if isinstance(outcome, asyncio.CancelledError):
+        outcome = outcome.__cause__
+    match outcome:
+        case Receipt() | CancelledTooLate():
+            return "stored"
+        case InDoubt():
+            return "in doubt"
+        case SpringestError() | None:  # None: cancelled before it began
+            return "not stored"
+    raise AssertionError(outcome)
+
+
+async def upload_one(number: int, client: Springest, nowhere: Springest, folder: Path, luck: random.Random) -> object:
+    """Upload a certificate of its own with something wrong with it or its caller, at times; give how it ended."""
+    path = folder / f"{number}.pdf"
+    path.write_bytes(b"%PDF-1.7\n" + luck.randbytes(luck.choice(SIZES)))
+    trouble = luck.choices(
+        ("none", "cancelled", "timed out", "changed", "gone", "missing", "invalid", "refused"),
+        (60, 12, 12, 4, 3, 2, 4, 3),
+    )[0]
+    upload = CertificateUpload(
+        file=path,
+        certification_id=NEEDS_AN_END if trouble == "invalid" else FIRST_AID,
+        email=f"employee{number}@example.org",
+        valid_from=date(2026, 1, 31),
+    )
+    if trouble == "missing":
+        path.unlink()
+
+    def listen(step: UploadStep) -> None:
+        if step.kind == "sending" and trouble == "changed":
+            path.write_bytes(b"%PDF-1.7\nchanged")
+        if step.kind == "sending" and trouble == "gone":
+            path.unlink(missing_ok=True)
+
+    call = (nowhere if trouble == "refused" else client).upload(upload, listener=listen)
+    try:
+        if trouble == "timed out":
+            async with asyncio.timeout(luck.choice((0.0, 0.01, 0.05, 0.2))):
+                return await call
+        task = asyncio.create_task(call)
+        if trouble == "cancelled":
+            await asyncio.sleep(luck.choice((0.0, 0.01, 0.05, 0.2)))
+            task.cancel()
+        await asyncio.wait([task])
+        return task.result()
+    except (SpringestError, TimeoutError, asyncio.CancelledError) as outcome:
+        return outcome
+    finally:
+        path.unlink(missing_ok=True)
+
+
+OURS = (Delivery, CertificateBody, Turn)
+
+
+def left() -> dict[str, Any]:
+    """Count all that an upload could leave behind in this process."""
+    gc.collect()
+    return {
+        "files": open_descriptors(),
+        "tasks": len(asyncio.all_tasks()),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "objects": Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, OURS)),
+    }
+
+
+def resident() -> int:
+    """Give the bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("uploads", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_uploads_through_all_faults_are_what_they_are_said_to_be_and_leave_nothing(
+    uploads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.002)
+    monkeypatch.setattr("springest_async.limiter._HOURLY_BURST", 10**9)
+    limiter = Limiter(posts=10**6, period=0.5)
+    settings = Settings(limiter=limiter, timeouts=Timeouts(connect=1.0, answer=1.0, stall=1.0))
+    claims, ended, memory = dict[int, str](), Counter[str](), list[int]()
+    luck = random.Random(SEED)
+    before = left()
+    async with server(lines=2 * uploads) as (origin, stored):
+        open_server = left()
+        async with (
+            Springest(api_key=KEY, host=origin, settings=settings) as client,
+            Springest(api_key=KEY, host="http://127.0.0.1:1", settings=settings) as nowhere,
+        ):
+            numbers = iter(range(uploads))
+
+            async def work() -> None:
+                for number in numbers:
+                    outcome = await upload_one(number, client, nowhere, tmp_path, luck)
+                    claims[number] = claim(outcome)
+                    ended[type(outcome).__name__] += 1
+                    if number in (uploads // 2, uploads - 1):
+                        del outcome
+                        gc.collect()
+                        memory.append(resident())
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(work())
+            await asyncio.sleep(2.0)  # the last tokens rest for the time that an answer may take, and their period
+            assert " 0 under way, 0 resting" in repr(limiter)
+            for springest in (client, nowhere):
+                session = springest._transport._session
+                assert session is not None
+                assert isinstance(session.connector, aiohttp.TCPConnector)
+                assert not session.connector._acquired
+                assert not session.connector._conns
+        await asyncio.sleep(0.1)  # for the thread to end
+        assert left() == open_server
+    await asyncio.sleep(0.1)
+    assert left() == before
+
+    truth = {number: stored.get(f"employee{number}@example.org", 0) for number in claims}
+    allowed = {"stored": {1}, "in doubt": {0, 1}, "not stored": {0}}
+    assert {number: truth[number] for number in claims if truth[number] not in allowed[claims[number]]} == {}
+    assert len(claims) == uploads
+    assert ended.keys() == {
+        "Receipt",
+        "InDoubt",
+        "NotSent",
+        "Rejected",
+        "UnusableFile",
+        "CancelledError",
+        "TimeoutError",
+    }
+    assert memory[1] < 1.2 * memory[0]
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1])))

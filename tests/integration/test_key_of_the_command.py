@@ -1,0 +1,203 @@
+"""The command shows the key nowhere: real processes that log all they can, fail in each way, and die of their bugs.
+
+Looked at are stdout and stderr, with all logs at DEBUG and tracebacks with variables in them, the list of processes,
+and every file that is left behind: the journal with its log, the shared limits, the rows that failed.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from springest_async.sandbox import Sandbox
+from tests.pdfs import archive
+
+from .canary import leaks
+from .command import HeldSandbox, environment, names, noted, outcomes, springest_sandbox, start, until
+from .faults.echoes import echoing
+from .raw_server import Exchange, raw_server
+
+# Logs everything to stderr; a bug that is not caught is printed with all variables, by the standard library or, where
+# BY_RICH is set, by rich, which takes seconds. BUG names what fails when it is called.
+SITE = """
+import functools, importlib, logging, os, sys, traceback
+
+def tell(*error):
+    for line in traceback.TracebackException(*error, capture_locals=True).format():
+        sys.stderr.write(line)
+
+logging.basicConfig(level=logging.DEBUG)
+sys.excepthook = tell
+if "BY_RICH" in os.environ:
+    import rich.traceback
+    rich.traceback.install(show_locals=True, locals_max_string=None, width=500)
+if bug := os.environ.get("BUG"):
+    module, _, name = bug.partition(":")
+    *owners, last = name.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    def broken(*_, **__):
+        raise LookupError("a bug")
+    setattr(owner, last, broken)
+"""
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a state folder of the test's own; the command's limit is kept there."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loud(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Give the variables that make a command tell all that it can."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(SITE)
+    return {"PYTHONPATH": str(site), "PYTHONDEVMODE": "1", "PYTHONASYNCIODEBUG": "1"}
+
+
+async def begin(*arguments: str | Path, env: dict[str, str]) -> asyncio.subprocess.Process:
+    """Start a command, and see that the list of processes shows no key."""
+    process = await start(*arguments, env=env)
+    assert leaks(_command_line(process.pid)) == []
+    return process
+
+
+def _command_line(pid: int) -> bytes:
+    line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert b"springest_async.cli" in line
+    return line
+
+
+async def shown(process: asyncio.subprocess.Process) -> str:
+    """Wait for the end of a process, and see that it shows no key; give what it said on stderr."""
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert leaks(out) == []
+    assert leaks(err) == []
+    return err.decode()
+
+
+def left(*folders: Path) -> set[str]:
+    """See that no file shows a key, and give the names."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        assert leaks(path.name) == []
+        assert leaks(path.read_bytes()) == [], path
+    return {path.name for path in files}
+
+
+async def lists_and_echoes(exchange: Exchange) -> None:
+    """Answer a list with one certification, and a certificate with faults that show the key."""
+    said = b'{"errors": {"email": ["is invalid in {line}", "{both}"]}}'
+    if exchange.line.startswith("GET"):
+        await exchange.answer(200, b'[{"id": 1, "name": "First aid", "requires_valid_until": false}]')
+    else:
+        await echoing(b"HTTP/1.1 400 {line}\r\nContent-Length: {length}\r\nX-Echo: {both}\r\n\r\n" + said)(exchange)
+
+
+async def test_rows_that_a_hostile_server_rejects_leave_no_key_behind(
+    tmp_path: Path, state: Path, loud: dict[str, str]
+) -> None:
+    async with raw_server(lists_and_echoes) as server:
+        for _ in range(2):
+            err = await shown(await begin("upload", archive(tmp_path, 3), env=environment(server.origin) | loud))
+        said = await shown(await begin("status", tmp_path / "certificates.journal", env=environment(None) | loud))
+
+    assert "Not stored: 3 rows" in err
+    assert "DEBUG:asyncio" in err + said
+    assert left(tmp_path, state) >= {"certificates.journal", "certificates.failed.csv", "limits.sqlite3"}
+    assert "api_key=***" in (tmp_path / "certificates.failed.csv").read_text()
+
+
+async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path, loud: dict[str, str]) -> None:
+    manifest = archive(tmp_path, 2)
+    head = b"HTTP/1.1 404 {line}\r\nContent-Length: {length}\r\nX-Echo: {both}\r\n\r\n"
+    async with (
+        raw_server(echoing(head + b"{both}")) as says_it,
+        raw_server(echoing(b"{both}\r\n\r\n")) as speaks_no_http,
+        raw_server(echoing(b"")) as hangs_up,
+        Sandbox() as refuses,  # it has other keys
+    ):
+        origins = [server.origin for server in (says_it, speaks_no_http, hangs_up, refuses)]
+        processes = [
+            await begin("upload", manifest, env=environment(says_it.origin) | loud),
+            await begin("certifications", env=environment(says_it.origin) | loud),
+            *[
+                await begin("certificates", env=environment(origin) | loud)
+                for origin in (*origins, "http://127.0.0.1:1")
+            ],
+        ]
+        errors = await asyncio.gather(*map(shown, processes))
+
+    assert ["api_key=***" in error for error in errors] == [True] * 3 + [False] * 4
+    assert all("springest: GET http://127.0.0.1" in error for error in errors)
+    left(tmp_path, state)
+
+
+BUGS = {
+    "cli.environment:_proxy": "certifications",
+    "client:shared_limiter": "certifications",
+    "transport:Transport._exchange": "certificates",
+    "transport:_read": "certificates",
+    "transport:ApiKey.added_to": "certificates",
+    "transport:ApiKey.hide_in": "upload",
+    "protocol:post_meaning": "upload",
+    "bulk.journal:Journal.load": "upload",
+}
+
+
+async def test_a_bug_that_is_printed_with_all_variables_shows_no_key(
+    tmp_path: Path, state: Path, loud: dict[str, str]
+) -> None:
+    async def run(bug: str, command: str) -> None:
+        folder = tmp_path / bug
+        folder.mkdir()
+        arguments = [command, *([str(archive(folder, 2))] if command == "upload" else [])]
+        env = environment(sandbox.origin, XDG_STATE_HOME=str(folder), BUG=f"springest_async.{bug}") | loud
+        if bug in ("client:shared_limiter", "transport:_read"):
+            env["BY_RICH"] = "yes"
+        async with running:
+            err = await shown(await begin(*arguments, env=env))
+        assert "a bug" in err, bug
+
+    running = asyncio.Semaphore(3)
+    async with springest_sandbox() as sandbox, asyncio.TaskGroup() as tasks:
+        for bug, command in BUGS.items():
+            tasks.create_task(run(bug, command))
+    left(tmp_path, state)
+
+
+async def hangs(exchange: Exchange) -> None:
+    await echoing(b"HTTP/1.1 200 {line}\r\nContent-Length: 999\r\nX-Echo: {both}\r\n\r\n{both}", silent=True)(exchange)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_an_interruption_leaves_no_key_behind(
+    number: signal.Signals, tmp_path: Path, state: Path, loud: dict[str, str]
+) -> None:
+    async def interrupted(folder: Path, origin: str, reached: Callable[[], bool]) -> None:
+        env = environment(origin, XDG_STATE_HOME=str(folder)) | loud
+        process = await begin("upload", archive(folder, 12), env=env)
+        await until(reached)
+        for _ in range(2):  # the first asks it to end in good order, and the second to give up
+            if process.returncode is None:
+                process.send_signal(number)
+                await asyncio.sleep(0.3)
+        await shown(process)
+
+    lists, certificates = tmp_path / "lists", tmp_path / "certificates"
+    lists.mkdir()
+    certificates.mkdir()
+    async with raw_server(hangs) as silent, HeldSandbox() as holding:
+        await asyncio.gather(
+            interrupted(lists, silent.origin, lambda: bool(silent.exchanges)),
+            interrupted(certificates, holding.origin, lambda: holding.held == 8),
+        )
+        journal = certificates / "certificates.journal"
+        assert noted(journal) == outcomes(in_doubt=8, waiting=4)
+        assert names(journal.parent, "certificates.journal*")
+        left(tmp_path, state)
