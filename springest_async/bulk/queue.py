@@ -155,13 +155,13 @@ class UploadQueue:
     @contextlib.asynccontextmanager
     async def _alone_in_an_outage(self) -> AsyncIterator[None]:
         """Let a server that answers nothing definite rest, or each row that it gets would have to be settled."""
-        if self._doubts < _OUTAGE:
-            yield
-            return
-        async with self._outage:
-            if self._doubts >= _OUTAGE:
-                await self._pause(backoff(self._doubts, longest=600.0))
-            yield
+        if self._doubts >= _OUTAGE:
+            async with self._outage:
+                if self._doubts >= _OUTAGE:  # still
+                    await self._pause(backoff(self._doubts, longest=600.0))
+                    yield
+                    return
+        yield
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

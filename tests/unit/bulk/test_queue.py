@@ -687,6 +687,7 @@ async def test_an_outage_is_tried_with_one_row_at_a_time_and_left_at_full_speed(
     monkeypatch.setattr("springest_async.bulk.queue.backoff", pause)
     last_in_doubt, concurrency = 13, 4  # the row that the server is back after
     in_flight = 0
+    full = asyncio.Event()
     most: dict[int, int] = {}  # how many were in flight when a row arrived
 
     async def answer(email: str) -> web.Response:
@@ -694,7 +695,13 @@ async def test_an_outage_is_tried_with_one_row_at_a_time_and_left_at_full_speed(
         row = int(email.removeprefix("employee").partition("@")[0]) + 1
         in_flight += 1
         most[row] = in_flight
-        await asyncio.sleep(0.02)
+        if row <= last_in_doubt + 1:
+            await asyncio.sleep(0.02)
+        else:  # held until as many as may be are under way at once
+            if in_flight == concurrency:
+                full.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(full.wait(), 10)
         in_flight -= 1
         return web.Response(status=503) if row <= last_in_doubt else await created()
 
