@@ -125,15 +125,13 @@ async def test_rails_that_counts_a_sliding_window_stores_forty_without_a_refusal
     tmp_path: Path, rails: RailsServer
 ) -> None:
     manifest = make_archive(tmp_path, 40, certification_id=101)
-    started = time.monotonic()
     code, said = await springest_upload(manifest, rails)
-    seconds = time.monotonic() - started
     audit = await rails.audit()
     assert code == 0, said
     assert audit.verdicts() == ["stored"] * 40
     assert Counter(post.sha256 for post in audit.posts) == hashes(tmp_path)
     assert audit.most_in_any_period == 30
-    assert seconds <= 66, said
+    assert audit.posts[-1].arrived - audit.posts[0].arrived <= 66, said
     assert rails.key not in said
 
 

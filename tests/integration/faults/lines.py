@@ -21,7 +21,7 @@ from .proxy import Cut, Direction, Line, fault_proxy
 __all__ = ["FAULTS"]
 
 # Enough for a busy machine where nothing is to be silent. Where something is, it costs one of the others each time.
-_PATIENT = Timeouts(connect=5.0, answer=5.0, stall=5.0)
+_PATIENT = Timeouts(connect=20.0, answer=20.0, stall=20.0)
 _IMPATIENT = Timeouts(connect=5.0, answer=0.6, stall=0.6)
 
 # Of each buffer, so that a large certificate is far from sent when its beginning passes the proxy.
