@@ -24,7 +24,7 @@ from attrs.validators import ge, in_
 from springest_async import protocol
 from springest_async.decode import Page, WireFormat
 from springest_async.delivery import Delivery, UploadListener, UploadStep
-from springest_async.doubt import Unclear, find, listed_from
+from springest_async.doubt import Unclear, clock_was_ahead, find, listed_from
 from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.files import SourceFile
 from springest_async.key import ApiKey
@@ -134,6 +134,7 @@ class Springest:
         self.origin = protocol.origin_of(host)
         self._verdicts = Verdicts()
         self._shown: set[int] = set()  # the certifications that Springest was last seen to list
+        self._server_time: datetime | None = None  # when it listed anything
         self._transport = Transport(
             self.origin,
             timeouts=settings.timeouts,
@@ -296,6 +297,8 @@ class Springest:
         )
         certificates = [certificate async for certificate in listed]
         found = find(doubt, certificates, known)
+        if found is None and clock_was_ahead(doubt, datetime.now(UTC), self._server_time):
+            return Unclear("the clock of this machine is, or was, days ahead of the server's")
         if found is None and any(not _asked_for(doubt, certificate) for certificate in certificates):
             # A server that ignores the filters may ignore the offset too, or writes the address in another way.
             return Unclear("Springest lists certificates that were not asked for, so it may be there as well")
@@ -396,6 +399,7 @@ class Springest:
                     retry_after = answer.retry_after
                     if (error := protocol.list_error(answer, where)) is not None:
                         raise error
+        self._server_time = answer.server_time
         return protocol.read_page(answer, where, self.settings.wire_format, record, name)
 
 

@@ -6,14 +6,14 @@ neither clearly ours nor clearly another is left to a person.
 """
 
 from collections.abc import Collection, Iterable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from attrs import frozen
 
 from springest_async.errors import InDoubt
 from springest_async.records import Certificate
 
-__all__ = ["Unclear", "find", "listed_from"]
+__all__ = ["Unclear", "clock_was_ahead", "find", "listed_from"]
 
 # The server's clock and ours may differ by this much without anybody noticing.
 _SKEW = timedelta(minutes=2)
@@ -32,6 +32,17 @@ class Unclear:
 def listed_from(doubt: InDoubt) -> date:
     """Give the day from which certificates must be listed to settle a doubt, whatever the server's time zone."""
     return (doubt.sent_at - _CERTAINLY_EARLIER).date() - timedelta(days=1)
+
+
+def clock_was_ahead(doubt: InDoubt, here: datetime, there: datetime | None) -> bool:
+    """Say whether our clock is, or was at the send, so far ahead that ours would be taken for an earlier one.
+
+    Args:
+        doubt: what was sent and when.
+        here: the time now by our clock, which may have been set since.
+        there: the time now by the server's, if it tells it.
+    """
+    return max(here, doubt.sent_at) - (there or here) > _CERTAINLY_EARLIER
 
 
 def find(doubt: InDoubt, listed: Iterable[Certificate], known: Collection[int] = ()) -> Certificate | Unclear | None:

@@ -8,7 +8,7 @@ import html
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -139,6 +139,15 @@ class Answer:
     body: bytes = b""
     complete: bool = True
     too_long: bool = False
+
+    @property
+    def server_time(self) -> datetime | None:
+        """What the server's clock said (Date, RFC 9110 section 6.6.1), if it said it."""
+        try:
+            said = parsedate_to_datetime(self.headers.get("Date", ""))
+        except (ValueError, TypeError, OverflowError):
+            return None
+        return said if said.tzinfo else said.replace(tzinfo=UTC)
 
     @property
     def retry_after(self) -> float | None:

@@ -5,6 +5,7 @@ import errno
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,7 @@ class Springests:
     scripted: ScriptedAnswers
     certificates: dict[float, Certificate] = field(factory=dict)
     certifications: list[int] = field(factory=lambda: [7])
+    clock: datetime | None = None
     asked: list[tuple[float, str, dict[str, str]]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -326,7 +328,8 @@ class Springests:
         shown = [certificate for since, certificate in self.certificates.items() if since <= now()]
         email = url.query.get("email")
         rows = [as_json(item) for item in shown if email is None or (item.user and item.user.email == email)]
-        return CallbackResult(payload={"certificates": rows, "meta": {"results": len(rows)}})
+        headers = {"Date": format_datetime(self.clock, usegmt=True)} if self.clock else {}
+        return CallbackResult(payload={"certificates": rows, "meta": {"results": len(rows)}}, headers=headers)
 
     def _certifications(self, url: URL, **_: Any) -> CallbackResult:
         self.asked.append((now(), url.path, dict(url.query)))
@@ -432,7 +435,7 @@ async def test_a_doubt_of_long_ago_is_settled_without_waiting_and_still_asked_fo
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize("ahead", [1.0, 3600.0, 40 * 86_400.0])
+@pytest.mark.parametrize("ahead", [1.0, 3600.0, 80_000.0])
 async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_for_an_answer(
     ahead: float, settling: Springest, scripted: ScriptedAnswers
 ) -> None:
@@ -525,6 +528,28 @@ async def test_settling_again_what_stays_in_doubt_does_not_pile_up_the_reason(
     unclear = "Springest lists certificate 5001, which does not say when it was created"
     first = f"no answer within the time allowed; {NOT_LISTED}"
     assert reasons == [first] * 3 + [f"{first}; {unclear}"] * 3
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("ours", "sent_at"),
+    [(0, 3), (0, 400), (3, -1)],
+    ids=["set right since", "set right since, a year", "still wrong"],
+)
+async def test_what_was_sent_when_our_clock_was_days_ahead_is_never_said_to_be_missing(
+    ours: int, sent_at: int, settling: Springest, scripted: ScriptedAnswers
+) -> None:
+    """By its time it is older than what was sent; sent again, it would be stored twice. In days, of the server's."""
+    here = datetime.now(UTC)
+    there = here - timedelta(days=ours)
+    sent = there + timedelta(days=sent_at)
+    server = Springests(scripted, {0.0: stored(created_at=there - timedelta(days=4))}, clock=there)
+
+    with pytest.raises(InDoubt) as caught:
+        await settling.settle(doubt(sent_at=sent, given_up_at=sent))
+
+    assert caught.value.reason.endswith("; the clock of this machine is, or was, days ahead of the server's")
+    assert server.asked
 
 
 @pytest.mark.looptime

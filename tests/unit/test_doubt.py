@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from springest_async import Certificate, InDoubt, User
-from springest_async.doubt import Unclear, find, listed_from
+from springest_async.doubt import Unclear, clock_was_ahead, find, listed_from
 
 SENT_AT = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 EMAIL, CERTIFICATION, FROM, UNTIL = "jan@example.org", 7, date(2026, 1, 30), date(2027, 1, 30)
@@ -47,6 +47,31 @@ def listed(**changes: Any) -> Certificate:
 def reason_of(found: Certificate | Unclear | None) -> str:
     assert isinstance(found, Unclear)
     return found.reason
+
+
+# --- the clocks ---
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "expected"),
+    [
+        (SENT_AT, SENT_AT, False),
+        (SENT_AT, None, False),
+        (SENT_AT + 999 * 24 * HOUR, None, False),  # it was sent long ago
+        (SENT_AT - 23 * HOUR, SENT_AT - 23 * HOUR, False),  # as far as this, it is seen to be unclear
+        (SENT_AT - 25 * HOUR, SENT_AT - 25 * HOUR, True),  # set right since
+        (SENT_AT - 25 * HOUR, None, True),
+        (SENT_AT, SENT_AT - 25 * HOUR, True),  # still wrong
+        (SENT_AT + 99 * HOUR, SENT_AT + 70 * HOUR, True),
+        (SENT_AT + 70 * HOUR, SENT_AT + 99 * HOUR, False),  # behind: what is ours is newer all the more
+        (SENT_AT, datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(-23 * HOUR)), False),
+        (SENT_AT, datetime(1, 1, 1, tzinfo=timezone(23 * HOUR)), True),
+    ],
+)
+def test_a_clock_that_was_days_ahead_is_seen(here: datetime, there: datetime | None, expected: bool) -> None:
+    assert clock_was_ahead(doubt(), here, there) is expected
 
 
 # --- one certificate ---

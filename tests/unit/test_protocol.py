@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -568,6 +568,31 @@ def test_retry_after_is_never_negative_nor_above_an_hour_and_never_raises(value:
     wait = Answer(503, {"Retry-After": value, "Date": now}).retry_after
 
     assert wait is None or 0 <= wait <= 3600
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Mon, 05 Jan 2026 09:30:00 GMT", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+        ("Mon, 05 Jan 2026 09:30:00 -0000", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
+        ("Mon, 05 Jan 2026 09:30:00 +0100", datetime(2026, 1, 5, 8, 30, tzinfo=UTC)),
+        (
+            "Fri, 31 Dec 9999 23:59:59 -2359",
+            datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(-timedelta(hours=23, minutes=59))),
+        ),
+        ("Mon, 35 Jan 2026 09:31:30 GMT", None),
+        ("Mon, 05 Jan 99999999999999 09:30:00 GMT", None),
+        ("Mon, 05 Jan 2026 09:30:00 +99999999999999999", None),
+        ("today", None),
+        ("", None),
+    ],
+)
+def test_the_servers_clock_is_what_it_says_if_it_says_it(said: str, expected: datetime | None) -> None:
+    assert Answer(200, {"Date": said}).server_time == expected
+
+
+def test_a_server_without_a_clock_says_nothing() -> None:
+    assert Answer(200).server_time is None
 
 
 # --- whatever comes ---
