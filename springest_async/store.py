@@ -58,8 +58,16 @@ _BUSY = 10.0
 
 
 def default_path() -> Path:
-    """Tell where the file of this user is: ``limits.sqlite3`` in the state folder, which is XDG's on Linux."""
-    return user_state_path("springest", appauthor=False) / "limits.sqlite3"
+    """Tell where the file of this user is: ``limits.sqlite3`` in the state folder, which is XDG's on Linux.
+
+    Raises:
+        ConfigurationError: when the user has no such folder, as in a container that does not know him.
+    """
+    with suppress(RuntimeError):  # some versions of platformdirs raise it, the others give a path that begins with ~
+        folder = user_state_path("springest", appauthor=False)
+        if folder.is_absolute():
+            return folder / "limits.sqlite3"
+    raise ConfigurationError("there is no folder where the limit can be kept: set HOME or XDG_STATE_HOME")
 
 
 @frozen

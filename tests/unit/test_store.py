@@ -187,6 +187,22 @@ def test_the_default_is_in_the_state_folder_of_the_user(monkeypatch: pytest.Monk
     assert default_path().name == "limits.sqlite3"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere other variables tell the folder")
+@pytest.mark.parametrize("platform", ["raises", "answers"])
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    """As in a container that was started for a number and not for a name."""
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # raises the KeyError that it raises for a stranger
+    if platform == "answers":  # as platformdirs did once
+        monkeypatch.setattr("springest_async.store.user_state_path", lambda *_, **__: Path("~/.local/state/springest"))
+
+    with pytest.raises(ConfigurationError) as caught:
+        default_path()
+
+    assert str(caught.value) == "there is no folder where the limit can be kept: set HOME or XDG_STATE_HOME"
+
+
 FORK = """
 import os, sys
 from pathlib import Path
