@@ -15,7 +15,9 @@ from email_validator import EmailNotValidError, validate_email
 
 from springest_async.errors import Fault, InvalidUpload
 
-__all__ = ["Certificate", "CertificateUpload", "Certification", "Receipt", "User"]
+__all__ = ["Certificate", "CertificateUpload", "Certification", "Receipt", "User", "shown"]
+
+_LONGEST_SHOWN = 200  # characters of a value, or of what is wrong with it
 
 
 def _path(value: Any) -> Any:
@@ -48,17 +50,31 @@ class CertificateUpload:
 
     def _faults(self) -> Iterator[Fault]:
         if not isinstance(self.file, Path):
-            yield Fault("file", f"must be a path, not {self.file!r}")
+            yield Fault("file", f"must be a path, not {shown(self.file)}")
         if not _is_id(self.certification_id):
-            yield Fault("certification_id", f"must be a positive integer, not {self.certification_id!r}")
+            yield Fault("certification_id", f"must be a positive integer, not {shown(self.certification_id)}")
         if (reason := _email_fault(self.email)) is not None:
             yield Fault("email", reason)
         if not _is_date(self.valid_from):
-            yield Fault("valid_from", f"must be a date as in 2026-12-31, not {self.valid_from!r}")
+            yield Fault("valid_from", f"must be a date as in 2026-12-31, not {shown(self.valid_from)}")
         if self.valid_until is not None and not _is_date(self.valid_until):
-            yield Fault("valid_until", f"must be a date as in 2026-12-31, or None, not {self.valid_until!r}")
+            yield Fault("valid_until", f"must be a date as in 2026-12-31, or None, not {shown(self.valid_until)}")
         if self.conversion_id is not None and not _is_id(self.conversion_id):
-            yield Fault("conversion_id", f"must be a positive integer or None, not {self.conversion_id!r}")
+            yield Fault("conversion_id", f"must be a positive integer or None, not {shown(self.conversion_id)}")
+
+
+def shown(value: object) -> str:
+    """Write a value as Python does, for a message that a person can read however long the value is."""
+    try:
+        return _shortened(repr(value))
+    except ValueError:  # Python writes no number with so many digits
+        return "a number of thousands of digits"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST_SHOWN:
+        return text
+    return f"{text[: _LONGEST_SHOWN // 2]}…{text[-_LONGEST_SHOWN // 2 :]}"
 
 
 def _is_id(value: object) -> bool:
@@ -73,11 +89,11 @@ def _is_date(value: object) -> bool:
 
 def _email_fault(value: object) -> str | None:
     if not isinstance(value, str):
-        return f"must be a string, not {value!r}"
+        return f"must be a string, not {shown(value)}"
     try:
         validate_email(value, check_deliverability=False)
     except EmailNotValidError as error:
-        return f"{value!r} is no e-mail address: {error}"
+        return f"{shown(value)} is no e-mail address: {_shortened(str(error))}"
     return None
 
 

@@ -21,7 +21,7 @@ from attrs import frozen
 from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.files import open_regular
-from springest_async.records import CertificateUpload
+from springest_async.records import CertificateUpload, shown
 
 __all__ = ["COLUMNS", "ERROR", "Fields", "Manifest", "Row", "listed"]
 
@@ -35,6 +35,9 @@ _REQUIRED = COLUMNS[:4]
 
 _LONGEST_ROW = 128 * 1024  # characters; as much as Python's csv takes in one cell
 _MOST_COLUMNS = 16_384  # those of Excel and LibreOffice
+_OUR_APOSTROPHE = (
+    "has the apostrophe of a manifest of failed rows: put its column “error” back, or take the apostrophe off"
+)
 _LONGEST_REASON = 500  # characters of the columns that are found
 
 # Dashes and dots stand in Dutch and German dates, which begin with the day. Slashes do not say what they begin with.
@@ -93,7 +96,8 @@ class Manifest:
                 start = stream.read(64 * 1024)
         except OSError as error:
             raise ManifestError(path, error.strerror or "cannot be read") from None
-        header = re.split(rb"[\r\n]", start.removeprefix(b"\xef\xbb\xbf"), maxsplit=1)[0]
+        unquoted = re.sub(rb'"[^"]*"', b"", start.removeprefix(b"\xef\xbb\xbf"))
+        header = re.split(rb"[\r\n]", unquoted, maxsplit=1)[0]
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
         manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), stamp)
         _, cells = next(manifest._records(), (1, []))
@@ -136,8 +140,10 @@ class Manifest:
         """
         cells = {name: row.cells.get(name, "").strip() for name in COLUMNS}
         faults = [Fault(name, "is missing") for name in _REQUIRED if not cells[name]]
+        if ERROR not in self.columns and unescape(cells["email"]) != cells["email"]:
+            faults.append(Fault("email", _OUR_APOSTROPHE))
         if row.cells.get(""):
-            faults.append(Fault("", f"there are more cells than columns: {row.cells['']!r}"))
+            faults.append(Fault("", f"there are more cells than columns: {shown(row.cells[''])}"))
         try:
             upload = CertificateUpload(
                 file=self.path.parent / cells["file"],

@@ -7,6 +7,7 @@ the first and last 8 KiB, and a whole file only where another row has the same f
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import lru_cache, partial
@@ -18,7 +19,7 @@ from attrs import frozen
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.errors import InvalidUpload
 from springest_async.files import open_regular
-from springest_async.records import CertificateUpload, Certification
+from springest_async.records import CertificateUpload, Certification, shown
 
 __all__ = ["Finding", "Memory", "check_manifest", "check_pdf"]
 
@@ -84,13 +85,12 @@ def check_manifest(
                 upload = manifest.upload(row)
             except InvalidUpload as error:
                 yield from (Finding(row.number, fault.field, fault.reason) for fault in error.faults)
-                path = row.cells["file"].strip()
-                if path:
-                    yield from _file_findings(row, manifest.path.parent / path)
+                if row.cells["file"].strip():
+                    yield from _file_findings(row, manifest.path.parent)
             else:
                 settled = memory is not None and memory.is_settled(manifest.fields(row), origin, upload.file)
                 if not settled:
-                    yield from _file_findings(row, upload.file)
+                    yield from _file_findings(row, manifest.path.parent)
                 if upload.valid_until is not None and upload.valid_until < upload.valid_from:
                     yield Finding(
                         row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True
@@ -105,15 +105,27 @@ def check_manifest(
         yield from _duplicates(manifest, suspects, memory)
 
 
-def _file_findings(row: Row, path: Path) -> Iterator[Finding]:
+def _file_findings(row: Row, folder: Path) -> Iterator[Finding]:
+    cell = row.cells["file"].strip()
+    path = folder / cell
     for reason, warning in check_pdf(path):
-        yield Finding(row.number, "file", reason, warning)
+        yield Finding(row.number, "file", reason + ("" if os.path.lexists(path) else _hint(cell, folder)), warning)
+
+
+def _hint(cell: str, folder: Path) -> str:
+    """Say what nobody can see in a name that no file has."""
+    if not cell.isprintable():
+        return f": {shown(cell)}"
+    for form in ("NFC", "NFD"):
+        if (other := unicodedata.normalize(form, cell)) != cell and os.path.lexists(folder / other):
+            return f"; there is one with its accents encoded in another way (Unicode's {form}): rename it"
+    return ""
 
 
 def _certification_findings(row: Row, certifications: Mapping[int, Certification]) -> Iterator[Finding]:
     # From the cells, so that a fault elsewhere in the row hides none of these.
     cell = row.cells["certification_id"].strip()
-    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", cell):
+    if not re.fullmatch(r"[0-9]{1,18}", cell) or not int(cell):
         return  # told already
     certification = certifications.get(int(cell))
     if certification is None:

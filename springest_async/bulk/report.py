@@ -98,13 +98,17 @@ def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
     try:
         before, path, descriptor = _create(manifest.path)
         encoding = "utf-8-sig" if manifest.bom else "utf-8"
-        with os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="") as stream:
-            writer = csv.writer(stream, delimiter=manifest.delimiter)
-            writer.writerow(map(escape, [*columns, ERROR]))
-            for entry in journal.entries(State.REJECTED, State.FAILED):
-                cells = _cells(entry)
-                reason = " ".join(entry.reason.split())
-                writer.writerow(map(escape, [*(cells.get(column, "") for column in columns), reason]))
+        try:
+            with os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="") as stream:
+                writer = csv.writer(stream, delimiter=manifest.delimiter)
+                writer.writerow(map(escape, [*columns, ERROR]))
+                for entry in journal.entries(State.REJECTED, State.FAILED):
+                    cells = _cells(entry)
+                    reason = " ".join(entry.reason.split())
+                    writer.writerow(map(escape, [*(cells.get(column, "") for column in columns), reason]))
+        except BaseException:
+            path.unlink()  # half of it would be taken for all that failed
+            raise
         # A migration of weeks is interrupted often, and what was rejected stays rejected.
         if before is not None and before.is_file() and filecmp.cmp(before, path, shallow=False):
             path.unlink()

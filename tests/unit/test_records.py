@@ -39,6 +39,17 @@ def test_a_path_may_be_given_as_text() -> None:
     assert CertificateUpload(**(VALID | {"file": "archive/jan.pdf"})).file == Path("archive/jan.pdf")
 
 
+@pytest.mark.parametrize("number", [10**5000, -(10**5000)], ids=["above", "below"])
+def test_a_number_that_python_writes_for_nobody_is_a_fault(number: int) -> None:
+    said = "a number of thousands of digits"
+
+    assert faults_of(certification_id=number, email=number, conversion_id=number) == (
+        Fault("certification_id", f"must be a positive integer, not {said}"),
+        Fault("email", f"must be a string, not {said}"),
+        Fault("conversion_id", f"must be a positive integer or None, not {said}"),
+    )
+
+
 def test_all_faults_are_told_at_once() -> None:
     faults = faults_of(certification_id=0, email="jan", valid_from="2026-01-31", valid_until=1, conversion_id="x")
 

@@ -73,6 +73,19 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, bom: bo
     assert list(manifest) == [Row(2, JANS_CELLS)]
 
 
+@pytest.mark.parametrize(("delimiter", "other"), [(",", ";"), (";", ",")])
+def test_what_is_quoted_separates_nothing(tmp_path: Path, delimiter: str, other: str) -> None:
+    """As in a column that is called “name; first name; …”, of which the first line may be all that counts."""
+    note = f'"a\n{other * 9}"'
+    text = HEADER.replace("\n", f",{note}\n") + JAN.replace("\n", f",{note}\n")
+
+    manifest = manifest_of(tmp_path, text.replace(",", delimiter).replace(delimiter * 9, other * 9))
+
+    assert (manifest.delimiter, manifest.columns) == (delimiter, (*COLUMNS, f"a\n{other * 9}"))
+    quoted_first = f"{note}{delimiter}" + HEADER.replace(",", delimiter) + JAN.replace(",", delimiter)
+    assert manifest_of(tmp_path, quoted_first).columns == (f"a\n{other * 9}", *COLUMNS)
+
+
 def test_columns_may_stand_in_any_order_and_case(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, " EMAIL ,File,Valid_From,CERTIFICATION_ID\njan@example.org,jan.pdf,2026-01-31,7\n")
 
@@ -263,6 +276,13 @@ def test_line_ends_may_be_mixed(tmp_path: Path) -> None:
     assert numbers(manifest) == [2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_the_separator_is_that_of_the_header_whatever_the_rows_are_full_of(tmp_path: Path, line_end: str) -> None:
+    manifest = manifest_of(tmp_path, (HEADER + JAN.replace("jan", ";" * 9)).replace("\n", line_end))
+
+    assert (manifest.delimiter, manifest.columns, numbers(manifest)) == (",", COLUMNS, [2])
+
+
 def test_the_rows_can_be_read_again(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, HEADER + JAN + JAN)
 
@@ -353,7 +373,7 @@ def test_a_date_that_is_none_or_says_two_things_is_a_fault(tmp_path: Path, cell:
     )
 
 
-@pytest.mark.parametrize("cell", ["seven", "7.0", "-7", "0x7", "7 7", "\u0667", "1" * 5000])
+@pytest.mark.parametrize("cell", ["seven", "7.0", "-7", "0x7", "7 7", "\u0667", "1" * 19])
 def test_an_id_that_is_no_number_is_a_fault(tmp_path: Path, cell: str) -> None:
     manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,{cell},jan@example.org,2026-01-31,,{cell}\n")
 
@@ -361,6 +381,19 @@ def test_an_id_that_is_no_number_is_a_fault(tmp_path: Path, cell: str) -> None:
         Fault("certification_id", f"must be a positive integer, not {cell!r}"),
         Fault("conversion_id", f"must be a positive integer or None, not {cell!r}"),
     )
+
+
+@pytest.mark.parametrize("letter", ["1", "0", "x", "@", "\u202e", "é"])
+def test_the_faults_of_long_cells_are_short(tmp_path: Path, letter: str) -> None:
+    """People read them in a terminal."""
+    cell = letter * 20_000
+    manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,{cell},{cell},{cell},{cell},{cell},{cell}\n")
+
+    faults = the_faults(manifest)
+
+    assert [fault.field for fault in faults] == ["", *COLUMNS[1:]]
+    assert max(len(fault.reason) for fault in faults) < 500
+    assert all(f"{letter!r}"[1:-1] * 5 in fault.reason for fault in faults)
 
 
 def test_an_id_of_nought_is_a_fault(tmp_path: Path) -> None:

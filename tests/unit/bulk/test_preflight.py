@@ -4,11 +4,13 @@ import base64
 import hashlib
 import io
 import os
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import example, given, settings
@@ -278,6 +280,47 @@ def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path)
     assert list(check_manifest(manifest, CERTIFICATIONS)) == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("jan\u200b.pdf", r": 'jan\u200b.pdf'"),
+        ("\ufeffjan.pdf", r": '\ufeffjan.pdf'"),
+        ("a\x9b31m.pdf", r": 'a\x9b31m.pdf'"),
+        ("\u202e" * 10_000, ": '" + r"\u202e" * 16 + "\\u2…02e" + r"\u202e" * 16 + "'"),
+        ("Zoë/Chloé.pdf", ""),
+    ],
+)
+def test_what_nobody_sees_in_a_name_that_no_file_has_is_shown(tmp_path: Path, name: str, found: str) -> None:
+    manifest = manifest_of(tmp_path, f"{name},*")
+    reason = "File name too long" if len(name) > 255 else NOT_FOUND
+
+    assert findings(manifest) == [Finding(2, "file", reason + found)]
+
+
+@pytest.mark.parametrize(("there", "named"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_file_whose_accents_are_encoded_in_another_way_is_told(
+    tmp_path: Path, there: Literal["NFC", "NFD"], named: Literal["NFC", "NFD"]
+) -> None:
+    """As in an archive that was zipped on a Mac, with a spreadsheet from elsewhere beside it."""
+    name = "2026/Zoë Çelik.pdf"
+    path = tmp_path / unicodedata.normalize(there, name)
+    path.parent.mkdir()
+    path.write_bytes(PDF)
+
+    manifest = manifest_of(tmp_path, f"{unicodedata.normalize(named, name)},*")
+
+    hint = f"there is one with its accents encoded in another way (Unicode's {there}): rename it"
+    assert findings(manifest) == [Finding(2, "file", f"{NOT_FOUND}; {hint}")]
+
+
+def test_an_id_of_thousands_of_noughts_is_a_fault_and_no_crash(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, f"ok.pdf,{'0' * 5000}1,jan@example.org,2026-01-31")
+
+    assert [(finding.row, finding.column) for finding in findings(manifest, CERTIFICATIONS)] == [
+        (2, "certification_id")
+    ]
+
+
 def test_a_warning_is_told_as_one(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, "old.pdf,*")
     (tmp_path / "old.pdf").write_bytes(b"\n" + PDF)
@@ -453,7 +496,8 @@ def test_two_rows_with_the_same_missing_file_are_each_told(tmp_path: Path) -> No
 def test_two_rows_with_the_same_name_with_a_nul_are_each_told(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
 
-    assert findings(manifest) == [Finding(2, "file", NO_NAME), Finding(3, "file", NO_NAME)]
+    reason = f"{NO_NAME}: 'j\\x00n.pdf'"
+    assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
 
 
 def test_two_rows_with_the_same_link_to_itself_are_each_told(tmp_path: Path) -> None:

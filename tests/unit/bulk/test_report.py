@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import resource
 import shutil
 from collections import Counter
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from springest_async.bulk import (
     write_failed,
 )
 from springest_async.delivery import UploadStep
+from springest_async.errors import Fault, InvalidUpload
 from springest_async.sandbox import Mishap, Sandbox
 from tests.pdfs import archive
 
@@ -290,6 +292,23 @@ def test_no_cell_is_run_and_each_is_read_as_it_was(tmp_path: Path, delimiter: st
     assert [read.cells["=naam"] for read in again] == [cell]
 
 
+@pytest.mark.parametrize("email", ["+jan@example.org", "'-jan@example.org"])
+def test_without_its_errors_no_apostrophe_of_ours_becomes_part_of_an_address(tmp_path: Path, email: str) -> None:
+    """Who has mended the rows may take the reasons away, by which we know that the apostrophes are ours."""
+    header, row = "file,certification_id,email,valid_from\n", f"1.pdf,7,{email},2026-01-31\n"
+    failed = left_over(manifest_of(tmp_path, header + row), REJECTED, reason="no")
+    assert [again.upload(each).email for again in [Manifest.open(failed)] for each in again] == [email]
+
+    mended = manifest_of(tmp_path, "".join(f"{','.join(cells[:-1])}\n" for cells in table(failed)), "mended.csv")
+
+    (mended_row,) = mended
+    assert mended_row.cells["email"] == f"'{email}"
+    with pytest.raises(InvalidUpload) as caught:
+        mended.upload(mended_row)
+    words = "has the apostrophe of a manifest of failed rows: put its column “error” back, or take the apostrophe off"
+    assert caught.value.faults == (Fault("email", words),)
+
+
 def test_an_apostrophe_in_any_other_manifest_is_the_file_names_own(tmp_path: Path) -> None:
     header = "file,certification_id,email,valid_from,'=naam\n"
     (row,) = manifest_of(tmp_path, f"{header}'=1.pdf,7,jan@example.org,2026-01-31,'=x\n")
@@ -395,6 +414,23 @@ def test_a_folder_that_cannot_be_written_in_is_told(tmp_path: Path, monkeypatch:
             write_failed(journal, manifest)
 
     assert str(caught.value) == f"the failed rows cannot be written beside {manifest.path}: Permission denied"
+
+
+def test_on_a_full_disk_no_half_of_it_is_left(tmp_path: Path) -> None:
+    """It would be taken for all that failed. No file may grow here, which is what a full disk comes to."""
+    manifest = manifest_of(tmp_path)
+    left_over(manifest, REJECTED, FAILED).unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with JournalReader.open(tmp_path / "a journal") as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            with pytest.raises(ConfigurationError, match=r"cannot be written beside .*: File too large"):
+                write_failed(journal, manifest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        assert failed_files(tmp_path) == []
+        assert write_failed(journal, manifest) == tmp_path / "archive.failed.csv"
 
 
 # --- uploaded again ---
