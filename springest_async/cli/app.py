@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from springest_async.bulk import State
 from springest_async.cli import environment
-from springest_async.cli.console import forget_stdout, say, to_stderr, to_stdout
+from springest_async.cli.console import forget_stdout, make_streams, say, to_help, to_stderr, to_stdout
 from springest_async.cli.exits import Exit, exit_of_error
 from springest_async.cli.lists import Format, show
 from springest_async.cli.sandbox import serve
@@ -75,7 +75,7 @@ def upload(manifest: Path, /, *, journal: Path | None = None) -> Exit:
     journal
         Where to keep the journal; beside the manifest by default (`certificates.journal`).
     """
-    return _go(upload_manifest(manifest, journal, to_stdout(), to_stderr()))
+    return _go(upload_manifest(manifest, journal, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
 
 @app.command(help_epilogue="")
@@ -101,10 +101,10 @@ def resolve(
     journal: Path,
     /,
     *,
-    row: Annotated[tuple[int, ...], Parameter(negative="")] = (),
-    every: Annotated[bool, Parameter(name="--all", negative="")] = False,
-    stored: Annotated[bool, Parameter(negative="")] = False,
-    send_again: Annotated[bool, Parameter(negative="")] = False,
+    row: Annotated[tuple[int, ...], Parameter(negative="", show_default=False)] = (),
+    every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
+    stored: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    send_again: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> Exit:
     """Say of rows in doubt whether Springest has them, when you have looked.
 
@@ -225,6 +225,7 @@ def demo() -> Exit:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command, and give its exit code."""
+    make_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows no UTF-8 shows "?" for what it cannot show.
@@ -232,7 +233,9 @@ def run(arguments: Sequence[str]) -> int:
     # Lists that are asked for again are nobody's business here; what fails in the end is told.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
-        code = int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+        code = int(
+            app(arguments, console=to_help(), exit_on_error=False, print_error=False, result_action="return_value") or 0
+        )
         sys.stdout.flush()
     except CycloptsError as error:
         say(to_stderr(), f"springest: {error}")  # cyclopts would show an argument's control characters as they are
@@ -242,14 +245,19 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         forget_stdout()
         return Exit.STORED
+    except OSError as error:  # nobody else lets one out: the output's disk is full, or the demo's
+        forget_stdout()
+        what = f"{error.filename}:" if error.filename else "the output cannot be written:"
+        say(to_stderr(), f"springest: {what} {error.strerror}")
+        return Exit.NOT_ALL
     return code
 
 
-def _go(command: Coroutine[Any, Any, Exit | None]) -> Exit:
+def _go(command: Coroutine[Any, Any, Exit | None], *, failed: Exit = Exit.NOT_ALL) -> Exit:
     try:
         return asyncio.run(command) or Exit.STORED
     except SpringestError as error:
         say(to_stderr(), f"springest: {error}")
-        return exit_of_error(error)
+        return exit_of_error(error, failed)
     except asyncio.CancelledError:
         return Exit.INTERRUPTED

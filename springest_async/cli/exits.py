@@ -54,11 +54,14 @@ def exit_of_status(report: Report) -> Exit:
     return Exit.NOT_ALL if report.count(State.REJECTED, State.FAILED) else Exit.STORED
 
 
-def exit_of_error(error: SpringestError) -> Exit:
-    """Give the exit code of an error that ended a command before any row was sent."""
+def exit_of_error(error: SpringestError, failed: Exit = Exit.NOT_ALL) -> Exit:
+    """Give the exit code of an error that ended a command before any row was sent.
+
+    `failed` is that of a line or a server that failed: for an upload, nothing was sent then.
+    """
     match error:
         case NotAuthorized() | Forbidden():
             return Exit.KEY_REFUSED
         case ConfigurationError() | ManifestError() | JournalError():
             return Exit.USAGE
-    return Exit.NOT_ALL
+    return failed

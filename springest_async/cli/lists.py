@@ -9,10 +9,9 @@ from typing import IO, Any, Literal
 
 import attrs
 from rich.console import Console
-from rich.table import Table
 
 from springest_async.bulk.formulas import escape
-from springest_async.cli.console import cell, plain
+from springest_async.cli.console import cell, folding_table, plain
 from springest_async.records import Certificate, Certification, User
 
 __all__ = ["Format", "show"]
@@ -40,7 +39,7 @@ async def show(kind: type[_Record], records: AsyncIterator[_Record], form: Forma
             async for record in records:
                 writer.writerow(escape(shown(text)) for text in _cells(record))
         case "table":
-            table = Table(*_columns(kind))
+            table = folding_table(*_columns(kind))
             async for record in records:
                 table.add_row(*map(cell, _cells(record)))
             out.print(table)

@@ -72,7 +72,7 @@ class UploadProgress:
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
         """Show the run while it goes on inside this ``async with``."""
-        show = self._bar() if self._console.is_terminal else self._lines()
+        show = self._bar() if self._console.is_interactive else self._lines()
         task = asyncio.create_task(show)
         try:
             yield

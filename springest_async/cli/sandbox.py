@@ -1,6 +1,7 @@
 """``springest sandbox``: a local Springest to develop against, until Ctrl-C."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from rich.console import Console
 
@@ -14,20 +15,17 @@ __all__ = ["serve"]
 
 
 async def serve(*, port: int, limit: int, window: Counting, out: Console) -> None:
-    """Serve until SIGINT or SIGTERM, then tell what came in.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP, then tell what came in.
 
     Raises:
         ConfigurationError: when there can be no such sandbox, for instance because the port is taken.
     """
-    try:
-        await _serve(port, limit, window, out)
-    except (OSError, OverflowError, ValueError) as error:
-        raise ConfigurationError(f"there can be no such sandbox: {error}") from error
-
-
-async def _serve(port: int, limit: int, window: Counting, out: Console) -> None:
     stopped = asyncio.Event()
-    async with Sandbox(port=port, limit=limit, window=window) as sandbox:
+    async with AsyncExitStack() as stack:
+        try:
+            sandbox = await stack.enter_async_context(Sandbox(port=port, limit=limit, window=window))
+        except (OSError, OverflowError, ValueError) as error:
+            raise ConfigurationError(f"there can be no such sandbox: {error}") from error
         for line in (
             f"A Springest of your own, {limit} POSTs a minute ({window} window). Stop it with Ctrl-C. To use it:",
             "",

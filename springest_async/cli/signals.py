@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM, for commands that end in good order instead of at once."""
+"""Ctrl-C, SIGTERM and a terminal that is closed, for commands that end in good order instead of at once."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +11,20 @@ __all__ = ["interrupts"]
 
 @contextmanager
 def interrupts(callback: Callable[[], None]) -> Iterator[None]:
-    """Call back in the event loop at each Ctrl-C or SIGTERM, in place of what Python would do."""
+    """Call back in the event loop at each Ctrl-C or SIGTERM, and once at SIGHUP, in place of what Python would do."""
     loop = asyncio.get_running_loop()
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup makes it
+        numbers.add(signal.SIGHUP)
 
-    def wake(*_: object) -> None:
+    def wake(number: int, _: object) -> None:
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            # The shell says it once more than the terminal does, and nobody means "at once" by that.
+            signal.signal(number, signal.SIG_IGN)
         loop.call_soon_threadsafe(callback)
 
     # signal.signal and not loop.add_signal_handler, which Windows does not have.
-    before = {number: signal.signal(number, wake) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, wake) for number in numbers}
     try:
         yield
     finally:

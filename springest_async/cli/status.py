@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from springest_async.bulk import Entry, Journal, JournalReader, Report, State
-from springest_async.cli.console import cell, say
+from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of_status
 
 __all__ = ["resolve", "status", "table_of"]
@@ -38,6 +38,15 @@ def status(path: Path, out: Console) -> Exit:
         report = Report(counts=counts, posts=0, refusals=0)
         doubts = journal.doubts()
         writer = journal.writer
+    try:
+        _tell(report, sending, writer, doubts, path, out)
+    except BrokenPipeError:  # whoever reads has seen enough, and the exit code is that of the whole
+        forget_stdout()
+    # Also what the manifest names no more: no row of the report, and in doubt all the same.
+    return Exit.IN_DOUBT if doubts else exit_of_status(report)
+
+
+def _tell(report: Report, sending: int, writer: int | None, doubts: Sequence[Entry], path: Path, out: Console) -> None:
     out.print(table_of(report, sending))
     if writer is not None:
         say(out, f"Process {writer} is uploading.")
@@ -47,14 +56,12 @@ def status(path: Path, out: Console) -> Exit:
         say(
             out,
             "Uploading again asks Springest. When you have looked yourself:"
-            f" springest resolve {path} --row N --stored (or --send-again; or --all for all rows).",
+            f" springest resolve {argument(path)} --row N --stored (or --send-again; or --all for all rows).",
         )
-    # Also what the manifest names no more: no row of the report, and in doubt all the same.
-    return Exit.IN_DOUBT if doubts else exit_of_status(report)
 
 
 def _table_of_doubts(doubts: Sequence[Entry]) -> Table:
-    table = Table("row", "file", "email", "certification", "valid from", "sent (UTC)", "why")
+    table = folding_table("row", "file", "email", "certification", "valid from", "sent (UTC)", "why")
     for entry in doubts:
         row = "gone" if entry.number is None else str(entry.number)
         sent = f"{entry.sent_at:%Y-%m-%d %H:%M:%S}" if entry.sent_at else ""

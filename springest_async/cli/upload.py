@@ -25,7 +25,7 @@ from springest_async.bulk import (
     write_failed,
 )
 from springest_async.cli import environment
-from springest_async.cli.console import cell, forget_stdout, say
+from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
@@ -99,14 +99,16 @@ async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: 
     report = recorder.report(journal)
     try:
         _tell(report, before, loop.time() - started, springest.limiter, out)
-    except BrokenPipeError:
+    except OSError as failure:  # the run is over all the same, and its exit code its own
         forget_stdout()
+        if not isinstance(failure, BrokenPipeError):  # that reader has seen enough
+            say(err, f"The totals cannot be written: {failure.strerror}")
     if error is not None:
         say(err, f"Ended early: {error}")
     try:
         _tell_left_over(report, journal, err)
         _tell_failed(report, journal, manifest, err)
-    except (ConfigurationError, JournalError) as failure:  # the run is over all the same, and its exit code its own
+    except (ConfigurationError, JournalError) as failure:
         say(err, str(failure))
     return exit_of(report, error, before=before, interrupted=interruption.happened)
 
@@ -208,13 +210,13 @@ def _tell_left_over(report: Report, journal: Journal, err: Console) -> None:
         say(
             err,
             f"In doubt: {_count(count, 'row')}, which Springest may have stored. The same command asks again;"
-            f" springest status {journal.path} lists them for you to look and decide.",
+            f" springest status {argument(journal.path)} lists them for you to look and decide.",
         )
     if gone := sum(entry.number is None for entry in journal.doubts()):
         say(
             err,
             f"In doubt: {_count(gone, 'certificate')} of earlier runs that the manifest names no more;"
-            f" springest status {journal.path} lists them.",
+            f" springest status {argument(journal.path)} lists them.",
         )
     if count := report.count(State.WAITING):
         say(err, f"Waiting: {_count(count, 'row')}. The same command goes on with them.")

@@ -45,14 +45,23 @@ async def shown(
     kind: type[Certificate | Certification],
     *records: Certificate | Certification,
     terminal: bool = False,
+    width: int = 400,
 ) -> str:
     async def listed() -> AsyncIterator[Certificate | Certification]:
         for record in records:
             yield record
 
     out = io.StringIO()
-    await show(kind, listed(), form, Console(file=out, width=400, force_terminal=terminal))
+    await show(kind, listed(), form, Console(file=out, width=width, force_terminal=terminal))
     return out.getvalue()
+
+
+async def test_a_table_leaves_out_nothing_however_narrow_it_is() -> None:
+    table = await shown("table", Certificate, JAN, width=60)
+
+    columns = list(zip(*(line.split("│") for line in table.splitlines() if "│" in line), strict=True))
+    assert "zoë@example.org" in ["".join(part.strip() for part in column) for column in columns]
+    assert "…" not in table
 
 
 async def test_json_is_json_with_all_that_is_known() -> None:

@@ -200,6 +200,17 @@ async def test_in_a_terminal_there_is_a_bar_that_ends_full(screen: io.StringIO) 
     assert "left" not in end
 
 
+async def test_a_terminal_that_cannot_move_its_cursor_has_lines(
+    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an editor's shell: a bar would not be seen there before all is over."""
+    monkeypatch.setenv("TERM", "dumb")
+    progress = UploadProgress(Console(file=screen, width=80, force_terminal=True), 4, Limiter())
+    async with progress.shown():
+        progress(RowDone(row(2), State.STORED))
+        assert await until_shown(screen, r".*\n") == "1 of 4 done, 0 s left\n"
+
+
 async def test_an_error_inside_goes_through(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, force_terminal=True), 2, Limiter())
     with pytest.raises(ZeroDivisionError):

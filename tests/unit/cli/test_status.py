@@ -74,6 +74,19 @@ def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path: Path,
     assert "is uploading" not in out.getvalue()
 
 
+def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.StringIO) -> None:
+    file = "2024/noord/Johannes-van-den-Berg-VCA-Basis.pdf"
+    path = journal_of(tmp_path, (file, "no answer"))
+    status(path, Console(file=out, width=70, force_terminal=True, color_system=None))
+
+    lines = [line.split("│") for line in out.getvalue().splitlines() if line.count("│") == 8]
+    assert ["".join(part.strip() for part in column) for column in zip(*lines, strict=True)][2:4] == [
+        file,
+        "jan0@example.org",
+    ]
+    assert "…" not in out.getvalue()
+
+
 def test_while_a_run_goes_on_its_process_is_told(tmp_path: Path, out: io.StringIO) -> None:
     path = journal_of(tmp_path, ("a.pdf", "no answer"))
     with Journal.open(path) as journal:
