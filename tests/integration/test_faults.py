@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,24 @@ async def test_a_client_that_sends_everything_twice_is_seen(tmp_path: Path, monk
     monkeypatch.setattr(Transport, "post", posts_twice)
     with pytest.raises(AssertionError, match="2 POSTs came, and the client tells of 1"):
         await measure(Fault(name="nothing", happens=happens, expected=Outcome("stored")), tmp_path)
+
+
+@pytest.mark.parametrize("left", ["nothing", "a task", "an open file", "a second certificate"])
+async def test_what_a_fault_leaves_behind_is_seen(left: str, tmp_path: Path) -> None:
+    with ExitStack() as afterwards:
+
+        @asynccontextmanager
+        async def happens() -> AsyncIterator[World]:
+            if left == "a task":
+                afterwards.callback(asyncio.create_task(asyncio.sleep(60)).cancel)
+            if left == "an open file":
+                afterwards.enter_context((tmp_path / "certificate.pdf").open("rb"))
+            async with raw_server(created) as server:
+                yield World(server.origin, lambda: 2 if left == "a second certificate" else 1)
+
+        measured = measure(Fault(name=left, happens=happens, expected=Outcome("stored")), tmp_path)
+        with nullcontext() if left == "nothing" else pytest.raises(AssertionError):
+            await measured
 
 
 async def test_a_fault_that_hangs_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

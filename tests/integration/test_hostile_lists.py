@@ -80,8 +80,8 @@ class Endless:
 
 
 @asynccontextmanager
-async def client_of(server: RawServer) -> AsyncIterator[Springest]:
-    timeouts = Timeouts(connect=2.0, answer=0.3, stall=2.0)
+async def client_of(server: RawServer, *, answer: float = 0.3) -> AsyncIterator[Springest]:
+    timeouts = Timeouts(connect=2.0, answer=answer, stall=2.0)
     settings = Settings(limiter=Limiter(), timeouts=timeouts)
     with stamina.set_testing(True, attempts=2):
         async with Springest(api_key="key-of-the-tests", host=server.origin, settings=settings) as springest:
@@ -169,6 +169,22 @@ async def test_what_is_a_list_after_all_is_read(data: bytes) -> None:
         (certificate, *_) = [certificate async for certificate in springest.certificates()]
 
     assert certificate.id == 5001
+
+
+async def test_a_list_that_comes_slowly_and_keeps_coming_is_read() -> None:
+    listed = LIST[:-1] + b', "meta": {"results": 1}}'
+
+    async def slowly(exchange: Exchange) -> None:
+        await exchange.send(answer(200, length=20 * 2_000 + len(listed)))
+        for _ in range(20):
+            await exchange.send(b" " * 2_000)
+            await asyncio.sleep(0.1)
+        await exchange.send(listed)
+
+    async with raw_server(slowly) as server, client_of(server, answer=1.0) as springest:
+        assert [certificate.id async for certificate in springest.certificates()] == [5001]
+
+    assert len(server.exchanges) == 1
 
 
 async def test_of_two_answers_in_one_go_the_second_is_not_for_the_next_question() -> None:

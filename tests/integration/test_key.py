@@ -11,6 +11,7 @@ import gc
 import html
 import json
 import logging
+import os
 import socket
 import struct
 import sys
@@ -41,8 +42,11 @@ from springest_async import (
     SpringestError,
     Timeouts,
     UnreadableAnswer,
+    UnusableFile,
+    UploadStep,
 )
 from springest_async.cli import environment
+from springest_async.keyed import KeyedRequest
 from springest_async.sandbox import Sandbox
 
 from .canary import CERTIFICATIONS_KEY, KEY, Witness, leaks, watching
@@ -185,6 +189,67 @@ async def test_settling_a_doubt_does_not_show_the_key(upload: CertificateUpload,
             witness.look_at_error("error", error)
 
     assert f"api_key={quote(CERTIFICATIONS_KEY, safe='')}" in server.lines[-1]
+
+
+async def test_a_request_that_was_written_has_no_key_any_more(
+    upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch, witness: Witness
+) -> None:
+    targets = []
+    send = KeyedRequest.send
+
+    async def written(request: KeyedRequest, connection: object) -> aiohttp.ClientResponse:
+        try:
+            return await send(request, connection)
+        finally:
+            targets.append(request.url.raw_path_qs)
+
+    monkeypatch.setattr(KeyedRequest, "send", written)
+    async with raw_server(created) as server, client_of(server, witness) as client:
+        await client.upload(upload)
+
+    assert targets == ["/users/certificates.json"]
+
+
+def becomes_shorter(file: Path) -> None:
+    os.truncate(file, 1_000_000)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, becomes_shorter])
+async def test_a_file_that_is_not_the_same_any_more_does_not_show_the_key(
+    change: Callable[[Path], None], make_upload: Callable[..., CertificateUpload], tmp_path: Path, witness: Witness
+) -> None:
+    def listen(step: UploadStep) -> None:
+        if step.kind == "sending":
+            change(file)
+
+    file = tmp_path / "x.pdf"
+    file.write_bytes(b"%PDF-1.7".ljust(2_000_000))
+    async with raw_server(created) as server, client_of(server, witness) as client:
+        with pytest.raises(UnusableFile) as caught:
+            await client.upload(make_upload(file=file), listener=listen)
+        witness.look_at_error("error", caught.value)
+
+    assert f"api_key={quote(KEY, safe='')}" in server.lines[0]
+
+
+async def test_a_file_that_becomes_shorter_on_the_way_does_not_show_the_key(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path, witness: Witness
+) -> None:
+    async def shortens_it(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await exchange.read(1_000_000)
+        becomes_shorter(file)
+        await exchange.read()
+
+    file = tmp_path / "x.pdf"
+    file.touch()
+    os.truncate(file, 32_000_000)  # more than any system takes ahead
+    async with raw_server(shortens_it) as server, client_of(server, witness) as client:
+        with pytest.raises(UnusableFile) as caught:
+            await client.upload(make_upload(file=file))
+        witness.look_at_error("error", caught.value)
+
+    assert caught.value.reason == "became shorter while it was being sent"
 
 
 # --- cancellations: what was under way is in the variables of the frames ---
@@ -441,7 +506,21 @@ def _noted() -> BaseException:
 def _in_context() -> BaseException:
     error = LookupError()
     error.__context__ = ValueError(KEY)
+    error.__suppress_context__ = True  # as `from None` does: it is there and not printed
     return error
+
+
+class _ForPickle(LookupError):
+    def __reduce__(self) -> tuple[type[LookupError], tuple[str]]:
+        return LookupError, (KEY,)
+
+
+class _ForRich:
+    def __repr__(self) -> str:
+        return "nothing"
+
+    def __rich_repr__(self) -> Iterator[str]:
+        yield KEY
 
 
 @attrs.frozen
@@ -460,6 +539,8 @@ class Masked:
         "context": _in_context(),
         "group": ExceptionGroup("x", [ValueError(), ExceptionGroup("y", [ValueError(KEY)])]),
         "variable": _raised(LookupError(), hidden=[{1: (KEY,)}]),
+        "variable, by rich": _raised(LookupError(), hidden=_ForRich()),
+        "pickle": _ForPickle(),
         "cause's variable": _raised(LookupError(), _raised(ValueError(), hidden=Path(quote(KEY)))),
         "URL": LookupError(URL(f"http://x/?api_key={quote(KEY, safe='')}", encoded=True)),
     }.items(),
@@ -488,6 +569,34 @@ async def test_the_key_is_found_in_logs_and_on_stdout_and_stderr() -> None:
         assert place in {leak.partition(": b")[0] for leak in witness.leaks}, place
 
 
+_WAIT = compile("async def wait(call, hidden): return await call", "elsewhere.py", "exec")
+
+
+async def test_the_key_is_found_in_the_variables_of_who_is_at_work_and_of_who_waits(upload: CertificateUpload) -> None:
+    names: dict[str, Any] = {}
+    exec(_WAIT, names)  # noqa: S102 # see _RAISE
+    with watching() as witness:
+        async with (
+            raw_server(created) as server,
+            Springest(api_key="another-key", host=server.origin, settings=Settings(limiter=Limiter())) as client,
+        ):
+            witness.trace(client)
+            await names["wait"](client.upload(upload), KEY)
+            assert {leak.partition(": b")[0] for leak in witness.leaks} >= {"on_request_start, wait: hidden"}
+            witness.leaks.clear()
+            waits = asyncio.create_task(names["wait"](asyncio.sleep(60), KEY))
+            await asyncio.sleep(0)
+            witness.look_at_tasks("waiting")
+            waits.cancel()
+
+    assert {leak.partition(": b")[0] for leak in witness.leaks} == {"waiting, wait: hidden"}
+
+
+class _Shown:
+    def __repr__(self) -> str:
+        return KEY
+
+
 async def test_the_key_is_found_in_all_that_a_client_is_made_of_and_in_its_traces(upload: CertificateUpload) -> None:
     async def answer_with_key(exchange: Exchange) -> None:
         await exchange.read()
@@ -507,6 +616,10 @@ async def test_the_key_is_found_in_all_that_a_client_is_made_of_and_in_its_trace
                 witness.look_at("client", client)
                 assert witness.leaks == []  # a class of the tests is not taken apart
                 client._shown = {KEY}  # type: ignore[arg-type] # anywhere
+                witness.look_at("client", client)
+                assert witness.leaks != []
+                witness.leaks.clear()
+                client._shown = {_Shown()}  # type: ignore[arg-type] # where only its repr shows it
                 witness.look_at("client", client)
 
     assert witness.leaks != []

@@ -421,6 +421,10 @@ def test_any_depth_is_a_decode_error(before: bytes, after: bytes) -> None:
         (b"<a>" * 34 + b"</a>" * 34, "xml", "XML (nested more than 32 deep)"),
         (b'[{"a": 1, "a": 1}]', "json", "JSON (an object with the same key twice)"),
         (b'<a xmlns:b="' + b"u" * 257 + b'"/>', "xml", "XML (a namespace of 257 characters)"),
+        (b'{"id": 1, "size": NaN}', "json", "JSON (NaN is no JSON)"),
+        (b'{"id": 1, "size": -Infinity}', "json", "JSON (-Infinity is no JSON)"),
+        (BILLION_LAUGHS, "xml", "XML (DTDForbidden(name='l', system_id=None, public_id=None))"),
+        (EXTERNAL_ENTITY, "xml", "XML (DTDForbidden(name='x', system_id=None, public_id=None))"),
     ],
 )
 def test_what_only_an_attacker_sends_is_refused(data: bytes, wire_format: WireFormat, expected: str) -> None:

@@ -570,6 +570,20 @@ async def test_refusals_that_name_the_limit_never_fail_a_certificate(
     assert (await springest.upload(upload)).attempts == 21
 
 
+@pytest.mark.looptime
+async def test_a_refusal_that_names_the_limit_is_no_verdict_after_a_silent_minute_either(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=4)
+    scripted.post(CERTIFICATES, status=429)  # to the one that was sent alone
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    receipt = await springest.upload(upload)
+
+    assert (receipt.id, receipt.attempts) == (1, 6)
+    assert now() > 60
+
+
 # --- the limit ---
 
 
