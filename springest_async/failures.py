@@ -1,6 +1,7 @@
 """Why there is no answer, in words of our own: aiohttp's hold addresses and headers. Raises nothing itself."""
 
 import os
+import re
 from typing import Self
 
 import aiohttp
@@ -89,4 +90,9 @@ def _certificate_words(error: Exception) -> str:
 def system_words(error: OSError) -> str:
     """Say what the system says of an error."""
     # Not `strerror`: aiohttp and asyncio write addresses into it.
-    return os.strerror(error.errno) if error.errno else "lost"
+    text = str(error)
+    if "[SSL" in text:  # its number is OpenSSL's, and means something else to the system
+        return "what came is no TLS, or was damaged on the way"
+    # Several that are not alike, of several addresses, are in one error without a number.
+    numbers = [error.errno] if error.errno else map(int, re.findall(r"\[Errno (\d+)\]", text))
+    return ", ".join(sorted(set(map(os.strerror, numbers)))) or "lost"

@@ -7,10 +7,12 @@ send a body and for the beginning of an answer, and which connections may be use
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -66,6 +68,7 @@ class KeyedRequest(aiohttp.ClientRequest):
         if self.method == "POST":
             # What aiohttp pools is up to the server's "Connection" header, and not to ours.
             conn.protocol.force_close()
+        conn.protocol.data_received = partial(_receive, conn.protocol)
         plain = self.url
         self.url = cast(URL, _KeyedUrl(plain, self.key))
         try:
@@ -160,6 +163,25 @@ class KeyedResponse(aiohttp.ClientResponse):
 
     def _hidden(self, text: str) -> str:
         return self.key.hide_in(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+
+def _receive(protocol: ResponseHandler, data: bytes) -> None:
+    """Give the head of an answer to aiohttp by itself: of a piece with an error in it aiohttp forgets all the rest.
+
+    So the status counts, whatever is wrong behind it, and wherever the network divides the answer. A body breaks off
+    where the error is: aiohttp would have its reader wait for more.
+    """
+    failure = protocol.exception()
+    begun, interim = 0, True
+    while interim and (end := data.find(b"\r\n\r\n", begun)) >= 0:
+        interim = data.startswith(b"HTTP/1.1 1", begun)
+        ResponseHandler.data_received(protocol, data[begun : end + 4])
+        begun = end + 4
+    if begun < len(data) and protocol.is_connected():  # which aiohttp ends when the head is none
+        ResponseHandler.data_received(protocol, data[begun:])
+    body = protocol._payload  # noqa: SLF001 (there is no other way to it)
+    if protocol.exception() is not failure and body is not None:
+        body.set_exception(aiohttp.ClientPayloadError())
 
 
 def _bare(error: BaseException) -> None:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from attrs import field, frozen
 from attrs.validators import and_, gt, le
 from multidict import CIMultiDict
@@ -52,7 +53,8 @@ _ASK_FIRST = 64 * 1024
 class Timeouts:
     """How long to wait, in seconds.
 
-    `connect` is for the connection, with TLS and through a proxy. `stall` is for a certificate on its way of which
+    `connect` is for the connection, with the finding of its addresses, TLS and through a proxy. (With a session of your
+    own that has no proxy it is for each address, once they are found.) `stall` is for a certificate on its way of which
     nothing moves any more; what moves may take as long as its size does at 1 KiB a second, and five times `stall` more.
     `answer` is for the beginning of an answer, whatever interim ones (1xx) come before it, and for each stretch of
     silence in it.
@@ -124,7 +126,7 @@ class Transport:
         # True stands for the system's CAs, or those that SSL_CERT_FILE and SSL_CERT_DIR named when aiohttp was loaded.
         tls = await asyncio.to_thread(_trusting, self._ca_file) if self._ca_file else True
         self._session = aiohttp.ClientSession(
-            connector=given.connector if given else aiohttp.TCPConnector(ssl=tls, socket_factory=hearing_socket),
+            connector=given.connector if given else _PunctualConnector(ssl=tls, socket_factory=hearing_socket),
             connector_owner=given is None,
             cookie_jar=given.cookie_jar if given else aiohttp.DummyCookieJar(),
             headers=headers,
@@ -136,7 +138,7 @@ class Transport:
             timeout=aiohttp.ClientTimeout(
                 total=None,  # the default, 300 s, cuts long uploads
                 # aiohttp waits for a proxy's answer for ever. (The wait for a connection of the pool counts as well.)
-                connect=self._timeouts.connect if self._proxy else None,
+                connect=self._timeouts.connect if given and self._proxy else None,
                 sock_connect=self._timeouts.connect,
                 sock_read=self._timeouts.answer,
             ),
@@ -296,6 +298,22 @@ class Transport:
             return None, Failure.at_proxy(error) if at_proxy else Failure.of(error)
 
 
+class _PunctualConnector(aiohttp.TCPConnector):
+    """Makes a connection in time: aiohttp's own time begins anew with each address of a name, once they are found.
+
+    Its `connect` would do so too, and count the wait for a connection of the pool as well.
+    """
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: Any,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 (aiohttp's word for several)
+    ) -> Any:
+        async with asyncio.timeout(timeout.sock_connect):
+            return await super()._create_connection(req, traces, timeout)
+
+
 async def _read(
     response: aiohttp.ClientResponse, longest: int, patience: float, key: ApiKey
 ) -> tuple[bytes, bool, bool]:
@@ -308,7 +326,7 @@ async def _read(
     body = io.BytesIO()
     complete = False
     begun = asyncio.get_running_loop().time()
-    with contextlib.suppress(aiohttp.ClientError, OSError):
+    with contextlib.suppress(aiohttp.ClientError, OSError, HttpProcessingError):  # of which one is aiohttp's parser's
         while (length := body.tell()) < longest and not complete:
             async with asyncio.timeout_at(begun + patience + length / _SLOWEST_ANSWER):
                 complete = body.write(await response.content.read(longest - length)) == 0

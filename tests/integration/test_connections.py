@@ -3,8 +3,10 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from springest_async import CertificateUpload, Limiter, NoAnswer, NotSent, Settings, Springest, Timeouts
 
 from .command import KEY, assert_no_key_in, springest
-from .raw_server import Behaviour, Exchange, raw_server
+from .raw_server import Behaviour, Exchange, created, raw_server
 
 
 @pytest.fixture(autouse=True)
@@ -72,32 +74,111 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class _TwoAddresses(AbstractResolver):
-    """Knows two addresses of every name, of which one is IPv6."""
+class _Addresses(AbstractResolver):
+    """Knows the same addresses of every name."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        both = [("::1", socket.AF_INET6), ("127.0.0.1", socket.AF_INET)]
+        kinds = [(address, socket.AF_INET6 if ":" in address else socket.AF_INET) for address in self._addresses]
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)
-            for address, kind in both
+            for address, kind in kinds
         ]
 
     async def close(self) -> None:
         """Have nothing to close."""
 
 
-async def test_a_name_at_both_of_whose_addresses_nobody_listens(upload: CertificateUpload) -> None:
+# Nobody listens at the one, and the other nobody can reach, which the system tells in other words.
+@pytest.mark.parametrize("other", ["::1", "ff02::1"])
+async def test_a_name_with_two_addresses_at_neither_of_which_anybody_is_reached(
+    other: str, upload: CertificateUpload
+) -> None:
+    resolver = _Addresses(other, "127.0.0.1")
     async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=_TwoAddresses())) as session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver)) as session,
         client_of(f"https://springest.test:{closed_port()}", session=session) as client,
     ):
         with pytest.raises(NotSent) as caught:
             await client.upload(upload)
 
-    assert caught.value.reason == "no connection: Connection refused"
+    kind, _, words = caught.value.reason.partition(": ")
+    assert (kind, "Connection refused" in words.split(", ")) == ("no connection", True)
     assert not caught.value.connected
+
+
+@contextmanager
+def silent_port(*addresses: str, port: int = 0) -> Iterator[int]:
+    """Yield a port, or take this one, that answers nobody at these addresses, as a firewall that drops what comes."""
+    with ExitStack() as stack:
+        for address in addresses:
+            listener = stack.enter_context(socket.socket())
+            listener.bind((address, port))
+            listener.listen(0)
+            port = listener.getsockname()[1]
+            for _ in range(4):  # which fill its queue
+                caller = stack.enter_context(socket.socket())
+                caller.setblocking(False)
+                caller.connect_ex((address, port))
+        yield port
+
+
+def told_by_the_system(monkeypatch: pytest.MonkeyPatch, *addresses: str, after: float = 0.0) -> None:
+    """Have the system tell these addresses of whatever name, so late (in seconds)."""
+
+    def getaddrinfo(_: object, port: int, *__: object, **___: object) -> list[tuple[Any, ...]]:
+        time.sleep(after)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+SILENT = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there all of 127.0.0.0/8 is loopback")
+@pytest.mark.parametrize(("told_after", "addresses"), [(0.0, SILENT), (2.0, SILENT[:1])])
+@pytest.mark.parametrize("behind_a_proxy", [False, True])
+async def test_a_connection_is_given_up_in_time_whatever_its_name_stands_for(
+    told_after: float,
+    addresses: tuple[str, ...],
+    behind_a_proxy: bool,
+    upload: CertificateUpload,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("springest_async.delivery.TRIES", 1)
+    told_by_the_system(monkeypatch, *addresses, after=told_after)
+    timeouts = Timeouts(connect=1.0, answer=9.0, stall=9.0)
+    with silent_port(*addresses) as port:
+        proxy = f"http://proxy.test:{port}" if behind_a_proxy else None
+        async with client_of(f"https://springest.test:{port}", timeouts=timeouts, proxy=proxy) as client:
+            before = time.monotonic()
+            with pytest.raises(NotSent) as caught:
+                await client.upload(upload)
+
+    assert time.monotonic() - before < 2.5  # and not three times as long, nor beginning when the name is known
+    through = " through the proxy" if behind_a_proxy else ""
+    assert caught.value.reason == f"no connection{through} within the time allowed"
+    assert not caught.value.connected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there all of 127.0.0.0/8 is loopback")
+async def test_a_name_most_of_whose_addresses_are_silent_is_reached_at_the_other_and_once(
+    upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with raw_server(created) as server:
+        port = int(server.origin.rpartition(":")[2])
+        told_by_the_system(monkeypatch, *SILENT[:2], "127.0.0.1")
+        with silent_port(*SILENT[:2], port=port):
+            async with client_of(f"http://localhost:{port}") as client:
+                receipt = await client.upload(upload)
+
+    assert receipt.attempts == 1
+    assert len(server.exchanges) == 1
 
 
 async def test_the_command_tells_plainly_why_there_is_no_connection(

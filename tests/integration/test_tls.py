@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ import stamina
 from springest_async import (
     CertificateUpload,
     ConfigurationError,
+    InDoubt,
     Limiter,
     NotSent,
     Settings,
@@ -107,6 +109,25 @@ async def test_a_certificate_that_is_not_right_is_told_plainly_at_once_and_nothi
     assert server.exchanges == []
     assert repr(client.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
     assert_no_key_in(caplog.text)
+
+
+async def test_bytes_that_are_no_tls_break_the_connection_and_are_told_as_what_they_are(
+    upload: CertificateUpload, authority: Authority
+) -> None:
+    async def garbles(exchange: Exchange) -> None:
+        await exchange.read()
+        os.write(exchange.writer.get_extra_info("socket").fileno(), b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        assert await exchange.reader.read() == b""
+
+    async with (
+        raw_server(garbles, tls=authority.right(), name="localhost") as server,
+        client_of(server, ca_file=authority.file) as client,
+    ):
+        with pytest.raises(InDoubt) as caught:
+            await client.upload(upload)
+
+    assert caught.value.reason == "the connection broke: what came is no TLS, or was damaged on the way"
+    assert len(server.exchanges) == 1
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
