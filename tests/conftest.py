@@ -1,6 +1,7 @@
 """What all tests share: a small PDF, a limiter that no other test has, and aiohttp's sessions with scripted answers."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,13 @@ def _a_loop_that_is_closed() -> Iterator[None]:
     asyncio.set_event_loop(loop)
     yield
     loop.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> None:
+    """Have the processes that tests start hear Ctrl-C: a shell that runs us in the background has us all ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pdf_of(text: str) -> bytes:

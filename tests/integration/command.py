@@ -10,7 +10,7 @@ import struct
 import sys
 import termios
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from aiohttp import web
 from springest_async.bulk import JournalReader
 from springest_async.sandbox import Post, Sandbox
 from springest_async.sandbox.certificates import Form
+from tests.waiting import A_WHILE
 
 from . import canary
 
@@ -74,8 +75,11 @@ def environment(origin: str | None, **changes: str | None) -> dict[str, str]:
     return {name: value for name, value in (values | changes).items() if value is not None}
 
 
+_started: list[asyncio.subprocess.Process] = []
+
+
 async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "springest_async.cli",
@@ -84,9 +88,23 @@ async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> 
         stdin=asyncio.subprocess.DEVNULL,
         **({"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options),
     )
+    _started.append(process)
+    return process
 
 
-async def end(process: asyncio.subprocess.Process, *, within: float = 20.0) -> Ran:
+async def kill_what_is_left() -> None:
+    """Kill what a test that failed has left running, and close its pipes.
+
+    Python would find them some time later, and they would fail the test that runs then.
+    """
+    while _started:
+        process = _started.pop()
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def end(process: asyncio.subprocess.Process, *, within: float = A_WHILE) -> Ran:
     """Wait for the end (seconds), and see that no key was shown and that no error was left to Python to tell."""
     async with asyncio.timeout(within):
         out, err = await process.communicate()
@@ -102,14 +120,17 @@ async def springest(*arguments: str | Path, origin: str | None = None, **changes
     return await end(await start(*arguments, env=environment(origin, **changes)))
 
 
-async def in_a_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[int, str]:
-    """Run the command in a pseudo-terminal of 100 columns; give its exit code and all that it was made to show."""
+async def in_a_terminal(*arguments: str | Path, env: dict[str, str], shown: bytearray | None = None) -> tuple[int, str]:
+    """Run the command in a pseudo-terminal of 100 columns; give its exit code and all that it was made to show.
+
+    `shown` has what it shows as soon as it does.
+    """
+    shown = bytearray() if shown is None else shown
     terminal, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     process = await start(*arguments, env=env | {"TERM": "xterm-256color"}, stdout=inside, stderr=inside)
     os.close(inside)
-    shown = bytearray()
-    loop = asyncio.get_running_loop()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def read() -> None:
         with suppress(OSError):  # Linux tells the end so
@@ -117,11 +138,13 @@ async def in_a_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[in
                 shown.extend(piece)
                 return
         loop.remove_reader(terminal)
+        ended.set()
 
     loop.add_reader(terminal, read)
     try:
-        code = await asyncio.wait_for(process.wait(), 20)
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(A_WHILE):
+            code = await process.wait()
+            await ended.wait()
     finally:
         loop.remove_reader(terminal)
         os.close(terminal)
@@ -131,16 +154,10 @@ async def in_a_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[in
     return code, text
 
 
-async def until(condition: Callable[[], bool], *, within: float = 15.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 # what is waited for happens in another process
-            await asyncio.sleep(0.02)
-
-
 async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
     """Read what a process says on stderr up to the line that has these words; give that line."""
     assert process.stderr is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(A_WHILE):
         while True:
             line = (await process.stderr.readline()).decode()
             assert line, f"it ended before it said {words!r}"

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from .command import kill_what_is_left
 from .servers import REQUIREMENTS, require
 from .servers.nginx import nginx_in_front_of
 from .servers.rails import RailsServer, rails_server
@@ -15,6 +16,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in REQUIREMENTS:
         if item.get_closest_marker(name) is not None:
             require(name)
+
+
+@pytest.fixture(autouse=True)
+async def _no_process_outlives_its_test() -> AsyncIterator[None]:
+    yield
+    await kill_what_is_left()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from aiohttp.test_utils import TestServer
 from springest_async.bulk import Journal, Manifest
 from springest_async.sandbox import Sandbox, SandboxCertification
 from tests.pdfs import archive, hashes
+from tests.waiting import A_WHILE, until
 
 from .command import (
     KEY,
@@ -494,7 +495,7 @@ async def test_ctrl_c_during_a_list_is_no_traceback() -> None:
     app.router.add_get("/users/certificates.json", never)
     async with TestServer(app, handler_cancellation=True) as running:
         process = await start("certificates", env=environment(str(running.make_url("/"))))
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(asked.wait(), A_WHILE)
         process.send_signal(signal.SIGINT)
         ran = await end(process)
 
@@ -507,20 +508,24 @@ async def test_ctrl_c_during_a_list_is_no_traceback() -> None:
 async def test_in_a_terminal_a_bar_tells_how_much_is_left(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 10)
 
+    shown = bytearray()
+
+    def read() -> str:
+        # What colours and moves is not looked at; the last character may be there in part.
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="ignore"))
+
     async def answer(_: web.Request, email: str) -> web.Response:
-        await asyncio.sleep(1.5 if email.startswith("employee1@") else 0.3)
+        if email.startswith("employee1@"):
+            await until(lambda: re.search(r"━+╺━+ +9/10 .*0 s left\r", read()) is not None)
         return created()
 
     async with server(answer) as origin:
-        code, shown = await in_a_terminal(
-            "upload", manifest, env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
-        )
+        env = environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        code, _ = await in_a_terminal("upload", manifest, env=env, shown=shown)
 
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)  # what colours and moves is not looked at
     assert code == 0
-    assert re.search(r"━+╺━+ +9/10 .*0 s left\r", shown)
-    assert "10/10" in shown
-    assert table_of(shown) == outcomes(stored=10)
+    assert "10/10" in read()
+    assert table_of(read()) == outcomes(stored=10)
 
 
 # --- lists ---
@@ -721,7 +726,7 @@ async def test_the_sandbox_serves_until_ctrl_c_and_tells_what_came_in(tmp_path: 
     process = await start("sandbox", "--port", "0", "--limit", "7", "--window", "fixed", env=environment(None))
     assert process.stdout is not None
     exports: dict[str, str | None] = {}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(A_WHILE):
         while len(exports) < 3:
             line = (await process.stdout.readline()).decode()
             assert line, "it ended before it told how to use it"

@@ -16,9 +16,11 @@ import stamina
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from springest_async import CertificateUpload, Limiter, NoAnswer, NotSent, Settings, Springest, Timeouts
+from tests.waiting import heard
 
 from .command import KEY, assert_no_key_in, springest
 from .raw_server import Behaviour, Exchange, created, raw_server
+from .wire import PATIENT
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,7 @@ class CountingLimiter(Limiter):
 
 @asynccontextmanager
 async def client_of(origin: str, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0)}
+    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT}
     async with Springest(
         api_key=KEY, certifications_api_key=KEY, host=origin, settings=Settings(**(options | settings))
     ) as client:
@@ -260,6 +262,7 @@ async def test_a_connection_that_went_stale_costs_a_list_nothing_and_each_reques
         async with raw_server(first, second, lists) as server, client_of(server.origin, limiter=limiter) as client:
             assert await ids(client) == [1]
             await asyncio.sleep(0.1)  # idle
+            await heard()
             assert await ids(client) == [2]
 
     assert [exchange.connection for exchange in server.exchanges] == arrived

@@ -18,6 +18,7 @@ from springest_async.retry import backoff
 from springest_async.sandbox import Sandbox, Summary
 from springest_async.sandbox.windows import Counting
 from tests.pdfs import archive, hashes
+from tests.waiting import A_WHILE
 
 from .command import end, environment, outcomes, springest_sandbox, start, stored, table_of
 
@@ -91,7 +92,8 @@ async def test_no_row_fails_because_of_speed_however_the_server_counts(
     refused = {way: migrated.summary.posts - ROWS for way, migrated in came.items()}
     assert refused == {way: migrated.summary.refused_for_speed for way, migrated in came.items()}
     assert refused == {way: migrated.told["refused"] for way, migrated in came.items()}
-    assert {way for way, count in refused.items() if count} == OTHERWISE
+    # (A machine that is slow enough keeps the silence that one of them wants by itself.)
+    assert {"paced"} <= {way for way, count in refused.items() if count} <= OTHERWISE
     # The first crowd, the test of what their refusals mean, and both once more when only a silence resets the count.
     assert max(refused.values()) <= 30
 
@@ -100,7 +102,7 @@ async def test_the_command_offers_every_way_of_counting() -> None:
     async def begin(counting: Counting) -> str:
         process = await start("sandbox", "--window", counting, env=environment(None))
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(A_WHILE):
             line = await process.stdout.readline()
         process.kill()  # how it ends of itself is tested elsewhere
         await end(process)

@@ -5,6 +5,7 @@ counted here is the client's alone.
 """
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -37,6 +38,7 @@ from springest_async.delivery import Delivery
 from springest_async.limiter import Turn
 from springest_async.multipart import CertificateBody
 from springest_async.sandbox import Mishap, Sandbox
+from tests.waiting import until
 
 from .faults.proxy import Cut, Direction, Line, fault_proxy
 from .wire import open_descriptors
@@ -168,6 +170,13 @@ def left() -> dict[str, Any]:
     }
 
 
+async def assert_left(expected: dict[str, Any]) -> None:
+    """See that no more than this is left, when the thread has ended."""
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: left() == expected)
+    assert left() == expected
+
+
 def resident() -> int:
     """Give the bytes of memory that this process has."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -213,10 +222,8 @@ async def test_uploads_through_all_faults_are_what_they_are_said_to_be_and_leave
                 assert isinstance(session.connector, aiohttp.TCPConnector)
                 assert not session.connector._acquired
                 assert not session.connector._conns
-        await asyncio.sleep(0.1)  # for the thread to end
-        assert left() == open_server
-    await asyncio.sleep(0.1)
-    assert left() == before
+        await assert_left(open_server)
+    await assert_left(before)
 
     truth = {number: stored.get(f"employee{number}@example.org", 0) for number in claims}
     allowed = {"stored": {1}, "in doubt": {0, 1}, "not stored": {0}}

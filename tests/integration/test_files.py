@@ -18,6 +18,7 @@ from springest_async.files import look
 from tests.conftest import pdf_of
 from tests.pdfs import archive, certificate
 from tests.pipes import becomes_a_pipe, let_go
+from tests.waiting import A_WHILE, until
 
 from .command import (
     HeldSandbox,
@@ -34,7 +35,6 @@ from .command import (
     start,
     stored,
     table_of,
-    until,
 )
 
 CHANGED = "changed between its check and its sending"
@@ -151,7 +151,7 @@ async def test_a_file_that_changes_between_its_check_and_its_sending_is_not_sent
         with Journal.open(tmp_path / "x.journal") as journal:
             journal.load(manifest, client.origin)
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(A_WHILE):
                     error = await UploadQueue(client, journal, meddler).run()
             finally:
                 let_go(pipe)
@@ -195,7 +195,7 @@ async def test_a_pipe_that_takes_a_files_place_before_it_is_read_whole_is_not_wa
         with Journal.open(tmp_path / "x.journal") as journal:
             journal.load(manifest, client.origin)
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(A_WHILE):
                     assert await UploadQueue(client, journal, lambda _: None).run() is None
             finally:
                 let_go(pipe)

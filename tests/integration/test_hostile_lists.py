@@ -10,21 +10,22 @@ from pathlib import Path
 
 import pytest
 import stamina
+from attrs import evolve
 
 from springest_async import (
-    Limiter,
     NoAnswer,
     Redirected,
     ServerError,
-    Settings,
     Springest,
     SpringestError,
-    Timeouts,
     UnexpectedStatus,
     UnreadableAnswer,
 )
+from tests.waiting import A_WHILE
 
 from .raw_server import Behaviour, Exchange, RawServer, raw_server
+from .wire import PATIENT
+from .wire import client_of as plain_client_of
 
 LIST = b'{"certificates": [{"id": 5001, "certification_id": 1, "valid_from": "2026-01-31"}]}'
 SPACES = b" " * 200_000_000
@@ -80,16 +81,17 @@ class Endless:
 
 
 @asynccontextmanager
-async def client_of(server: RawServer, *, answer: float = 0.3) -> AsyncIterator[Springest]:
-    timeouts = Timeouts(connect=2.0, answer=answer, stall=2.0)
-    settings = Settings(limiter=Limiter(), timeouts=timeouts)
+async def client_of(server: RawServer) -> AsyncIterator[Springest]:
+    """Give a client that waits for nobody who is never done, and for all others as long as a busy machine takes."""
+    never_done = {goes_on_and_falls_silent, processes_without_end, trickles}
+    timeouts = PATIENT if never_done.isdisjoint(server.behaviours) else evolve(PATIENT, answer=0.3)
     with stamina.set_testing(True, attempts=2):
-        async with Springest(api_key="key-of-the-tests", host=server.origin, settings=settings) as springest:
+        async with plain_client_of(server, timeouts=timeouts) as springest:
             yield springest
 
 
 async def error_of(springest: Springest) -> SpringestError:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(A_WHILE):
         with pytest.raises(SpringestError) as caught:
             await anext(springest.certificates())
     return caught.value
@@ -181,7 +183,8 @@ async def test_a_list_that_comes_slowly_and_keeps_coming_is_read() -> None:
             await asyncio.sleep(0.1)
         await exchange.send(listed)
 
-    async with raw_server(slowly) as server, client_of(server, answer=1.0) as springest:
+    patience = evolve(PATIENT, answer=1.0)
+    async with raw_server(slowly) as server, plain_client_of(server, timeouts=patience) as springest:
         assert [certificate.id async for certificate in springest.certificates()] == [5001]
 
     assert len(server.exchanges) == 1
@@ -234,7 +237,7 @@ async def asked(behaviour: Behaviour, file: Path | None) -> str:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", ASKER, server.origin, file or "", stdout=asyncio.subprocess.PIPE
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(A_WHILE):
             said, _ = await process.communicate()
     name, grown = said.split()
     assert int(grown) < 64 * 1024  # KiB

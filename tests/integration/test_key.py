@@ -40,7 +40,6 @@ from springest_async import (
     Settings,
     Springest,
     SpringestError,
-    Timeouts,
     UnreadableAnswer,
     UnusableFile,
     UploadStep,
@@ -48,11 +47,12 @@ from springest_async import (
 from springest_async.cli import environment
 from springest_async.keyed import KeyedRequest
 from springest_async.sandbox import Sandbox
+from tests.waiting import A_WHILE, heard, until
 
 from .canary import CERTIFICATIONS_KEY, KEY, Witness, leaks, watching
-from .command import until
 from .faults.echoes import ESCAPES, echoing
 from .raw_server import Behaviour, Exchange, RawServer, created, raw_server
+from .wire import PATIENT
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +72,7 @@ async def witness() -> AsyncIterator[Witness]:
 
 @asynccontextmanager
 async def client_of(server: RawServer, witness: Witness, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {
-        "limiter": Limiter(),
-        "timeouts": Timeouts(connect=0.3, answer=0.3, stall=0.3),
-    } | settings
+    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT} | settings
     async with Springest(
         api_key=KEY, certifications_api_key=CERTIFICATIONS_KEY, host=server.origin, settings=Settings(**options)
     ) as client:
@@ -124,7 +121,8 @@ BEHAVIOURS |= {
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
 async def test_a_list_that_fails_does_not_show_the_key(name: str, witness: Witness) -> None:
-    async with raw_server(BEHAVIOURS[name]) as server, client_of(server, witness) as client:
+    impatient = attrs.evolve(PATIENT, answer=0.3)
+    async with raw_server(BEHAVIOURS[name]) as server, client_of(server, witness, timeouts=impatient) as client:
         with pytest.raises(SpringestError) as caught:
             await list_all(client)
         witness.look_at_error("error", caught.value)
@@ -281,7 +279,7 @@ async def said(name: str, server: RawServer, witness: Witness) -> None:
     exchange = server.exchanges[0]
     await until(lambda: name == "not even to go on" or len(exchange.body) == exchange.length)
     await until(lambda: not name[0].isdigit() or witness.places["on_request_end"] > 0)
-    await asyncio.sleep(0.1)
+    await heard()
     if name != "an interim answer":  # aiohttp keeps that in a variable for as long as it waits for the real one
         witness.look_at_tasks("waiting")
 
@@ -291,8 +289,8 @@ async def cancelled(witness: Witness, task: "asyncio.Task[Any]", *, by_timeout: 
     witness.read("task", repr(task))
     if not by_timeout:
         task.cancel()
-    with pytest.raises((TimeoutError, asyncio.CancelledError)) as caught:
-        await asyncio.wait_for(task, 0.01)
+    with pytest.raises(TimeoutError if by_timeout else asyncio.CancelledError) as caught:
+        await (asyncio.wait_for(task, 0.01) if by_timeout else task)
     witness.look_at_error("error", caught.value)
     witness.read("task", repr(task))
     error = caught.value.__cause__ if by_timeout else caught.value
@@ -307,8 +305,7 @@ async def test_a_cancelled_upload_does_not_show_the_key(
 ) -> None:
     behaviour, kind = CANCELLED[name]
     (tmp_path / "x.pdf").write_bytes(bytes(100_000 if name == "not even to go on" else 1000))
-    timeouts = Timeouts(connect=1.0, answer=5.0, stall=1.0)
-    async with raw_server(behaviour) as server, client_of(server, witness, timeouts=timeouts) as client:
+    async with raw_server(behaviour) as server, client_of(server, witness) as client:
         task = asyncio.create_task(client.upload(make_upload(file=tmp_path / "x.pdf")))
         await said(name, server, witness)
         error = await cancelled(witness, task, by_timeout=by_timeout)
@@ -320,8 +317,7 @@ async def test_a_cancelled_upload_does_not_show_the_key(
 
 @pytest.mark.parametrize("name", sorted(set(CANCELLED) - {"not even to go on"}))
 async def test_a_cancelled_list_does_not_show_the_key(name: str, witness: Witness) -> None:
-    timeouts = Timeouts(connect=1.0, answer=5.0, stall=1.0)
-    async with raw_server(CANCELLED[name][0]) as server, client_of(server, witness, timeouts=timeouts) as client:
+    async with raw_server(CANCELLED[name][0]) as server, client_of(server, witness) as client:
         task = asyncio.create_task(list_all(client))
         await said(name, server, witness)
         await cancelled(witness, task)
@@ -330,13 +326,13 @@ async def test_a_cancelled_list_does_not_show_the_key(name: str, witness: Witnes
 async def test_a_cancellation_between_two_tries_does_not_show_the_key(
     upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch, witness: Witness
 ) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 10.0)
+    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: A_WHILE)
     async with raw_server(created) as gone:
         pass
     async with client_of(gone, witness) as client:
         task = asyncio.create_task(client.upload(upload))
         await until(lambda: witness.places["on_request_exception.exception"] > 0)
-        await asyncio.sleep(0.1)
+        await heard()
         error = await cancelled(witness, task)
 
     assert isinstance(error.__cause__, NotSent)
@@ -434,7 +430,7 @@ async def test_a_sandbox_shows_a_key_in_no_audit_and_no_log(upload: CertificateU
             for line in (f"GET {target} HTTP/9.9", f"GET  {target}", f"BR\x00KEN {target} HTTP/1.1"):
                 reader, writer = await asyncio.open_connection("127.0.0.1", URL(sandbox.origin).port)
                 writer.write(f"{line}\r\nHost: x\r\nX-Key: {KEY}\r\n\r\n".encode())
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(A_WHILE):
                     assert b" 40" in await reader.readline()
                 writer.close()
             async with plain.get(f"{sandbox.origin}/__audit") as answer:

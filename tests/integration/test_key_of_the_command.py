@@ -13,9 +13,10 @@ import pytest
 
 from springest_async.sandbox import Sandbox
 from tests.pdfs import archive
+from tests.waiting import A_WHILE, until
 
 from .canary import leaks
-from .command import HeldSandbox, environment, names, noted, outcomes, springest_sandbox, start, until
+from .command import HeldSandbox, environment, names, noted, outcomes, springest_sandbox, start
 from .faults.echoes import echoing
 from .raw_server import Exchange, raw_server
 
@@ -76,12 +77,12 @@ def _command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-async def shown(process: asyncio.subprocess.Process) -> str:
-    """Wait for the end of a process, and see that it shows no key; give what it said on stderr."""
-    async with asyncio.timeout(60):
+async def shown(process: asyncio.subprocess.Process, read: bytes = b"") -> str:
+    """Wait for the end of a process, see that it shows no key, and give what else than `read` it said on stderr."""
+    async with asyncio.timeout(A_WHILE):
         out, err = await process.communicate()
     assert leaks(out) == []
-    assert leaks(err) == []
+    assert leaks(read + err) == []
     return err.decode()
 
 
@@ -186,12 +187,16 @@ async def test_an_interruption_leaves_no_key_behind(
     async def interrupted(folder: Path, origin: str, reached: Callable[[], bool]) -> None:
         env = environment(origin, XDG_STATE_HOME=str(folder)) | loud
         process = await begin("upload", archive(folder, 12), env=env)
+        assert process.stderr is not None
         await until(reached)
-        for _ in range(2):  # the first asks it to end in good order, and the second to give up
-            if process.returncode is None:
-                process.send_signal(number)
-                await asyncio.sleep(0.3)
-        await shown(process)
+        process.send_signal(number)
+        said = b""
+        async with asyncio.timeout(A_WHILE):
+            while b"Stopping" not in said and (piece := await process.stderr.read(1 << 16)):
+                said += piece
+        if b"Stopping" in said:  # it would end in good order; asked once more, it gives up
+            process.send_signal(number)
+        await shown(process, said)
 
     lists, certificates = tmp_path / "lists", tmp_path / "certificates"
     lists.mkdir()

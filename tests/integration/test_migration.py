@@ -151,7 +151,7 @@ async def test_nginx_that_wants_two_seconds_between_posts_refuses_a_few_at_the_s
         assert len(sandbox.audit) == 16
     assert recorder.states == {State.STORED: 16}
     assert 0 < len(recorder.refusals) < 10
-    assert recorder.refusals[-1] - recorder.steps[0][0] < 2
+    assert recorder.refusals[-1] - recorder.steps[0][0] < 30  # before the silence of a minute that follows on them
 
 
 @pytest.mark.parametrize("window", ["fixed", "sliding", "bucket", "paced"])

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 import stamina
+from attrs import evolve
 
 from springest_async import (
     CertificateUpload,
@@ -20,13 +21,14 @@ from springest_async import (
     NotSent,
     Settings,
     Springest,
-    Timeouts,
 )
+from tests.waiting import until
 
 from .command import KEY, assert_no_key_in, springest
 from .connect_proxy import FAULTY, TOO_LATE, ConnectProxy, closed_port
 from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
 from .tls import Authority
+from .wire import PATIENT
 
 NAME, PASSWORD = "jan", "p4ss w/rd:é"
 IN_ADDRESS = "jan:p4ss%20w%2Frd%3A%C3%A9"
@@ -49,7 +51,7 @@ def _nothing_of_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @asynccontextmanager
 async def client_of(origin: str, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0)}
+    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT}
     async with Springest(
         api_key=KEY, certifications_api_key=KEY, host=origin, settings=Settings(**(options | settings))
     ) as client:
@@ -147,9 +149,7 @@ async def test_through_a_proxy_too_each_post_has_a_connection_of_its_own_and_lis
             assert await ids(client) == [7]
             await asyncio.gather(*(client.upload(upload) for _ in range(5)))
             assert await ids(client) == [7]
-        async with asyncio.timeout(1):
-            while proxy.open:  # noqa: ASYNC110 # the connections end one by one
-                await asyncio.sleep(0.01)
+        await until(lambda: not proxy.open)  # the connections end one by one
 
     gets = {exchange.connection for exchange in server.exchanges if exchange.line.startswith("GET")}
     posts = [exchange.connection for exchange in server.exchanges if exchange.line.startswith("POST")]
@@ -224,7 +224,7 @@ async def test_a_proxy_that_does_not_connect_us_is_told_plainly_and_nothing_was_
     asyncio.get_running_loop().set_debug(True)
     async with raw_server(behaviour) as front:
         proxy = with_password(front)
-        timeouts = Timeouts(connect=0.15 if reason == TOO_LATE else 5.0, answer=2.0, stall=2.0)
+        timeouts = evolve(PATIENT, connect=0.15) if reason == TOO_LATE else PATIENT
         async with client_of("https://springest.test", proxy=proxy, timeouts=timeouts) as client:
             with pytest.raises(NotSent) as posted:
                 await client.upload(upload)

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.pdfs import archive
+from tests.waiting import until
 
 from .command import (
     HeldSandbox,
@@ -26,7 +27,6 @@ from .command import (
     springest_sandbox,
     start,
     table_of,
-    until,
 )
 
 FULL = "springest: the output cannot be written: No space left on device\n"

@@ -24,7 +24,6 @@ from springest_async import (
     NotSent,
     Settings,
     Springest,
-    Timeouts,
     UploadStep,
 )
 from springest_async.bulk import Journal, Manifest, RowDone, State, UploadQueue
@@ -32,6 +31,7 @@ from springest_async.bulk import Journal, Manifest, RowDone, State, UploadQueue
 from .command import KEY, assert_no_key_in, environment, springest
 from .raw_server import Exchange, RawServer, created, raw_server
 from .tls import WRONG, Authority
+from .wire import PATIENT
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def client_of(server: RawServer, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0)}
+    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT}
     async with Springest(
         api_key=KEY, certifications_api_key=KEY, host=server.origin, settings=Settings(**(options | settings))
     ) as client:

@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 import stamina
 from aiohttp.http_parser import HttpResponseParserPy
+from attrs import evolve
 
 from springest_async import (
     CertificateUpload,
@@ -39,9 +40,10 @@ from springest_async import (
 from springest_async.files import SourceFile
 from springest_async.line import hearing_socket
 from springest_async.sandbox import Sandbox
+from tests.waiting import A_WHILE, heard, until
 
 from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
-from .wire import KEY, PATH, client_of, file_of, open_files_in, small_socket, taken
+from .wire import KEY, PATH, PATIENT, client_of, file_of, open_files_in, small_socket, taken
 
 
 @pytest.fixture(autouse=True)
@@ -234,18 +236,22 @@ async def test_a_big_body_waits_for_the_word_to_go_on(make_upload: Callable[...,
 async def test_a_server_that_does_not_know_how_to_say_it_gets_the_body_after_a_second(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
+    waited = 0.0
+
     async def ignores_expect(exchange: Exchange) -> None:
+        nonlocal waited
+        asked = time.monotonic()
+        await exchange.read(1)
+        waited = time.monotonic() - asked
         await exchange.read()
         await exchange.answer(201, b'{"id": 1}')
 
     path = file_of(200_000, tmp_path / "x.pdf")
-    before = time.monotonic()
     async with raw_server(ignores_expect) as server, client_of(server) as springest:
         receipt = await springest.upload(make_upload(file=path))
-    took = time.monotonic() - before
 
     assert (receipt.id, receipt.attempts) == (1, 1)
-    assert 0.9 < took < 1.9
+    assert 0.9 < waited < PATIENT.answer / 2
     assert server.exchanges[0].length == len(server.exchanges[0].body)
 
 
@@ -301,7 +307,8 @@ async def test_an_early_400_reaches_us_and_the_body_stays_here(
     async with raw_server(refuses) as server, client_of(server) as springest:
         with pytest.raises(Rejected) as caught:
             await springest.upload(make_upload(file=big))
-        await asyncio.sleep(0.05)
+        if keeps_open:
+            await until(lambda: rest != [])
 
     assert str(caught.value) == f"POST {server.origin}{PATH} rejected the certificate (400): file: is too big"
     assert rest == ([0] if keeps_open else [])
@@ -377,7 +384,7 @@ async def answers_half_a_head(exchange: Exchange) -> None:
 
 async def falls_silent(exchange: Exchange) -> None:
     await taken(exchange)
-    await asyncio.sleep(10)
+    await asyncio.sleep(A_WHILE)
 
 
 DOUBTS = [
@@ -407,7 +414,7 @@ async def test_after_a_whole_body_what_is_no_answer_is_in_doubt_and_never_sent_a
     tmp_path: Path,
 ) -> None:
     upload = make_upload(file=file_of(size, tmp_path / "x.pdf"))
-    timeouts = Timeouts(connect=2.0, answer=0.5, stall=2.0)
+    timeouts = evolve(PATIENT, answer=0.5) if behaviour is falls_silent else PATIENT
     before = datetime.now(UTC)
     async with raw_server(behaviour) as server, client_of(server, timeouts=timeouts) as springest:
         with pytest.raises(InDoubt) as caught:
@@ -499,9 +506,9 @@ async def test_what_breaks_in_the_middle_four_times_is_raised(
 async def test_a_server_that_stops_reading_is_noticed(make_upload: Callable[..., CertificateUpload], big: Path) -> None:
     async def stops_reading(exchange: Exchange) -> None:
         await exchange.go_on()
-        await asyncio.sleep(10)
+        await asyncio.sleep(A_WHILE)
 
-    timeouts = Timeouts(connect=2.0, answer=5.0, stall=0.3)
+    timeouts = evolve(PATIENT, stall=0.3)
     async with raw_server(stops_reading, created) as server, client_of(server, timeouts=timeouts) as springest:
         receipt = await springest.upload(make_upload(file=big))
 
@@ -533,14 +540,14 @@ class Ghost:
 
     async def left(self) -> None:
         """Wait until no request is being read any more."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(A_WHILE):
             for end in self.ends:
                 await end.wait()
 
 
 @pytest.mark.parametrize(
     "timeouts",
-    [Timeouts(connect=2.0, answer=5.0, stall=0.3), Timeouts(connect=2.0, answer=0.3, stall=5.0)],
+    [evolve(PATIENT, stall=0.3), evolve(PATIENT, answer=0.3)],
     ids=["stall", "answer"],
 )
 @pytest.mark.parametrize("send_buffer", [4096, 128 * 1024, None])
@@ -564,7 +571,7 @@ async def test_what_is_said_to_be_not_sent_never_arrives_whole_however_late(
             await springest.upload(make_upload(file=file_of(size, tmp_path / "x.pdf")))
         except (NotSent, InDoubt) as error:
             outcome = error
-        await asyncio.sleep(0.05)  # the server may not have seen the last of them yet
+        await heard()  # the server may not have seen the last of them yet
         await ghost.left()
 
     whole = [len(exchange.body) == exchange.length for exchange in server.exchanges]
@@ -580,7 +587,7 @@ async def test_a_server_that_reads_nothing_for_too_long_gets_nothing_whole(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     ghost = Ghost(0.8)
-    timeouts = Timeouts(connect=2.0, answer=5.0, stall=0.3)
+    timeouts = evolve(PATIENT, stall=0.3)
     connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, 4096))
     async with (
         raw_server(ghost, ghost, created, receive_buffer=4096) as server,
@@ -605,7 +612,7 @@ async def test_a_slow_server_is_no_stalled_one(make_upload: Callable[..., Certif
     path = tmp_path / "x.pdf"
     with path.open("wb") as stream:
         stream.truncate(16_000_000)
-    timeouts = Timeouts(connect=0.5, answer=0.5, stall=0.5)
+    timeouts = evolve(PATIENT, answer=0.8, stall=0.8)
     before = time.monotonic()
     async with (
         raw_server(reads_slowly, receive_buffer=65536) as server,
@@ -789,7 +796,7 @@ async def test_when_a_listener_objects_to_sending_nothing_is_sent(upload: Certif
     async with raw_server(created) as server, client_of(server) as springest:
         with pytest.raises(Objection):
             await springest.upload(upload, listener=objects_to_sending)
-        await asyncio.sleep(0.05)
+        await heard()
 
         assert server.connections == 0
         assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
@@ -808,7 +815,7 @@ async def test_when_a_listener_objects_to_sending_again_nothing_more_is_sent(
     async with raw_server(hangs_up_at_once, created) as server, client_of(server) as springest:
         with pytest.raises(Objection):
             await springest.upload(upload, listener=objects_to_the_second)
-        await asyncio.sleep(0.05)
+        await heard()
 
     assert server.connections == 1
 
@@ -817,11 +824,15 @@ async def test_when_a_listener_objects_to_sending_again_nothing_more_is_sent(
 
 
 class Gateway:
-    """A gateway before a sandbox, of which a test says what becomes of each POST; lists always get through."""
+    """A gateway before a sandbox, of which a test says what becomes of each POST; lists always get through.
+
+    It has `taken` a POST that is "delayed" or "slow" whole, and passes it on some time after it may `go_on`.
+    """
 
     def __init__(self, sandbox: Sandbox, *fates: str) -> None:
         self._sandbox = sandbox
         self._fates = list(fates)
+        self.taken, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, exchange: Exchange) -> None:
         await exchange.go_on()
@@ -830,6 +841,8 @@ class Gateway:
         if fate == "delayed":
             exchange.hang_up()
         if fate in ("delayed", "slow"):
+            self.taken.set()
+            await self.go_on.wait()
             await asyncio.sleep(0.2)
         if fate != "lost":
             answer = await self._passed_on(exchange)
@@ -850,7 +863,7 @@ class Gateway:
 
 @asynccontextmanager
 async def client_behind(gateway: Gateway, *, both_keys: bool = True) -> AsyncIterator[Springest]:
-    timeouts = Timeouts(connect=2.0, answer=0.4, stall=2.0)
+    timeouts = evolve(PATIENT, answer=0.8)  # as long as a doubt is waited for
     sandbox = gateway._sandbox
     async with (
         raw_server(gateway) as server,
@@ -927,13 +940,12 @@ async def test_what_was_not_stored_is_known_not_to_be_and_can_be_sent_again(
     upload = make_upload(certification_id=VERIFIED)
     async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "lost", "passed on")) as springest:
         doubt = await doubt_of(springest, upload)
-        before = time.monotonic()
 
         assert await springest.settle(doubt) is None
-        took = time.monotonic() - before
+        waited = datetime.now(UTC) - doubt.given_up_at
         receipt = await springest.upload(upload)
 
-    assert 0.3 < took < 2
+    assert waited.total_seconds() > 0.95 * springest.settings.timeouts.answer
     assert [post.certificate_id for post in sandbox.audit] == [receipt.id]
 
 
@@ -941,9 +953,10 @@ async def test_what_is_stored_only_after_the_client_gave_up_is_found(
     make_upload: Callable[..., CertificateUpload],
 ) -> None:
     upload = make_upload(certification_id=VERIFIED)
-    async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "delayed")) as springest:
+    async with Sandbox() as sandbox, client_behind(gateway := Gateway(sandbox, "delayed")) as springest:
         doubt = await doubt_of(springest, upload)
         stored_before = len(sandbox.audit)
+        gateway.go_on.set()
 
         found = await springest.settle(doubt)
 
@@ -995,9 +1008,12 @@ async def test_of_two_alike_of_which_one_is_known_the_other_is_found(
 
 async def test_a_cancelled_upload_is_settled_as_any_other(make_upload: Callable[..., CertificateUpload]) -> None:
     upload = make_upload(certification_id=VERIFIED)
-    async with Sandbox() as sandbox, client_behind(Gateway(sandbox, "slow")) as springest:
+    async with Sandbox() as sandbox, client_behind(gateway := Gateway(sandbox, "slow")) as springest:
+        task = asyncio.create_task(springest.upload(upload))
+        await gateway.taken.wait()
         with pytest.raises(TimeoutError) as caught:
-            await asyncio.wait_for(springest.upload(upload), 0.1)
+            await asyncio.wait_for(task, 0.001)
+        gateway.go_on.set()
         assert isinstance(caught.value.__cause__, asyncio.CancelledError)
         told = caught.value.__cause__.__cause__
         assert isinstance(told, InDoubt)
@@ -1062,7 +1078,7 @@ async def test_a_refused_connection_is_not_sent(upload: CertificateUpload) -> No
 async def test_a_server_without_tls_is_not_sent_anything(
     greeting: bytes, reason: str, upload: CertificateUpload
 ) -> None:
-    timeouts = Timeouts(connect=0.1, answer=1.0, stall=1.0)
+    timeouts = PATIENT if greeting else evolve(PATIENT, connect=0.1)
     async with raw_server(created, greeting=greeting) as server:
         server.origin = server.origin.replace("http:", "https:")
         async with client_of(server, timeouts=timeouts) as springest:
@@ -1290,7 +1306,7 @@ async def test_a_closed_client_leaves_no_connection_open(upload: CertificateUplo
         async with client_of(server) as springest:
             assert [item async for item in springest.certificates()] == []
             assert not ended.is_set()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(A_WHILE):
             await ended.wait()
 
     assert server.connections == 1

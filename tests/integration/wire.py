@@ -12,18 +12,27 @@ from springest_async import Limiter, Settings, Springest, Timeouts
 
 from .raw_server import Exchange, RawServer
 
-__all__ = ["KEY", "PATH", "client_of", "file_of", "open_descriptors", "open_files_in", "small_socket", "taken"]
+__all__ = [
+    "KEY",
+    "PATH",
+    "PATIENT",
+    "client_of",
+    "file_of",
+    "open_descriptors",
+    "open_files_in",
+    "small_socket",
+    "taken",
+]
 
 KEY = "key-of-the-tests"
+PATIENT = Timeouts(connect=30.0, answer=30.0, stall=30.0)
 PATH = "/users/certificates.json"
 
 
 @asynccontextmanager
 async def client_of(server: RawServer, *, api_key: str = KEY, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {
-        "limiter": Limiter(),
-        "timeouts": Timeouts(connect=2.0, answer=2.0, stall=2.0),
-    } | settings
+    """Give a client that no busy machine makes lose its patience: who tests that gives it less."""
+    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT} | settings
     async with Springest(api_key=api_key, host=server.origin, settings=Settings(**options)) as springest:
         yield springest
 

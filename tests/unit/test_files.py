@@ -13,6 +13,7 @@ import pytest
 from springest_async.errors import UnusableFile
 from springest_async.files import look, open_regular
 from tests.pipes import becomes_a_pipe, swap_after_a_look
+from tests.waiting import A_WHILE
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ async def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path, 
     os.mkfifo(tmp_path / "pipe.pdf")
 
     with pytest.raises(UnusableFile, match="is no regular file"):
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(A_WHILE):
             await look(tmp_path / "pipe.pdf", executor)
 
 

@@ -184,11 +184,13 @@ def _interim() -> Iterator[Fault]:
         name="100 Continue and no more, and silence",
         happens=_by(_sends(going_on, falls_silent=True)),
         expected=_doubt("no answer within the time allowed"),
+        falls_silent=True,
     )
     yield Fault(
         name="102 Processing again and again, and no answer",
         happens=_by(_interim_without_end),
         expected=_doubt("no answer within the time allowed"),
+        falls_silent=True,
     )
     yield _answered("102 Processing before the 201", _head("102 Processing") + _answer(201, _ID), _STORED)
     yield _answered("fifty times 103 Early Hints before the 201", hints * 50 + _answer(201, _ID), _STORED)
@@ -338,7 +340,12 @@ def _bodies() -> Iterator[Fault]:
     yield _answered("500 with a page of 50 MB", of_50_mb(500, page), _odd(500, "Sorry"), spaces=_MANY)
     yield _answered("201 with a page of 50 MB", of_50_mb(201, page), _STORED, spaces=_MANY)
     yield Fault(name="400 with a page without end", happens=_by(_endless_page, stored=0), expected=_INVALID_EMAIL)
-    yield Fault(name="201 with a body that trickles", happens=_by(_trickles, stored=1), expected=_STORED)
+    yield Fault(
+        name="201 with a body that trickles",
+        happens=_by(_trickles, stored=1),
+        expected=_STORED,
+        falls_silent=True,
+    )
     errors = _INVALID + b" " * 10_000_000
     packed = {"gzip": gzip.compress(errors), "deflate": zlib.compress(errors)}
     for status, outcome in ((400, _INVALID_EMAIL), (201, _STORED)):
@@ -376,6 +383,7 @@ def _framing() -> Iterator[Fault]:
         name="201 with a Content-Length too long, and silence",
         happens=_by(_sends(of_length(201, _ID, 100), falls_silent=True), stored=1),
         expected=_STORED,
+        falls_silent=True,
     )
     yield _answered("201 with a Content-Length too short", of_length(201, _ID, 5), _STORED)
     wrong = {

@@ -24,10 +24,11 @@ from springest_async import (
     Settings,
     Springest,
     SpringestError,
-    Timeouts,
     UploadStep,
 )
 from tests.integration.canary import CERTIFICATIONS_KEY, KEY, watching
+from tests.integration.wire import PATIENT
+from tests.waiting import A_WHILE
 
 __all__ = ["KEY", "LARGE", "SMALL", "Fault", "Happening", "Outcome", "World", "is_open", "measure"]
 
@@ -36,12 +37,12 @@ SMALL = 20_000
 LARGE = 3_000_000
 """Bytes of one that asks first (``Expect: 100-continue``), leaves in several pieces, and fills every buffer."""
 
-# Enough for a busy machine, and short enough for a hundred faults that are nothing but silence.
-_TIMEOUTS = Timeouts(connect=1.0, answer=1.0, stall=1.0)
+# For servers that fall silent.
+_IMPATIENT = evolve(PATIENT, answer=1.0, stall=1.0)
+# In seconds, for one world: many things happen in it. What hangs must fail, and not hold up all that follow.
+_LONGEST = 3 * A_WHILE
 # The minute of the limit: silences after a 400 that says nothing last as long.
 _PERIOD = 0.5
-# In seconds, for one world: the slowest takes a few. What hangs must fail, and not hold up all that follow.
-_LONGEST = 60.0
 
 
 @frozen
@@ -81,13 +82,15 @@ class Fault:
     """Something that goes wrong, in the words of the table, and the outcome that it must have.
 
     `happens` makes the world in which it does, or several, by names of their own, that must all have this outcome.
-    `needs` are servers that must be installed (see `servers`).
+    Who is silent in it is not waited for as long as a busy machine may take (`falls_silent`), unless the world has time
+    limits of its own. `needs` are servers that must be installed (see `servers`).
     """
 
     name: str
     happens: Happening | Mapping[str, Happening]
     expected: Outcome
     size: int = SMALL
+    falls_silent: bool = False
     needs: tuple[str, ...] = ()
 
 
@@ -126,7 +129,8 @@ async def _measured(fault: Fault, happens: Happening, folder: Path) -> Outcome:
     tasks = asyncio.all_tasks()
     with watching() as witness, patch("springest_async.delivery.backoff", lambda _: 0.01):
         async with happens() as world:
-            options: dict[str, Any] = {"limiter": Limiter(period=_PERIOD), "timeouts": _TIMEOUTS}
+            timeouts = _IMPATIENT if fault.falls_silent else PATIENT
+            options: dict[str, Any] = {"limiter": Limiter(period=_PERIOD), "timeouts": timeouts}
             async with Springest(
                 api_key=KEY,
                 certifications_api_key=CERTIFICATIONS_KEY,

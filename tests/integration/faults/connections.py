@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from springest_async import Timeouts
+from attrs import evolve
+
 from tests.integration.connect_proxy import FAULTY, TOO_LATE, ConnectProxy, closed_port
 from tests.integration.raw_server import Behaviour, created, raw_server
 from tests.integration.tls import WRONG, Authority
+from tests.integration.wire import PATIENT
 
 from .catalogue import Fault, Happening, Outcome, World
 
@@ -18,7 +20,7 @@ __all__ = ["FAULTS"]
 # A line that fails is tried four times.
 _TRIES = 4
 # A silent proxy is waited for as often.
-_IMPATIENT = Timeouts(connect=0.3, answer=1.0, stall=1.0)
+_IMPATIENT = evolve(PATIENT, connect=0.5)
 
 
 def _not_sent(reason: str, tries: int = _TRIES) -> Outcome:
@@ -68,7 +70,7 @@ def _behind(behaviour: Behaviour, *, impatient: bool) -> Happening:
     async def happens() -> AsyncIterator[World]:
         async with raw_server(behaviour) as proxy:
             settings = {"proxy": proxy.origin} | ({"timeouts": _IMPATIENT} if impatient else {})
-            yield World("https://springest.test", lambda: 0, settings, posts=lambda: len(proxy.exchanges))
+            yield World("https://springest.test", lambda: 0, settings, posts=lambda: proxy.connections)
 
     return happens
 

@@ -139,6 +139,7 @@ _REFUSED = _rejected(413, _WORDS)
 _REFUSED_ALONE = _rejected(400, _WORDS, tries=5)
 _IS_INVALID = _rejected(400, "email: is invalid")
 _TWICE = Outcome("stored", 2)
+_STALLED = Outcome("not stored", 4, "NotSent", "POST …: the upload stopped moving")
 
 
 def _unsent(status: int) -> Outcome:
@@ -164,8 +165,7 @@ def _scripted() -> Iterator[tuple[str, Happening, Outcome]]:
 
 
 def _scripted_for_large_ones() -> Iterator[tuple[str, Happening, Outcome]]:
-    stalled = Outcome("not stored", 4, "NotSent", "POST …: the upload stopped moving")
-    yield "100 Continue, and it never reads", _by(_goes_on_and_never_reads), stalled
+    yield "100 Continue, and it never reads", _by(_goes_on_and_never_reads), _STALLED
 
 
 def _haproxy() -> Iterator[tuple[str, Happening, Outcome]]:
@@ -173,7 +173,7 @@ def _haproxy() -> Iterator[tuple[str, Happening, Outcome]]:
     denial = "413 Payload Too Large The request entity exceeds the maximum allowed."
     yield "400 at once", _by_haproxy(answer), _IS_INVALID
     yield "400 with the beginning of the body read", _by_haproxy(f"option http-buffer-request\n{answer}"), _IS_INVALID
-    waits = f"http-request wait-for-body time 1s at-least 100k\n{answer}"
+    waits = f"http-request wait-for-body time 10s at-least 100k\n{answer}"
     yield "400 with the first 100 KB read", _by_haproxy(waits), _IS_INVALID
     yield "413 by its rule", _by_haproxy("http-request deny deny_status 413"), _rejected(413, denial)
     yield "413 of the server behind it", _by_haproxy(behind=_refuses_and_reads_on(413, _WORDS)), _REFUSED
@@ -212,6 +212,7 @@ FAULTS = tuple(
         happens=happens,
         expected=expected,
         size=_SIZES[size],
+        falls_silent=expected is _STALLED,
         needs=(server,) if server else (),
     )
     for server, faults, sizes in (

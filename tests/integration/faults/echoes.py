@@ -56,13 +56,14 @@ def echoing(answer: bytes, escape: Callable[[str], bytes] = str.encode, *, silen
     return behaviour
 
 
-def _fault(name: str, behaviour: Behaviour, expected: Outcome) -> Fault:
+def _fault(name: str, behaviour: Behaviour, expected: Outcome, *, falls_silent: bool = False) -> Fault:
     @asynccontextmanager
     async def happens() -> AsyncIterator[World]:
         async with raw_server(behaviour) as server:
             yield World(server.origin, posts=lambda: len(server.exchanges))
 
-    return Fault(name=f"the key comes back {name}", happens=happens, expected=expected)
+    name = f"the key comes back {name}"
+    return Fault(name=name, happens=happens, expected=expected, falls_silent=falls_silent)
 
 
 def _head(status: str, *headers: str) -> bytes:
@@ -175,6 +176,7 @@ FAULTS = (
         "in an interim answer, and then nothing",
         echoing(b"HTTP/1.1 102 {line}\r\nX-Echo: {both}\r\n\r\n", silent=True),
         _in_doubt("no answer within the time allowed"),
+        falls_silent=True,
     ),
     _fault(
         "in the size of a chunk",
@@ -198,5 +200,6 @@ FAULTS = (
         "in half an answer, and then nothing",
         echoing(b"HTTP/1.1 500 {line}\r\nContent-Length: 9999\r\n\r\n{both}", silent=True),
         _in_doubt("the server answered 500, not 201", _BOTH),
+        falls_silent=True,
     ),
 )

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from springest_async import Timeouts
 from springest_async.sandbox import Sandbox
-from tests.integration.wire import small_socket
+from tests.integration.wire import PATIENT, small_socket
 
 from .catalogue import KEY, SMALL, Fault, Happening, Outcome, World
 from .proxy import Cut, Direction, Line, fault_proxy
@@ -21,8 +21,7 @@ from .proxy import Cut, Direction, Line, fault_proxy
 __all__ = ["FAULTS"]
 
 # Enough for a busy machine where nothing is to be silent. Where something is, it costs one of the others each time.
-_PATIENT = Timeouts(connect=20.0, answer=20.0, stall=20.0)
-_IMPATIENT = Timeouts(connect=5.0, answer=0.6, stall=0.6)
+_IMPATIENT = evolve(PATIENT, answer=0.6, stall=0.6)
 
 # Of each buffer, so that a large certificate is far from sent when its beginning passes the proxy.
 _BUFFER = 16 * 1024
@@ -30,7 +29,7 @@ _BUFFER = 16 * 1024
 _LARGE = 560_000
 
 
-def _over(*lines: Line, timeouts: Timeouts = _PATIENT) -> Happening:
+def _over(*lines: Line, timeouts: Timeouts = PATIENT) -> Happening:
     """Put these lines before a sandbox, for its connections in turn; the last one is for all that follow."""
 
     @asynccontextmanager
@@ -123,7 +122,7 @@ def _not_sent(told: str) -> Outcome:
 def _once(places: Iterable[_Place], cuts: Iterable[Cut] = _CUTS) -> dict[str, Happening]:
     """Cut the first connection at each of these places in each of these ways; the next one is good."""
     return {
-        f"{cut} {place.name}": _over(place.line(cut), Line(), timeouts=_IMPATIENT if cut == "silent" else _PATIENT)
+        f"{cut} {place.name}": _over(place.line(cut), Line(), timeouts=_IMPATIENT if cut == "silent" else PATIENT)
         for place, cut in product(places, cuts)
     }
 
@@ -150,7 +149,7 @@ def _breaking() -> Iterable[Fault]:
     yield Fault(
         name="a large certificate's connection is silent from within the word to go on (100)",
         # After a second the certificate goes without the word, and its answer never comes.
-        happens=_over(_IN_THE_WORD_TO_GO_ON.line("silent"), timeouts=evolve(_PATIENT, answer=2.0)),
+        happens=_over(_IN_THE_WORD_TO_GO_ON.line("silent"), timeouts=evolve(PATIENT, answer=2.0)),
         expected=_in_doubt("silent"),
         size=_LARGE,
     )

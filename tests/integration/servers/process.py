@@ -14,7 +14,9 @@ from pathlib import Path
 import aiohttp
 import attrs
 
-_SECONDS_TO_START = 30.0
+from tests.waiting import A_WHILE
+
+_SECONDS_TO_START = A_WHILE
 _SECONDS_TO_END = 5.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 

@@ -65,8 +65,11 @@ from springest_async.retry import TRIES
 from springest_async.sandbox import Mishap, Sandbox
 from tests.integration.raw_server import Exchange, raw_server
 from tests.pdfs import archive, certificate
+from tests.waiting import A_WHILE, heard
 
 WHERE = "POST https://springest.example/users/certificates.json"
+AT_ONCE = 10.0
+"""Seconds, of which most are the machine's, not ours: far less than any pause that is cut short here."""
 Answer = Callable[[str], Any]  # from an e-mail address to the awaitable answer to its POST
 Event = RowStep | RowSettling | RowDone
 Kind = Literal["waiting", "sending", "refused", "unsent"]
@@ -110,7 +113,7 @@ class Events:
     async def until(self, condition: Callable[[], bool]) -> None:
         reached = asyncio.Event()
         self._waiters.append((condition, reached))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(A_WHILE):
             while not condition():
                 await reached.wait()
 
@@ -204,7 +207,7 @@ def queue_of(springest: Springest, manifest: Manifest, events: Events) -> Iterat
 async def run(springest: Springest, manifest: Manifest, events: Events) -> SpringestError | None:
     """Upload, or resume; fails when that does not end."""
     with queue_of(springest, manifest, events) as queue:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(A_WHILE):
             return await queue.run()
 
 
@@ -493,7 +496,7 @@ async def test_a_row_that_is_refused_after_stop_is_not_sent_again(tmp_path: Path
             await arrived.wait()
             queue.stop()
             go_on.set()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(AT_ONCE):
                 await going
 
     assert events.states == {2: State.WAITING}
@@ -638,7 +641,7 @@ async def test_a_journal_that_was_loaded_for_another_host_ends_the_run_before_an
     async with Gateway() as gateway, client_of(gateway, concurrency=2) as springest:
         with Journal.open(default_path(manifest.path)) as journal:
             journal.load(manifest, "https://elsewhere.example")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(A_WHILE):
                 error = await UploadQueue(springest, journal, events).run()
 
     assert isinstance(error, ConfigurationError)
@@ -779,7 +782,7 @@ async def test_an_outage_keeps_nobody_waiting_who_wants_to_end(
                 queue.stop()
             else:
                 going.cancel()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(AT_ONCE):
                 await asyncio.wait([going])
 
     assert going.cancelled() == (end == "cancel")
@@ -793,7 +796,7 @@ async def test_an_outage_at_the_last_rows_keeps_the_end_of_the_run_waiting_for_n
     monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 30.0)
     mishaps = iter([Mishap.ERROR_AFTER_STORING] * 6)
     async with Sandbox(mishap=mishaps.__next__) as sandbox, client_of(sandbox, concurrency=6) as springest:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(AT_ONCE):
             assert await run(springest, rows_of(tmp_path, 6), events) is None
 
     assert events.states == dict.fromkeys(range(2, 8), State.STORED)
@@ -856,9 +859,9 @@ async def lose_the_network(
                 going = asyncio.create_task(queue.run())
                 await events.until(lambda: len(events.done) == 1)
             await events.until(lambda: events.count(3, "unsent") == TRIES)
-            await asyncio.sleep(0.05)
+            await heard()
             end(queue, going)
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(AT_ONCE):
                 await asyncio.wait([going])
 
 
@@ -982,7 +985,7 @@ async def some_stored(sandbox: Sandbox, manifest: Manifest, count: int) -> None:
             events._waiters.append(
                 (lambda: len(events.done) == count, cast(asyncio.Event, SimpleNamespace(set=queue.stop)))
             )
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(A_WHILE):
                 assert await queue.run() is None
     assert Counter(states(manifest).values())[State.STORED] == count
 
@@ -1439,12 +1442,12 @@ async def test_who_wants_to_end_does_not_wait_until_a_doubt_can_be_settled(
         with queue_of(springest, manifest, events) as queue:
             going = asyncio.create_task(queue.run())
             await asked.wait()
-            await asyncio.sleep(0.05)
+            await heard()
             if end == "stop":
                 queue.stop()
             else:
                 going.cancel()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(AT_ONCE):
                 await asyncio.wait([going])
 
     assert going.cancelled() == (end == "cancel")
@@ -1657,7 +1660,7 @@ async def test_a_journal_that_cannot_be_read_while_a_doubt_is_settled_ends_the_r
         async with client_of(gateway) as springest:
             with Unreadable.open(default_path(manifest.path)) as journal:
                 journal.load(manifest, gateway.origin)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(A_WHILE):
                     error = await UploadQueue(springest, journal, events).run()
                 events.agree_with(journal, {2: State.WAITING})
 
@@ -1684,7 +1687,7 @@ async def test_an_upload_that_somebody_waits_for_goes_before_a_hundred_rows(tmp_
             await events.until(lambda: len(events.done) == 2)
             upload = attrs.evolve(entries(manifest)[2].upload(), email="somebody@example.org")
             before = len(events.steps)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(A_WHILE):
                 await springest.upload(upload)
             queue.stop()
             assert await going is None
@@ -1906,7 +1909,7 @@ def test_whatever_happens_every_row_has_one_end_and_the_next_run_stores_what_is_
             going = asyncio.create_task(queue.run())
             if stop_after == 0:
                 queue.stop()
-            await asyncio.wait([going], timeout=5)
+            await asyncio.wait([going], timeout=A_WHILE)
             assert going.done()
             if not going.cancelled() and (error := going.exception()) is not None:
                 assert isinstance(error, ExceptionGroup)
@@ -2030,7 +2033,7 @@ async def test_a_row_that_gets_the_id_of_one_that_is_gone_is_taken_by_one_worker
     with queue_of(cast(Springest, model), manifest, events) as queue:
         loaded = {number: entry.id for number, entry in entries(manifest).items()}
         (tmp_path / "3.pdf").write_bytes(certificate("another one"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(A_WHILE):
             assert await queue.run() is None
 
     assert (loaded[2], loaded[4]) == (old[2], old[4])
@@ -2076,7 +2079,7 @@ async def test_a_bug_stops_the_run_before_it_is_told_so_that_no_other_worker_tak
     with Watched.open(default_path(manifest.path)) as journal:
         journal.load(manifest, model.origin)
         queue = UploadQueue(cast(Springest, model), journal, listen)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(A_WHILE):
             with pytest.raises(ExceptionGroup) as caught:
                 await queue.run()
 

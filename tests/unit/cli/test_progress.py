@@ -14,6 +14,7 @@ from springest_async import Limiter
 from springest_async.bulk import Entry, RowDone, RowSettling, RowStep, State
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.delivery import UploadStep
+from tests.waiting import A_WHILE
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def step(number: int, kind: Literal["waiting", "sending", "refused", "unsent"]) 
 
 
 async def until_shown(screen: io.StringIO, pattern: str) -> str:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(A_WHILE):
         while not (found := re.search(pattern, screen.getvalue())):  # noqa: ASYNC110 # a screen tells nobody
             await asyncio.sleep(0.01)
     return found[0]
