@@ -168,8 +168,8 @@ class KeyedResponse(aiohttp.ClientResponse):
 def _receive(protocol: ResponseHandler, data: bytes) -> None:
     """Give the head of an answer to aiohttp by itself: of a piece with an error in it aiohttp forgets all the rest.
 
-    So the status counts, whatever is wrong behind it, and wherever the network divides the answer. A body breaks off
-    where the error is: aiohttp would have its reader wait for more.
+    So the status counts, whatever is wrong behind it, and wherever the network divides the answer. A body that is not
+    whole by then breaks off there: aiohttp would have its reader wait for more.
     """
     failure = protocol.exception()
     begun, interim = 0, True
@@ -180,7 +180,7 @@ def _receive(protocol: ResponseHandler, data: bytes) -> None:
     if begun < len(data) and protocol.is_connected():  # which aiohttp ends when the head is none
         ResponseHandler.data_received(protocol, data[begun:])
     body = protocol._payload  # noqa: SLF001 (there is no other way to it)
-    if protocol.exception() is not failure and body is not None:
+    if protocol.exception() is not failure and body is not None and not body.is_eof():
         body.set_exception(aiohttp.ClientPayloadError())
 
 

@@ -386,6 +386,9 @@ def _framing() -> Iterator[Fault]:
         falls_silent=True,
     )
     yield _answered("201 with a Content-Length too short", of_length(201, _ID, 5), _STORED)
+    yield _answered(
+        "400 with something behind what its Content-Length says", _answer(400, _INVALID) + b"and more", _INVALID_EMAIL
+    )
     wrong = {
         "negative": of_length(201, _ID, -5),
         "no number": of_length(201, _ID, "twelve"),
