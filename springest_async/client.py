@@ -6,7 +6,7 @@ It parses nothing and decides nothing itself; how one certificate gets there is 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
 from importlib.metadata import version
@@ -39,6 +39,8 @@ from springest_async.transport import Timeouts, Transport
 __all__ = ["Settings", "Springest"]
 
 _PAGE_SIZE = 100
+# A list that is longer answers no question of a settling, or has no end.
+_MOST_LISTED = 10_000
 _USER_AGENT = f"springest_async/{version('springest-async')} aiohttp/{aiohttp.__version__}"
 
 Record = TypeVar("Record", Certificate, Certification)
@@ -295,7 +297,9 @@ class Springest:
         listed = self.certificates(
             email=doubt.email, certification_id=doubt.certification_id, created_from=listed_from(doubt)
         )
-        certificates = [certificate async for certificate in listed]
+        certificates = await _beginning(listed)
+        if len(certificates) > _MOST_LISTED:
+            return Unclear(f"Springest lists more than {_MOST_LISTED} certificates for it")
         found = find(doubt, certificates, known)
         if found is None and clock_was_ahead(doubt, datetime.now(UTC), self._server_time):
             return Unclear("the clock of this machine is, or was, days ahead of the server's")
@@ -311,7 +315,7 @@ class Springest:
             page = await self._page(CERTIFICATES, "certificates", Certificate, query, self._key)
             return any(certificate.certification_id == certification_id for certificate in page.records)
         if certification_id not in self._shown:
-            self._shown = {certification.id async for certification in self.certifications()}
+            self._shown = {certification.id for certification in await _beginning(self.certifications())}
         return certification_id in self._shown
 
     # --- GET ---
@@ -401,6 +405,17 @@ class Springest:
                         raise error
         self._server_time = answer.server_time
         return protocol.read_page(answer, where, self.settings.wire_format, record, name)
+
+
+async def _beginning(listed: AsyncGenerator[Record, None]) -> list[Record]:
+    """Read a list up to a bound; who gets more than `_MOST_LISTED` has not got all."""
+    records: list[Record] = []
+    async with aclosing(listed):
+        async for record in listed:
+            records.append(record)
+            if len(records) > _MOST_LISTED:
+                break
+    return records
 
 
 def _asked_for(doubt: InDoubt, certificate: Certificate) -> bool:

@@ -1,10 +1,17 @@
 """Lists that are longer than any of Springest's, from a server on loopback: told plainly, and asked for once."""
 
+import asyncio
+import json
+from datetime import UTC, date, datetime
+from itertools import count
+
 import pytest
 
-from springest_async import UnreadableAnswer
+from springest_async import InDoubt, Springest, UnreadableAnswer
+from springest_async.client import _MOST_LISTED
+from tests.waiting import A_WHILE
 
-from .raw_server import Exchange, raw_server
+from .raw_server import Exchange, RawServer, raw_server
 from .wire import KEY, client_of
 
 MIB = 1024 * 1024
@@ -35,3 +42,53 @@ async def test_a_page_of_a_hundred_records_with_the_longest_texts_is_read() -> N
 
     async with raw_server(answer) as server, client_of(server) as springest:
         assert len([found async for found in springest.certificates()]) == 100
+
+
+DOUBT = InDoubt(
+    "POST somewhere",
+    "no answer",
+    email="jan@example.org",
+    certification_id=7,
+    valid_from=date(2026, 1, 31),
+    valid_until=None,
+    sent_at=datetime(2026, 1, 31, tzinfo=UTC),
+    given_up_at=datetime(2026, 1, 31, tzinfo=UTC),
+)
+
+
+async def settle(springest: Springest, server: RawServer) -> tuple[str, int, int]:
+    """Give the reason of a doubt that stays one, and how many pages of each kind it took."""
+    async with asyncio.timeout(A_WHILE):
+        with pytest.raises(InDoubt) as caught:
+            await springest.settle(DOUBT)
+    pages = ["/users/" in line for line in server.lines]
+    return caught.value.reason, sum(pages), len(pages) - sum(pages)
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+async def test_a_list_of_certificates_without_an_end_settles_nothing_and_has_one(asked_for: bool) -> None:
+    numbers = count(1)
+
+    async def lists(exchange: Exchange) -> None:
+        fields = {"certification_id": 7 if asked_for else 8, "valid_from": "2026-01-30"}
+        await exchange.answer(200, json.dumps([{"id": next(numbers)} | fields for _ in range(100)]).encode())
+
+    async with raw_server(lists) as server, client_of(server) as springest:
+        reason, pages, _ = await settle(springest, server)
+
+    assert reason == "no answer; Springest lists more than 10000 certificates for it"
+    assert pages == _MOST_LISTED // 100 + 1
+
+
+async def test_a_list_of_certifications_without_an_end_shows_only_those_at_its_beginning() -> None:
+    numbers = count(8)
+
+    async def lists(exchange: Exchange) -> None:
+        found = [{"id": next(numbers), "name": "VCA"} for _ in range(0 if "/users/" in exchange.line else 100)]
+        await exchange.answer(200, json.dumps(found).encode())
+
+    async with raw_server(lists) as server, client_of(server, certifications_api_key=KEY) as springest:
+        reason, pages, of_certifications = await settle(springest, server)
+
+    assert reason == "no answer; Springest does not list it, and does not show its certification yet"
+    assert (pages, of_certifications) == (1, _MOST_LISTED // 100 + 1)

@@ -30,10 +30,17 @@ PATH = "/users/certificates.json"
 
 
 @asynccontextmanager
-async def client_of(server: RawServer, *, api_key: str = KEY, **settings: Any) -> AsyncIterator[Springest]:
+async def client_of(
+    server: RawServer, *, api_key: str = KEY, certifications_api_key: str | None = None, **settings: Any
+) -> AsyncIterator[Springest]:
     """Give a client that no busy machine makes lose its patience: who tests that gives it less."""
     options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT} | settings
-    async with Springest(api_key=api_key, host=server.origin, settings=Settings(**options)) as springest:
+    async with Springest(
+        api_key=api_key,
+        certifications_api_key=certifications_api_key,
+        host=server.origin,
+        settings=Settings(**options),
+    ) as springest:
         yield springest
 
 
