@@ -352,6 +352,8 @@ def _trusting(ca_file: Path) -> ssl.SSLContext:
         reason = "there are no certificates in it (PEM)"
     except OSError as error:
         reason = system_words(error)
+    except ValueError:
+        reason = "it is no name that a file can have"
     else:
         return context
     raise ConfigurationError(f"the file of CAs {ca_file}: {reason}")

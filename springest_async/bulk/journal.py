@@ -81,7 +81,7 @@ class Journal(JournalReader):
             JournalInUse: when another process writes it, or this one does already.
             JournalError: when it cannot be opened or made, or something else stands there, which is left as it is.
         """
-        path = Path(os.path.realpath(path))  # one file has one lock, whatever links lead to it
+        path = schema.located(path)
         schema.check(path)
         try:
             lock = schema.lock(path)

@@ -85,7 +85,7 @@ class JournalReader:
         Raises:
             JournalError: when there is none, or it cannot be read.
         """
-        path = Path(os.path.realpath(path))
+        path = schema.located(path)
         if not schema.check(path):
             raise JournalError(path, "there is no journal yet: it is made by the first upload")
         return cls(path, schema.connect(path, write=False))

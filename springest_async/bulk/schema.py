@@ -18,7 +18,7 @@ from springest_async.bulk.entries import State
 from springest_async.errors import JournalError, JournalInUse
 from springest_async.files import open_regular
 
-__all__ = ["DAMAGED", "begin", "check", "connect", "create", "is_locked", "lock", "told", "transaction"]
+__all__ = ["DAMAGED", "begin", "check", "connect", "create", "is_locked", "located", "lock", "told", "transaction"]
 
 _BACKUPS = (
     "A copy from a backup does not know what was sent after it was made, and would send that again:"
@@ -155,6 +155,20 @@ def begin(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         # After each commit, so that the file alone says what is stored: people copy it without the log beside it.
         connection.execute("PRAGMA wal_autocheckpoint = 1")
+
+
+def located(path: Path) -> Path:
+    """Tell where a journal is, whatever links lead to it: one file has one lock.
+
+    Raises:
+        JournalError: when there is no such place.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        raise JournalError(path, "is no name that a file can have") from None
+    except FileNotFoundError:
+        raise JournalError(path, "the folder that this program was started in is gone") from None
 
 
 def check(path: Path) -> bool:

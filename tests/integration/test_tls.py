@@ -239,6 +239,16 @@ async def test_a_ca_file_that_cannot_be_used_is_a_fault_of_the_settings(
     assert "closed" in repr(client)
 
 
+@pytest.mark.parametrize("name", ["ca\0.pem", "ca\ud800.pem"])
+async def test_a_name_that_no_file_can_have_is_no_ca_file(name: str) -> None:
+    client = Springest(api_key=KEY, settings=Settings(ca_file=name))
+
+    with pytest.raises(ConfigurationError) as caught:
+        await client.__aenter__()
+
+    assert str(caught.value) == f"the file of CAs {name}: it is no name that a file can have"
+
+
 async def test_a_folder_is_no_ca_file(tmp_path: Path) -> None:
     client = Springest(api_key=KEY, settings=Settings(ca_file=tmp_path))
 

@@ -299,6 +299,27 @@ def test_a_pipe_is_no_journal_and_not_waited_for(tmp_path: Path, open_it: Any) -
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("name", ["x\0.journal", "x\ud800.journal"])
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str, open_it: Any) -> None:
+    with pytest.raises(JournalError) as caught:
+        open_it(tmp_path / name)
+
+    assert (caught.value.journal, caught.value.reason) == (tmp_path / name, "is no name that a file can have")
+
+
+@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+def test_a_working_directory_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_it: Any
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    with pytest.raises(JournalError, match=r"^x\.journal: the folder that this program was started in is gone$"):
+        open_it(Path("x.journal"))
+
+
 def test_a_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no such folder"):
         Journal.open(tmp_path / "none" / "x.journal")
