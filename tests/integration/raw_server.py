@@ -6,6 +6,7 @@ Content-Length says. What it answers, when it stops reading and how it hangs up 
 
 import asyncio
 import email.policy
+import json
 import socket
 import ssl
 import struct
@@ -16,7 +17,7 @@ from email.parser import BytesParser
 
 from attrs import define, field
 
-__all__ = ["Behaviour", "Exchange", "RawServer", "created", "form_of", "raw_server"]
+__all__ = ["Behaviour", "Exchange", "RawServer", "created", "either", "form_of", "raw_server"]
 
 
 @define(eq=False)
@@ -167,6 +168,15 @@ async def created(exchange: Exchange) -> None:
     await exchange.go_on()
     await exchange.read()
     await exchange.answer(201, b'{"id": 5001}')
+
+
+async def either(exchange: Exchange) -> None:
+    """Store a certificate, as `created` does, or list one certification."""
+    if exchange.line.startswith("POST"):
+        await created(exchange)
+    else:
+        rows = [{"id": 7, "name": "VCA Basis"}]
+        await exchange.answer(200, json.dumps({"certifications": rows, "meta": {"results": 1}}).encode())
 
 
 def form_of(exchange: Exchange) -> dict[str, Message]:

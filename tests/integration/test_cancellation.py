@@ -32,10 +32,11 @@ from springest_async import (
     SpringestError,
     Timeouts,
 )
+from tests.descriptors import open_descriptors, open_files_in
 from tests.waiting import A_WHILE, heard
 
 from .raw_server import Behaviour, Exchange, created, raw_server
-from .wire import PATH, PATIENT, client_of, file_of, open_descriptors, open_files_in, small_socket, taken
+from .wire import PATH, PATIENT, client_of, file_of, small_socket, taken
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,9 @@ import json
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import pytest
 import stamina
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from springest_async import CertificateUpload, Limiter, NoAnswer, NotSent, Settings, Springest, Timeouts
+from springest_async import CertificateUpload, Limiter, NoAnswer, NotSent, Timeouts
 from tests.waiting import heard
 
 from .command import KEY, assert_no_key_in, springest
 from .raw_server import Behaviour, Exchange, created, raw_server
-from .wire import PATIENT
+from .wire import client_of as plain_client_of
+from .wire import ids
+
+client_of = partial(plain_client_of, api_key=KEY, certifications_api_key=KEY)
 
 
 @pytest.fixture(autouse=True)
@@ -36,19 +40,6 @@ class CountingLimiter(Limiter):
     async def request(self) -> None:
         self.taken += 1
         await super().request()
-
-
-@asynccontextmanager
-async def client_of(origin: str, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT}
-    async with Springest(
-        api_key=KEY, certifications_api_key=KEY, host=origin, settings=Settings(**(options | settings))
-    ) as client:
-        yield client
-
-
-async def ids(client: Springest) -> list[int]:
-    return [certification.id async for certification in client.certifications()]
 
 
 # --- no connection ---

@@ -38,10 +38,10 @@ from springest_async.delivery import Delivery
 from springest_async.limiter import Turn
 from springest_async.multipart import CertificateBody
 from springest_async.sandbox import Mishap, Sandbox
+from tests.descriptors import open_descriptors
 from tests.waiting import until
 
 from .faults.proxy import Cut, Direction, Line, fault_proxy
-from .wire import open_descriptors
 
 KEY = "key-of-the-tests"
 SEED = 20260131

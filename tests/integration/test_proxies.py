@@ -2,12 +2,9 @@
 
 import asyncio
 import base64
-import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -17,22 +14,23 @@ from attrs import evolve
 from springest_async import (
     CertificateUpload,
     ConfigurationError,
-    Limiter,
     NotSent,
     Settings,
-    Springest,
 )
 from tests.waiting import until
 
 from .command import KEY, assert_no_key_in, springest
 from .connect_proxy import FAULTY, TOO_LATE, ConnectProxy, closed_port
-from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
+from .raw_server import Behaviour, RawServer, either, form_of, raw_server
 from .tls import Authority
-from .wire import PATIENT
+from .wire import PATIENT, ids
+from .wire import client_of as plain_client_of
 
 NAME, PASSWORD = "jan", "p4ss w/rd:é"
 IN_ADDRESS = "jan:p4ss%20w%2Frd%3A%C3%A9"
 AUTHORIZATION = f"Basic {base64.b64encode(f'{NAME}:{PASSWORD}'.encode()).decode()}"
+
+client_of = partial(plain_client_of, api_key=KEY, certifications_api_key=KEY)
 
 
 @pytest.fixture(scope="module")
@@ -49,33 +47,12 @@ def _nothing_of_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(variable.upper(), raising=False)
 
 
-@asynccontextmanager
-async def client_of(origin: str, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT}
-    async with Springest(
-        api_key=KEY, certifications_api_key=KEY, host=origin, settings=Settings(**(options | settings))
-    ) as client:
-        yield client
-
-
 def with_password(proxy: RawServer) -> str:
     return proxy.origin.replace("//", f"//{IN_ADDRESS}@")
 
 
 def port_of(server: RawServer) -> str:
     return server.origin.rpartition(":")[2]
-
-
-async def either(exchange: Exchange) -> None:
-    if exchange.line.startswith("POST"):
-        await created(exchange)
-    else:
-        rows = [{"id": 7, "name": "VCA Basis"}]
-        await exchange.answer(200, json.dumps({"certifications": rows, "meta": {"results": 1}}).encode())
-
-
-async def ids(client: Springest) -> list[int]:
-    return [certification.id async for certification in client.certifications()]
 
 
 def assert_no_password_in(text: str | bytes) -> None:

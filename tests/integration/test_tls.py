@@ -1,15 +1,13 @@
 """TLS, with real certificates on real sockets: whom the client trusts, and what it says of whom it does not."""
 
 import asyncio
-import json
 import logging
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import attrs
@@ -20,7 +18,6 @@ from springest_async import (
     CertificateUpload,
     ConfigurationError,
     InDoubt,
-    Limiter,
     NotSent,
     Settings,
     Springest,
@@ -29,9 +26,12 @@ from springest_async import (
 from springest_async.bulk import Journal, Manifest, RowDone, State, UploadQueue
 
 from .command import KEY, assert_no_key_in, environment, springest
-from .raw_server import Exchange, RawServer, created, raw_server
+from .raw_server import Exchange, either, raw_server
 from .tls import WRONG, Authority
-from .wire import PATIENT
+from .wire import client_of as plain_client_of
+from .wire import ids
+
+client_of = partial(plain_client_of, api_key=KEY, certifications_api_key=KEY)
 
 
 @pytest.fixture(scope="module")
@@ -48,27 +48,6 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(autouse=True)
 def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
-@asynccontextmanager
-async def client_of(server: RawServer, **settings: Any) -> AsyncIterator[Springest]:
-    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT}
-    async with Springest(
-        api_key=KEY, certifications_api_key=KEY, host=server.origin, settings=Settings(**(options | settings))
-    ) as client:
-        yield client
-
-
-async def either(exchange: Exchange) -> None:
-    if exchange.line.startswith("POST"):
-        await created(exchange)
-    else:
-        rows = [{"id": 7, "name": "VCA Basis"}]
-        await exchange.answer(200, json.dumps({"certifications": rows, "meta": {"results": 1}}).encode())
-
-
-async def ids(client: Springest) -> list[int]:
-    return [certification.id async for certification in client.certifications()]
 
 
 # --- certificates that are not right ---

@@ -40,10 +40,11 @@ from springest_async import (
 from springest_async.files import SourceFile
 from springest_async.line import hearing_socket
 from springest_async.sandbox import Sandbox
+from tests.descriptors import open_files_in
 from tests.waiting import A_WHILE, heard, until
 
 from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
-from .wire import KEY, PATH, PATIENT, client_of, file_of, open_files_in, small_socket, taken
+from .wire import KEY, PATH, PATIENT, client_of, file_of, small_socket, taken
 
 
 @pytest.fixture(autouse=True)

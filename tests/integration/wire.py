@@ -1,6 +1,5 @@
 """What the tests of the wire share: an impatient client, files to send, small sockets, and a look at what is open."""
 
-import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -12,17 +11,7 @@ from springest_async import Limiter, Settings, Springest, Timeouts
 
 from .raw_server import Exchange, RawServer
 
-__all__ = [
-    "KEY",
-    "PATH",
-    "PATIENT",
-    "client_of",
-    "file_of",
-    "open_descriptors",
-    "open_files_in",
-    "small_socket",
-    "taken",
-]
+__all__ = ["KEY", "PATH", "PATIENT", "client_of", "file_of", "ids", "small_socket", "taken"]
 
 KEY = "key-of-the-tests"
 PATIENT = Timeouts(connect=30.0, answer=30.0, stall=30.0)
@@ -31,35 +20,30 @@ PATH = "/users/certificates.json"
 
 @asynccontextmanager
 async def client_of(
-    server: RawServer, *, api_key: str = KEY, certifications_api_key: str | None = None, **settings: Any
+    server: RawServer | str, *, api_key: str = KEY, certifications_api_key: str | None = None, **settings: Any
 ) -> AsyncIterator[Springest]:
-    """Give a client that no busy machine makes lose its patience: who tests that gives it less."""
+    """Give a client of a server, or of an origin, that no busy machine makes lose its patience.
+
+    Who tests that gives it less.
+    """
     options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT} | settings
     async with Springest(
         api_key=api_key,
         certifications_api_key=certifications_api_key,
-        host=server.origin,
+        host=server if isinstance(server, str) else server.origin,
         settings=Settings(**options),
     ) as springest:
         yield springest
 
 
+async def ids(client: Springest) -> list[int]:
+    """List the certifications."""
+    return [certification.id async for certification in client.certifications()]
+
+
 def file_of(size: int, path: Path) -> Path:
     path.write_bytes(random.Random(size).randbytes(size))  # any bytes will do
     return path
-
-
-def open_files_in(folder: Path) -> list[str]:
-    found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed by now
-            found.append(descriptor.readlink())
-    return [str(path) for path in found if path.is_relative_to(folder)]
-
-
-def open_descriptors() -> int:
-    """Count the files and sockets that this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def small_socket(send_buffer: int | None, address: Any) -> socket.socket:

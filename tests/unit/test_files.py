@@ -12,6 +12,7 @@ import pytest
 
 from springest_async.errors import UnusableFile
 from springest_async.files import look, open_regular
+from tests.descriptors import open_files
 from tests.pipes import becomes_a_pipe, swap_after_a_look
 from tests.waiting import A_WHILE
 
@@ -21,16 +22,6 @@ def executor() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(max_workers=1) as executor:
         executor.submit(int).result()  # its thread is running before any test counts open files
         yield executor
-
-
-def open_files() -> set[str]:
-    found = set()
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            found.add(f"{descriptor.name} {descriptor.readlink()}")
-        except OSError:
-            continue  # the directory itself, closed by now
-    return found
 
 
 async def test_a_directory_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from springest_async.errors import UnusableFile
 from springest_async.files import SourceFile, look
 from springest_async.multipart import CertificateBody
+from tests.descriptors import open_files
 from tests.pipes import becomes_a_pipe, let_go
 from tests.waiting import A_WHILE
 
@@ -100,16 +101,6 @@ def file_of(folder: Path, content: bytes, name: str = "certificate.pdf") -> Path
     path = folder / name
     path.write_bytes(content)
     return path
-
-
-def open_files() -> set[str]:
-    found = set()
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            found.add(f"{descriptor.name} {descriptor.readlink()}")
-        except OSError:
-            continue  # the directory itself, closed by now
-    return found
 
 
 def parts_of(body: CertificateBody, written: bytes) -> list[email.message.Message]:
