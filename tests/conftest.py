@@ -1,6 +1,7 @@
 """What all tests share: a small PDF, a limiter that no other test has, and aiohttp's sessions with scripted answers."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
@@ -27,6 +28,16 @@ def _a_loop_that_is_closed() -> Iterator[None]:
     asyncio.set_event_loop(loop)
     yield
     loop.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_collector_that_is_quick() -> None:
+    """Have the collector leave the thousands of tests themselves alone: looking through them takes it half a second.
+
+    So long an event loop would stand still, in tests of who waits how long for whom.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
