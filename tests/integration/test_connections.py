@@ -134,7 +134,7 @@ SILENT = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there all of 127.0.0.0/8 is loopback")
-@pytest.mark.parametrize(("told_after", "addresses"), [(0.0, SILENT), (2.0, SILENT[:1])])
+@pytest.mark.parametrize(("told_after", "addresses"), [(0.0, SILENT), (4.0, SILENT[:1])])
 @pytest.mark.parametrize("behind_a_proxy", [False, True])
 async def test_a_connection_is_given_up_in_time_whatever_its_name_stands_for(
     told_after: float,
@@ -145,7 +145,7 @@ async def test_a_connection_is_given_up_in_time_whatever_its_name_stands_for(
 ) -> None:
     monkeypatch.setattr("springest_async.delivery.TRIES", 1)
     told_by_the_system(monkeypatch, *addresses, after=told_after)
-    timeouts = Timeouts(connect=1.0, answer=9.0, stall=9.0)
+    timeouts = Timeouts(connect=2.0, answer=9.0, stall=9.0)
     with silent_port(*addresses) as port:
         proxy = f"http://proxy.test:{port}" if behind_a_proxy else None
         async with client_of(f"https://springest.test:{port}", timeouts=timeouts, proxy=proxy) as client:
@@ -153,7 +153,7 @@ async def test_a_connection_is_given_up_in_time_whatever_its_name_stands_for(
             with pytest.raises(NotSent) as caught:
                 await client.upload(upload)
 
-    assert time.monotonic() - before < 2.5  # and not three times as long, nor beginning when the name is known
+    assert time.monotonic() - before < 5.0  # and not three times as long, nor beginning when the name is known
     through = " through the proxy" if behind_a_proxy else ""
     assert caught.value.reason == f"no connection{through} within the time allowed"
     assert not caught.value.connected
