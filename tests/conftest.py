@@ -41,10 +41,16 @@ def _a_collector_that_is_quick() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> None:
-    """Have the processes that tests start hear Ctrl-C: a shell that runs us in the background has us all ignore it."""
+def _signals_are_heard() -> None:
+    """Have the processes that tests start hear Ctrl-C and the end of a terminal.
+
+    They ignore what we ignore: a shell that runs us in the background has us all ignore the one, nohup the other. What
+    we have a handler for is as it is by default for them, and we outlive our terminal all the same.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pdf_of(text: str) -> bytes:
