@@ -242,9 +242,11 @@ class FileStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say in plain words what is wrong with the file."""
+        """Say in plain words what is wrong with the file. A `sqlite3.ProgrammingError` is a mistake of ours."""
         try:
             yield
+        except sqlite3.ProgrammingError:
+            raise
         except (OSError, sqlite3.Error, ValueError) as error:
             raise ConfigurationError(f"the limit cannot be kept in {self.path}: {_reason(error)}") from error
 
@@ -266,8 +268,9 @@ def _reason(error: OSError | sqlite3.Error | ValueError) -> str:
         case OSError():
             return f"{error.strerror}. It needs a little room in a folder that you can write to"
         case sqlite3.Error():
-            # The lower byte is the kind of error, the rest its details. An error of the module itself has none.
-            return _REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error))
+            # The lower byte is the kind of error, the rest its details. The module itself has none for what is no text,
+            # and repeats all of it.
+            return _REASONS.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF, str(error))
         case _:
             return _DAMAGED
 

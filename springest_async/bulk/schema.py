@@ -115,8 +115,9 @@ def told(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.DatabaseError as error:
-        # Constraints and broken SQL have no plain words: they come from a file that is not what it was made as.
-        code = getattr(error, "sqlite_errorcode", 0)
+        # Constraints and broken SQL have no plain words: they come from a file that is not what it was made as. Python
+        # has no code for what is no text, and repeats all of it.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         reason = _REASONS.get(code) or _REASONS.get(code & 0xFF) or f"cannot be used as a journal: {error}"
         raise JournalError(path, reason) from error
     except UnicodeDecodeError as error:  # SQLite quotes in its message what it cannot make sense of

@@ -407,6 +407,15 @@ def test_a_row_that_was_tampered_with_is_damaged(open_store: Open, path: Path, c
     assert open_store("another budget").read() == Bucket()
 
 
+def test_a_row_that_is_no_text_is_told_and_not_repeated(open_store: Open, path: Path) -> None:
+    store = open_store()
+    take(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE budgets SET state = CAST(state || x'ff' AS TEXT)")
+
+    refused(store, r"limits\.sqlite3: it is damaged; remove it, and wait a minute before you go on$")
+
+
 def test_a_row_as_long_as_none_of_ours_is_not_read(open_store: Open, path: Path) -> None:
     store = open_store()
     take(store)

@@ -339,7 +339,7 @@ def test_a_value_that_is_none_is_told(archive: Archive, statement: str) -> None:
     forge(path, statement)
     files = archive.kept()
 
-    with pytest.raises(JournalError, match=r"is damaged|Could not decode"):
+    with pytest.raises(JournalError, match="is damaged"):
         look(path)
 
     check(archive, files)
@@ -384,7 +384,7 @@ def test_tables_that_are_not_its_own_are_told_and_nothing_in_them_runs(
     before = archive.kept()
 
     others = r"has other tables than springest makes\. Keep it\. A copy from a backup does not know"
-    with pytest.raises(JournalError, match=rf"{others}|is damaged|Could not decode"):
+    with pytest.raises(JournalError, match=rf"{others}|is damaged"):
         open_it(path)
 
     assert archive.kept() == before
