@@ -177,7 +177,8 @@ def _receive(protocol: ResponseHandler, data: bytes) -> None:
         interim = data.startswith(b"HTTP/1.1 1", begun)
         ResponseHandler.data_received(protocol, data[begun : end + 4])
         begun = end + 4
-    if begun < len(data) and protocol.is_connected():  # which aiohttp ends when the head is none
+    # With no data aiohttp has itself go on decompressing. A head that is none has ended the connection.
+    if (begun < len(data) or not data) and protocol.is_connected():
         ResponseHandler.data_received(protocol, data[begun:])
     body = protocol._payload  # noqa: SLF001 (there is no other way to it)
     if protocol.exception() is not failure and body is not None and not body.is_eof():

@@ -28,6 +28,7 @@ from .wire import PATIENT
 from .wire import client_of as plain_client_of
 
 LIST = b'{"certificates": [{"id": 5001, "certification_id": 1, "valid_from": "2026-01-31"}]}'
+LONG = LIST + b" " * 6_000_000
 SPACES = b" " * 200_000_000
 GZIP = "Content-Encoding: gzip"
 
@@ -35,6 +36,11 @@ GZIP = "Content-Encoding: gzip"
 def answer(status: int, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+
+
+def chunked(body: bytes, *headers: str) -> bytes:
+    head = "\r\n".join(("HTTP/1.1 200 Whatever", "Transfer-Encoding: chunked", *headers, "", ""))
+    return head.encode("latin-1") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
 
 
 def sends(data: bytes) -> Behaviour:
@@ -160,11 +166,26 @@ async def test_what_is_no_list_is_an_error_that_says_so(name: str) -> None:
         answer(200, LIST.decode().encode("utf-16"), "Content-Type: application/json; charset=utf-8"),
         answer(200, b"\xef\xbb\xbf" + LIST),
         answer(200, gzip.compress(LIST), GZIP),
+        answer(200, gzip.compress(LONG), GZIP),
+        chunked(gzip.compress(LONG), GZIP),
+        chunked(zlib.compress(LONG), "Content-Encoding: deflate"),
         answer(200, LIST, "Content-Encoding: rot13"),
         b"HTTP/1.1 102 Processing\r\n\r\n" * 20 + answer(200, LIST),
         b"HTTP/1.0 200 OK\r\n\r\n" + LIST,
     ],
-    ids=["no charset", "no text", "utf-16", "byte order mark", "gzip", "no encoding", "interim", "HTTP/1.0"],
+    ids=[
+        "no charset",
+        "no text",
+        "utf-16",
+        "byte order mark",
+        "gzip",
+        "6 MB, gzip",
+        "6 MB, gzip, chunked",
+        "6 MB, deflate, chunked",
+        "no encoding",
+        "interim",
+        "HTTP/1.0",
+    ],
 )
 async def test_what_is_a_list_after_all_is_read(data: bytes) -> None:
     async with raw_server(sends(data)) as server, client_of(server) as springest:
