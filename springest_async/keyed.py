@@ -6,8 +6,7 @@ send a body and for the beginning of an answer, and which connections may be use
 """
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, cast
 
@@ -23,6 +22,9 @@ __all__ = ["KeyedRequest", "KeyedResponse"]
 
 # How long to wait for the "100 Continue" of a server that may not know it (RFC 9110, section 10.1.1, allows to go on).
 _ASK_WAIT = 1.0
+
+_END_OF_HEAD = b"\r\n\r\n"
+_INTERIM = b"HTTP/1.1 1"
 
 
 class _KeyedUrl:
@@ -68,7 +70,7 @@ class KeyedRequest(aiohttp.ClientRequest):
         if self.method == "POST":
             # What aiohttp pools is up to the server's "Connection" header, and not to ours.
             conn.protocol.force_close()
-        conn.protocol.data_received = partial(_receive, conn.protocol)
+        conn.protocol.data_received = _Incoming(conn.protocol)
         plain = self.url
         self.url = cast(URL, _KeyedUrl(plain, self.key))
         try:
@@ -165,24 +167,41 @@ class KeyedResponse(aiohttp.ClientResponse):
         return self.key.hide_in(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
 
-def _receive(protocol: ResponseHandler, data: bytes) -> None:
-    """Give the head of an answer to aiohttp by itself: of a piece with an error in it aiohttp forgets all the rest.
+class _Incoming:
+    """Gives each head of an answer to aiohttp by itself: of a piece with an error in it aiohttp forgets all the rest.
 
     So the status counts, whatever is wrong behind it, and wherever the network divides the answer. A body that is not
     whole by then breaks off there: aiohttp would have its reader wait for more.
     """
-    failure = protocol.exception()
-    begun, interim = 0, True
-    while interim and (end := data.find(b"\r\n\r\n", begun)) >= 0:
-        interim = data.startswith(b"HTTP/1.1 1", begun)
-        ResponseHandler.data_received(protocol, data[begun : end + 4])
-        begun = end + 4
-    # With no data aiohttp has itself go on decompressing. A head that is none has ended the connection.
-    if (begun < len(data) or not data) and protocol.is_connected():
-        ResponseHandler.data_received(protocol, data[begun:])
-    body = protocol._payload  # noqa: SLF001 (there is no other way to it)
-    if protocol.exception() is not failure and body is not None and not body.is_eof():
-        body.set_exception(aiohttp.ClientPayloadError())
+
+    def __init__(self, protocol: ResponseHandler) -> None:
+        self._protocol = protocol
+        self._head_is_due = True
+        self._first = self._last = b""  # bytes of a head that has not come whole
+
+    def __call__(self, data: bytes) -> None:
+        protocol = self._protocol
+        failure = protocol.exception()
+        for piece in self._pieces(data):
+            if not protocol.is_connected():  # which aiohttp ends when a head is none
+                break
+            ResponseHandler.data_received(protocol, piece)
+        body = protocol._payload  # noqa: SLF001 (there is no other way to it)
+        if protocol.exception() is not failure and body is not None and not body.is_eof():
+            body.set_exception(aiohttp.ClientPayloadError())
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        while self._head_is_due and (end := (self._last + data).find(_END_OF_HEAD)) >= 0:
+            size = end + len(_END_OF_HEAD) - len(self._last)
+            self._head_is_due = (self._first + data).startswith(_INTERIM)
+            self._first = self._last = b""
+            yield data[:size]
+            data = data[size:]
+            if not data:
+                return
+        self._first = (self._first + data)[: len(_INTERIM)]
+        self._last = (self._last + data)[1 - len(_END_OF_HEAD) :]
+        yield data  # also if it is empty, with which aiohttp has itself go on decompressing
 
 
 def _bare(error: BaseException) -> None:

@@ -690,6 +690,27 @@ async def test_a_status_counts_whatever_is_wrong_behind_the_head(
     assert time.monotonic() - before < PATIENT.answer / 2  # nor is anything waited for that cannot come
 
 
+HEADS = b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("to_its_end", range(1, 15))
+@pytest.mark.parametrize("heads", [HEADS[:1], HEADS], ids=["in the interim one", "in the last one"])
+@pytest.mark.usefixtures("_each_of_aiohttp_s_parsers")
+async def test_a_status_counts_wherever_its_head_is_divided(
+    heads: tuple[bytes, ...], to_its_end: int, upload: CertificateUpload
+) -> None:
+    async def in_two_pieces(exchange: Exchange) -> None:
+        await taken(exchange)
+        at = len(b"".join(heads)) - to_its_end
+        await exchange.send(b"".join(HEADS)[:at])
+        await asyncio.sleep(0.05)
+        await exchange.send(b"".join(HEADS)[at:] + b"no chunk\r\n")
+
+    async with raw_server(in_two_pieces) as server, client_of(server) as springest:
+        with pytest.raises(NotAuthorized):
+            await springest.upload(upload)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 61])
 @pytest.mark.usefixtures("_each_of_aiohttp_s_parsers")
 async def test_an_answer_is_the_same_in_whatever_pieces_it_comes(size: int, upload: CertificateUpload) -> None:
