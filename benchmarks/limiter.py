@@ -41,14 +41,13 @@ from aiohttp import Payload
 from aiolimiter import AsyncLimiter
 from attrs import define, field, frozen
 
-from springest_async.delivery import Delivery
+from springest_async.api.protocol import Answer
+from springest_async.api.verdicts import Verdicts
 from springest_async.errors import SpringestError
-from springest_async.files import SourceFile
-from springest_async.key import ApiKey
-from springest_async.limiter import Limiter
-from springest_async.protocol import Answer
+from springest_async.http.api_key import ApiKey
+from springest_async.http.transport import Timeouts, Transport
+from springest_async.limits.limiter import Limiter
 from springest_async.records import CertificateUpload
-from springest_async.retry import Verdicts
 from springest_async.sandbox.audit import most_in_any
 from springest_async.sandbox.windows import (
     ElasticWindow,
@@ -59,7 +58,8 @@ from springest_async.sandbox.windows import (
     TokenBucket,
     Window,
 )
-from springest_async.transport import Timeouts, Transport
+from springest_async.source_file import SourceFile
+from springest_async.upload import Delivery
 
 __all__ = ["CLIENTS", "SERVERS", "WAYS", "Row", "Way", "main", "measure", "measure_ways"]
 
@@ -72,19 +72,19 @@ _BEGIN = 37.0  # the clock when the first POST leaves: in the middle of a fixed 
 # one only moves when nothing is due, so it would stand still for ever. Multiples of 2**-20 s add up exactly.
 _TICK = 2**-20
 
-Turn = Callable[[], AbstractAsyncContextManager[None]]
+Permit = Callable[[], AbstractAsyncContextManager[None]]
 """Entered when the POST may leave, and left when its answer has come."""
 
 
 # --- the clients ---
 
 
-def _pacing(posts: int, period: float) -> Turn:
+def _pacing(posts: int, period: float) -> Permit:
     limiter = AsyncLimiter(posts, period)
     return lambda: limiter
 
 
-def _counting_from_the_send() -> Turn:
+def _counting_from_the_send() -> Permit:
     sent: deque[float] = deque(maxlen=POSTS)
     door = asyncio.Lock()
 
@@ -100,19 +100,19 @@ def _counting_from_the_send() -> Turn:
     return turn
 
 
-def _resting() -> Turn:
+def _resting() -> Permit:
     limiter = Limiter(posts=POSTS, period=PERIOD)
 
     @asynccontextmanager
     async def turn() -> AsyncIterator[None]:
-        async with limiter.post(counted_within=120.0) as post:
+        async with limiter.post(count_window=120.0) as post:
             yield
             post.mark_answered()
 
     return turn
 
 
-CLIENTS: dict[str, Callable[[], Turn]] = {
+CLIENTS: dict[str, Callable[[], Permit]] = {
     "`AsyncLimiter(30, 60)`": lambda: _pacing(POSTS, PERIOD),
     "`AsyncLimiter(1, 2)`": lambda: _pacing(1, PERIOD / POSTS),
     "30 in any 60 s, counted from the send": _counting_from_the_send,
@@ -248,7 +248,7 @@ def _times(runs: Iterable[Run], ideal: float) -> str:
     return times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
 
 
-async def _simulate(make_turn: Callable[[], Turn], window: Window, uploads: int, seed: int) -> Run:
+async def _simulate(make_turn: Callable[[], Permit], window: Window, uploads: int, seed: int) -> Run:
     turn, server = make_turn(), _Server(window, random.Random(seed))
     waiting = iter(range(uploads))
 

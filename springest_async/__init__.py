@@ -1,7 +1,6 @@
 """Asyncio client and bulk uploader for the Springest certificates API. The public names; nothing is defined here."""
 
 from springest_async.client import Settings, Springest
-from springest_async.delivery import UploadListener, UploadStep
 from springest_async.errors import (
     AnswerError,
     CancelledTooLate,
@@ -26,9 +25,10 @@ from springest_async.errors import (
     UnreadableAnswer,
     UnusableFile,
 )
-from springest_async.limiter import Limiter
+from springest_async.http.transport import Timeouts
+from springest_async.limits.limiter import Limiter
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt, User
-from springest_async.transport import Timeouts
+from springest_async.upload import UploadListener, UploadStep
 
 __all__ = [
     "AnswerError",

@@ -21,20 +21,20 @@ from attrs import field, frozen
 from attrs.converters import optional
 from attrs.validators import ge, in_
 
-from springest_async import protocol
-from springest_async.decode import Page, WireFormat
-from springest_async.delivery import Delivery, UploadListener, UploadStep
-from springest_async.doubt import Unclear, clock_was_ahead, find, listed_from
+from springest_async.api import protocol
+from springest_async.api.decode import Page, WireFormat
+from springest_async.api.protocol import CERTIFICATES, CERTIFICATIONS
+from springest_async.api.settlement import Unclear, clock_was_ahead, find, listed_from
+from springest_async.api.verdicts import Verdicts, ask_again
 from springest_async.errors import ConfigurationError, InDoubt
-from springest_async.files import SourceFile
-from springest_async.key import ApiKey
-from springest_async.limiter import POSTS_PER_MINUTE, Limiter, shared_limiter
-from springest_async.protocol import CERTIFICATES, CERTIFICATIONS
-from springest_async.proxy import Proxy, proxy_at
+from springest_async.http.api_key import ApiKey
+from springest_async.http.proxy import Proxy, proxy_at
+from springest_async.http.transport import Timeouts, Transport
+from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter, shared_limiter
+from springest_async.limits.store import FileStore, default_path
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
-from springest_async.retry import Verdicts, ask_again
-from springest_async.store import FileStore, default_path
-from springest_async.transport import Timeouts, Transport
+from springest_async.source_file import SourceFile
+from springest_async.upload import Delivery, UploadListener, UploadStep
 
 __all__ = ["Settings", "Springest"]
 

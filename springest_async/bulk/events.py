@@ -5,9 +5,9 @@ from typing import Protocol
 from attrs import frozen
 
 from springest_async.bulk.entries import Entry, State
-from springest_async.delivery import UploadStep
 from springest_async.errors import SpringestError
 from springest_async.records import Receipt
+from springest_async.upload import UploadStep
 
 __all__ = ["BulkListener", "RowDone", "RowSettling", "RowStep"]
 

@@ -152,7 +152,7 @@ class Journal(JournalReader):
 
     def next(self, exclude: Collection[int] = ()) -> Entry | None:
         """Give the first waiting row of the manifest; `exclude` are the `id`s of those that are in work already."""
-        with self._one_at_a_time, schema.told(self.path):
+        with self._one_at_a_time, schema.translate_errors(self.path):
             lines = self._connection.execute(f"{ENTRY} WHERE state = 'waiting' AND number IS NOT NULL ORDER BY number")
             with contextlib.closing(lines):
                 return next((self._entry(line) for line in lines if line[0] not in exclude), None)

@@ -20,8 +20,8 @@ from attrs import frozen
 
 from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
-from springest_async.files import open_regular
 from springest_async.records import CertificateUpload, shown
+from springest_async.source_file import open_regular
 
 __all__ = ["COLUMNS", "ERROR", "Fields", "Manifest", "Row", "listed"]
 

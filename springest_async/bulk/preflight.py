@@ -18,8 +18,8 @@ from attrs import frozen
 
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.errors import InvalidUpload
-from springest_async.files import open_regular
 from springest_async.records import CertificateUpload, Certification, shown
+from springest_async.source_file import open_regular
 
 __all__ = ["Finding", "Memory", "check_manifest", "check_pdf"]
 

@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 import attrs
 from attrs import define
 
+from springest_async.api.verdicts import TRIES, backoff
 from springest_async.bulk.entries import Entry, State
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
 from springest_async.bulk.journal import Journal
 from springest_async.bulk.preflight import check_pdf
 from springest_async.client import Springest
-from springest_async.delivery import UploadStep
 from springest_async.errors import (
     CancelledTooLate,
     ConfigurationError,
@@ -38,9 +38,9 @@ from springest_async.errors import (
     UnexpectedStatus,
     UnusableFile,
 )
-from springest_async.files import SourceFile, look, open_regular
 from springest_async.records import Certificate, Receipt
-from springest_async.retry import TRIES, backoff
+from springest_async.source_file import SourceFile, inspect_file, open_regular
+from springest_async.upload import UploadStep
 
 __all__ = ["UploadQueue"]
 
@@ -178,7 +178,7 @@ class UploadQueue:
         lost = 0
         try:
             async with self._alone_in_an_outage():
-                source = await look(entry.path, None)
+                source = await inspect_file(entry.path, None)
                 entry = await self._identified(entry, source)
                 if entry.state is not State.WAITING:
                     self._known(entry)

@@ -131,7 +131,7 @@ class JournalReader:
         if not (written := self._is_written()):
             wanted = wanted | {State.SENDING} if State.IN_DOUBT in wanted else wanted - {State.SENDING}
         marks = ", ".join("?" * len(wanted))
-        with schema.told(self.path):
+        with schema.translate_errors(self.path):
             cursor = self._connection.execute(
                 f"{ENTRY} WHERE number IS NOT NULL AND state IN ({marks}) ORDER BY number",
                 [state.value for state in wanted],
@@ -208,7 +208,7 @@ class JournalReader:
     # --- for all methods ---
 
     def _all(self, sql: str, *values: object) -> list[Any]:
-        with self._one_at_a_time, schema.told(self.path):
+        with self._one_at_a_time, schema.translate_errors(self.path):
             return self._connection.execute(sql, values).fetchall()
 
     def _is_written(self) -> bool:

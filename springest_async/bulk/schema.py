@@ -13,12 +13,23 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from springest_async import database
+from springest_async import sqlite_file
 from springest_async.bulk.entries import State
 from springest_async.errors import JournalError, JournalInUse
-from springest_async.files import open_regular
+from springest_async.source_file import open_regular
 
-__all__ = ["DAMAGED", "begin", "check", "connect", "create", "is_locked", "located", "lock", "told", "transaction"]
+__all__ = [
+    "DAMAGED",
+    "begin",
+    "check",
+    "connect",
+    "create",
+    "is_locked",
+    "located",
+    "lock",
+    "transaction",
+    "translate_errors",
+]
 
 _BACKUPS = (
     "A copy from a backup does not know what was sent after it was made, and would send that again:"
@@ -105,7 +116,7 @@ _REASONS = {
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """Raise what SQLite and the disk raise as a `JournalError` of this journal.
 
     A `sqlite3.ProgrammingError` is a mistake of ours and goes through as it is.
@@ -133,7 +144,7 @@ def transaction(path: Path, connection: sqlite3.Connection) -> Iterator[None]:
     Raises:
         JournalError: when that cannot be done.
     """
-    with told(path):
+    with translate_errors(path):
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -151,7 +162,7 @@ def begin(path: Path, connection: sqlite3.Connection) -> None:
     Raises:
         JournalError: when it cannot be written.
     """
-    with told(path):
+    with translate_errors(path):
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_mode = WAL")
         # After each commit, so that the file alone says what is stored: people copy it without the log beside it.
@@ -178,8 +189,8 @@ def check(path: Path) -> bool:
     Raises:
         JournalError: when something else is there. It is only looked at, since SQLite would change it.
     """
-    with told(path):
-        if (strange := database.strange_beside(path, ".lock")) is not None:
+    with translate_errors(path):
+        if (strange := sqlite_file.irregular_sidecar(path, ".lock")) is not None:
             raise JournalError(path, f"{strange.name} beside it is no file: remove it")
         try:
             with open_regular(path) as stream:
@@ -202,7 +213,7 @@ def create(path: Path) -> None:
         JournalError: when it cannot be written.
     """
     fresh = path.with_name(f"{path.name}.new")
-    with told(path):
+    with translate_errors(path):
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
@@ -230,7 +241,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         JournalError: when it cannot be opened, is damaged, or was made by another version or program. It is left as it
             is then.
     """
-    with told(path):
+    with translate_errors(path):
         if write:
             if path.stat().st_nlink > 1:
                 # The lock is beside each name, so another run could send the same certificates under the other one.
@@ -256,7 +267,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
-        database.harden(connection, _LONGEST_LINE)
+        sqlite_file.set_defensive_pragmas(connection, _LONGEST_LINE)
         _check_version(path, connection)
         connection.execute("PRAGMA temp_store = FILE")
     except BaseException:
@@ -273,11 +284,13 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _look_through(path: Path, connection: sqlite3.Connection, *, indexes: bool) -> None:
-    if not database.has_tables(connection, _SCHEMA):
+    if not sqlite_file.has_tables(connection, _SCHEMA):
         raise JournalError(path, f"has other tables than springest makes. Keep it. {_BACKUPS}")
     # A CHECK in the table would not do: SQLite leaves it out where it may only read.
     no_state = f"SELECT EXISTS (SELECT 1 FROM entry WHERE state NOT IN ({_STATES}))"  # noqa: S608 # constants
-    if not database.is_whole(connection, indexes=indexes) or connection.execute(no_state).fetchone() != (0,):
+    if not sqlite_file.passes_integrity_check(connection, indexes=indexes) or connection.execute(
+        no_state
+    ).fetchone() != (0,):
         raise JournalError(path, DAMAGED)
 
 
@@ -288,7 +301,7 @@ def lock(path: Path) -> BaseFileLock:
         JournalInUse: when somebody else has it; `pid` is not known here.
         JournalError: when there can be no lock.
     """
-    with told(path):
+    with translate_errors(path):
         if not path.parent.is_dir():
             raise JournalError(path, "there is no such folder")
         taken = FileLock(_lock_path(path), mode=0o600, thread_local=False)
@@ -308,7 +321,7 @@ def is_locked(path: Path) -> bool:
     """Say whether a writer lives. Makes no file."""
     if not _lock_path(path).exists():
         return False
-    with told(path):
+    with translate_errors(path):
         asked = FileLock(_lock_path(path), mode=0o600, thread_local=False)
         try:
             # Longer than another reader that asks the same holds it.

@@ -4,9 +4,9 @@ import os
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
+from springest_async.api.protocol import origin_of
 from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError
-from springest_async.protocol import origin_of
 
 __all__ = ["certifications_key_is_set", "springest", "springest_for_certifications"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from springest_async.bulk import RowDone, RowSettling, RowStep, State
-from springest_async.limiter import Limiter
+from springest_async.limits.limiter import Limiter
 
 __all__ = ["UploadProgress", "duration"]
 

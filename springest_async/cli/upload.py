@@ -32,7 +32,7 @@ from springest_async.cli.signals import interrupts
 from springest_async.cli.status import table_of
 from springest_async.client import Springest
 from springest_async.errors import ConfigurationError, JournalError, ManifestError, SpringestError
-from springest_async.limiter import POSTS_PER_MINUTE, Limiter
+from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
 __all__ = ["upload"]

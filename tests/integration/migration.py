@@ -16,7 +16,7 @@ from typing import Any
 from springest_async import Limiter, Settings, Springest, Timeouts
 from springest_async.bulk import Journal, Manifest, RowDone, RowSettling, RowStep, UploadQueue, default_path
 from springest_async.bulk.entries import State
-from springest_async.store import FileStore
+from springest_async.limits.store import FileStore
 
 
 def die() -> None:

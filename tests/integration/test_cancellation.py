@@ -41,7 +41,7 @@ from .wire import PATH, PATIENT, client_of, file_of, small_socket, taken
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.01)
 
 
 class Objection(Exception):
@@ -551,7 +551,7 @@ WAYS_OUT = pytest.mark.parametrize("by_timeout", [False, True], ids=["cancelled"
 
 @pytest.fixture
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.bucket._MARGIN", 0.005)
+    monkeypatch.setattr("springest_async.limits.bucket._MARGIN", 0.005)
 
 
 def told_of_it(outcome: Any) -> Any:
@@ -569,7 +569,7 @@ async def test_an_upload_that_is_interrupted_at_any_await_leaves_nothing_and_tel
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("springest_async.keyed._ASK_WAIT", 0.02)
+    monkeypatch.setattr("springest_async.http.keyed._ASK_WAIT", 0.02)
     scene = SCENES[name]
     upload = make_upload(file=file_of(scene.size, tmp_path / "x.pdf"))
     told_of = Counter[str]()

@@ -29,7 +29,7 @@ client_of = partial(plain_client_of, api_key=KEY, certifications_api_key=KEY)
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.01)
 
 
 class CountingLimiter(Limiter):
@@ -143,7 +143,7 @@ async def test_a_connection_is_given_up_in_time_whatever_its_name_stands_for(
     upload: CertificateUpload,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("springest_async.delivery.TRIES", 1)
+    monkeypatch.setattr("springest_async.upload.TRIES", 1)
     told_by_the_system(monkeypatch, *addresses, after=told_after)
     timeouts = Timeouts(connect=2.0, answer=9.0, stall=9.0)
     with silent_port(*addresses) as port:

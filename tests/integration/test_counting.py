@@ -13,8 +13,8 @@ import pytest
 from attrs import field, frozen
 
 from springest_async import Limiter, Settings, Springest, SpringestError
+from springest_async.api.verdicts import backoff
 from springest_async.bulk import Journal, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue
-from springest_async.retry import backoff
 from springest_async.sandbox import Sandbox, Summary
 from springest_async.sandbox.windows import Counting
 from tests.pdfs import archive, hashes
@@ -76,7 +76,7 @@ async def migrate(manifest: Manifest, journal_path: Path, **counting: Any) -> Mi
 async def test_no_row_fails_because_of_speed_however_the_server_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda failures: backoff(failures) * PERIOD / 60.0)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda failures: backoff(failures) * PERIOD / 60.0)
     manifest = Manifest.open(archive(tmp_path, ROWS))
 
     # At once, because they wait most of the time; each has a server and a budget of its own.

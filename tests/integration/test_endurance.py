@@ -34,10 +34,10 @@ from springest_async import (
     Timeouts,
     UploadStep,
 )
-from springest_async.delivery import Delivery
-from springest_async.limiter import Turn
-from springest_async.multipart import CertificateBody
+from springest_async.http.body import CertificateBody
+from springest_async.limits.limiter import Permit
 from springest_async.sandbox import Mishap, Sandbox
+from springest_async.upload import Delivery
 from tests.descriptors import open_descriptors
 from tests.waiting import until
 
@@ -156,7 +156,7 @@ async def upload_one(number: int, client: Springest, nowhere: Springest, folder:
         path.unlink(missing_ok=True)
 
 
-OURS = (Delivery, CertificateBody, Turn)
+OURS = (Delivery, CertificateBody, Permit)
 
 
 def left() -> dict[str, Any]:
@@ -186,8 +186,8 @@ def resident() -> int:
 async def test_uploads_through_all_faults_are_what_they_are_said_to_be_and_leave_nothing(
     uploads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.002)
-    monkeypatch.setattr("springest_async.limiter._HOURLY_BURST", 10**9)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.002)
+    monkeypatch.setattr("springest_async.limits.limiter._HOURLY_BURST", 10**9)
     limiter = Limiter(posts=10**6, period=0.5)
     settings = Settings(limiter=limiter, timeouts=Timeouts(connect=1.0, answer=1.0, stall=1.0))
     claims, ended, memory = dict[int, str](), Counter[str](), list[int]()

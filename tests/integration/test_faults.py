@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from springest_async import Limiter
-from springest_async.protocol import Answer
-from springest_async.transport import Transport
+from springest_async.api.protocol import Answer
+from springest_async.http.transport import Transport
 
 from .faults import catalogue, table
 from .faults.catalogue import KEY, Fault, Outcome, World, measure

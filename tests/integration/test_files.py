@@ -14,7 +14,7 @@ import pytest
 
 from springest_async import CertificateUpload, Limiter, Settings, Springest, UnusableFile
 from springest_async.bulk import Journal, JournalReader, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue
-from springest_async.files import look
+from springest_async.source_file import inspect_file
 from tests.conftest import pdf_of
 from tests.pdfs import archive, certificate
 from tests.pipes import becomes_a_pipe, let_go
@@ -208,7 +208,7 @@ async def test_a_pipe_that_takes_a_files_place_before_it_is_read_whole_is_not_wa
 async def test_another_file_than_the_uploads_own_is_never_sent(tmp_path: Path) -> None:
     """What was looked at says what the file must be, and never where it is."""
     archive(tmp_path, 2)
-    source = await look(tmp_path / "2.pdf", None)
+    source = await inspect_file(tmp_path / "2.pdf", None)
     upload = CertificateUpload(
         file=tmp_path / "1.pdf", certification_id=1, email="employee1@example.org", valid_from=date(2026, 1, 31)
     )

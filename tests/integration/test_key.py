@@ -45,7 +45,7 @@ from springest_async import (
     UploadStep,
 )
 from springest_async.cli import environment
-from springest_async.keyed import KeyedRequest
+from springest_async.http.keyed import KeyedRequest
 from springest_async.sandbox import Sandbox
 from tests.waiting import A_WHILE, heard, until
 
@@ -57,7 +57,7 @@ from .wire import PATIENT
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.01)
     with stamina.set_testing(True, attempts=2):
         yield
 
@@ -326,7 +326,7 @@ async def test_a_cancelled_list_does_not_show_the_key(name: str, witness: Witnes
 async def test_a_cancellation_between_two_tries_does_not_show_the_key(
     upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch, witness: Witness
 ) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: A_WHILE)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda _: A_WHILE)
     async with raw_server(created) as gone:
         pass
     async with client_of(gone, witness) as client:

@@ -27,8 +27,8 @@ FORGOTTEN = COUNTED_WITHIN + PERIOD + 0.1 + 2 * PERIOD / 10  # seconds after whi
 WORKER = """
 import asyncio, os, sys, time
 from pathlib import Path
-from springest_async.limiter import Limiter
-from springest_async.store import FileStore
+from springest_async.limits.limiter import Limiter
+from springest_async.limits.store import FileStore
 
 async def main(name, store, log, period, at_once, lasting):
     limiter = Limiter(posts=30, period=float(period), store=FileStore(Path(store), "a budget"))
@@ -39,7 +39,7 @@ async def main(name, store, log, period, at_once, lasting):
 
     async def work():
         while True:
-            async with limiter.post(counted_within=1.0, bulk=True) as turn:
+            async with limiter.post(count_window=1.0, bulk=True) as turn:
                 note("sent")
                 await asyncio.sleep(float(lasting))
                 note("answered")

@@ -41,7 +41,7 @@ class Held:
 
 @pytest.fixture
 def _hardly_any_margin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.bucket._MARGIN", 0.01)
+    monkeypatch.setattr("springest_async.limits.bucket._MARGIN", 0.01)
 
 
 async def left_open_by(task: "asyncio.Task[Any]") -> set[str]:

@@ -26,7 +26,7 @@ TIMEOUTS = evolve(PATIENT, answer=0.5, stall=0.5)
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.01)
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ from springest_async import (
     UnusableFile,
     UploadStep,
 )
-from springest_async.files import SourceFile
-from springest_async.line import hearing_socket
+from springest_async.http.watchdog import hearing_socket
 from springest_async.sandbox import Sandbox
+from springest_async.source_file import SourceFile
 from tests.descriptors import open_files_in
 from tests.waiting import A_WHILE, heard, until
 
@@ -49,7 +49,7 @@ from .wire import KEY, PATH, PATIENT, client_of, file_of, small_socket, taken
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda _: 0.01)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.01)
 
 
 @pytest.fixture
@@ -778,7 +778,7 @@ async def test_a_file_that_is_still_the_one_that_was_looked_at_is_sent_without_a
 ) -> None:
     path = file_of(200_000, tmp_path / "x.pdf")
     source = SourceFile.at(path, path.stat())
-    monkeypatch.setattr("springest_async.delivery.look", None)
+    monkeypatch.setattr("springest_async.upload.inspect_file", None)
     async with raw_server(hangs_up_at_once, created) as server, client_of(server) as springest:
         receipt = await springest.upload(make_upload(file=path), source=source)
 

@@ -44,7 +44,7 @@ from springest_async import (
     UploadStep,
     User,
 )
-from springest_async.files import SourceFile
+from springest_async.source_file import SourceFile
 
 
 def uploads() -> list[CertificateUpload]:
@@ -129,7 +129,7 @@ async def everything_set(session: aiohttp.ClientSession) -> None:
 
 
 async def with_a_bucket_of_ones_own(limiter: Limiter) -> None:
-    async with limiter.post(counted_within=120.0) as turn:
+    async with limiter.post(count_window=120.0) as turn:
         turn.mark_answered()
         assert_type(turn.position, int)
     await limiter.request()

@@ -39,7 +39,7 @@ from springest_async import (
     UnreadableAnswer,
     User,
 )
-from springest_async.store import FileStore
+from springest_async.limits.store import FileStore
 from tests.conftest import ScriptedAnswers
 
 CERTIFICATES = "https://api.springest.nl/users/certificates.json"

@@ -34,7 +34,7 @@ from springest_async.errors import (
     UnreadableAnswer,
     UnusableFile,
 )
-from springest_async.key import ApiKey
+from springest_async.http.api_key import ApiKey
 
 POST = "POST https://api.springest.nl/users/certificates.json"
 GET = "GET https://api.springest.nl/users/certificates.json"

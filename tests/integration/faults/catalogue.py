@@ -127,7 +127,7 @@ async def _measured(fault: Fault, happens: Happening, folder: Path) -> Outcome:
         tries += step.kind == "sending"
 
     tasks = asyncio.all_tasks()
-    with watching() as witness, patch("springest_async.delivery.backoff", lambda _: 0.01):
+    with watching() as witness, patch("springest_async.upload.backoff", lambda _: 0.01):
         async with happens() as world:
             timeouts = _IMPATIENT if fault.falls_silent else PATIENT
             options: dict[str, Any] = {"limiter": Limiter(period=_PERIOD), "timeouts": timeouts}

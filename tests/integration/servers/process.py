@@ -68,7 +68,7 @@ class Server:
 
 @asynccontextmanager
 async def starting(server: Server) -> AsyncIterator[None]:
-    """Turn what goes wrong while ``server`` starts into a :class:`ServerStartError` that shows its log."""
+    """Permit what goes wrong while ``server`` starts into a :class:`ServerStartError` that shows its log."""
     try:
         yield
     except TimeoutError as error:

@@ -45,6 +45,7 @@ from springest_async import (
     UnexpectedStatus,
     UnusableFile,
 )
+from springest_async.api.verdicts import TRIES
 from springest_async.bulk import (
     COLUMNS,
     Entry,
@@ -59,10 +60,9 @@ from springest_async.bulk import (
     UploadQueue,
     default_path,
 )
-from springest_async.delivery import UploadListener, UploadStep
-from springest_async.files import SourceFile
-from springest_async.retry import TRIES
 from springest_async.sandbox import Mishap, Sandbox
+from springest_async.source_file import SourceFile
+from springest_async.upload import UploadListener, UploadStep
 from tests.integration.raw_server import Exchange, raw_server
 from tests.pdfs import archive, certificate
 from tests.waiting import A_WHILE, heard
@@ -150,7 +150,7 @@ def _lists_are_asked_for_again_at_once() -> Iterator[None]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make no test wait for a backoff."""
     monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 0.005)
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda *_, **__: 0.005)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda *_, **__: 0.005)
 
 
 def rows_of(folder: Path, count: int, **cells: dict[int, dict[str, str]]) -> Manifest:
@@ -869,7 +869,7 @@ async def lose_the_network(
 def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an upload give up soon, and the queue wait for long."""
     monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 30.0)
-    monkeypatch.setattr("springest_async.delivery.backoff", lambda *_, **__: 0.005)
+    monkeypatch.setattr("springest_async.upload.backoff", lambda *_, **__: 0.005)
 
 
 @pytest.mark.usefixtures("long_pause")

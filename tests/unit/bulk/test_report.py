@@ -31,9 +31,9 @@ from springest_async.bulk import (
     default_path,
     write_failed,
 )
-from springest_async.delivery import UploadStep
 from springest_async.errors import Fault, InvalidUpload
 from springest_async.sandbox import Mishap, Sandbox
+from springest_async.upload import UploadStep
 from tests.pdfs import archive
 
 HEADER = "Naam,file,certification_id,email,valid_from\n"

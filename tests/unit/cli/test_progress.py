@@ -13,7 +13,7 @@ from rich.console import Console
 from springest_async import Limiter
 from springest_async.bulk import Entry, RowDone, RowSettling, RowStep, State
 from springest_async.cli.progress import UploadProgress, duration
-from springest_async.delivery import UploadStep
+from springest_async.upload import UploadStep
 from tests.waiting import A_WHILE
 
 
@@ -79,7 +79,7 @@ async def until_shown(screen: io.StringIO, pattern: str) -> str:
 
 async def use_up(limiter: Limiter) -> None:
     for _ in range(limiter.posts):
-        async with limiter.post(counted_within=1.0) as turn:
+        async with limiter.post(count_window=1.0) as turn:
             turn.mark_answered()
 
 

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from springest_async.errors import UnusableFile
 
-__all__ = ["SourceFile", "look", "open_regular"]
+__all__ = ["SourceFile", "inspect_file", "open_regular"]
 
 
 @frozen
@@ -70,16 +70,16 @@ def _refuse_irregular(mode: int) -> None:
         raise OSError(errno.EINVAL, "is no regular file")
 
 
-async def look(path: Path, executor: Executor | None) -> SourceFile:
+async def inspect_file(path: Path, executor: Executor | None) -> SourceFile:
     """Look at a file that is to be sent, in a thread of this executor (None: the default one).
 
     Raises:
         UnusableFile: when it is no readable file, or empty.
     """
-    return await asyncio.get_running_loop().run_in_executor(executor, _look, path)
+    return await asyncio.get_running_loop().run_in_executor(executor, _inspect, path)
 
 
-def _look(path: Path) -> SourceFile:
+def _inspect(path: Path) -> SourceFile:
     try:
         with open_regular(path) as stream:
             status = os.fstat(stream.fileno())

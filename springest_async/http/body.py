@@ -17,8 +17,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
 from springest_async.errors import UnusableFile
-from springest_async.files import SourceFile, open_regular
-from springest_async.line import SLOWEST, Line
+from springest_async.http.watchdog import SLOWEST, Line
+from springest_async.source_file import SourceFile, open_regular
 
 __all__ = ["CertificateBody"]
 
@@ -34,12 +34,12 @@ class CertificateBody(Payload):
     """The body of one POST, made anew for each try; the file is open only while it is written.
 
     Args:
-        source: the PDF, as `look` saw it; its name is sent in ASCII.
+        source: the PDF, as `inspect_file` saw it; its name is sent in ASCII.
         fields: names and values of the text fields, sent before the file in this order.
         executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
         stall_timeout: seconds within which something of it must move, as `Timeouts.stall` says.
 
-    `handed_over` tells whether the last byte was given to the connection, so that the server may have the whole body;
+    `fully_written` tells whether the last byte was given to the connection, so that the server may have the whole body;
     `failure`, after a failed request, whether the file was to blame; `told` are the texts in it that are ours.
     """
 
@@ -69,7 +69,7 @@ class CertificateBody(Payload):
         self._source = source
         self._executor = executor
         self._stall_timeout = stall_timeout
-        self.handed_over = False
+        self.fully_written = False
         self.failure: UnusableFile | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -86,7 +86,7 @@ class CertificateBody(Payload):
         Reading and writing take turns, so that an early answer finds the connection still in use.
 
         Raises:
-            UnusableFile: when the file is not the one that `look` saw (aiohttp wraps it: see `failure`).
+            UnusableFile: when the file is not the one that `inspect_file` saw (aiohttp wraps it: see `failure`).
             TimeoutError: when it stopped moving.
         """
         opening = self._executor.submit(self._first_piece)
@@ -110,7 +110,7 @@ class CertificateBody(Payload):
                 reading.add_done_callback(lambda _: stream.close())
             # By itself, and noted before it is written: what is in the connection's buffer may still go out after a
             # failure (closing flushes it), and without these last bytes no server takes a body for whole.
-            self.handed_over = True
+            self.fully_written = True
             await line.send(self._epilogue)
             if self._source.size > _SOON:
                 await line.arrive()

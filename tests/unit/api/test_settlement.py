@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from springest_async import Certificate, InDoubt, User
-from springest_async.doubt import Unclear, clock_was_ahead, find, listed_from
+from springest_async.api.settlement import Unclear, clock_was_ahead, find, listed_from
 
 SENT_AT = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 EMAIL, CERTIFICATION, FROM, UNTIL = "jan@example.org", 7, date(2026, 1, 30), date(2027, 1, 30)

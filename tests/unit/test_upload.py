@@ -43,9 +43,9 @@ from springest_async import (
     UploadListener,
     UploadStep,
 )
-from springest_async.limiter import Turn
-from springest_async.multipart import CertificateBody
-from springest_async.retry import Meaning
+from springest_async.api.verdicts import RefusalCause
+from springest_async.http.body import CertificateBody
+from springest_async.limits.limiter import Permit
 from springest_async.sandbox.windows import ElasticWindow, FixedWindow, Paced, SlidingWindow, Window
 from tests.conftest import ScriptedAnswers
 
@@ -482,7 +482,7 @@ async def test_one_body_for_both_meanings_is_learnt_from_a_row_that_is_accepted_
     assert (await springest.upload(upload)).attempts == 2
     assert now() - began < 5
     assert springest.limiter.slow
-    assert springest._verdicts._known == {"400 bad request": Meaning.TOO_FAST}
+    assert springest._verdicts._known == {"400 bad request": RefusalCause.TOO_FAST}
 
     # From now on it takes more than one refusal: none other is accepted, so this one is sent again after a silence.
     with pytest.raises(Rejected):
@@ -613,9 +613,9 @@ class Recording(Limiter):
         self.asked: list[bool] = []
 
     @asynccontextmanager
-    async def post(self, *, counted_within: float, bulk: bool = False) -> AsyncIterator[Turn]:
+    async def post(self, *, count_window: float, bulk: bool = False) -> AsyncIterator[Permit]:
         self.asked.append(bulk)
-        async with super().post(counted_within=counted_within, bulk=bulk) as turn:
+        async with super().post(count_window=count_window, bulk=bulk) as turn:
             yield turn
 
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from springest_async.bucket import Bucket, Figures, Probe, Ticket, Token
 from springest_async.errors import ConfigurationError
-from springest_async.store import FileStore, default_path
+from springest_async.limits.bucket import Bucket, Probe, RateLimit, Ticket, Token
+from springest_async.limits.store import FileStore, default_path
 
-FIGURES = Figures(30, 60.0)
+FIGURES = RateLimit(30, 60.0)
 HOUR = 3600.0
 
 
@@ -37,7 +37,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("springest_async.store.time.monotonic", clock)
+    monkeypatch.setattr("springest_async.limits.store.time.monotonic", clock)
     return clock
 
 
@@ -67,7 +67,7 @@ def take(store: FileStore, name: str = "one", *, answered: bool = True) -> None:
     """Make a POST that is answered at once, or one of a process that is killed."""
     with store.change() as bucket:
         now = store.now()
-        bucket.take(FIGURES, now, name=name, holder="holder", counted_within=120.0)
+        bucket.take(FIGURES, now, name=name, holder="holder", count_window=120.0)
         if answered:
             bucket.end(FIGURES, now, name=name, holder="holder", counted_until=now)
 
@@ -131,7 +131,7 @@ def test_a_change_that_fails_is_not_kept(open_store: Open) -> None:
 
 
 def test_nobody_changes_it_while_another_does(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.store._BUSY", 0.05)
+    monkeypatch.setattr("springest_async.limits.store._BUSY", 0.05)
     one, other = open_store(), open_store()
     other.read()
 
@@ -196,7 +196,9 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch, platform
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # raises the KeyError that it raises for a stranger
     if platform == "answers":  # as platformdirs did once
-        monkeypatch.setattr("springest_async.store.user_state_path", lambda *_, **__: Path("~/.local/state/springest"))
+        monkeypatch.setattr(
+            "springest_async.limits.store.user_state_path", lambda *_, **__: Path("~/.local/state/springest")
+        )
 
     with pytest.raises(ConfigurationError) as caught:
         default_path()
@@ -207,7 +209,7 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch, platform
 FORK = """
 import os, sys
 from pathlib import Path
-from springest_async.store import FileStore
+from springest_async.limits.store import FileStore
 
 def slow_down(store):
     with store.change() as bucket:
@@ -575,7 +577,7 @@ def test_a_second_store_in_a_process_leaves_the_first_its_place(open_store: Open
     first = open_store()
     take(first, "1")
     open_store("another budget").read()
-    code = "import sys; from pathlib import Path; from springest_async.store import FileStore"
+    code = "import sys; from pathlib import Path; from springest_async.limits.store import FileStore"
     code += "; store = FileStore(Path(sys.argv[1]), 'a budget'); print(len(store.read().tokens)); store.close()"
     seen = []
     for name in ("2", "3"):
@@ -628,7 +630,7 @@ def test_a_full_disk_is_told_and_what_was_kept_before_stays(open_store: Open) ->
     def fill() -> None:
         with store.change() as bucket:
             for number in range(1000):
-                bucket.take(FIGURES, store.now(), name=f"post {number}", holder="holder", counted_within=0.0)
+                bucket.take(FIGURES, store.now(), name=f"post {number}", holder="holder", count_window=0.0)
 
     with pytest.raises(ConfigurationError, match="the disk is full"):
         fill()

@@ -7,7 +7,7 @@ passes lets 59 into one minute; pacing by the send is bent by the network. ``pyt
 
 `Limiter` also slows down for servers that count in another way, and gives a doubtful POST a minute of its own
 (`Limiter.probe`). It knows no HTTP: who uses it says when a POST ended and how. Here is the waiting; the bucket itself,
-which a store may share with other processes, is in `springest_async.bucket`.
+which a store may share with other processes, is in `springest_async.limits.bucket`.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from uuid import uuid4
 from aiolimiter import AsyncLimiter
 from attrs import define, field, frozen
 
-from springest_async.bucket import Bucket, BucketStore, Figures
 from springest_async.errors import ConfigurationError
+from springest_async.limits.bucket import Bucket, BucketStore, RateLimit
 
-__all__ = ["POSTS_PER_MINUTE", "Limiter", "Turn", "shared_limiter"]
+__all__ = ["POSTS_PER_MINUTE", "Limiter", "Permit", "shared_limiter"]
 
 POSTS_PER_MINUTE = 30
 """The limit of ``POST /users/certificates``, from the help page "User certificates - certifications"."""
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 @define(eq=False)
-class Turn:
+class Permit:
     """Permission for one POST, given by `Limiter.post` and used up when its ``async with`` ends.
 
     `since_silence` says which POST it is since the last silent period (1 is the first). So does `position`, but it is 0
@@ -51,7 +51,7 @@ class Turn:
     position: int
     since_silence: int
     may_count_until: float
-    counted_within: float
+    count_window: float
     clock: Callable[[], float] = field(repr=False)
     answered: bool = False
     sent: bool = True
@@ -95,7 +95,7 @@ class Limiter:
     Usage::
 
         limiter = Limiter()
-        async with limiter.post(counted_within=120.0) as turn:  # waits until a POST may leave
+        async with limiter.post(count_window=120.0) as turn:  # waits until a POST may leave
             ...
             turn.mark_answered()
         await limiter.request()  # any other request: only the hourly budget
@@ -130,12 +130,12 @@ class Limiter:
                 f"a limiter needs posts >= 1, period > 0 and 1 <= burst <= posts,"
                 f" not posts={posts}, period={period}, burst={burst}"
             )
-        self._figures = Figures(posts, period)
+        self._figures = RateLimit(posts, period)
         self._store: BucketStore = store or _Memory()
         self._last_seen = Bucket()
         self._spent, self._spent_at = 0.0, 0.0  # of the hour's budget, and when the last one was taken
         self._holder = uuid4().hex
-        self._here: _Here | None = None
+        self._here: _LoopState | None = None
 
     def __repr__(self) -> str:
         bucket = self._last_seen  # a repr opens no file
@@ -151,11 +151,11 @@ class Limiter:
         return self._look().slow
 
     @asynccontextmanager
-    async def post(self, *, counted_within: float, bulk: bool = False) -> AsyncIterator[Turn]:
+    async def post(self, *, count_window: float, bulk: bool = False) -> AsyncIterator[Permit]:
         """Wait for a token and give the turn for one POST.
 
         Args:
-            counted_within: seconds from the send within which the server may count the POST if no answer comes.
+            count_window: seconds from the send within which the server may count the POST if no answer comes.
             bulk: whether it is one of many, so that those that somebody waits for go first.
 
         Raises:
@@ -163,7 +163,7 @@ class Limiter:
                 failures are logged only: a token that is not given back comes back by itself.
         """
         here = self._bind()
-        turn = await self._turn(here, counted_within, bulk)
+        turn = await self._turn(here, count_window, bulk)
         try:
             yield turn
         finally:
@@ -195,8 +195,10 @@ class Limiter:
                     here.notify()
 
     @asynccontextmanager
-    async def _probe_post(self, here: "_Here", *, counted_within: float, pause: float | None) -> AsyncIterator[Turn]:
-        turn = await self._turn_alone(here, counted_within, self._figures.silence if pause is None else pause)
+    async def _probe_post(
+        self, here: "_LoopState", *, count_window: float, pause: float | None
+    ) -> AsyncIterator[Permit]:
+        turn = await self._turn_alone(here, count_window, self._figures.silence if pause is None else pause)
         try:
             yield turn
         finally:
@@ -229,7 +231,7 @@ class Limiter:
 
     # --- one event loop after another ---
 
-    def _bind(self) -> "_Here":
+    def _bind(self) -> "_LoopState":
         """Take the state along when the program starts another event loop, as each ``asyncio.run`` does."""
         loop, before = asyncio.get_running_loop(), self._here
         if before is not None and before.pid == os.getpid():
@@ -240,14 +242,14 @@ class Limiter:
                     "two event loops use this host and key at the same time: give all uploads to one of them,"
                     " because the limit cannot be kept across both"
                 )
-        here = self._here = _Here(loop, AsyncLimiter(self.burst, self.burst * self._figures.spacing))
+        here = self._here = _LoopState(loop, AsyncLimiter(self.burst, self.burst * self._figures.spacing))
         if before is not None and before.pid == here.pid:
             self._abandon(before)
         elif before is not None:
             self._holder = uuid4().hex  # this process was forked: all that was under way is its parent's
         return here
 
-    def _abandon(self, before: "_Here") -> None:
+    def _abandon(self, before: "_LoopState") -> None:
         """End what is left of an event loop that was closed under it."""
         turns, before.under_way = before.under_way, {}
 
@@ -259,7 +261,7 @@ class Limiter:
 
         self._note(abandon)
 
-    async def _spend(self, here: "_Here") -> None:
+    async def _spend(self, here: "_LoopState") -> None:
         """Take one from the hour's budget; what was spent on an earlier event loop stays spent."""
         if here.hourly_is_new:
             here.hourly_is_new = False
@@ -268,13 +270,13 @@ class Limiter:
         self._spent = self._spent_now(here) + 1.0
         self._spent_at = here.loop.time()
 
-    def _spent_now(self, here: "_Here") -> float:
+    def _spent_now(self, here: "_LoopState") -> float:
         back = (here.loop.time() - self._spent_at) * _HOURLY_BURST / _HOURLY_PERIOD
         return min(max(0.0, self._spent - back), _HOURLY_BURST)
 
     # --- from the line to the end of a turn ---
 
-    async def _turn(self, here: "_Here", counted_within: float, bulk: bool) -> Turn:
+    async def _turn(self, here: "_LoopState", count_window: float, bulk: bool) -> Permit:
         name, position, since_silence = uuid4().hex, 0, 0
 
         def ask(bucket: Bucket, now: float) -> float:
@@ -284,9 +286,7 @@ class Limiter:
         def leave(bucket: Bucket, now: float) -> float:
             nonlocal position, since_silence
             if (wait := ask(bucket, now)) == 0:
-                position = bucket.take(
-                    self._figures, now, name=name, holder=self._holder, counted_within=counted_within
-                )
+                position = bucket.take(self._figures, now, name=name, holder=self._holder, count_window=count_window)
                 since_silence = bucket.since_silence
                 waiting.remove(name)
                 bucket.move_on(self._figures, now, holder=self._holder, bulk=here.bulk_only, wanted=here.wanted)
@@ -310,62 +310,62 @@ class Limiter:
             raise
         finally:
             waiting.discard(name)
-        return self._begin(here, name, position, since_silence, counted_within)
+        return self._begin(here, name, position, since_silence, count_window)
 
-    async def _turn_alone(self, here: "_Here", counted_within: float, quiet: float) -> Turn:
+    async def _turn_alone(self, here: "_LoopState", count_window: float, quiet: float) -> Permit:
         name, position, since_silence = uuid4().hex, 0, 0
 
         def leave(bucket: Bucket, now: float) -> float:
             nonlocal position, since_silence
             if (wait := bucket.ask_alone(self._figures, now, holder=self._holder, quiet=quiet)) == 0:
                 position = bucket.take(
-                    self._figures, now, name=name, holder=self._holder, counted_within=counted_within, quiet=quiet
+                    self._figures, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet
                 )
                 since_silence = bucket.since_silence
             return wait
 
         await self._spend(here)
         await self._until(here, leave)
-        return self._begin(here, name, position, since_silence, counted_within)
+        return self._begin(here, name, position, since_silence, count_window)
 
-    def _begin(self, here: "_Here", name: str, position: int, since_silence: int, counted_within: float) -> Turn:
+    def _begin(self, here: "_LoopState", name: str, position: int, since_silence: int, count_window: float) -> Permit:
         now = self._store.now()
-        turn = Turn(name, position, since_silence, now + counted_within, counted_within, self._store.now)
+        turn = Permit(name, position, since_silence, now + count_window, count_window, self._store.now)
         here.under_way[name] = turn
         self._keep_alive(here)
         return turn
 
-    def _end(self, here: "_Here", turn: Turn) -> None:
+    def _end(self, here: "_LoopState", turn: Permit) -> None:
         if here.under_way.pop(turn.name, None) is None:
             return  # ended already, when its event loop was left behind
         self._note(lambda bucket, now: self._end_in(bucket, now, turn))
         self._rest(here)
         here.notify()
 
-    def _end_in(self, bucket: Bucket, now: float, turn: Turn) -> None:
+    def _end_in(self, bucket: Bucket, now: float, turn: Permit) -> None:
         until = None if not turn.sent else now if turn.answered else max(now, turn.may_count_until)
         bucket.end(self._figures, now, name=turn.name, holder=self._holder, counted_until=until)
 
-    def _keep_alive(self, here: "_Here") -> None:
+    def _keep_alive(self, here: "_LoopState") -> None:
         """Let the bucket know from time to time that what is under way here is not that of a killed process."""
         if here.pulse is None:
             here.pulse = here.loop.call_later(self._figures.beat, self._beat, here)
 
-    def _rest(self, here: "_Here") -> None:
+    def _rest(self, here: "_LoopState") -> None:
         """Stop that when nothing is under way here."""
         if here.pulse is not None and not here.under_way and not here.probing:
             here.pulse.cancel()
             here.pulse = None
 
-    def _beat(self, here: "_Here") -> None:
-        under_way = {name: turn.counted_within for name, turn in here.under_way.items()}
+    def _beat(self, here: "_LoopState") -> None:
+        under_way = {name: turn.count_window for name, turn in here.under_way.items()}
         self._note(lambda bucket, now: bucket.renew(self._figures, now, holder=self._holder, under_way=under_way))
         here.pulse = None
         self._keep_alive(here)
 
     # --- the store ---
 
-    async def _until(self, here: "_Here", ask: Callable[[Bucket, float], float]) -> None:
+    async def _until(self, here: "_LoopState", ask: Callable[[Bucket, float], float]) -> None:
         """Ask the bucket until it says 0, after so many seconds as it says, or when something changed here.
 
         Only the first in the line and the one probe ever wait here.
@@ -398,7 +398,7 @@ class Limiter:
 
 
 @define(eq=False)
-class _Here:
+class _LoopState:
     """All that belongs to one event loop: what was started on it, and what wakes who waits."""
 
     loop: asyncio.AbstractEventLoop
@@ -412,7 +412,7 @@ class _Here:
     changed: asyncio.Event = field(factory=asyncio.Event)
     interactive: set[str] = field(factory=set)  # the names of the POSTs that wait
     bulk: set[str] = field(factory=set)
-    under_way: dict[str, Turn] = field(factory=dict)
+    under_way: dict[str, Permit] = field(factory=dict)
     probing: bool = False
     pulse: asyncio.TimerHandle | None = None
 
@@ -435,7 +435,7 @@ class _Here:
 class _ProbePost(Protocol):
     """The right to send while all others wait."""
 
-    def __call__(self, *, counted_within: float, pause: float | None) -> AbstractAsyncContextManager[Turn]: ...
+    def __call__(self, *, count_window: float, pause: float | None) -> AbstractAsyncContextManager[Permit]: ...
 
 
 _shared: dict[Hashable, Limiter] = {}

@@ -11,10 +11,10 @@ import random
 
 from attrs import define
 
+from springest_async.api.protocol import Refusal
 from springest_async.errors import NoAnswer, NotSent, ServerError, UnexpectedStatus
-from springest_async.protocol import Refusal
 
-__all__ = ["TRIES", "Case", "Meaning", "Step", "Verdicts", "ask_again", "backoff"]
+__all__ = ["TRIES", "Action", "RefusalCause", "RefusalHistory", "Verdicts", "ask_again", "backoff"]
 
 # How often a row must be refused before its body is taken for "invalid" without a silence: for a body that has only
 # ever meant that, and for one that has also meant "too fast". The pauses between six refusals add up to a minute.
@@ -44,7 +44,7 @@ def ask_again(error: Exception, retry_after: float | None) -> bool | float:
     return True if retry_after is None else min(retry_after, 300.0)
 
 
-class Meaning(enum.Enum):
+class RefusalCause(enum.Enum):
     """What a 400 that names no field is taken to mean."""
 
     UNKNOWN = "unknown"
@@ -52,7 +52,7 @@ class Meaning(enum.Enum):
     INVALID = "invalid"
 
 
-class Step(enum.Enum):
+class Action(enum.Enum):
     """What to do after a refusal: each is an action of `delivery`."""
 
     AGAIN = "send it again after a pause"
@@ -62,7 +62,7 @@ class Step(enum.Enum):
 
 
 @define
-class Case:
+class RefusalHistory:
     """What is held against one certificate: its refusals that had either meaning, and how many POSTs went before."""
 
     refusals: int = 0
@@ -72,7 +72,7 @@ class Case:
 class Verdicts:
     """What the bodies of earlier 400s turned out to mean, so that not every row costs a silent minute.
 
-    A body of unknown meaning is put to the test (`Step.PROBE`). After that, evidence decides:
+    A body of unknown meaning is put to the test (`Action.PROBE`). After that, evidence decides:
 
     * it meant "invalid" in a silence, and nothing has been accepted since: invalid, at sight at the slow pace, and at
       the fast one when the row is refused alone as well. But only as long as no more POSTs have left since a silence
@@ -85,7 +85,7 @@ class Verdicts:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, Meaning] = {}
+        self._known: dict[str, RefusalCause] = {}
         self._believed: set[str] = set()  # proved invalid in a silence, and nothing accepted since
         self._sent = 0
         self._accepted = 0  # the number of the last sent POST that was accepted
@@ -104,43 +104,43 @@ class Verdicts:
         self._accepted = max(self._accepted, number)
         self._believed.clear()
 
-    def meaning(self, refusal: Refusal) -> Meaning:
+    def meaning(self, refusal: Refusal) -> RefusalCause:
         """Say what is known of this refusal's body."""
-        return self._known.get(refusal.signature, Meaning.UNKNOWN)
+        return self._known.get(refusal.signature, RefusalCause.UNKNOWN)
 
     def believed(self, refusal: Refusal) -> bool:
         """Whether this body was proved to mean "invalid" in a silence, and nothing was accepted since."""
         return refusal.signature in self._believed
 
-    def judge(self, refusal: Refusal, case: Case, *, slow: bool, late: bool = False) -> Step:
+    def judge(self, refusal: Refusal, case: RefusalHistory, *, slow: bool, late: bool = False) -> Action:
         """Say what to do after a refusal, and hold it against the certificate.
 
         `late` says that more POSTs have left since the last silence than the limit allows.
         """
         if refusal.names_limit:
-            return Step.SLOW_DOWN
+            return Action.SLOW_DOWN
         meaning = self.meaning(refusal)
-        if meaning is Meaning.UNKNOWN:
-            return Step.PROBE
+        if meaning is RefusalCause.UNKNOWN:
+            return Action.PROBE
         if self.believed(refusal):
             # At the fast pace the row may have come too early for a server that wants its distance: it goes alone.
-            return Step.REJECT if slow and not late else Step.PROBE
-        if meaning is Meaning.TOO_FAST and not slow:
-            return Step.SLOW_DOWN
+            return Action.REJECT if slow and not late else Action.PROBE
+        if meaning is RefusalCause.TOO_FAST and not slow:
+            return Action.SLOW_DOWN
         accepted_between = self._accepted > case.sent_before
         case.refusals += 1
         case.sent_before = self._sent
         if case.refusals == 1:
-            return Step.AGAIN
+            return Action.AGAIN
         if not accepted_between:
-            return Step.PROBE
-        enough = _REFUSALS_IF_INVALID if meaning is Meaning.INVALID else _REFUSALS_IF_BOTH
-        return Step.REJECT if case.refusals >= enough else Step.AGAIN
+            return Action.PROBE
+        enough = _REFUSALS_IF_INVALID if meaning is RefusalCause.INVALID else _REFUSALS_IF_BOTH
+        return Action.REJECT if case.refusals >= enough else Action.AGAIN
 
-    def settle(self, refusal: Refusal, meaning: Meaning) -> None:
+    def settle(self, refusal: Refusal, meaning: RefusalCause) -> None:
         """Note what a test showed."""
         self.tests += 1
-        if meaning is Meaning.INVALID:
+        if meaning is RefusalCause.INVALID:
             self._believed.add(refusal.signature)
-        if self.meaning(refusal) is not Meaning.TOO_FAST:
+        if self.meaning(refusal) is not RefusalCause.TOO_FAST:
             self._known[refusal.signature] = meaning

@@ -20,12 +20,12 @@ from aiohttp.client_reqrep import ConnectionKey
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from springest_async.api.protocol import Answer
 from springest_async.errors import NoAnswer, NotSent
-from springest_async.files import look
-from springest_async.key import ApiKey
-from springest_async.multipart import CertificateBody
-from springest_async.protocol import Answer
-from springest_async.transport import Timeouts, Transport
+from springest_async.http.api_key import ApiKey
+from springest_async.http.body import CertificateBody
+from springest_async.http.transport import Timeouts, Transport
+from springest_async.source_file import inspect_file
 from tests.conftest import ScriptedAnswers
 
 ORIGIN = "https://api.springest.nl"
@@ -43,7 +43,7 @@ async def transport(scripted: ScriptedAnswers) -> AsyncIterator[Transport]:
 @pytest.fixture
 async def body(pdf: Path) -> AsyncIterator[CertificateBody]:
     with ThreadPoolExecutor(1) as executor:
-        yield CertificateBody(await look(pdf, executor), (), executor=executor, stall_timeout=1.0)
+        yield CertificateBody(await inspect_file(pdf, executor), (), executor=executor, stall_timeout=1.0)
 
 
 def not_yet() -> bool:
@@ -54,8 +54,8 @@ def already() -> bool:
     return True
 
 
-async def post(transport: Transport, body: CertificateBody, *, handed_over: Callable[[], bool] = not_yet) -> Answer:
-    return await transport.post(PATH, body, KEY, handed_over=handed_over)
+async def post(transport: Transport, body: CertificateBody, *, fully_written: Callable[[], bool] = not_yet) -> Answer:
+    return await transport.post(PATH, body, KEY, fully_written=fully_written)
 
 
 async def test_a_list_comes_back_as_it_came(transport: Transport, scripted: ScriptedAnswers) -> None:
@@ -67,19 +67,19 @@ async def test_a_list_comes_back_as_it_came(transport: Transport, scripted: Scri
 
 
 @pytest.mark.parametrize(
-    ("status", "handed_over"),
+    ("status", "fully_written"),
     [(200, already), (201, already), *product((302, 400, 401, 404, 417, 429), (not_yet, already))],
 )
 async def test_a_posts_answer_comes_back_as_it_came(
     status: int,
-    handed_over: Callable[[], bool],
+    fully_written: Callable[[], bool],
     transport: Transport,
     scripted: ScriptedAnswers,
     body: CertificateBody,
 ) -> None:
     scripted.post(ORIGIN + PATH, status=status, body=b"said", headers={"Location": "https://other.example/"})
 
-    answer = await post(transport, body, handed_over=handed_over)
+    answer = await post(transport, body, fully_written=fully_written)
 
     assert isinstance(answer, Answer)
     assert (answer.status, answer.body) == (status, b"said")
@@ -112,7 +112,7 @@ async def test_an_answer_that_tells_nothing_comes_back_after_the_body_was_handed
 ) -> None:
     scripted.post(ORIGIN + PATH, status=status, body=b"said")
 
-    answer = await post(transport, body, handed_over=already)
+    answer = await post(transport, body, fully_written=already)
 
     assert (answer.status, answer.body) == (status, b"said")
 
@@ -126,14 +126,14 @@ async def test_whether_a_body_was_handed_over_is_asked_after_the_request(
         return bool(scripted.sent("POST"))
 
     with pytest.raises(NoAnswer):
-        await post(transport, body, handed_over=asked_at_the_end)
+        await post(transport, body, fully_written=asked_at_the_end)
 
 
-@pytest.mark.parametrize("handed_over", [not_yet, already])
+@pytest.mark.parametrize("fully_written", [not_yet, already])
 @pytest.mark.parametrize("status", [200, 201, 400, 401, 408, 503])
 async def test_the_status_of_a_posts_answer_is_told_once_whatever_becomes_of_it(
     status: int,
-    handed_over: Callable[[], bool],
+    fully_written: Callable[[], bool],
     transport: Transport,
     scripted: ScriptedAnswers,
     body: CertificateBody,
@@ -142,7 +142,7 @@ async def test_the_status_of_a_posts_answer_is_told_once_whatever_becomes_of_it(
     told: list[int] = []
 
     with contextlib.suppress(NotSent, NoAnswer):
-        await transport.post(PATH, body, KEY, handed_over=handed_over, answered=told.append)
+        await transport.post(PATH, body, KEY, fully_written=fully_written, answered=told.append)
 
     assert told == [status]
 
@@ -154,7 +154,7 @@ async def test_no_status_is_told_when_there_is_no_answer(
     told: list[int] = []
 
     with pytest.raises(NoAnswer):
-        await transport.post(PATH, body, KEY, handed_over=already, answered=told.append)
+        await transport.post(PATH, body, KEY, fully_written=already, answered=told.append)
 
     assert told == []
 
@@ -170,8 +170,8 @@ async def test_the_status_is_told_before_the_rest_of_the_answer_is_read(
         known_when_read.append(list(told))
         return b"", True, False
 
-    monkeypatch.setattr("springest_async.transport._read", read)
-    await transport.post(PATH, body, KEY, handed_over=already, answered=told.append)
+    monkeypatch.setattr("springest_async.http.transport._read", read)
+    await transport.post(PATH, body, KEY, fully_written=already, answered=told.append)
 
     assert known_when_read == [[201]]
 
@@ -196,7 +196,7 @@ async def test_a_post_asks_for_a_connection_of_its_own(
 ) -> None:
     scripted.post(ORIGIN + PATH, status=201)
 
-    await post(transport, body, handed_over=already)
+    await post(transport, body, fully_written=already)
 
     (options,) = scripted.sent("POST")
     assert options["headers"]["Connection"] == "close"
@@ -212,9 +212,9 @@ async def test_only_a_big_body_asks_first(
     (tmp_path / "x.pdf").write_bytes(bytes(size))
     scripted.post(ORIGIN + PATH, status=201)
     with ThreadPoolExecutor(1) as executor:
-        source = await look(tmp_path / "x.pdf", executor)
+        source = await inspect_file(tmp_path / "x.pdf", executor)
         body = CertificateBody(source, (), executor=executor, stall_timeout=1.0)
-        await post(transport, body, handed_over=already)
+        await post(transport, body, fully_written=already)
 
     assert scripted.sent("POST")[0]["expect100"] is asks
 
@@ -226,11 +226,11 @@ async def test_a_server_that_cannot_be_asked_is_not_asked_again(
     scripted.post(ORIGIN + PATH, status=417)
     scripted.post(ORIGIN + PATH, status=201, repeat=True)
     with ThreadPoolExecutor(1) as executor:
-        source = await look(tmp_path / "x.pdf", executor)
+        source = await inspect_file(tmp_path / "x.pdf", executor)
         bodies = [CertificateBody(source, (), executor=executor, stall_timeout=1.0) for _ in range(3)]
         with pytest.raises(NotSent, match=r"Expect: 100-continue.*417") as caught:
             await post(transport, bodies[0])
-        answers = [await post(transport, body, handed_over=already) for body in bodies[1:]]
+        answers = [await post(transport, body, fully_written=already) for body in bodies[1:]]
         assert [answer.status for answer in answers] == [201, 201]
 
     assert caught.value.connected
@@ -340,7 +340,7 @@ async def test_a_post_that_broke_off_after_its_last_byte_was_handed_over_has_no_
     scripted.post(ORIGIN + PATH, exception=failure)
 
     with pytest.raises(NoAnswer) as caught:
-        await post(transport, body, handed_over=already)
+        await post(transport, body, fully_written=already)
 
     assert caught.value.reason.startswith(reason)
     assert caught.value.where == f"POST {ORIGIN}{PATH}"

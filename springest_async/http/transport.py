@@ -25,21 +25,21 @@ from attrs.validators import and_, gt, le
 from multidict import CIMultiDict
 from yarl import URL
 
+from springest_async.api.protocol import Answer
 from springest_async.errors import ConfigurationError, NoAnswer, NotSent
-from springest_async.failures import Failure, system_words
-from springest_async.key import ApiKey
-from springest_async.keyed import KeyedRequest, KeyedResponse
-from springest_async.line import hearing_socket
-from springest_async.protocol import Answer
-from springest_async.proxy import Proxy
+from springest_async.http.api_key import ApiKey
+from springest_async.http.failures import Failure, system_words
+from springest_async.http.keyed import KeyedRequest, KeyedResponse
+from springest_async.http.proxy import Proxy
+from springest_async.http.watchdog import hearing_socket
 
 __all__ = ["Timeouts", "Transport"]
 
 # Lists come in pages of about a hundred records, whose longest texts a database keeps in 64 KiB each. What is longer
 # is no list of ours, and a list of tiny values takes up to forty times its bytes when it is taken apart.
-_LONGEST_LIST = 8 * 1024 * 1024
+_MAX_LIST_ANSWER_BYTES = 8 * 1024 * 1024
 # A POST's answer is an id or a few words; of an error page only the beginning is of use.
-_LONGEST_WORDS = 256 * 1024
+_MAX_POST_ANSWER_BYTES = 256 * 1024
 # In bytes a second: an answer that comes more slowly for long is meant to hold us up.
 _SLOWEST_ANSWER = 1024
 
@@ -170,7 +170,9 @@ class Transport:
             NoAnswer: the connection broke before the answer had come whole.
         """
         where = self.where("GET", path)
-        answer, failure = await self._exchange("GET", path, key, longest=_LONGEST_LIST, again=again, params=query)
+        answer, failure = await self._exchange(
+            "GET", path, key, longest=_MAX_LIST_ANSWER_BYTES, again=again, params=query
+        )
         if failure is not None:
             if failure.connected:
                 raise NoAnswer(where, failure.reason)
@@ -186,11 +188,11 @@ class Transport:
         body: aiohttp.Payload,
         key: ApiKey,
         *,
-        handed_over: Callable[[], bool],
+        fully_written: Callable[[], bool],
         begun: Callable[[], None] = _nothing,
         answered: Callable[[int], None] = _ignore,
     ) -> Answer:
-        """Post a body of a known size, once; `handed_over` tells whether its last byte was given to the connection.
+        """Post a body of a known size, once; `fully_written` tells whether its last byte was given to the connection.
 
         `answered` is told the status at once when it comes, before the rest of the answer is read: who cancels the
         reading must know whether the certificate is stored.
@@ -215,7 +217,7 @@ class Transport:
             "POST",
             path,
             key,
-            longest=_LONGEST_WORDS,
+            longest=_MAX_POST_ANSWER_BYTES,
             begun=leaves,
             answered=answered,
             data=body,
@@ -226,14 +228,14 @@ class Transport:
             expect100=asked,
         )
         if failure is not None:
-            if handed_over():
+            if fully_written():
                 raise NoAnswer(where, failure.reason)
             raise NotSent(where, failure.reason, connected=failure.connected, trusted=failure.trusted)
         assert answer is not None
         if asked and answer.status == 417:
             self._ask_first = False
             raise NotSent(where, "the server does not know “Expect: 100-continue” (417)")
-        if handed_over() or (answer.status < 300 and not left):  # mocks answer what never left
+        if fully_written() or (answer.status < 300 and not left):  # mocks answer what never left
             return answer
         if answer.status == 201:
             raise NoAnswer(where, "the server answered 201 before it had the whole certificate")
@@ -338,7 +340,7 @@ async def _read(
 def _decompressed(body: bytes) -> bytes:
     """Undo gzip or deflate, for a server that compresses although it was asked not to; a bomb only up to a bound."""
     try:
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, _LONGEST_WORDS)
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, _MAX_POST_ANSWER_BYTES)
     except zlib.error:
         return body
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from springest_async.bucket import Bucket, Figures, Ticket
+from springest_async.limits.bucket import Bucket, RateLimit, Ticket
 
-THIRTY = Figures(30, 60.0)
+THIRTY = RateLimit(30, 60.0)
 SILENCE = 60.1
 BEAT = 6.0
 LEASE = 120.0 + 2 * BEAT  # seconds for which the server may count a POST whose holder does not say that it lives
@@ -25,13 +25,13 @@ def ask(
     *,
     bulk: bool = False,
     wanted: int = 1,
-    figures: Figures = THIRTY,
+    figures: RateLimit = THIRTY,
 ) -> float:
     return bucket.ask(figures, now, holder=who, bulk=bulk, wanted=wanted)
 
 
-def take(bucket: Bucket, now: float, who: str, *, name: str | None = None, figures: Figures = THIRTY) -> int:
-    return bucket.take(figures, now, name=name or who, holder=who, counted_within=120.0)
+def take(bucket: Bucket, now: float, who: str, *, name: str | None = None, figures: RateLimit = THIRTY) -> int:
+    return bucket.take(figures, now, name=name or who, holder=who, count_window=120.0)
 
 
 def post(bucket: Bucket, now: float, who: str, posts: int = 1) -> None:
@@ -113,7 +113,7 @@ def test_one_that_was_believed_dead_and_lives_has_its_token_again() -> None:
 
 
 def test_each_keeps_the_limit_by_its_own_figures() -> None:
-    bucket, careful = Bucket(), Figures(15, 60.0)
+    bucket, careful = Bucket(), RateLimit(15, 60.0)
     post(bucket, 0.0, "a", 20)
 
     assert ask(bucket, 1.0, "careful", figures=careful) == about(SILENCE - 1.0)
@@ -177,7 +177,7 @@ def test_more_holders_than_tokens_get_one_each_in_their_order() -> None:
 
 
 def test_a_dead_one_in_the_line_costs_a_beat() -> None:
-    bucket, one = Bucket(), Figures(1, 60.0)
+    bucket, one = Bucket(), RateLimit(1, 60.0)
     take(bucket, 0.0, "c", figures=one)
     bucket.end(one, 0.0, name="c", holder="c", counted_until=0.0)
     assert ask(bucket, 1.0, "dead", figures=one) == about(SILENCE - 1.0)
@@ -223,7 +223,7 @@ def test_nobody_slips_in_between_two_of_one_process() -> None:
 
 
 def test_bulk_lets_others_go_first() -> None:
-    bucket, one = Bucket(), Figures(1, 60.0)
+    bucket, one = Bucket(), RateLimit(1, 60.0)
     take(bucket, 0.0, "bulk", name="its first", figures=one)
     ask(bucket, 1.0, "bulk", bulk=True, figures=one)
     for name in "ab":
@@ -290,7 +290,7 @@ def test_at_the_slow_pace_a_killed_process_is_waited_for_as_long_as_its_post_may
 
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_refusal_of_the_first_says_nothing_about_how_many_pass(position: int) -> None:
-    bucket, one = slow(Bucket()), Figures(1, 60.0)
+    bucket, one = slow(Bucket()), RateLimit(1, 60.0)
     bucket.slow_down(one, position, None)
 
     assert bucket.batch is None

@@ -24,12 +24,12 @@ from attrs import define, field, frozen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from springest_async.bucket import Bucket
 from springest_async.errors import ConfigurationError
-from springest_async.limiter import Limiter, Turn, shared_limiter
+from springest_async.limits.bucket import Bucket
+from springest_async.limits.limiter import Limiter, Permit, shared_limiter
+from springest_async.limits.store import FileStore
 from springest_async.sandbox.audit import most_in_any
 from springest_async.sandbox.windows import ElasticWindow, Paced, SlidingWindow, Window
-from springest_async.store import FileStore
 from tests.waiting import A_WHILE
 
 Given = ParamSpec("Given")
@@ -132,7 +132,7 @@ def new(request: pytest.FixtureRequest, process: New) -> New:
 
 async def post(limiter: Limiter, *, lasting: float = 0.0, answered: bool = True, bulk: bool = False) -> float:
     """Make one POST; return when it was sent."""
-    async with limiter.post(counted_within=ANSWER, bulk=bulk) as turn:
+    async with limiter.post(count_window=ANSWER, bulk=bulk) as turn:
         sent = now()
         await asyncio.sleep(lasting)
         if answered:
@@ -184,7 +184,7 @@ class Scenario:
     """A run of all plans through one limiter. `asked` and `sent` are in the order in which that happened."""
 
     limiter: Limiter
-    counted_within: float
+    count_window: float
     asked: list[Trace] = field(factory=list)
     sent: list[Trace] = field(factory=list)
 
@@ -202,16 +202,16 @@ class Scenario:
                 if plan.probes:
                     async with (
                         self.limiter.probe() as probe,
-                        probe(counted_within=self.counted_within, pause=plan.pause) as turn,
+                        probe(count_window=self.count_window, pause=plan.pause) as turn,
                     ):
                         await self._send(plan, trace, turn)
                 else:
-                    async with self.limiter.post(counted_within=self.counted_within) as turn:
+                    async with self.limiter.post(count_window=self.count_window) as turn:
                         await self._send(plan, trace, turn)
                 if plan.refused:
                     self.limiter.slow_down(turn.position)
 
-    async def _send(self, plan: Plan, trace: Trace, turn: Turn) -> None:
+    async def _send(self, plan: Plan, trace: Trace, turn: Permit) -> None:
         trace.sent = now()
         self.sent.append(trace)
         try:
@@ -225,9 +225,9 @@ class Scenario:
             if turn.answered:
                 trace.counted_until = trace.ended
             elif getattr(self.limiter.store, "killed_at", None) is not None:
-                trace.counted_until = trace.ended + self.counted_within
+                trace.counted_until = trace.ended + self.count_window
             elif turn.sent:
-                trace.counted_until = max(trace.ended, trace.sent + self.counted_within)
+                trace.counted_until = max(trace.ended, trace.sent + self.count_window)
 
     def counted(self) -> list[tuple[float, float]]:
         """From when until when the server can have counted each POST that reached it."""
@@ -258,7 +258,7 @@ def seconds(longest: float) -> st.SearchStrategy[float]:
 def scenarios(draw: st.DrawFn, posts: int, *, most: int, adapts: bool = False) -> tuple[Limiter, float, list[Plan]]:
     """Draw a limiter whose tokens are 2 s apart, the time within which POSTs are counted, and the POSTs."""
     period = 2.0 * posts
-    counted_within = draw(st.sampled_from([0.0, 1.0, period, 2 * period]))
+    count_window = draw(st.sampled_from([0.0, 1.0, period, 2 * period]))
     plans = st.builds(
         Plan,
         asks_at=st.just(0.0) | seconds(2 * period),
@@ -270,7 +270,7 @@ def scenarios(draw: st.DrawFn, posts: int, *, most: int, adapts: bool = False) -
         refused=st.booleans() if adapts else st.just(False),
     )
     limiter = Limiter(posts=posts, period=period, burst=draw(st.just(posts) | st.integers(1, posts)))
-    return limiter, counted_within, draw(st.lists(plans, min_size=min(posts, 20), max_size=most))
+    return limiter, count_window, draw(st.lists(plans, min_size=min(posts, 20), max_size=most))
 
 
 few = st.integers(1, 4).flatmap(lambda posts: scenarios(posts, most=24))
@@ -285,8 +285,8 @@ adapting = st.integers(1, 4).flatmap(lambda posts: scenarios(posts, most=16, ada
 def test_no_period_holds_more_than_the_limit_whenever_the_server_counts(
     drawn: tuple[Limiter, float, list[Plan]],
 ) -> None:
-    limiter, counted_within, plans = drawn
-    scenario = Scenario(limiter, counted_within)
+    limiter, count_window, plans = drawn
+    scenario = Scenario(limiter, count_window)
 
     run_in_virtual_time(scenario.run(plans))
 
@@ -307,8 +307,8 @@ def test_that_check_finds_the_59_that_a_bucket_that_refills_lets_through() -> No
 
 @given(few | thirty)
 def test_posts_get_their_turns_in_the_order_in_which_they_asked(drawn: tuple[Limiter, float, list[Plan]]) -> None:
-    limiter, counted_within, plans = drawn
-    scenario = Scenario(limiter, counted_within)
+    limiter, count_window, plans = drawn
+    scenario = Scenario(limiter, count_window)
 
     run_in_virtual_time(scenario.run(plans))
 
@@ -321,8 +321,8 @@ def test_posts_get_their_turns_in_the_order_in_which_they_asked(drawn: tuple[Lim
 @example((Limiter(), ANSWER, [Plan(0.0, 1.0, "answered", patience=0.0)] * 40 + [Plan(0.0, 1.0, "answered")] * 30))
 def test_nobody_waits_while_a_token_is_free(drawn: tuple[Limiter, float, list[Plan]]) -> None:
     # Which says as well that a cancelled waiter takes no token, and that an unsent POST gives its token back at once.
-    limiter, counted_within, plans = drawn
-    scenario = Scenario(limiter, counted_within)
+    limiter, count_window, plans = drawn
+    scenario = Scenario(limiter, count_window)
 
     run_in_virtual_time(scenario.run(plans))
 
@@ -413,7 +413,7 @@ async def test_a_post_without_an_answer_keeps_its_token_while_the_server_may_cou
 async def test_a_post_whose_body_took_long_counts_from_its_last_byte(new: New, answered: bool, back: float) -> None:
     limiter = new(posts=1)
     await asyncio.sleep(5.0)
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as turn:
         await asyncio.sleep(200.0)
         turn.count_from_now(50.0)
         await asyncio.sleep(10.0)
@@ -428,7 +428,7 @@ async def test_a_post_that_fails_after_its_answer_counts_until_its_end(new: New)
     limiter = new(posts=1)
 
     async def fail() -> None:
-        async with limiter.post(counted_within=ANSWER) as turn:
+        async with limiter.post(count_window=ANSWER) as turn:
             await asyncio.sleep(5.0)
             turn.mark_answered()
             raise ConnectionError
@@ -464,7 +464,7 @@ async def test_a_cancelled_waiter_takes_no_token(new: New) -> None:
 async def test_an_unsent_post_gives_its_token_back_at_once(new: New) -> None:
     limiter = new()
     others = asyncio.create_task(post_all(limiter, 29))
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as turn:
         await asyncio.sleep(5.0)
         turn.mark_unsent()
     await others
@@ -508,7 +508,7 @@ async def test_repr_tells_the_figures_and_the_state(new: New) -> None:
     assert repr(limiter) == "<Limiter 10 in 20 s, 0 under way, 0 resting, fast>"
 
     await post_all(limiter, 2)
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as turn:
         turn.mark_answered()
         assert repr(limiter) == "<Limiter 10 in 20 s, 1 under way, 2 resting, fast>"
 
@@ -581,7 +581,7 @@ async def test_requests_need_no_token(new: New) -> None:
 
 async def probe(limiter: Limiter, *, pause: float | None, lasting: float = 0.0) -> float:
     """Make one POST alone; return when it was sent."""
-    async with limiter.probe() as post_alone, post_alone(counted_within=ANSWER, pause=pause) as turn:
+    async with limiter.probe() as post_alone, post_alone(count_window=ANSWER, pause=pause) as turn:
         sent = now()
         await asyncio.sleep(lasting)
         turn.mark_answered()
@@ -632,7 +632,7 @@ async def test_a_probe_takes_a_token(new: New) -> None:
 @in_virtual_time
 async def test_a_probe_without_an_answer_keeps_its_token(new: New) -> None:
     limiter = new(posts=1)
-    async with limiter.probe() as post_alone, post_alone(counted_within=ANSWER, pause=2.0):
+    async with limiter.probe() as post_alone, post_alone(count_window=ANSWER, pause=2.0):
         pass
 
     assert await post(limiter) == about(ANSWER + SILENCE)
@@ -644,7 +644,7 @@ async def test_all_others_are_held_while_a_probe_lasts(new: New) -> None:
     async with limiter.probe() as post_alone:
         others = asyncio.create_task(post_all(limiter, 2))
         for pause in (2.0, 4.0):
-            async with post_alone(counted_within=ANSWER, pause=pause) as turn:
+            async with post_alone(count_window=ANSWER, pause=pause) as turn:
                 await asyncio.sleep(5.0)
                 turn.mark_answered()
         await asyncio.sleep(100.0)
@@ -751,7 +751,7 @@ async def test_posts_since_the_last_silence_are_told_at_every_pace(new: New) -> 
     told = [(await post_turn(limiter)).since_silence for _ in range(3)]
     async with limiter.probe() as alone:
         for pause in (2.0, None, 2.0):
-            async with alone(counted_within=ANSWER, pause=pause) as turn:
+            async with alone(count_window=ANSWER, pause=pause) as turn:
                 turn.mark_answered()
             told.append(turn.since_silence)
     assert not limiter.slow
@@ -761,9 +761,9 @@ async def test_posts_since_the_last_silence_are_told_at_every_pace(new: New) -> 
     assert told == [1, 2, 3, 4, 1, 2, 1, 2]
 
 
-async def post_turn(limiter: Limiter) -> Turn:
+async def post_turn(limiter: Limiter) -> Permit:
     """Make one POST; return its turn."""
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as turn:
         turn.mark_answered()
     return turn
 
@@ -823,7 +823,7 @@ async def test_at_the_slow_pace_the_next_waits_until_one_without_an_answer_count
 async def test_at_the_slow_pace_an_unsent_post_keeps_nobody_waiting(new: New) -> None:
     limiter = await slow(new())
     began = now()
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as turn:
         await asyncio.sleep(1.0)
         turn.mark_unsent()
 
@@ -900,7 +900,7 @@ async def migrate(limiter: Limiter, server: Window, uploads: int) -> tuple[list[
         for _ in waiting:
             accepted = False
             while not accepted:
-                async with limiter.post(counted_within=ANSWER) as turn:
+                async with limiter.post(count_window=ANSWER) as turn:
                     sent.append(now())
                     await asyncio.sleep(0.125)
                     accepted = server.admit(now())
@@ -1134,11 +1134,11 @@ class Machine:
 @st.composite
 def machines(draw: st.DrawFn) -> tuple[list[Limiter], float, list[tuple[int, Plan]], list[float | None]]:
     """Draw processes with their limits, and to each POST that they make, whose it is; and when each is killed."""
-    limiter, counted_within, plans = draw(few | adapting)
+    limiter, count_window, plans = draw(few | adapting)
     processes = draw(st.integers(2, 3))
     kills = draw(st.lists(st.none() | seconds(2 * limiter.period), min_size=processes, max_size=processes))
     whose = draw(st.lists(st.integers(0, processes - 1), min_size=len(plans), max_size=len(plans)))
-    return [limiter] * processes, counted_within, list(zip(whose, plans, strict=True)), kills
+    return [limiter] * processes, count_window, list(zip(whose, plans, strict=True)), kills
 
 
 @settings(max_examples=60)
@@ -1146,14 +1146,14 @@ def machines(draw: st.DrawFn) -> tuple[list[Limiter], float, list[tuple[int, Pla
 def test_no_period_holds_more_than_the_limit_whoever_shares_it_and_is_killed(
     drawn: tuple[list[Limiter], float, list[tuple[int, Plan]], list[float | None]],
 ) -> None:
-    like, counted_within, plans, kills = drawn
+    like, count_window, plans, kills = drawn
 
     def process(store: Store) -> Limiter:
         return Limiter(posts=like[0].posts, period=like[0].period, burst=like[0].burst, store=store)
 
     with tempfile.TemporaryDirectory() as folder:
         stores = [Store(Path(folder) / "limits.sqlite3", "a budget") for _ in like]
-        machine = Machine([Scenario(process(store), counted_within) for store in stores], kills)
+        machine = Machine([Scenario(process(store), count_window) for store in stores], kills)
 
         run_in_virtual_time(machine.run(plans))
 
@@ -1316,7 +1316,7 @@ async def test_a_probe_holds_other_processes_back(process: New) -> None:
     async with one.probe() as post_alone:
         held = asyncio.create_task(post(other))
         also = asyncio.create_task(probe(other, pause=2.0))
-        async with post_alone(counted_within=ANSWER, pause=None) as turn:
+        async with post_alone(count_window=ANSWER, pause=None) as turn:
             await asyncio.sleep(200.0)
             turn.mark_answered()
         assert not held.done()
@@ -1410,7 +1410,7 @@ async def test_a_store_that_fails_later_fails_nothing_that_was_sent(
     failing: Failing, caplog: pytest.LogCaptureFixture
 ) -> None:
     limiter = Limiter(store=failing)
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as turn:
         failing.fails = True
         turn.mark_answered()
     limiter.slow_down(turn.position)
@@ -1459,7 +1459,7 @@ def test_a_token_goes_on_resting_in_the_next_event_loop() -> None:
     limiter = Limiter(posts=1, period=0.2)
 
     async def use() -> float:
-        async with limiter.post(counted_within=ANSWER) as turn:
+        async with limiter.post(count_window=ANSWER) as turn:
             sent = time.monotonic()
             turn.mark_answered()
         return sent
@@ -1492,7 +1492,7 @@ def test_a_post_whose_event_loop_was_closed_under_it_counts_as_unanswered() -> N
     limiter = Limiter(posts=1, period=0.1)
     loop = asyncio.new_event_loop()
     began = loop.time()
-    under_way = limiter.post(counted_within=0.3)
+    under_way = limiter.post(count_window=0.3)
     loop.run_until_complete(under_way.__aenter__())
     loop.close()
 
@@ -1512,7 +1512,7 @@ def test_a_probe_whose_event_loop_was_closed_under_it_holds_nobody() -> None:
 def test_an_event_loop_that_was_closed_under_its_waiters_leaves_the_limiter_usable() -> None:
     limiter = Limiter(posts=1, period=0.1)
     loop = asyncio.new_event_loop()
-    under_way = limiter.post(counted_within=0.0)
+    under_way = limiter.post(count_window=0.0)
     loop.run_until_complete(under_way.__aenter__())
     waiter = loop.create_task(post(limiter))
     loop.run_until_complete(asyncio.sleep(0.01))
@@ -1591,7 +1591,7 @@ def test_a_file_is_used_by_one_event_loop_after_another(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "limits.sqlite3", "a budget")
     limiter = Limiter(posts=1, period=0.2, store=store)
     loop = asyncio.new_event_loop()
-    under_way = limiter.post(counted_within=0.3)
+    under_way = limiter.post(count_window=0.3)
     loop.run_until_complete(under_way.__aenter__())
     waiter = loop.create_task(post(limiter))
     loop.run_until_complete(asyncio.sleep(0.01))
@@ -1612,7 +1612,7 @@ async def test_a_process_that_was_forked_leaves_alone_what_its_parent_has_under_
     new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limiter = new()
-    async with limiter.post(counted_within=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as turn:
         parent = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: parent + 1)
         await asyncio.to_thread(asyncio.run, post(limiter))

@@ -13,7 +13,7 @@ import rich
 import rich.console
 import rich.pretty
 
-from springest_async.key import ApiKey
+from springest_async.http.api_key import ApiKey
 
 KEY = ApiKey("s3cr3t")
 

@@ -30,9 +30,9 @@ from typing import Any
 from attrs import frozen
 from platformdirs import user_state_path
 
-from springest_async import database
-from springest_async.bucket import Bucket
+from springest_async import sqlite_file
 from springest_async.errors import ConfigurationError
+from springest_async.limits.bucket import Bucket
 
 __all__ = ["FileStore", "default_path"]
 
@@ -199,7 +199,7 @@ class FileStore:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         if not self.path.is_file():
             raise ConfigurationError(f"the limit cannot be kept in {self.path}: it is no file; remove it")
-        if (strange := database.strange_beside(self.path)) is not None:
+        if (strange := sqlite_file.irregular_sidecar(self.path)) is not None:
             raise ConfigurationError(f"the limit cannot be kept in {self.path}: {strange} is no file; remove that")
         file = self._file()
         connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
@@ -212,7 +212,7 @@ class FileStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make sure that the file is one of ours, or make it one if it is new."""
-        database.harden(connection, _LONGEST_ROW)
+        sqlite_file.set_defensive_pragmas(connection, _LONGEST_ROW)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -230,7 +230,9 @@ class FileStore:
                 )
             elif version != _VERSION:
                 raise ConfigurationError(f"{self.path} is of a newer version of springest_async: update this one")
-            elif not database.has_tables(connection, _TABLES) or not database.is_whole(connection, indexes=True):
+            elif not sqlite_file.has_tables(connection, _TABLES) or not sqlite_file.passes_integrity_check(
+                connection, indexes=True
+            ):
                 raise ValueError("these are no limits of ours")
             self._forget_the_unused(connection)
             connection.execute("COMMIT")

@@ -5,7 +5,7 @@ told what time it is (`now`, seconds on one clock that only goes forward) and an
 in memory or where other processes find it, and a `Limiter` does the waiting.
 
 Whoever may be killed holds nothing for ever. A token, a place in the line and the right to be alone each end by
-themselves at a time that their holder moves on while it lives, once every `Figures.beat`.
+themselves at a time that their holder moves on while it lives, once every `RateLimit.beat`.
 """
 
 import math
@@ -16,20 +16,20 @@ from typing import Any, Protocol
 from attrs import asdict, define, field, frozen
 from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of, optional
 
-__all__ = ["Bucket", "BucketStore", "Figures", "Probe", "Ticket", "Token"]
+__all__ = ["Bucket", "BucketStore", "Probe", "RateLimit", "Ticket", "Token"]
 
 # Timers fire a little early or late, and a server may count both ends of its minute.
 _MARGIN = 0.1
 
 # Refused as the 31st slow POST since a silence, or nearly: the server has a count that only silence resets.
-_ABOUT = 2
+_POSITION_TOLERANCE = 2
 
 # Smaller waits than this are rounding errors of the clock's floats, and would make a loop spin.
-_DUST = 1e-6
+_EPSILON = 1e-6
 
 
 @frozen
-class Figures:
+class RateLimit:
     """The limit as one user of a bucket keeps it; another may keep a stricter one with the same bucket.
 
     Args:
@@ -185,9 +185,9 @@ class Bucket:
             if token.under_way and token.counted_until < now:
                 token.under_way = False
                 self._heard(token.counted_until)
-        self.tokens = {name: token for name, token in self.tokens.items() if token.back_at > now + _DUST}
-        self.line = [ticket for ticket in self.line if ticket.expires > now + _DUST]
-        if self.probe is not None and self.probe.expires <= now + _DUST:
+        self.tokens = {name: token for name, token in self.tokens.items() if token.back_at > now + _EPSILON}
+        self.line = [ticket for ticket in self.line if ticket.expires > now + _EPSILON]
+        if self.probe is not None and self.probe.expires <= now + _EPSILON:
             self.probe = None
 
     def is_idle(self, now: float) -> bool:
@@ -201,7 +201,7 @@ class Bucket:
         """How many POSTs have not ended yet."""
         return sum(token.under_way for token in self.tokens.values())
 
-    def seconds_until(self, figures: Figures, now: float, *, posts: int, burst: int) -> float:
+    def seconds_until(self, figures: RateLimit, now: float, *, posts: int, burst: int) -> float:
         """Tell in how many seconds so many more POSTs can have left, if answers come at once and nobody else posts."""
         self.settle(now)
         held = 0.0 if self.probe is None else figures.silence
@@ -223,7 +223,7 @@ class Bucket:
 
     # --- a POST: it asks, leaves and ends ---
 
-    def ask(self, figures: Figures, now: float, *, holder: str, bulk: bool, wanted: int) -> float:
+    def ask(self, figures: RateLimit, now: float, *, holder: str, bulk: bool, wanted: int) -> float:
         """Tell whether a POST may leave: 0 when it may now, else the seconds after which to ask again.
 
         Who has to wait stands in the line from then on, until it has moved on or leaves the line. Who holds fewer
@@ -242,7 +242,7 @@ class Bucket:
             self.line.remove(me)
         return wait
 
-    def move_on(self, figures: Figures, now: float, *, holder: str, bulk: bool, wanted: int) -> None:
+    def move_on(self, figures: RateLimit, now: float, *, holder: str, bulk: bool, wanted: int) -> None:
         """Let the next of a holder stand at the end of the line, once the first has left; none is `wanted`, none does.
 
         So nobody slips in before the next has asked.
@@ -256,7 +256,7 @@ class Bucket:
         self.line = [ticket for ticket in self.line if ticket.holder != holder]
 
     def take(
-        self, figures: Figures, now: float, *, name: str, holder: str, counted_within: float, quiet: float = 0.0
+        self, figures: RateLimit, now: float, *, name: str, holder: str, count_window: float, quiet: float = 0.0
     ) -> int:
         """Take a token; give the POST's position since the last silence, or 0 at the fast pace.
 
@@ -265,29 +265,29 @@ class Bucket:
             now: the time.
             name: of the POST.
             holder: whose it is.
-            counted_within: seconds within which the server may count it if its holder is killed.
+            count_window: seconds within which the server may count it if its holder is killed.
             quiet: the silence that was before it, in seconds, if that was longer than the pace asks for.
         """
         if max(quiet, self.quiet) >= figures.silence:
             self.since_silence = 0
         self.since_silence += 1
-        self.renew(figures, now, holder=holder, under_way={name: counted_within})
+        self.renew(figures, now, holder=holder, under_way={name: count_window})
         self.quiet = figures.spacing if self.slow else 0.0
         if self.batch and self.since_silence >= self.batch:
             self.quiet = figures.silence
         return self.since_silence if self.slow else 0
 
-    def renew(self, figures: Figures, now: float, *, holder: str, under_way: Mapping[str, float]) -> None:
+    def renew(self, figures: RateLimit, now: float, *, holder: str, under_way: Mapping[str, float]) -> None:
         """Say that a holder lives, and that these POSTs of it (with how long each may count) have not ended yet."""
-        for name, counted_within in under_way.items():
+        for name, count_window in under_way.items():
             # It may be killed at any time up to its next beat, which may be late.
-            counted_until = now + counted_within + 2 * figures.beat
+            counted_until = now + count_window + 2 * figures.beat
             self.tokens[name] = Token(holder, under_way=True, counted_until=counted_until, back_at=0.0)
             self.tokens[name].back_at = counted_until + figures.silence
         if self.probe is not None and self.probe.holder == holder:
             self.probe.expires = now + 2 * figures.beat
 
-    def end(self, figures: Figures, now: float, *, name: str, holder: str, counted_until: float | None) -> None:
+    def end(self, figures: RateLimit, now: float, *, name: str, holder: str, counted_until: float | None) -> None:
         """End a POST that the server may count until `counted_until`; None when the server cannot have it."""
         self.tokens.pop(name, None)
         if counted_until is not None:
@@ -298,7 +298,7 @@ class Bucket:
 
     # --- a POST alone ---
 
-    def hold(self, figures: Figures, now: float, *, holder: str) -> float:
+    def hold(self, figures: RateLimit, now: float, *, holder: str) -> float:
         """Hold all others back: 0 when they are, else the seconds after which to ask again."""
         self.settle(now)
         if self.probe is not None and self.probe.holder != holder:
@@ -306,7 +306,7 @@ class Bucket:
         self.probe = Probe(holder, now + 2 * figures.beat)
         return 0.0
 
-    def ask_alone(self, figures: Figures, now: float, *, holder: str, quiet: float) -> float:
+    def ask_alone(self, figures: RateLimit, now: float, *, holder: str, quiet: float) -> float:
         """Tell whether a POST may leave now that nobody is under way and all was silent for `quiet` seconds.
 
         It is 0 when it may, else the seconds after which to ask again. All others are held, as `hold` does.
@@ -328,9 +328,9 @@ class Bucket:
 
     # --- a server that counts otherwise ---
 
-    def slow_down(self, figures: Figures, position: int, silence: float | None) -> None:
+    def slow_down(self, figures: RateLimit, position: int, silence: float | None) -> None:
         """After a refusal for speed: a silence, and the slow pace from then on. See `Limiter.slow_down`."""
-        if self.slow and position > 1 and abs(position - 1 - figures.posts) <= _ABOUT:
+        if self.slow and position > 1 and abs(position - 1 - figures.posts) <= _POSITION_TOLERANCE:
             self.batch = min(figures.posts, position - 1)
         self.slow = True
         # Of several that are refused at once, the one that was told to wait longest counts.
@@ -338,13 +338,13 @@ class Bucket:
 
     # --- how long to wait ---
 
-    def _wait(self, figures: Figures, now: float, me: Ticket) -> float:
+    def _wait(self, figures: RateLimit, now: float, me: Ticket) -> float:
         if self.probe is not None:
             left = self.probe.expires - now
             return left if self.probe.holder == me.holder else min(left, figures.spacing)
         ahead = self._ahead(me)
         # Who sleeps wants nothing now: it knew of no token that could be its own. Who is awake goes, unless it is dead.
-        awake = [ticket for ticket in ahead if ticket.wakes_at <= now + _DUST]
+        awake = [ticket for ticket in ahead if ticket.wakes_at <= now + _EPSILON]
         until_dead = min((ticket.expires - now for ticket in awake), default=math.inf)
         free = figures.posts - len(self.tokens)
         if self.quiet == 0 or free <= 0:
@@ -373,7 +373,7 @@ class Bucket:
     def _held(self, ticket: Ticket) -> int:
         return sum(token.holder == ticket.holder for token in self.tokens.values())
 
-    def _due(self, figures: Figures, ticket: Ticket, me: Ticket) -> int:
+    def _due(self, figures: RateLimit, ticket: Ticket, me: Ticket) -> int:
         """How many tokens `me` keeps free for one that goes first: all that it wants of its share, and one at least.
 
         Bulk has no share that it would keep from others.
@@ -383,7 +383,7 @@ class Bucket:
         share = figures.posts // len(self.line)
         return max(1, min(ticket.wanted, share - self._held(ticket)))
 
-    def _back(self, figures: Figures, now: float) -> list[float]:
+    def _back(self, figures: RateLimit, now: float) -> list[float]:
         """When each token that is out can be back at the earliest, in order of time."""
         return sorted(
             min(token.back_at, now + figures.silence) if token.under_way else token.back_at
@@ -392,7 +392,7 @@ class Bucket:
 
     def _quiet_left(self, now: float, quiet: float) -> float:
         left = 0.0 if self.last_answer is None else self.last_answer + quiet - now
-        return left if left > _DUST else 0.0
+        return left if left > _EPSILON else 0.0
 
     def _heard(self, moment: float) -> None:
         self.last_answer = moment if self.last_answer is None else max(self.last_answer, moment)

@@ -15,17 +15,17 @@ from typing import Literal, Protocol
 import attrs
 from attrs import define, field, frozen
 
-from springest_async import protocol
-from springest_async.decode import WireFormat
+from springest_async.api import protocol
+from springest_async.api.decode import WireFormat
+from springest_async.api.protocol import Answer, Inconclusive, Refusal, Stored
+from springest_async.api.verdicts import TRIES, Action, RefusalCause, RefusalHistory, Verdicts, backoff
 from springest_async.errors import CancelledTooLate, InDoubt, NoAnswer, NotSent, SpringestError
-from springest_async.files import SourceFile, look
-from springest_async.key import ApiKey
-from springest_async.limiter import Limiter, Turn
-from springest_async.multipart import CertificateBody
-from springest_async.protocol import Answer, Inconclusive, Refusal, Stored
+from springest_async.http.api_key import ApiKey
+from springest_async.http.body import CertificateBody
+from springest_async.http.transport import Timeouts, Transport
+from springest_async.limits.limiter import Limiter, Permit
 from springest_async.records import CertificateUpload, Receipt
-from springest_async.retry import TRIES, Case, Meaning, Step, Verdicts, backoff
-from springest_async.transport import Timeouts, Transport
+from springest_async.source_file import SourceFile, inspect_file
 
 __all__ = ["Delivery", "UploadListener", "UploadStep"]
 
@@ -61,7 +61,7 @@ class UploadListener(Protocol):
 class _Post(Protocol):
     """`Limiter.post`, or what `Limiter.probe` gives."""
 
-    def __call__(self, *, counted_within: float) -> AbstractAsyncContextManager[Turn]: ...
+    def __call__(self, *, count_window: float) -> AbstractAsyncContextManager[Permit]: ...
 
 
 @define(eq=False, kw_only=True)
@@ -83,7 +83,7 @@ class Delivery:
     listener: UploadListener
     attempts: int = 0
     unsent: int = 0  # tries in a row that the server cannot have had
-    case: Case = field(factory=Case)
+    case: RefusalHistory = field(factory=RefusalHistory)
     refusal: Refusal | None = None  # the last one
     refused_at: int = 0  # the position of the first one that is held against it
     body: CertificateBody | None = None  # of the try that is under way
@@ -100,7 +100,7 @@ class Delivery:
         """
         try:
             if self.source is None:
-                self.source = await look(self.upload.file, self.executor)
+                self.source = await inspect_file(self.upload.file, self.executor)
             # What was looked at says what the upload's file has to be, and never which other file is sent.
             self.source = attrs.evolve(self.source, path=self.upload.file)
             return await self._until_stored()
@@ -131,14 +131,14 @@ class Delivery:
     def _learn(self, position: int) -> None:
         """Note that what was refused before is stored now: nothing changed but the time, so it was for speed."""
         if self.refusal is not None:
-            self.verdicts.settle(self.refusal, Meaning.TOO_FAST)
+            self.verdicts.settle(self.refusal, RefusalCause.TOO_FAST)
             if not self.limiter.slow:
                 self.limiter.slow_down(position)
 
-    async def _try(self, post: _Post) -> tuple[Receipt | Refusal, Turn]:
+    async def _try(self, post: _Post) -> tuple[Receipt | Refusal, Permit]:
         """Send one POST when it may leave; give what came of it and its turn."""
         self._tell("waiting")
-        async with post(counted_within=self.timeouts.answer) as turn:
+        async with post(count_window=self.timeouts.answer) as turn:
             self.attempts += 1
             self.body = self.status = None
             self.begun = False
@@ -172,11 +172,11 @@ class Delivery:
     def _begin(self) -> None:
         self.begun = True
 
-    def _note(self, turn: Turn, status: int) -> None:
+    def _note(self, turn: Permit, status: int) -> None:
         self.status = status
         turn.mark_answered()
 
-    async def _send(self, turn: Turn) -> Stored | Refusal:
+    async def _send(self, turn: Permit) -> Stored | Refusal:
         """Send one POST and raise all that ends the try."""
         assert self.source is not None
         body = self.body = CertificateBody(
@@ -191,7 +191,7 @@ class Delivery:
                 self.path,
                 body,
                 self.key,
-                handed_over=lambda: body.handed_over,
+                fully_written=lambda: body.fully_written,
                 begun=self._begin,
                 answered=partial(self._note, turn),
             )
@@ -208,7 +208,7 @@ class Delivery:
                 case refused:
                     failure = refused
         finally:
-            if body.handed_over:
+            if body.fully_written:
                 # Without an answer the server may still be working on it, and a big body may have come in just now.
                 turn.count_from_now(self.timeouts.answer)
         raise failure
@@ -234,37 +234,37 @@ class Delivery:
             return NotSent(self.where, "cancelled before it was sent", connected=False)
         if self.status is not None:
             match protocol.post_meaning(Answer(self.status, complete=False), self.where, self.wire_format):
-                case Stored() if self.body.handed_over:
+                case Stored() if self.body.fully_written:
                     return CancelledTooLate(self.where)
                 case Stored():
                     return self._doubt("cancelled when the server had answered 201 too early", status=self.status)
                 case Inconclusive(reason):
-                    if self.body.handed_over:
+                    if self.body.fully_written:
                         return self._doubt(f"cancelled when {reason}", status=self.status)
                 case _:
                     return NotSent(self.where, f"cancelled after the server had refused it ({self.status})")
-        if self.body.handed_over:
+        if self.body.fully_written:
             return self._doubt("cancelled before the answer came")
         when = "before it was sent whole" if self.begun else "before it was sent"
         return NotSent(self.where, f"cancelled {when}", connected=self.begun)
 
-    async def _refused(self, refusal: Refusal, turn: Turn) -> Receipt | None:
+    async def _refused(self, refusal: Refusal, turn: Permit) -> Receipt | None:
         """Do what a refusal asks for; None says that the certificate is to be sent again."""
         self.refusal = refusal
         if self.case.refusals == 0:
             self.refused_at = turn.position
         match self.verdicts.judge(refusal, self.case, slow=self.limiter.slow, late=self._is_late(turn)):
-            case Step.REJECT:
+            case Action.REJECT:
                 raise refusal.error
-            case Step.PROBE:
+            case Action.PROBE:
                 return await self._probe(refusal, self.refused_at)
-            case Step.SLOW_DOWN:
+            case Action.SLOW_DOWN:
                 self.limiter.slow_down(turn.position, silence=refusal.retry_after or None)
-            case Step.AGAIN:
+            case Action.AGAIN:
                 await asyncio.sleep(backoff(self.case.refusals))
         return None
 
-    def _is_late(self, turn: Turn) -> bool:
+    def _is_late(self, turn: Permit) -> bool:
         return turn.since_silence > self.limiter.posts
 
     async def _probe(self, refusal: Refusal, position: int) -> Receipt | None:
@@ -274,12 +274,12 @@ class Delivery:
             believed = self.verdicts.believed(refusal)
             if self.verdicts.tests != tests and not believed:
                 return None  # another certificate was put to the test while this one waited for its turn
-            unknown = self.verdicts.meaning(refusal) is Meaning.UNKNOWN
+            unknown = self.verdicts.meaning(refusal) is RefusalCause.UNKNOWN
             pauses: list[float | None] = [backoff(tries) for tries in range(1, TRIES)] if unknown else []
             for pause in [backoff(1), None] if believed else [*pauses, None]:
                 outcome, turn = await self._try(partial(post, pause=pause))
                 if isinstance(outcome, Receipt):
-                    self.verdicts.settle(refusal, Meaning.TOO_FAST)
+                    self.verdicts.settle(refusal, RefusalCause.TOO_FAST)
                     self.limiter.slow_down(position, silence=0.0 if pause is None else None)
                     return outcome
                 refusal = outcome
@@ -288,5 +288,5 @@ class Delivery:
             if refusal.names_limit:
                 return None
             if not believed:
-                self.verdicts.settle(refusal, Meaning.INVALID)
+                self.verdicts.settle(refusal, RefusalCause.INVALID)
             raise refusal.error

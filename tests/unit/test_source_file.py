@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from springest_async.errors import UnusableFile
-from springest_async.files import look, open_regular
+from springest_async.source_file import inspect_file, open_regular
 from tests.descriptors import open_files
 from tests.pipes import becomes_a_pipe, swap_after_a_look
 from tests.waiting import A_WHILE
@@ -26,7 +26,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 async def test_a_directory_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
     with pytest.raises(UnusableFile) as caught:
-        await look(tmp_path, executor)
+        await inspect_file(tmp_path, executor)
 
     assert (caught.value.file, caught.value.reason) == (tmp_path, "is a folder")
 
@@ -36,12 +36,12 @@ async def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path, 
 
     with pytest.raises(UnusableFile, match="is no regular file"):
         async with asyncio.timeout(A_WHILE):
-            await look(tmp_path / "pipe.pdf", executor)
+            await inspect_file(tmp_path / "pipe.pdf", executor)
 
 
 async def test_a_device_is_refused(executor: ThreadPoolExecutor) -> None:
     with pytest.raises(UnusableFile, match="is no regular file"):
-        await look(Path("/dev/zero"), executor)
+        await inspect_file(Path("/dev/zero"), executor)
 
 
 async def test_a_socket_is_refused(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
@@ -50,7 +50,7 @@ async def test_a_socket_is_refused(tmp_path: Path, executor: ThreadPoolExecutor)
         listener.bind(str(path))
 
         with pytest.raises(UnusableFile):
-            await look(path, executor)
+            await inspect_file(path, executor)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_what_cannot_be_sent_is_refused_with_the_reason(
     (tmp_path / "loop.pdf").symlink_to("loop.pdf")
 
     with pytest.raises(UnusableFile) as caught:
-        await look(tmp_path / name, executor)
+        await inspect_file(tmp_path / name, executor)
 
     assert caught.value.reason == reason
     assert caught.value.__cause__ is None
@@ -79,14 +79,14 @@ async def test_what_cannot_be_sent_is_refused_with_the_reason(
 
 async def test_a_name_that_no_file_can_have_is_refused_too(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
     with pytest.raises(UnusableFile):
-        await look(tmp_path / "a\x00b.pdf", executor)
+        await inspect_file(tmp_path / "a\x00b.pdf", executor)
 
 
 async def test_a_link_to_a_file_is_looked_through(pdf: Path, tmp_path: Path, executor: ThreadPoolExecutor) -> None:
     link = tmp_path / "link.pdf"
     link.symlink_to(pdf)
 
-    source = await look(link, executor)
+    source = await inspect_file(link, executor)
 
     assert source.path == link
     with open_regular(link) as stream:
@@ -94,7 +94,7 @@ async def test_a_link_to_a_file_is_looked_through(pdf: Path, tmp_path: Path, exe
 
 
 async def test_a_file_can_be_looked_at_in_the_default_executor(pdf: Path, executor: ThreadPoolExecutor) -> None:
-    assert await look(pdf, None) == await look(pdf, executor)
+    assert await inspect_file(pdf, None) == await inspect_file(pdf, executor)
 
 
 def socket_at(path: Path) -> None:

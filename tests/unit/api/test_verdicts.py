@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from springest_async.api.protocol import Refusal
+from springest_async.api.verdicts import Action, RefusalCause, RefusalHistory, Verdicts, ask_again, backoff
 from springest_async.errors import (
     Forbidden,
     InDoubt,
@@ -18,8 +20,6 @@ from springest_async.errors import (
     UnexpectedStatus,
     UnreadableAnswer,
 )
-from springest_async.protocol import Refusal
-from springest_async.retry import Case, Meaning, Step, Verdicts, ask_again, backoff
 
 WHERE = "GET https://api.springest.nl/certifications.json"
 
@@ -95,117 +95,123 @@ def test_the_wait_that_the_server_asks_for_is_kept_up_to_five_minutes(asked: flo
 
 
 def test_an_unknown_body_is_unknown() -> None:
-    assert Verdicts().meaning(refusal()) is Meaning.UNKNOWN
+    assert Verdicts().meaning(refusal()) is RefusalCause.UNKNOWN
 
 
-@pytest.mark.parametrize("meaning", [Meaning.INVALID, Meaning.TOO_FAST])
-def test_a_verdict_is_remembered_for_its_body_only(meaning: Meaning) -> None:
+@pytest.mark.parametrize("meaning", [RefusalCause.INVALID, RefusalCause.TOO_FAST])
+def test_a_verdict_is_remembered_for_its_body_only(meaning: RefusalCause) -> None:
     verdicts = Verdicts()
     verdicts.settle(refusal("400 a"), meaning)
 
     assert verdicts.meaning(refusal("400 a")) is meaning
-    assert verdicts.meaning(refusal("400 b")) is Meaning.UNKNOWN
+    assert verdicts.meaning(refusal("400 b")) is RefusalCause.UNKNOWN
 
 
 def test_a_body_that_once_meant_too_fast_is_never_believed_to_mean_invalid() -> None:
     verdicts = Verdicts()
-    verdicts.settle(refusal(), Meaning.TOO_FAST)
-    verdicts.settle(refusal(), Meaning.INVALID)
+    verdicts.settle(refusal(), RefusalCause.TOO_FAST)
+    verdicts.settle(refusal(), RefusalCause.INVALID)
 
-    assert verdicts.meaning(refusal()) is Meaning.TOO_FAST
+    assert verdicts.meaning(refusal()) is RefusalCause.TOO_FAST
 
 
 def test_a_body_that_meant_invalid_can_turn_out_to_mean_too_fast() -> None:
     verdicts = Verdicts()
-    verdicts.settle(refusal(), Meaning.INVALID)
-    verdicts.settle(refusal(), Meaning.TOO_FAST)
+    verdicts.settle(refusal(), RefusalCause.INVALID)
+    verdicts.settle(refusal(), RefusalCause.TOO_FAST)
 
-    assert verdicts.meaning(refusal()) is Meaning.TOO_FAST
+    assert verdicts.meaning(refusal()) is RefusalCause.TOO_FAST
 
 
-@pytest.mark.parametrize("meaning", list(Meaning))
+@pytest.mark.parametrize("meaning", list(RefusalCause))
 @pytest.mark.parametrize("slow", [False, True])
-def test_a_body_that_names_the_limit_needs_no_experiment(meaning: Meaning, slow: bool) -> None:
-    verdicts, case = Verdicts(), Case()
-    if meaning is not Meaning.UNKNOWN:
+def test_a_body_that_names_the_limit_needs_no_experiment(meaning: RefusalCause, slow: bool) -> None:
+    verdicts, case = Verdicts(), RefusalHistory()
+    if meaning is not RefusalCause.UNKNOWN:
         verdicts.settle(refusal(names_limit=True), meaning)
 
-    assert [verdicts.judge(refusal(names_limit=True), case, slow=slow) for _ in range(20)] == [Step.SLOW_DOWN] * 20
-    assert case == Case()  # it is never held against the certificate
+    assert [verdicts.judge(refusal(names_limit=True), case, slow=slow) for _ in range(20)] == [Action.SLOW_DOWN] * 20
+    assert case == RefusalHistory()  # it is never held against the certificate
 
 
 # What happens in the table below, in this order. Each "refused" is of the same certificate, unless another comes.
 REFUSED, ACCEPTED, OVERTAKEN, ANOTHER = "refused", "accepted", "accepted, but it left first", "another"
-INVALID, TOO_FAST = Meaning.INVALID, Meaning.TOO_FAST
+INVALID, TOO_FAST = RefusalCause.INVALID, RefusalCause.TOO_FAST
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
 @pytest.mark.parametrize(
     ("events", "at_the_fast_pace", "at_the_slow_pace"),
     [
-        pytest.param([REFUSED], [Step.PROBE], None, id="unknown"),
-        pytest.param([ACCEPTED, REFUSED, ACCEPTED, REFUSED], [Step.PROBE] * 2, None, id="unknown, others accepted"),
+        pytest.param([REFUSED], [Action.PROBE], None, id="unknown"),
+        pytest.param([ACCEPTED, REFUSED, ACCEPTED, REFUSED], [Action.PROBE] * 2, None, id="unknown, others accepted"),
         pytest.param(
-            [INVALID, *[ANOTHER, REFUSED] * 40], [Step.PROBE] * 40, [Step.REJECT] * 40, id="a block of invalid ones"
+            [INVALID, *[ANOTHER, REFUSED] * 40], [Action.PROBE] * 40, [Action.REJECT] * 40, id="a block of invalid ones"
         ),
         pytest.param(
-            [TOO_FAST, INVALID, *[ANOTHER, REFUSED] * 40], [Step.PROBE] * 40, [Step.REJECT] * 40, id="a block, of both"
+            [TOO_FAST, INVALID, *[ANOTHER, REFUSED] * 40],
+            [Action.PROBE] * 40,
+            [Action.REJECT] * 40,
+            id="a block, of both",
         ),
         pytest.param(
-            [INVALID, ACCEPTED, REFUSED, ACCEPTED, REFUSED], [Step.AGAIN, Step.REJECT], None, id="only ever invalid"
+            [INVALID, ACCEPTED, REFUSED, ACCEPTED, REFUSED], [Action.AGAIN, Action.REJECT], None, id="only ever invalid"
         ),
         pytest.param(
-            [INVALID, ACCEPTED, REFUSED, REFUSED], [Step.AGAIN, Step.PROBE], None, id="only ever invalid, none accepted"
+            [INVALID, ACCEPTED, REFUSED, REFUSED],
+            [Action.AGAIN, Action.PROBE],
+            None,
+            id="only ever invalid, none accepted",
         ),
         pytest.param(
             [INVALID, ACCEPTED, REFUSED, OVERTAKEN, REFUSED],
-            [Step.AGAIN, Step.PROBE],
+            [Action.AGAIN, Action.PROBE],
             None,
             id="only ever invalid, accepted too early",
         ),
         pytest.param(
             [INVALID, ACCEPTED, REFUSED, INVALID, REFUSED, ANOTHER, REFUSED],
-            [Step.AGAIN, Step.PROBE, Step.PROBE],
-            [Step.AGAIN, Step.REJECT, Step.REJECT],
+            [Action.AGAIN, Action.PROBE, Action.PROBE],
+            [Action.AGAIN, Action.REJECT, Action.REJECT],
             id="proved again meanwhile",
         ),
         pytest.param(
-            [INVALID, ACCEPTED, REFUSED, ACCEPTED, ANOTHER, REFUSED], [Step.AGAIN] * 2, None, id="each on its own"
+            [INVALID, ACCEPTED, REFUSED, ACCEPTED, ANOTHER, REFUSED], [Action.AGAIN] * 2, None, id="each on its own"
         ),
         pytest.param(
             [TOO_FAST, *[ACCEPTED, REFUSED] * 6],
-            [Step.SLOW_DOWN] * 6,
-            [*[Step.AGAIN] * 5, Step.REJECT],
+            [Action.SLOW_DOWN] * 6,
+            [*[Action.AGAIN] * 5, Action.REJECT],
             id="has meant too fast",
         ),
         pytest.param(
             [TOO_FAST, REFUSED, REFUSED],
-            [Step.SLOW_DOWN] * 2,
-            [Step.AGAIN, Step.PROBE],
+            [Action.SLOW_DOWN] * 2,
+            [Action.AGAIN, Action.PROBE],
             id="has meant too fast, none accepted",
         ),
         pytest.param(
             [TOO_FAST, *[ACCEPTED, REFUSED] * 4, REFUSED],
-            [Step.SLOW_DOWN] * 5,
-            [*[Step.AGAIN] * 4, Step.PROBE],
+            [Action.SLOW_DOWN] * 5,
+            [*[Action.AGAIN] * 4, Action.PROBE],
             id="has meant too fast, none accepted any more",
         ),
         pytest.param(
             [INVALID, ACCEPTED, REFUSED, TOO_FAST, *[ACCEPTED, REFUSED] * 5],
-            [Step.AGAIN, *[Step.SLOW_DOWN] * 5],
-            [*[Step.AGAIN] * 5, Step.REJECT],
+            [Action.AGAIN, *[Action.SLOW_DOWN] * 5],
+            [*[Action.AGAIN] * 5, Action.REJECT],
             id="turns out to mean both",
         ),
     ],
 )
 def test_what_is_done_after_a_refusal(
-    events: list[str | Meaning], at_the_fast_pace: list[Step], at_the_slow_pace: list[Step] | None, slow: bool
+    events: list[str | RefusalCause], at_the_fast_pace: list[Action], at_the_slow_pace: list[Action] | None, slow: bool
 ) -> None:
-    verdicts, case, steps = Verdicts(), Case(), []
+    verdicts, case, steps = Verdicts(), RefusalHistory(), []
     early = verdicts.sending()
     for event in events:
         match event:
-            case Meaning():
+            case RefusalCause():
                 verdicts.settle(refusal(), event)
             case "refused":
                 verdicts.sending()
@@ -213,7 +219,7 @@ def test_what_is_done_after_a_refusal(
             case "accepted":
                 verdicts.was_accepted(verdicts.sending())
             case "another":
-                case = Case()
+                case = RefusalHistory()
             case _:
                 verdicts.was_accepted(early)
 
@@ -223,15 +229,17 @@ def test_what_is_done_after_a_refusal(
 @pytest.mark.parametrize("also", [None, TOO_FAST])
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_proof_is_good_for_as_many_posts_after_its_silence_as_the_limit_allows(
-    slow: bool, also: Meaning | None
+    slow: bool, also: RefusalCause | None
 ) -> None:
     verdicts = Verdicts()
     if also is not None:
         verdicts.settle(refusal(), also)
     verdicts.settle(refusal(), INVALID)
 
-    assert verdicts.judge(refusal(), Case(), slow=slow, late=True) is Step.PROBE
-    assert verdicts.judge(refusal(), Case(), slow=slow, late=False) is (Step.REJECT if slow else Step.PROBE)
+    assert verdicts.judge(refusal(), RefusalHistory(), slow=slow, late=True) is Action.PROBE
+    assert verdicts.judge(refusal(), RefusalHistory(), slow=slow, late=False) is (
+        Action.REJECT if slow else Action.PROBE
+    )
 
 
 def test_six_refusals_take_more_than_a_minute() -> None:
@@ -239,14 +247,14 @@ def test_six_refusals_take_more_than_a_minute() -> None:
 
 
 def test_only_what_an_experiment_could_settle_is_held_against_a_certificate() -> None:
-    verdicts, case = Verdicts(), Case()
+    verdicts, case = Verdicts(), RefusalHistory()
     verdicts.judge(refusal("400 a"), case, slow=True)
-    verdicts.settle(refusal("400 a"), Meaning.INVALID)
+    verdicts.settle(refusal("400 a"), RefusalCause.INVALID)
     verdicts.judge(refusal("400 a"), case, slow=True)
-    verdicts.settle(refusal("400 b"), Meaning.TOO_FAST)
+    verdicts.settle(refusal("400 b"), RefusalCause.TOO_FAST)
     verdicts.judge(refusal("400 b"), case, slow=False)
 
-    assert case == Case()
+    assert case == RefusalHistory()
 
 
 def test_posts_are_numbered_and_tests_are_counted() -> None:
@@ -254,8 +262,8 @@ def test_posts_are_numbered_and_tests_are_counted() -> None:
     assert repr(verdicts) == "<Verdicts 0 known, 0 sent, 0 tests>"
 
     assert [verdicts.sending() for _ in range(3)] == [1, 2, 3]
-    verdicts.settle(refusal(), Meaning.INVALID)
-    verdicts.settle(refusal(), Meaning.TOO_FAST)
+    verdicts.settle(refusal(), RefusalCause.INVALID)
+    verdicts.settle(refusal(), RefusalCause.TOO_FAST)
 
     assert verdicts.tests == 2
     assert repr(verdicts) == "<Verdicts 1 known, 3 sent, 2 tests>"

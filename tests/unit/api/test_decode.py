@@ -14,7 +14,7 @@ from attrs import asdict
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from springest_async.decode import DecodeError, Page, WireFormat, page, parse, receipt_id
+from springest_async.api.decode import DecodeError, Page, WireFormat, page, parse, receipt_id
 from springest_async.records import Certificate, Certification, User
 from tests.spoilt import spoilt
 

@@ -15,8 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 from attrs import field, frozen
 
-from springest_async import decode
-from springest_async.decode import DecodeError, Page, Record, WireFormat
+from springest_async.api import decode
+from springest_async.api.decode import DecodeError, Page, Record, WireFormat
 from springest_async.errors import (
     AnswerError,
     ConfigurationError,
@@ -266,7 +266,7 @@ def _target(location: str, where: str) -> str:
 
 # --- the server's words ---
 
-_LONGEST_WORDS = 400
+MAX_MESSAGE_CHARS = 400
 
 
 def words(answer: Answer) -> str:
@@ -282,7 +282,7 @@ def words(answer: Answer) -> str:
 def _line(text: str) -> str:
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     text = " ".join(text.split())
-    return text if len(text) <= _LONGEST_WORDS else text[: _LONGEST_WORDS - 1] + "…"
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
 _LIMIT_WORDS = re.compile(

@@ -16,7 +16,7 @@ from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from springest_async.key import ApiKey
+from springest_async.http.api_key import ApiKey
 
 __all__ = ["KeyedRequest", "KeyedResponse"]
 

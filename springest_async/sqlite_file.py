@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from stat import S_ISREG
 
-__all__ = ["harden", "has_tables", "is_whole", "strange_beside"]
+__all__ = ["has_tables", "irregular_sidecar", "passes_integrity_check", "set_defensive_pragmas"]
 
 # What ANALYZE leaves, which some programs that show a database run unasked: figures, which run nothing. Letter for
 # letter, because the name alone may be a trigger's.
@@ -21,7 +21,7 @@ _FIGURES = [
 ]
 
 
-def strange_beside(path: Path, *others: str) -> Path | None:
+def irregular_sidecar(path: Path, *others: str) -> Path | None:
     """Give what is no file and stands where SQLite has its files beside a database: a pipe there would block it.
 
     `others` are the suffixes of more such files.
@@ -37,7 +37,7 @@ def strange_beside(path: Path, *others: str) -> Path | None:
     return None
 
 
-def harden(connection: sqlite3.Connection, longest: int) -> None:
+def set_defensive_pragmas(connection: sqlite3.Connection, longest: int) -> None:
     """Make a connection trust nothing that its file says; `longest` is how many bytes a row may have."""
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -64,7 +64,7 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
     return [each for each in found if each not in _FIGURES]
 
 
-def is_whole(connection: sqlite3.Connection, *, indexes: bool) -> bool:
+def passes_integrity_check(connection: sqlite3.Connection, *, indexes: bool) -> bool:
     """Say whether all pages and rows are as they should be, which takes as long as reading the file.
 
     With `indexes` also whether they say the same as their tables, which takes ten times as long.

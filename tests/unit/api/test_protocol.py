@@ -13,8 +13,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from springest_async import protocol
-from springest_async.decode import Page, WireFormat
+from springest_async.api import protocol
+from springest_async.api.decode import Page, WireFormat
+from springest_async.api.protocol import (
+    Answer,
+    Inconclusive,
+    Refusal,
+    Stored,
+    list_error,
+    post_meaning,
+    read_page,
+    words,
+)
 from springest_async.errors import (
     AnswerError,
     ConfigurationError,
@@ -28,7 +38,6 @@ from springest_async.errors import (
     UnexpectedStatus,
     UnreadableAnswer,
 )
-from springest_async.protocol import Answer, Inconclusive, Refusal, Stored, list_error, post_meaning, read_page, words
 from springest_async.records import Certificate, CertificateUpload, Certification, User
 from tests.spoilt import spoilt
 

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from springest_async.errors import UnusableFile
-from springest_async.files import SourceFile, look
-from springest_async.multipart import CertificateBody
+from springest_async.http.body import CertificateBody
+from springest_async.source_file import SourceFile, inspect_file
 from tests.descriptors import open_files
 from tests.pipes import becomes_a_pipe, let_go
 from tests.waiting import A_WHILE
@@ -121,7 +121,7 @@ def parts_of(body: CertificateBody, written: bytes) -> list[email.message.Messag
 async def test_the_form_is_what_rfc_7578_says_to_the_byte(
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
-    source = await look(file_of(tmp_path, b"%PDF-1.7\n\x00\xff\r\n", "jan.pdf"), executor)
+    source = await inspect_file(file_of(tmp_path, b"%PDF-1.7\n\x00\xff\r\n", "jan.pdf"), executor)
     body, writer = make_body(source), Collector()
 
     await body.write(writer)
@@ -156,7 +156,7 @@ async def test_a_small_file_leaves_in_one_piece_and_the_closing_boundary_by_itse
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     writer = Collector()
-    body = make_body(await look(file_of(tmp_path, b"%PDF-1.7 small"), executor))
+    body = make_body(await inspect_file(file_of(tmp_path, b"%PDF-1.7 small"), executor))
 
     await body.write(writer)
 
@@ -170,15 +170,15 @@ async def test_a_small_file_leaves_in_one_piece_and_the_closing_boundary_by_itse
 async def test_a_body_is_handed_over_just_before_its_closing_boundary(
     size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
-    body = make_body(await look(file_of(tmp_path, content_of(size)), executor))
-    handed_over: list[bool] = []
-    writer = Collector(lambda _: handed_over.append(body.handed_over))
-    assert not body.handed_over
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(size)), executor))
+    fully_written: list[bool] = []
+    writer = Collector(lambda _: fully_written.append(body.fully_written))
+    assert not body.fully_written
 
     await body.write(writer)
 
-    assert handed_over == [False] * (len(writer.pieces) - 1) + [True]
-    assert body.handed_over
+    assert fully_written == [False] * (len(writer.pieces) - 1) + [True]
+    assert body.fully_written
     assert b"--" + body.content_type.partition("=")[2].encode() + b"--" not in b"".join(writer.pieces[:-1])
 
 
@@ -189,18 +189,18 @@ async def test_a_closing_boundary_that_does_not_leave_counts_as_handed_over(
         if piece == 1:
             raise ConnectionResetError
 
-    body = make_body(await look(pdf, executor))
+    body = make_body(await inspect_file(pdf, executor))
 
     with pytest.raises(ConnectionResetError):
         await body.write(Collector(breaks))
 
-    assert body.handed_over
+    assert body.fully_written
 
 
 async def test_the_texts_that_are_ours_are_told(
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
-    body = make_body(await look(file_of(tmp_path, b"%PDF-1.7", "zoë.pdf"), executor))
+    body = make_body(await inspect_file(file_of(tmp_path, b"%PDF-1.7", "zoë.pdf"), executor))
 
     assert body.told == ("7", "zoë@example.org", "zoë.pdf", "zoe.pdf")
 
@@ -212,7 +212,7 @@ async def test_every_size_has_its_exact_length_and_its_exact_bytes(
     size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     content = content_of(size)
-    body, writer = make_body(await look(file_of(tmp_path, content), executor)), Collector()
+    body, writer = make_body(await inspect_file(file_of(tmp_path, content), executor)), Collector()
 
     await body.write_with_length(writer, body.size)
 
@@ -228,7 +228,7 @@ async def test_no_piece_is_larger_than_half_a_megabyte_and_the_fields(
 ) -> None:
     writer = Collector()
 
-    await make_body(await look(file_of(tmp_path, content_of(3 * PIECE)), executor)).write(writer)
+    await make_body(await inspect_file(file_of(tmp_path, content_of(3 * PIECE)), executor)).write(writer)
 
     assert max(map(len, writer.pieces)) < PIECE + 1024
     assert len(writer.pieces) == 4
@@ -239,7 +239,7 @@ async def test_a_file_that_ends_like_a_boundary_is_kept(
     ending: bytes, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     content = b"%PDF-1.7\xff" + ending
-    body, writer = make_body(await look(file_of(tmp_path, content), executor)), Collector()
+    body, writer = make_body(await inspect_file(file_of(tmp_path, content), executor)), Collector()
 
     await body.write(writer)
 
@@ -249,7 +249,7 @@ async def test_a_file_that_ends_like_a_boundary_is_kept(
 async def test_each_body_has_a_boundary_of_its_own(
     pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
-    source = await look(pdf, executor)
+    source = await inspect_file(pdf, executor)
 
     assert make_body(source).content_type != make_body(source).content_type
 
@@ -257,7 +257,7 @@ async def test_each_body_has_a_boundary_of_its_own(
 async def test_a_body_can_be_written_twice(
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
-    body = make_body(await look(file_of(tmp_path, content_of(PIECE + 7)), executor))
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(PIECE + 7)), executor))
     first, second = Collector(), Collector()
 
     await body.write(first)
@@ -270,7 +270,7 @@ async def test_a_body_can_be_written_twice(
 async def test_a_streamed_body_has_no_text(
     pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
-    body = make_body(await look(pdf, executor))
+    body = make_body(await inspect_file(pdf, executor))
 
     with pytest.raises(TypeError, match="has no text"):
         body.decode()
@@ -310,7 +310,7 @@ async def test_a_streamed_body_has_no_text(
 async def test_a_filename_is_sent_in_ascii_without_anything_to_escape(
     name: str, sent: str, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
-    body, writer = make_body(await look(file_of(tmp_path, b"%PDF-1.7", name), executor)), Collector()
+    body, writer = make_body(await inspect_file(file_of(tmp_path, b"%PDF-1.7", name), executor)), Collector()
 
     await body.write(writer)
 
@@ -384,7 +384,7 @@ async def test_a_file_that_changes_before_it_is_sent_is_not_sent(
     make_body: Callable[..., CertificateBody],
 ) -> None:
     path = file_of(tmp_path, content_of(1000))
-    body, writer = make_body(await look(path, executor)), Collector()
+    body, writer = make_body(await inspect_file(path, executor)), Collector()
     change(path)
     before = open_files()
 
@@ -401,7 +401,7 @@ async def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     path = file_of(tmp_path, content_of(1000))
-    body, writer = make_body(await look(path, executor)), Collector()
+    body, writer = make_body(await inspect_file(path, executor)), Collector()
     becomes_a_pipe(path)
     before = open_files()
 
@@ -435,7 +435,7 @@ async def test_a_file_that_changes_while_it_is_sent_is_never_sent_whole(
     make_body: Callable[..., CertificateBody],
 ) -> None:
     path = file_of(tmp_path, content_of(4 * PIECE))
-    body = make_body(await look(path, executor))
+    body = make_body(await inspect_file(path, executor))
     writer = Collector(lambda piece: change(path) if piece == 0 else None)
     before = open_files()
 
@@ -446,7 +446,7 @@ async def test_a_file_that_changes_while_it_is_sent_is_never_sent_whole(
     assert caught.value.reason == reason
     assert body.size is not None
     assert len(writer.written) < body.size
-    assert not body.handed_over
+    assert not body.fully_written
     assert before == open_files()
 
 
@@ -454,7 +454,7 @@ async def test_a_file_that_is_deleted_while_it_is_sent_is_sent_whole(
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     path = file_of(tmp_path, content_of(3 * PIECE))
-    body = make_body(await look(path, executor))
+    body = make_body(await inspect_file(path, executor))
     writer = Collector(lambda _: path.unlink(missing_ok=True))
 
     await body.write(writer)
@@ -473,7 +473,7 @@ async def test_no_file_is_left_open(
     path = file_of(tmp_path, content_of(size))
     writer = Collector()
 
-    await make_body(await look(path, executor)).write(writer)
+    await make_body(await inspect_file(path, executor)).write(writer)
 
     assert before == open_files()
 
@@ -483,13 +483,13 @@ async def test_a_server_that_stops_reading_is_noticed_and_the_file_closed(
     size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     before = open_files()
-    body = make_body(await look(file_of(tmp_path, content_of(size)), executor), stall_timeout=0.01)
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(size)), executor), stall_timeout=0.01)
 
     with pytest.raises(TimeoutError):
         await body.write(Stuck())
 
     assert body.failure is None
-    assert not body.handed_over
+    assert not body.fully_written
     assert before == open_files()
 
 
@@ -523,14 +523,14 @@ async def test_on_a_stall_the_connection_is_aborted_so_that_nothing_more_leaves(
     transport, protocol = Recorded(), BaseProtocol(loop)
     protocol.connection_made(transport)
     protocol.pause_writing()
-    body = make_body(await look(file_of(tmp_path, content_of(100_000)), executor), stall_timeout=0.01)
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(100_000)), executor), stall_timeout=0.01)
 
     with pytest.raises(TimeoutError):
         await body.write(StreamWriter(protocol, loop))
 
     assert transport.calls[-1] == "abort"
     assert "close" not in transport.calls
-    assert not body.handed_over
+    assert not body.fully_written
 
 
 class Crawling(Recorded):
@@ -558,7 +558,7 @@ async def test_where_the_system_does_not_tell_what_moves_asyncio_does(
     transport = Crawling(chain(range(30, 0, -1), repeat(0)), closed if known else None)
     protocol = BaseProtocol(loop)
     protocol.connection_made(transport)
-    body = make_body(await look(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.1)
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.1)
 
     await body.write(StreamWriter(protocol, loop))
 
@@ -572,12 +572,12 @@ async def test_a_line_that_moves_is_waited_for_until_it_has_taken_all(
     loop = asyncio.get_running_loop()
     transport, protocol = Crawling(chain(range(60, 0, -1), repeat(0))), BaseProtocol(loop)
     protocol.connection_made(transport)
-    body = make_body(await look(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.1)
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.1)
     before = loop.time()
 
     await body.write(StreamWriter(protocol, loop))
 
-    assert body.handed_over
+    assert body.fully_written
     assert loop.time() - before > 2 * 0.1
     assert "abort" not in transport.calls
 
@@ -588,11 +588,11 @@ async def test_a_line_that_hardly_moves_is_not_waited_for_for_ever(
     make_body: Callable[..., CertificateBody],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("springest_async.line.SLOWEST", 200_000)
+    monkeypatch.setattr("springest_async.http.watchdog.SLOWEST", 200_000)
     loop = asyncio.get_running_loop()
     transport, protocol = Crawling(count(1)), BaseProtocol(loop)
     protocol.connection_made(transport)
-    body = make_body(await look(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.05)
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(70_000)), executor), stall_timeout=0.05)
     before = loop.time()
 
     with pytest.raises(TimeoutError):
@@ -608,7 +608,7 @@ async def test_cancelling_closes_the_file(
 ) -> None:
     before = open_files()
     writer = Stuck()
-    task = asyncio.create_task(make_body(await look(file_of(tmp_path, content_of(10)), executor)).write(writer))
+    task = asyncio.create_task(make_body(await inspect_file(file_of(tmp_path, content_of(10)), executor)).write(writer))
     await writer.reached.wait()
     assert len(open_files()) == len(before) + 1
 
@@ -641,7 +641,7 @@ async def test_cancelling_while_the_file_is_being_opened_closes_it(
 ) -> None:
     before = open_files()
     slow = HeldBack(executor)
-    body = make_body(await look(file_of(tmp_path, content_of(10)), executor), executor=slow)
+    body = make_body(await inspect_file(file_of(tmp_path, content_of(10)), executor), executor=slow)
     task = asyncio.create_task(body.write(Collector()))
     await asyncio.to_thread(slow.done.wait, A_WHILE)
 
