@@ -541,7 +541,7 @@ def test_fragments_of_json_and_xml_raise_nothing_else(data: bytes, wire_format: 
     check(data, wire_format)
 
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 @pytest.mark.parametrize("wire_format", ["json", "xml"])

@@ -691,7 +691,7 @@ def test_a_list_that_is_too_long_is_not_read_in_part() -> None:
 
 # --- samples: answers captured from a Rails application ---
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 CREATED = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 VCA = Certification(id=101, name="VCA Basis", description="Veiligheid, gezondheid & milieu")
 BHV = Certification(
