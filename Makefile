@@ -20,7 +20,7 @@ check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(AT_ONCE) -m "not slow"
+	$(BIN)/pytest $(AT_ONCE) -m "not soak"
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .

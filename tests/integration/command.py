@@ -1,24 +1,29 @@
-"""The command ``springest`` as a user has it, for tests: a process of its own, and what it said and left behind."""
+"""The command ``springest`` for tests: run in this process or in one of its own, and what it said and left behind.
+
+`springest` and `in_a_terminal` run it in this process, because to start Python costs half a second. What a test says
+about signals, pipes, kills or the process itself needs `start`.
+"""
 
 import asyncio
 import csv
-import fcntl
+import io
 import os
 import pty
 import re
-import struct
 import sys
-import termios
+import threading
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from unittest.mock import patch
 
 import attrs
 from aiohttp import web
 
 from springest_async.bulk import JournalReader
+from springest_async.cli.app import run
 from springest_async.sandbox import Post, Sandbox
 from springest_async.sandbox.certificates import Form
 from tests.waiting import A_WHILE
@@ -116,24 +121,25 @@ async def end(process: asyncio.subprocess.Process, *, within: float = A_WHILE) -
 
 
 async def springest(*arguments: str | Path, origin: str | None = None, **changes: str | None) -> Ran:
-    """Run the command to its end. `changes` are variables of its environment."""
-    return await end(await start(*arguments, env=environment(origin, **changes)))
+    """Run the command to its end, in this process. `changes` are variables of its environment."""
+    out, err = io.BytesIO(), io.BytesIO()
+    code = await _run(arguments, environment(origin, **changes), out, err)
+    ran = Ran(code, out.getvalue().decode(), err.getvalue().decode())
+    assert_no_key_in(ran.out + ran.err)
+    return ran
 
 
 async def in_a_terminal(*arguments: str | Path, env: dict[str, str], shown: bytearray | None = None) -> tuple[int, str]:
-    """Run the command in a pseudo-terminal of 100 columns; give its exit code and all that it was made to show.
+    """Run the command in this process and a pseudo-terminal of 100 columns; return its exit code and what it showed.
 
-    `shown` has what it shows as soon as it does.
+    `shown` grows while the command writes.
     """
     shown = bytearray() if shown is None else shown
     terminal, inside = pty.openpty()
-    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    process = await start(*arguments, env=env | {"TERM": "xterm-256color"}, stdout=inside, stderr=inside)
-    os.close(inside)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def read() -> None:
-        with suppress(OSError):  # Linux tells the end so
+        with suppress(OSError):  # how Linux reports the end
             if piece := os.read(terminal, 65536):
                 shown.extend(piece)
                 return
@@ -142,16 +148,43 @@ async def in_a_terminal(*arguments: str | Path, env: dict[str, str], shown: byte
 
     loop.add_reader(terminal, read)
     try:
+        with open(inside, "wb", buffering=0) as stream:  # noqa: ASYNC230, PTH123 # a descriptor
+            size = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+            code = await _run(arguments, env | size, stream, stream)
         async with asyncio.timeout(A_WHILE):
-            code = await process.wait()
             await ended.wait()
     finally:
         loop.remove_reader(terminal)
         os.close(terminal)
     text = shown.decode()
     assert_no_key_in(text)
-    assert "Traceback" not in text
     return code, text
+
+
+_one_at_a_time = threading.Lock()
+
+
+async def _run(arguments: Iterable[str | Path], env: dict[str, str], out: BinaryIO, err: BinaryIO) -> int:
+    """Run the command as a process of its own would: with this environment, and without a limiter in memory."""
+
+    def to(stream: BinaryIO) -> io.TextIOWrapper:
+        return io.TextIOWrapper(stream, encoding=env.get("PYTHONIOENCODING", "utf-8"), write_through=True)
+
+    def run_it() -> int:
+        with (
+            _one_at_a_time,
+            patch.dict(os.environ, env, clear=True),
+            patch.dict("springest_async.limits.limiter._shared", clear=True),
+            patch("signal.signal"),  # only a main thread may
+            redirect_stdout(to(out)) as our_out,
+            redirect_stderr(to(err)) as our_err,
+        ):
+            code = run([str(argument) for argument in arguments])
+        for stream in (our_out, our_err):
+            stream.detach()  # the test's own to close
+        return code
+
+    return await asyncio.to_thread(run_it)
 
 
 async def until_said(process: asyncio.subprocess.Process, words: str) -> str:

@@ -465,7 +465,7 @@ async def test_without_a_home_the_limit_is_kept_in_the_users_own(tmp_path: Path)
     assert (home / ".local" / "state" / "springest" / "limits.sqlite3").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_the_demo_leaves_nothing_but_a_line_in_the_limits(tmp_path: Path, state: Path) -> None:
     process = await start("demo", env=environment(None, TMPDIR=str(tmp_path), HOME=str(tmp_path / "home")))
     ran = await end(process, within=150)

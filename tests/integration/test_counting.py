@@ -117,7 +117,7 @@ async def test_the_command_offers_every_way_of_counting() -> None:
 # --- the real minute ---
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_the_command_stores_every_row_where_a_first_hit_begins_the_minute_and_where_each_pushes_it_back(
     tmp_path: Path,
 ) -> None:

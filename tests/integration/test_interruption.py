@@ -1,6 +1,6 @@
 """Uploads that are interrupted, killed and started again, as a user does it: real processes, a real sandbox.
 
-What is marked slow takes real minutes, because the command has no shorter ones: the limit's, and the two that Springest
+What is marked soak takes real minutes, because the command has no shorter ones: the limit's, and the two that Springest
 gets before what was killed while it was sent, and is not listed, counts as not stored.
 """
 
@@ -470,7 +470,7 @@ async def test_the_key_is_in_no_file_that_a_run_keeps_nor_in_what_is_told_of_it(
 # --- the real minute ---
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_interrupted_and_at_once_started_again_nothing_is_refused(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 40)
     async with springest_sandbox() as sandbox:
@@ -490,7 +490,7 @@ async def test_interrupted_and_at_once_started_again_nothing_is_refused(tmp_path
     assert stored(sandbox) == hashes(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_two_commands_at_once_share_the_minute(tmp_path: Path) -> None:
     folders = [tmp_path / "anna", tmp_path / "bert"]
     for folder in folders:
@@ -508,7 +508,7 @@ async def test_two_commands_at_once_share_the_minute(tmp_path: Path) -> None:
     assert len({post.fields["email"] for post in sandbox.audit}) == 44
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_killed_five_times_every_certificate_is_stored_once_and_the_limit_is_kept(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 40)
     async with springest_sandbox() as sandbox:

@@ -84,7 +84,7 @@ def sink() -> Iterator[Sink]:
         yield sink
 
 
-@pytest.mark.slow  # ten seconds, most of them the system's for moving 2 GB through loopback
+@pytest.mark.soak  # ten seconds, most of them the system's for moving 2 GB through loopback
 def test_two_gigabytes_take_no_more_memory_than_two_megabytes(sink: Sink, tmp_path: Path) -> None:
     sizes = {"small.pdf": 2 * 1024**2, "huge.pdf": 2 * 1024**3}
     for name, size in sizes.items():

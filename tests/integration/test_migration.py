@@ -119,7 +119,7 @@ class Recorder:
         return [when for when, what in self.steps if what == "refused"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.rails
 async def test_rails_that_counts_a_sliding_window_stores_forty_without_a_refusal(
     tmp_path: Path, rails: RailsServer
@@ -135,7 +135,7 @@ async def test_rails_that_counts_a_sliding_window_stores_forty_without_a_refusal
     assert rails.key not in said
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.nginx
 async def test_nginx_that_wants_two_seconds_between_posts_refuses_a_few_at_the_start_and_none_after(
     tmp_path: Path,

@@ -146,7 +146,7 @@ async def test_killed_again_and_again_nothing_is_lost_and_nothing_stored_twice(t
     await survive(tmp_path, kills=15, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_killed_two_hundred_times_nothing_is_lost_and_nothing_stored_twice(tmp_path: Path) -> None:
     await survive(tmp_path, kills=200, seed=2)
 

@@ -105,7 +105,7 @@ def test_the_benchmark_prints_the_tables_of_the_docs(capsys: pytest.CaptureFixtu
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_figures_in_the_docs_are_those_that_the_benchmark_prints(capsys: pytest.CaptureFixture[str]) -> None:
     in_docs = [block.splitlines() for block in DOCS.read_text().split("\n\n") if "time / ideal" in block]
 
