@@ -1,1 +1,1 @@
-"""What Springest's pages say, as pure functions: requests, answers, and what follows from them. No I/O."""
+"""The rules of Springest's help pages as pure functions: requests, answers, and what to do next. No I/O."""

@@ -1,16 +1,17 @@
-"""From the bytes of an answer to records: the one place where an answer is taken apart.
+"""Decode the body of an answer into records; no other module parses JSON or XML.
 
-JSON and Rails' XML become the same plain values (`parse`), and one cattrs converter makes records of them
-(`page`, `receipt_id`). Strict about types, because ``int(1.9)`` and ``bool("false")`` would corrupt data without
-a word; tolerant of the shapes that Springest leaves open: with or without an envelope, ids as strings, a name on
-the certificate or on a nested certification, unknown keys. Knows no status codes and no network.
+`parse` turns JSON and Rails' XML into the same plain values, and one cattrs converter turns those into records
+(`page`, `receipt_id`). It is strict about types, because ``int(1.9)`` and ``bool("false")`` would silently corrupt
+data. It accepts every shape that Springest's pages leave open: with or without an envelope, ids as strings, a name on
+the certificate or on a nested certification, unknown keys. It knows no status codes and no network.
 """
 
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, date, datetime
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 from attrs import frozen
@@ -23,36 +24,32 @@ from springest_async.records import Certificate
 __all__ = ["DecodeError", "Page", "WireFormat", "page", "parse", "receipt_id"]
 
 WireFormat = Literal["json", "xml"]
-"""What the API speaks; the extension of the path picks it."""
+"""The formats of the API; the extension of the path selects one."""
 
 Record = TypeVar("Record")
 
-# Bounds that only an attacker meets: a list nests four deep, its namespaces (if any) are short addresses, and a page
-# is a hundred records. What gets past them costs time and memory in proportion to its bytes.
-_DEEPEST = 32
-_MOST_DIGITS = 100
-_LONGEST_NAMESPACE = 256
-_MOST_PROBLEMS = 100
+# A list nests four deep. The bound keeps functions that walk the values within Python's recursion limit.
+_MAX_DEPTH = 32
 
 
 class DecodeError(ValueError):
-    """The bytes are not what they should be; its text is what was expected where."""
+    """The bytes are not what was expected; the text says what was expected, and where."""
 
 
 @frozen
 class Page(Generic[Record]):
-    """One page of a list. `total` is how many records the whole list has, or None when the server does not tell."""
+    """One page of a list; `total` is the number of records in the whole list, or None when the server does not say."""
 
     records: tuple[Record, ...]
     total: int | None = None
 
 
 def page(data: bytes, wire_format: WireFormat, record: type[Record], name: str) -> Page[Record]:
-    """Read a page of a list: a bare array, or an envelope that has it under `name`.
+    """Return a page of a list, which is a bare array or an envelope with the array under `name`.
 
     Raises:
-        DecodeError: with the places in the page that are not as they should be: the first few in full, and how many
-            more there are in the records until the hundredth such place.
+        DecodeError: when it is no such list, or a record has a wrong value; it names up to three wrong values of the
+            first such record.
     """
     plain = parse(data, wire_format)
     total = None
@@ -64,25 +61,20 @@ def page(data: bytes, wire_format: WireFormat, record: type[Record], name: str) 
     if not isinstance(plain, list):
         raise DecodeError(f"an array of {name}, not {_shown(plain)}")
     records: list[Record] = []
-    problems: list[str] = []
     for index, item in enumerate(plain):
-        # One at a time, because an error is a thousand times as big as the bytes that it is about.
+        # One at a time: an error takes a thousand times the memory of the bytes that caused it.
         try:
             records.append(_converter.structure(item, record))
-        except Exception as error:  # noqa: BLE001 # cattrs raises groups of whatever the hooks below raised
-            problems += transform_error(error, path=f"{name}[{index}]", format_exception=_problem)
-            if len(problems) >= _MOST_PROBLEMS:
-                break
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise DecodeError("; ".join(problems[:3]) + more)
+        except Exception as error:  # noqa: BLE001 # cattrs groups all exceptions that the hooks below raised
+            problems = transform_error(error, path=f"{name}[{index}]", format_exception=_problem)
+            raise DecodeError("; ".join(problems[:3])) from None
     return Page(tuple(records), total)
 
 
 def receipt_id(data: bytes, wire_format: WireFormat) -> int | None:
-    """Read the new id from a 201's body, or None when the body does not tell one.
+    """Return the id of the new certificate from the body of a 201, or None when the body contains no id.
 
-    Never raises: the status has said "stored" already, and nothing in the body can take that back.
+    It never raises: the status already means "stored", whatever the body contains.
     """
     try:
         plain = parse(data, wire_format)
@@ -94,69 +86,45 @@ def receipt_id(data: bytes, wire_format: WireFormat) -> int | None:
 
 
 def parse(data: bytes, wire_format: WireFormat) -> Any:
-    """Make plain values (dict, list, str, int, float, bool, None) of JSON or of Rails' XML.
+    """Return the plain values (dict, list, str, int, float, bool, None) of JSON or of Rails' XML.
 
-    XML's dashes in names become underscores, its ``type`` attributes become types, and its root's name is dropped,
-    so that both formats give the same values.
+    In XML, dashes in names become underscores, the ``type`` attributes become types, and the name of the root is
+    dropped, so that both formats give the same values.
 
     Raises:
-        DecodeError: when the bytes are no such format, or try what only an attacker would.
+        DecodeError: when the bytes are not in this format, nest more than 32 deep, or contain a DTD or a namespace.
     """
     try:
         if wire_format == "xml":
             parser = DefusedXMLParser(target=_Tree(), forbid_dtd=True)
             parser.feed(data)
-            return _shallow(_plain(parser.close()))
-        return _shallow(json.loads(data, parse_constant=_no_constant, parse_int=_whole, object_pairs_hook=_object))
+            plain = _plain(parser.close())
+        else:
+            plain = json.loads(data)
+        _check_depth([plain])
     # ParseError is a SyntaxError; what defusedxml forbids is a ValueError, as is a wrong encoding. Some encodings warn,
-    # and a program may have made warnings errors.
+    # and a program may turn warnings into errors.
     except (ValueError, ParseError, LookupError, RecursionError, Warning) as error:
         raise DecodeError(f"{wire_format.upper()} ({_cut(str(error)) or type(error).__name__})") from None
+    return plain
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _whole(digits: str) -> int:
-    # Python's own bound can be switched off, and int() takes quadratic time.
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("an object with the same key twice")
-    return members
-
-
-def _shallow(plain: Any) -> Any:
-    """Give the values back if they nest no deeper than all that walk through them can bear."""
-    level = [plain]
-    for _ in range(_DEEPEST):
-        level = [inner for outer in level for inner in _inner(outer)]
-        if not level:
-            return plain
-    raise ValueError(f"nested more than {_DEEPEST} deep")
-
-
-def _inner(outer: Any) -> Iterable[Any]:
-    if isinstance(outer, dict):
-        return outer.values()
-    return outer if isinstance(outer, list) else ()
+def _check_depth(plain: Iterable[Any], depth: int = _MAX_DEPTH) -> None:
+    if depth < 0:
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+    for inner in plain.values() if isinstance(plain, dict) else plain:
+        if isinstance(inner, dict | list):
+            _check_depth(inner, depth - 1)
 
 
 class _Tree(TreeBuilder):
-    def start_ns(self, _: str, uri: str) -> None:
-        # The tree has it in the name of each element anew.
-        if len(uri) > _LONGEST_NAMESPACE:
-            raise ValueError(f"a namespace of {len(uri)} characters")
+    def start_ns(self, _prefix: str, _uri: str) -> None:
+        # Rails writes none, and the tree would repeat a long one in the name of each element.
+        raise ValueError("a namespace")
 
 
 def _plain(element: Element) -> Any:
-    """Undo Rails' ``to_xml``: https://api.rubyonrails.org/classes/ActiveModel/Serializers/Xml.html."""
+    """Return the value that Rails' ``to_xml`` wrote: https://api.rubyonrails.org/classes/ActiveModel/Serializers/Xml.html."""
     kind = element.get("type")
     if element.get("nil") == "true":
         return None
@@ -179,12 +147,11 @@ def _members(element: Element) -> dict[str, Any]:
     return {name: values[0] if len(values) == 1 else values for name, values in members.items()}
 
 
-def _total(meta: object) -> int | None:
-    try:
-        total = _integer(meta["results"]) if isinstance(meta, dict) else -1
-    except (DecodeError, KeyError):
-        return None
-    return total if total >= 0 else None
+def _total(meta: Any) -> int | None:
+    with suppress(DecodeError, KeyError, TypeError):
+        if (total := _integer(meta["results"])) >= 0:
+            return total
+    return None
 
 
 def _shown(value: object) -> str:
@@ -195,7 +162,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-# --- the converter: one strict hook a type, because cattrs alone would coerce without a word ---
+# --- the converter: one strict hook for each type, because cattrs alone would convert silently ---
 
 
 def _id(value: object, _: object = int) -> int:
@@ -207,7 +174,7 @@ def _id(value: object, _: object = int) -> int:
 def _integer(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    # Ids may come as strings. Nineteen digits are what a 64-bit id has at most.
+    # Ids may be strings. A 64-bit id has at most nineteen digits.
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
         return int(value)
     raise DecodeError(f"integer, not {_shown(value)}")
@@ -216,7 +183,7 @@ def _integer(value: object) -> int:
 def _string(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise DecodeError(f"string, not {_shown(value)}")
-    # JSON can name half of a surrogate pair, which nothing could print or store; one such name spoils no list.
+    # JSON can contain half of a surrogate pair, which cannot be printed or stored.
     return re.sub("[\ud800-\udfff]", "\ufffd", value)
 
 
@@ -228,34 +195,26 @@ def _boolean(value: object, _: object) -> bool:
 
 def _date(value: object, _: object) -> date:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        try:
+        with suppress(ValueError):
             return date.fromisoformat(value)
-        except ValueError:
-            pass  # told below, like any other value that is no date
     raise DecodeError(f"date as in 2026-12-31, not {_shown(value)}")
 
 
 def _datetime(value: object, _: object) -> datetime:
-    """Read Rails' two ways to write a time; one without a zone is in UTC, in which Rails keeps its times."""
+    """Return a time that Rails wrote in either of its two ways; without a zone it is UTC, in which Rails stores it."""
     if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]", value):
-        try:
-            time = datetime.fromisoformat(re.sub(r" ?(UTC|(?=[+-][0-9:]+$))", _zone, value))
+        with suppress(ValueError):
+            time = datetime.fromisoformat(re.sub(r" UTC$| (?=[+-][0-9:]+$)", "", value))
             return time if time.tzinfo else time.replace(tzinfo=UTC)
-        except ValueError:
-            pass  # told below, like any other value that is no time
     raise DecodeError(f"time as in 2026-12-31T12:00:00Z, not {_shown(value)}")
 
 
-def _zone(found: re.Match[str]) -> str:
-    return "+00:00" if found[1] else ""
-
-
 def _certificate(value: object, _: object) -> Certificate:
-    # The help page's indentation leaves open whether these stand on the certificate or on its certification.
+    # The help page does not say whether these belong to the certificate or to its certification.
     if isinstance(value, dict) and isinstance(nested := value.get("certification"), dict):
         inherited = {"certification_id": "id", "name": "name", "description": "description"}
         value = value | {own: nested.get(theirs) for own, theirs in inherited.items() if value.get(own) is None}
-    return _structure_certificate(value, Certificate)  # type: ignore[arg-type] # what is no mapping fails, as it must
+    return _structure_certificate(value, Certificate)  # type: ignore[arg-type] # anything but a mapping fails
 
 
 def _problem(error: BaseException, _: type | None) -> str:
@@ -267,7 +226,7 @@ def _problem(error: BaseException, _: type | None) -> str:
 
 
 _converter = Converter(detailed_validation=True)
-_converter.register_structure_hook(int, _id)  # no record has another integer
+_converter.register_structure_hook(int, _id)  # every integer of a record is an id
 _converter.register_structure_hook(str, _string)
 _converter.register_structure_hook(bool, _boolean)
 _converter.register_structure_hook(date, _date)

@@ -1,7 +1,7 @@
-"""What Springest's pages say, as pure functions: from a call to path, query and fields; from an answer to its meaning.
+"""Springest's protocol as pure functions: a call becomes a path, a query and fields; an answer becomes its meaning.
 
-Knows no network, no clock and no retries: the same input gives the same output. The rules come from Springest's help
-pages "User certificates - certifications" (26 October 2023) and "Introduction to the Springest API".
+It knows no network, no clock and no retries: the same input always gives the same output. The rules come from
+Springest's help pages "User certificates - certifications" (26 October 2023) and "Introduction to the Springest API".
 """
 
 import html
@@ -57,24 +57,24 @@ HOSTS: Mapping[str, str] = {
     "de": "https://api.springest.de",
     "com": "https://api.springest.com",
 }
-"""The origins by country, from the introduction page. A "Go" customer has an origin of its own."""
+"""The origin of each country, from the introduction page. A "Go" customer has its own origin."""
 
-# The one place for the paths. (An older help page names "/certificates" for the POST; the newest names this one.)
+# The newest help page posts to this path; an older page posts to "/certificates".
 CERTIFICATES = "/users/certificates"
 CERTIFICATIONS = "/certifications"
 
 
 def origin_of(host: str) -> str:
-    """Make an origin of a country's short name or of an origin; ``http`` only to this machine.
+    """Return the origin for a country's short name or an origin; ``http`` is allowed for this machine only.
 
     Raises:
-        ConfigurationError: when it is neither, or would send the key and the certificates unencrypted.
+        ConfigurationError: when `host` is neither, or would send the key and the certificates unencrypted.
     """
     if host in HOSTS:
         return HOSTS[host]
     try:
         parts = urlsplit(host)
-        # One host has one name, because the limit is kept by it.
+        # One spelling for each host, because each origin has its own budget.
         name, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
         parts, name, port = urlsplit(""), "", None
@@ -99,40 +99,42 @@ def _is_loopback(name: str) -> bool:
 
 
 def path(resource: str, wire_format: WireFormat) -> str:
-    """Give the path of `CERTIFICATES` or `CERTIFICATIONS`; the extension picks the format of the answer."""
+    """Return the path of `CERTIFICATES` or `CERTIFICATIONS`; the extension selects the format of the answer."""
     return f"{resource}.{wire_format}"
 
 
 def certificate_fields(upload: CertificateUpload) -> tuple[tuple[str, str], ...]:
-    """Give the text fields of ``POST /users/certificates``, in the help page's order; the file comes after them."""
-    values = {
-        "certification_id": upload.certification_id,
-        "email": upload.email,
-        "valid_from": upload.valid_from,
-        "valid_until": upload.valid_until,
-        "conversion_id": upload.conversion_id,
-    }
-    return tuple((name, str(value)) for name, value in values.items() if value is not None)
+    """Return the text fields of ``POST /users/certificates`` in the help page's order; the file comes after them."""
+    names = ("certification_id", "email", "valid_from", "valid_until", "conversion_id")
+    return tuple((name, str(value)) for name in names if (value := getattr(upload, name)) is not None)
 
 
 def certificates_query(email: str | None, certification_id: int | None, created_from: date | None) -> dict[str, str]:
-    """Give the query of ``GET /users/certificates``; `created_from` means created on or after that date."""
+    """Return the query of ``GET /users/certificates``; `created_from` means created on or after that date."""
     values = {"email": email, "certification_id": certification_id, "created_from": created_from}
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
 # --- answers ---
 
-# The networks of hotels and trains answer for everybody until one has signed in.
+# The networks of hotels and trains answer every request with a web page until the user has signed in.
 _HTML = re.compile(rb"(?i)\s*<(?:!doctype\s+)?html\b")
 
-# A server that asks for more than an hour is asked again after an hour.
-_LONGEST_WAIT = 3600.0
+# Never wait longer than an hour (seconds), whatever the server asks for.
+_MAX_WAIT = 3600.0
 
 
 @frozen
 class Answer:
-    """A server's answer as it came: `complete` is False when the body broke off, or was `too_long` to read whole."""
+    """A server's answer.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the headers, as they came.
+        body: the body, decompressed.
+        complete: False when the body broke off, or is longer than the bound.
+        too_long: True when the body is longer than the bound; `body` holds only its beginning.
+    """
 
     status: int
     headers: Mapping[str, str] = field(factory=dict)
@@ -142,7 +144,7 @@ class Answer:
 
     @property
     def server_time(self) -> datetime | None:
-        """What the server's clock said (Date, RFC 9110 section 6.6.1), if it said it."""
+        """Return the time of the server's clock (Date, RFC 9110 section 6.6.1), or None."""
         try:
             said = parsedate_to_datetime(self.headers.get("Date", ""))
         except (ValueError, TypeError, OverflowError):
@@ -151,32 +153,34 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds that the server asks to wait (Retry-After, RFC 9110 section 10.2.3), if it asks; at most 3600."""
+        """Return how many seconds the server asks us to wait (Retry-After, RFC 9110 10.2.3; at most 3600), or None."""
         value = self.headers.get("Retry-After", "").strip()
         if re.fullmatch(r"[0-9]{1,6}", value):
-            return min(float(value), _LONGEST_WAIT)
+            return min(float(value), _MAX_WAIT)
         try:
-            # The server's own Date makes this a duration, whatever the clock here says.
+            # The difference to the server's own Date does not depend on this machine's clock.
             until, now = (parsedate_to_datetime(text) for text in (value, self.headers.get("Date", "")))
-            return min(max(0.0, (until - now).total_seconds()), _LONGEST_WAIT)
+            return min(max(0.0, (until - now).total_seconds()), _MAX_WAIT)
         except (ValueError, TypeError, OverflowError):
             return None
 
 
 @frozen
 class Stored:
-    """The certificate is at Springest, under this id if the server told it."""
+    """The certificate is at Springest; `id` is None when the answer has no id."""
 
     id: int | None
 
 
 @frozen
 class Refusal:
-    """A 400 (or 429) that does not say which of its two meanings it has: too fast, or invalid.
+    """A 400 (or 429) that names no field: it can mean "too fast" or "invalid".
 
-    `signature` is the same for answers that differ only in numbers, such as a request id, or in what we sent.
-    `names_limit` is True when the words (or a Retry-After) do say that it was the limit. `error` is what to raise if
-    it turns out to be "invalid".
+    Attributes:
+        signature: equal for answers that differ only in numbers, such as a request id, or in texts that we sent.
+        names_limit: True when the words, the status 429 or a Retry-After say that it was the limit.
+        retry_after: how many seconds the server asks us to wait, or None.
+        error: the error to raise if the answer turns out to mean "invalid".
     """
 
     signature: str
@@ -187,7 +191,7 @@ class Refusal:
 
 @frozen
 class Inconclusive:
-    """An answer to a POST that does not tell whether the certificate was stored."""
+    """An answer to a POST that does not show whether the certificate was stored."""
 
     reason: str
     status: int
@@ -195,11 +199,11 @@ class Inconclusive:
 
 
 def post_meaning(
-    answer: Answer, where: str, wire_format: WireFormat, ours: Iterable[str] = ()
+    answer: Answer, where: str, wire_format: WireFormat, sent_texts: Iterable[str] = ()
 ) -> Stored | Refusal | Inconclusive | AnswerError:
-    """Say what an answer to a POST means. An `AnswerError` that comes back means: definitely not stored.
+    """Return what an answer to a POST means; a returned `AnswerError` means that the certificate was not stored.
 
-    `ours` are the texts of the request, which a server may repeat in its words.
+    `sent_texts` are the texts of the request, which a server may repeat in its words.
     """
     said = words(answer)
     match answer.status:
@@ -208,20 +212,20 @@ def post_meaning(
         case 200 if (stored := decode.receipt_id(answer.body, wire_format)) is not None:
             return Stored(stored)
         case 400 | 429:
-            return _refusal(answer, where, said, ours)
+            return _refusal(answer, where, said, sent_texts)
         case 413 | 415 | 422:
             return Rejected(where, answer.status, said, _faults(answer))
         case status if status < 300 and _HTML.match(answer.body):
             reason = f"a web page answered ({status}), not Springest: perhaps this network wants you to sign in first"
             return Inconclusive(reason, status, said)
-        # 408 to a whole body is a gateway that gave up waiting for the application behind it.
+        # A 408 after a whole body comes from a gateway that stopped waiting for the application behind it.
         case status if status < 300 or status == 408 or status >= 500:
             return Inconclusive(f"the server answered {status}, not 201", status, said)
     return _error(answer, where, said)
 
 
 def list_error(answer: Answer, where: str) -> AnswerError | None:
-    """Give the error that an answer to a list stands for, or None when it is the list (200)."""
+    """Return the error that the answer to a list request means, or None when it is a list (200)."""
     if answer.status == 200:
         return None
     said = words(answer)
@@ -229,7 +233,7 @@ def list_error(answer: Answer, where: str) -> AnswerError | None:
 
 
 def read_page(answer: Answer, where: str, wire_format: WireFormat, record: type[Record], name: str) -> Page[Record]:
-    """Read a page of a list out of a 200.
+    """Return the page of a list that a 200 contains.
 
     Raises:
         UnreadableAnswer: when the body is not such a page.
@@ -258,7 +262,7 @@ def _target(location: str, where: str) -> str:
         name, port = parts.hostname, parts.port
     except ValueError:
         return ""
-    # It is shown to people: no bytes that are no text, no control characters, no kilobytes.
+    # People read it: no control characters, no broken text, no kilobytes.
     if not name or parts.scheme not in ("https", "http") or not re.fullmatch(r"[\w.:-]{1,253}", name):
         return ""
     return f"{parts.scheme}://" + (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
@@ -270,11 +274,11 @@ MAX_MESSAGE_CHARS = 400
 
 
 def words(answer: Answer) -> str:
-    """Give what the server said as one line of plain text: no markup, no control characters, 400 characters at most."""
+    """Return the body as one line of plain text, of at most 400 characters: no markup, no control characters."""
     text = answer.body[:65536].decode("utf-8", errors="replace")
     if text.lstrip()[:1] == "<":
         text = re.sub(r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|(?=<body)|\Z)|<[^<>]*>", " ", text)
-        # No character has a number of eight digits, and int() refuses thousands of them.
+        # No character has a number of eight digits, and int() refuses a number of thousands of digits.
         text = html.unescape(re.sub(r"(?i)&#(?:[0-9]{8,}|x[0-9a-f]{8,});?", "\ufffd", text))
     return _line(text)
 
@@ -290,29 +294,29 @@ _LIMIT_WORDS = re.compile(
 )
 
 
-def _refusal(answer: Answer, where: str, said: str, ours: Iterable[str]) -> Refusal | Rejected:
+def _refusal(answer: Answer, where: str, said: str, sent_texts: Iterable[str]) -> Refusal | Rejected:
     faults = _faults(answer) if answer.status == 400 else ()
     if faults:
         return Rejected(where, answer.status, said, faults)
-    alike = said.lower()
-    for text in sorted({text.lower() for text in ours if len(text) > 2}, key=len, reverse=True):
-        alike = alike.replace(text, "#")
+    normalized = said.lower()
+    for text in sorted({text.lower() for text in sent_texts if len(text) > 2}, key=len, reverse=True):
+        normalized = normalized.replace(text, "#")
     return Refusal(
-        signature=f"{answer.status} {re.sub(r'[0-9a-f-]*[0-9][0-9a-f-]*', '#', alike)}",
+        signature=f"{answer.status} {re.sub(r'[0-9a-f-]*[0-9][0-9a-f-]*', '#', normalized)}",
         names_limit=answer.status == 429 or answer.retry_after is not None or _LIMIT_WORDS.search(said) is not None,
         retry_after=answer.retry_after,
         error=Rejected(where, answer.status, said),
     )
 
 
-_MOST_FAULTS = 20
+_MAX_FAULTS = 20
 
-# Our fields, by the names that Rails may give them: the parameter, or the association behind it.
+# The fields of a POST by the names that Rails may use: the parameter, or the association behind it.
 _FIELDS = {name: name for name in ("certification_id", "email", "valid_from", "valid_until", "file", "conversion_id")}
 _FIELDS |= {"certification": "certification_id", "conversion": "conversion_id", "user_email": "email"}
 
-# A full message of Rails begins with the field and goes on with a verb: "Valid until can't be blank". Without the verb,
-# "Email support@… to raise your limit" would be taken for a fault of the field "email".
+# A full message of Rails is a field followed by a verb: "Valid until can't be blank". Without the verb,
+# "Email support@… to raise your limit" would look like a fault of the field "email".
 _VERBS = "is|are|was|has|have|must|may|should|does|do|can|cannot|can't|isn't|not|needs|required|invalid"
 _FULL_MESSAGE = re.compile(
     rf"(?i)\W*(?P<field>{'|'.join(sorted((n.replace('_', '[ _]') for n in _FIELDS), key=len, reverse=True))})"
@@ -322,18 +326,17 @@ _FULL_MESSAGE = re.compile(
 
 
 def _faults(answer: Answer) -> tuple[Fault, ...]:
-    """Find the faults per field in a body in any of the shapes in which Rails sites send validation errors.
+    """Return the faults in a body, at most twenty, in each shape in which Rails sites send validation errors.
 
-    ``{"errors": {"email": ["is invalid"]}}``, ``{"email": ["is invalid"]}``, ``{"errors": ["Email is invalid"]}``,
-    ``{"error": "email is invalid"}``, the same in XML, and a bare line of text. The first twenty, each as short and
-    plain as `words`.
+    These are ``{"errors": {"email": ["is invalid"]}}``, ``{"email": ["is invalid"]}``,
+    ``{"errors": ["Email is invalid"]}``, ``{"error": "email is invalid"}``, the same in XML, and a bare line of text.
     """
     text = answer.body.lstrip()[:1]
     try:
         plain = decode.parse(answer.body, "xml" if text == b"<" else "json")
     except DecodeError:
         plain = None if text == b"<" else answer.body.decode("utf-8", errors="replace")
-    return tuple(dict.fromkeys(_named(plain, inside_errors=False)))[:_MOST_FAULTS]
+    return tuple(dict.fromkeys(_named(plain, inside_errors=False)))[:_MAX_FAULTS]
 
 
 def _named(plain: Any, *, inside_errors: bool) -> Iterator[Fault]:
@@ -347,7 +350,7 @@ def _named(plain: Any, *, inside_errors: bool) -> Iterator[Fault]:
     elif isinstance(plain, dict):
         for name, value in plain.items():
             known = _FIELDS.get(str(name).rpartition(".")[2].lower())
-            # Outside of "errors" a text under a field's name may just be our own value, sent back.
+            # Outside of "errors", a text under a field's name may be the value that we sent.
             if known and (isinstance(value, list) or inside_errors):
                 yield from (Fault(known, reason) for reason in _texts(value))
             else:

@@ -1,8 +1,8 @@
-"""Settling a doubt: whether a certificate that got no answer is among those that Springest lists. Decisions only.
+"""Decide whether a certificate in doubt is among those that Springest lists. It sends nothing and reads no clock.
 
-There is no idempotency key and no id to ask for, so a certificate is recognised by what was sent and when. Both
-mistakes are bad: taking another certificate for ours loses ours, and overlooking ours sends it twice. So whatever is
-neither clearly ours nor clearly another is left to a person.
+The API has no idempotency key and no id to ask for, so a certificate is recognised by what was sent and when. Both
+mistakes are bad: if we mistake another certificate for ours, ours is lost; if we overlook ours, it is sent twice. When
+a certificate is neither clearly ours nor clearly another, a person decides.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,46 +15,46 @@ from springest_async.records import Certificate
 
 __all__ = ["Unclear", "clock_was_ahead", "find", "listed_from"]
 
-# The server's clock and ours may differ by this much without anybody noticing.
+# The server's clock and ours may differ by this much.
 _SKEW = timedelta(minutes=2)
-# A like certificate that was created this long before is another one. In between it may be ours after all, if a clock
-# was wrong by hours.
+# An equal certificate that was created this long before ours was sent is another one. Between the two bounds it may be
+# ours, if a clock was wrong by hours.
 _CERTAINLY_EARLIER = timedelta(days=1)
 
 
 @frozen
 class Unclear:
-    """What is listed may or may not be the certificate in doubt; `reason` says why."""
+    """The listed certificates do not decide it; `reason` says why."""
 
     reason: str
 
 
 def listed_from(doubt: InDoubt) -> date:
-    """Give the day from which certificates must be listed to settle a doubt, whatever the server's time zone."""
+    """Return the first day of creation to list, early enough for any time zone of the server."""
     return (doubt.sent_at - _CERTAINLY_EARLIER).date() - timedelta(days=1)
 
 
 def clock_was_ahead(doubt: InDoubt, here: datetime, there: datetime | None) -> bool:
-    """Say whether our clock is, or was at the send, so far ahead that ours would be taken for an earlier one.
+    """Return whether our clock is, or was at the send, so far ahead that our certificate would seem an earlier one.
 
     Args:
-        doubt: what was sent and when.
-        here: the time now by our clock, which may have been set since.
-        there: the time now by the server's, if it tells it.
+        doubt: what was sent, and when.
+        here: the time now by our clock, which may have been corrected since the send.
+        there: the time now by the server's clock, if known.
     """
     return max(here, doubt.sent_at) - (there or here) > _CERTAINLY_EARLIER
 
 
 def find(doubt: InDoubt, listed: Iterable[Certificate], known: Collection[int] = ()) -> Certificate | Unclear | None:
-    """Find the certificate in doubt among those that are listed.
+    """Find the certificate in doubt in a list.
 
     Args:
-        doubt: what was sent and when.
-        listed: certificates of that employee and certification, as Springest lists them.
-        known: ids that are known to be other certificates.
+        doubt: what was sent, and when.
+        listed: the certificates of that employee and certification, as Springest lists them.
+        known: the ids of other certificates that we know.
 
     Returns:
-        The certificate; None when nothing that is listed can be it; or `Unclear`.
+        The certificate; None when it is certainly not in the list; or `Unclear`.
     """
     unclear: Unclear | None = None
     found: list[Certificate] = []
@@ -66,14 +66,14 @@ def find(doubt: InDoubt, listed: Iterable[Certificate], known: Collection[int] =
         else:
             found.append(certificate)
     if len(found) > 1:
-        # Another program, or another journal, may have sent the like, and which one is ours cannot be told.
+        # Another program, or another journal, may have sent equal certificates.
         ids = ", ".join(str(certificate.id) for certificate in sorted(found, key=lambda one: one.id))
         return Unclear(f"Springest lists several such certificates ({ids})")
     return found[0] if found else unclear
 
 
 def _is_another(doubt: InDoubt, certificate: Certificate) -> bool:
-    """Whether a listed certificate certainly is not the one in doubt."""
+    """Return whether a listed certificate is certainly not the one in doubt."""
     if certificate.certification_id != doubt.certification_id or certificate.valid_from != doubt.valid_from:
         return True
     if certificate.user is not None and certificate.user.email.casefold() != doubt.email.casefold():

@@ -1,9 +1,7 @@
 """Bytes become records or one `DecodeError`: strict about types, tolerant of shapes, calm before hostile input."""
 
 import json
-import sys
 import tracemalloc
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -132,7 +130,6 @@ def test_each_shape_of_json_gives_the_same_records(data: object, expected: Page[
             id="declaration and comment",
         ),
         pytest.param('\ufeff<?evil x?><certificates type="array"/><?evil x?>', Page(()), id="mark and instructions"),
-        pytest.param('<certificates type="array" xmlns="http://springest.nl/x"/>', Page(()), id="namespace"),
     ],
 )
 def test_each_shape_of_xml_gives_the_same_records(xml: str, expected: Page[Certificate]) -> None:
@@ -267,10 +264,12 @@ def test_the_place_is_the_place_in_the_list() -> None:
     assert complaint([MINIMAL, MINIMAL, MINIMAL, MINIMAL | {"id": 1.9}]) == "integer, not 1.9 @ certificates[3].id"
 
 
-def test_three_problems_are_told_and_the_others_counted() -> None:
-    assert complaint([MINIMAL | {"id": n + 0.5} for n in range(5)]) == (
-        "integer, not 0.5 @ certificates[0].id; integer, not 1.5 @ certificates[1].id;"
-        " integer, not 2.5 @ certificates[2].id (and 2 more)"
+def test_three_wrong_values_of_the_first_such_record_are_named() -> None:
+    wrong = {"id": 0.5, "name": 5, "status": True, "valid_from": None}
+
+    assert complaint([MINIMAL, MINIMAL | wrong, MINIMAL | wrong]) == (
+        "integer, not 0.5 @ certificates[1].id; date as in 2026-12-31, not None @ certificates[1].valid_from; "
+        "string, not 5 @ certificates[1].name"
     )
 
 
@@ -338,7 +337,6 @@ def test_long_values_are_shortened_in_the_message() -> None:
         (b'{"id": -1}', "json", None),
         (b'{"id": 1e3}', "json", None),
         (b'{"id": 1e999}', "json", None),
-        (b'{"id": 1, "id": 2}', "json", None),
         (b"<a><id>1</id><id>2</id></a>", "xml", None),
         (b"<a><id type='integer'>-1</id></a>", "xml", None),
         (b"<a><id>\xd9\xa3</id></a>", "xml", None),
@@ -419,10 +417,7 @@ def test_any_depth_is_a_decode_error(before: bytes, after: bytes) -> None:
         (b"[" * 33 + b"]" * 33, "json", "JSON (nested more than 32 deep)"),
         (b'{"a":' * 32 + b"{}" + b"}" * 32, "json", "JSON (nested more than 32 deep)"),
         (b"<a>" * 34 + b"</a>" * 34, "xml", "XML (nested more than 32 deep)"),
-        (b'[{"a": 1, "a": 1}]', "json", "JSON (an object with the same key twice)"),
-        (b'<a xmlns:b="' + b"u" * 257 + b'"/>', "xml", "XML (a namespace of 257 characters)"),
-        (b'{"id": 1, "size": NaN}', "json", "JSON (NaN is no JSON)"),
-        (b'{"id": 1, "size": -Infinity}', "json", "JSON (-Infinity is no JSON)"),
+        (b'<a xmlns:b="http://springest.nl/x"/>', "xml", "XML (a namespace)"),
         (BILLION_LAUGHS, "xml", "XML (DTDForbidden(name='l', system_id=None, public_id=None))"),
         (EXTERNAL_ENTITY, "xml", "XML (DTDForbidden(name='x', system_id=None, public_id=None))"),
     ],
@@ -448,20 +443,6 @@ def test_what_an_attacker_sends_is_not_repeated_at_length(data: bytes) -> None:
     assert len(complaint(data, "xml")) < 100
 
 
-@pytest.fixture
-def no_bound_on_digits() -> Iterator[None]:
-    """Let Python make integers of any length, as programs that calculate with long ones do."""
-    before = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    yield
-    sys.set_int_max_str_digits(before)
-
-
-@pytest.mark.usefixtures("no_bound_on_digits")
-def test_a_number_of_many_digits_is_not_even_made() -> None:
-    assert complaint(b"[" + b"9" * 50_000 + b"]") == "JSON (a number of 50000 digits)"
-
-
 @pytest.mark.parametrize(
     ("data", "wire_format"),
     [
@@ -482,10 +463,6 @@ def test_a_small_page_takes_little_memory(data: bytes, wire_format: WireFormat) 
         tracemalloc.stop()
 
     assert most < 5_000_000
-
-
-def test_a_hundred_problems_are_enough() -> None:
-    assert complaint([0] * 1000).endswith("@ certificates[2] (and 97 more)")
 
 
 def check(data: bytes, wire_format: WireFormat) -> None:
