@@ -1,6 +1,7 @@
 """Real servers for the tests that ask: a mark checks that a server can be had, a fixture starts it."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in REQUIREMENTS:
         if item.get_closest_marker(name) is not None:
             require(name)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set a state folder of the test's own, where the command keeps its limit, and return it."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

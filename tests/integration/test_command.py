@@ -43,14 +43,6 @@ from .command import (
 Answer = Callable[[web.Request, str], Awaitable[web.Response]]  # a request and its e-mail address to its answer
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a state folder of the test's own; the command's limit is kept there."""
-    folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    return folder
-
-
 @asynccontextmanager
 async def server(answer: Answer) -> AsyncIterator[str]:
     """Serve POSTs: each body is read whole, and then answered as the test says."""

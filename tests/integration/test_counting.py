@@ -33,11 +33,6 @@ WAYS: dict[str, dict[str, Any]] = {
 OTHERWISE = {"elastic", "paced"}
 
 
-@pytest.fixture(autouse=True)
-def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-
-
 @frozen
 class Migrated:
     """What came of a migration, as the client and as the server saw it."""

@@ -48,14 +48,6 @@ AT_ONCE = 20.0
 NOT_VERIFIED = "3"  # a certification of the sandbox, of which it lists nothing
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a state folder of the test's own; the command's limit is kept there."""
-    folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    return folder
-
-
 def status_of(ran: Ran) -> tuple[int, dict[str, int]]:
     return ran.code, table_of(ran.out)
 

@@ -1,4 +1,4 @@
-"""The command shows the key nowhere: real processes that log all they can, fail in each way, and die of their bugs.
+"""The command shows the key nowhere: it logs all that it can, fails in each way, dies of its bugs and is interrupted.
 
 Looked at are stdout and stderr, with all logs at DEBUG and tracebacks with variables in them, the list of processes,
 and every file that is left behind: the journal with its log, the shared limits, the rows that failed.
@@ -6,24 +6,28 @@ and every file that is left behind: the journal with its log, the shared limits,
 
 import asyncio
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import stamina
 
 from springest_async.sandbox import Sandbox
 from tests.pdfs import archive
 from tests.waiting import A_WHILE, until
 
-from .canary import leaks
-from .command import HeldSandbox, environment, names, noted, outcomes, springest_sandbox, start
+from .canary import leaks, watching
+from .command import HeldSandbox, environment, names, noted, outcomes, springest, springest_sandbox, start
 from .faults.echoes import echoing
 from .raw_server import Exchange, raw_server
 
-# Logs everything to stderr; a bug that is not caught is printed with all variables, by the standard library or, where
-# BY_RICH is set, by rich, which takes seconds. BUG names what fails when it is called.
+LOUD = {"PYTHONASYNCIODEBUG": "1"}
+
+# Logs everything to stderr, and prints the variables of a traceback.
 SITE = """
-import functools, importlib, logging, os, sys, traceback
+import logging, sys, traceback
 
 def tell(*error):
     for line in traceback.TracebackException(*error, capture_locals=True).format():
@@ -31,25 +35,7 @@ def tell(*error):
 
 logging.basicConfig(level=logging.DEBUG)
 sys.excepthook = tell
-if "BY_RICH" in os.environ:
-    import rich.traceback
-    rich.traceback.install(show_locals=True, locals_max_string=None, width=500)
-if bug := os.environ.get("BUG"):
-    module, _, name = bug.partition(":")
-    *owners, last = name.split(".")
-    owner = functools.reduce(getattr, owners, importlib.import_module(module))
-    def broken(*_, **__):
-        raise LookupError("a bug")
-    setattr(owner, last, broken)
 """
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a state folder of the test's own; the command's limit is kept there."""
-    folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -118,61 +104,57 @@ async def test_rows_that_a_hostile_server_rejects_leave_no_key_behind(
     assert "api_key=***" in (tmp_path / "certificates.failed.csv").read_text()
 
 
-async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path, loud: dict[str, str]) -> None:
+async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path) -> None:
     manifest = archive(tmp_path, 2)
     head = b"HTTP/1.1 404 {line}\r\nContent-Length: {length}\r\nX-Echo: {both}\r\n\r\n"
-    async with (
-        raw_server(echoing(head + b"{both}")) as says_it,
-        raw_server(echoing(b"{both}\r\n\r\n")) as speaks_no_http,
-        raw_server(echoing(b"")) as hangs_up,
-        Sandbox() as refuses,  # it has other keys
-    ):
-        origins = [server.origin for server in (says_it, speaks_no_http, hangs_up, refuses)]
-        processes = [
-            await begin("upload", manifest, env=environment(says_it.origin) | loud),
-            await begin("certifications", env=environment(says_it.origin) | loud),
-            *[
-                await begin("certificates", env=environment(origin) | loud)
-                for origin in (*origins, "http://127.0.0.1:1")
-            ],
-        ]
-        errors = await asyncio.gather(*map(shown, processes))
+    with watching() as witness, stamina.set_testing(True, attempts=2):  # without its waits
+        async with (
+            raw_server(echoing(head + b"{both}")) as says_it,
+            raw_server(echoing(b"{both}\r\n\r\n")) as speaks_no_http,
+            raw_server(echoing(b"")) as hangs_up,
+            Sandbox() as refuses,  # it has other keys
+        ):
+            ran = [
+                await springest("upload", manifest, origin=says_it.origin, **LOUD),
+                await springest("certifications", origin=says_it.origin, **LOUD),
+            ]
+            origins = [server.origin for server in (says_it, speaks_no_http, hangs_up, refuses)]
+            ran += [
+                await springest("certificates", origin=origin, **LOUD) for origin in (*origins, "http://127.0.0.1:1")
+            ]
 
-    assert ["api_key=***" in error for error in errors] == [True] * 3 + [False] * 4
-    assert all("springest: GET http://127.0.0.1" in error for error in errors)
+    assert [leaks(each.out + each.err) for each in ran] == [[]] * 7
+    assert ["api_key=***" in each.err for each in ran] == [True] * 3 + [False] * 4
+    assert all("springest: GET http://127.0.0.1" in each.err for each in ran)
+    assert witness.leaks == []
+    assert witness.places["log of asyncio"] > 0
     left(tmp_path, state)
 
 
-BUGS = {
-    "cli.environment:_proxy": "certifications",
-    "client:shared_limiter": "certifications",
-    "transport:Transport._exchange": "certificates",
-    "transport:_read": "certificates",
-    "transport:ApiKey.added_to": "certificates",
-    "transport:ApiKey.hide_in": "upload",
-    "protocol:post_meaning": "upload",
-    "bulk.journal:Journal.load": "upload",
-}
+@pytest.mark.parametrize(
+    ("bug", "command"),
+    [
+        ("cli.environment._proxy", "certifications"),
+        ("client.shared_limiter", "certifications"),
+        ("http.transport.Transport._exchange", "certificates"),
+        ("http.transport._read", "certificates"),
+        ("http.api_key.ApiKey.added_to", "certificates"),
+        ("http.api_key.ApiKey.hide_in", "upload"),
+        ("api.protocol.post_meaning", "upload"),
+        ("bulk.journal.Journal.load", "upload"),
+    ],
+)
+async def test_a_bug_shown_with_all_variables_shows_no_key(bug: str, command: str, tmp_path: Path, state: Path) -> None:
+    arguments = [command, *([archive(tmp_path, 2)] if command == "upload" else [])]
+    with watching() as witness:
+        async with springest_sandbox() as sandbox:
+            broken = patch(f"springest_async.{bug}", side_effect=LookupError("a bug"))
+            with broken, pytest.raises((LookupError, ExceptionGroup)) as caught:
+                await springest(*arguments, origin=sandbox.origin, **LOUD)
+        witness.look_at_error("bug", caught.value)
 
-
-async def test_a_bug_that_is_printed_with_all_variables_shows_no_key(
-    tmp_path: Path, state: Path, loud: dict[str, str]
-) -> None:
-    async def run(bug: str, command: str) -> None:
-        folder = tmp_path / bug
-        folder.mkdir()
-        arguments = [command, *([str(archive(folder, 2))] if command == "upload" else [])]
-        env = environment(sandbox.origin, XDG_STATE_HOME=str(folder), BUG=f"springest_async.{bug}") | loud
-        if bug in ("client:shared_limiter", "transport:_read"):
-            env["BY_RICH"] = "yes"
-        async with running:
-            err = await shown(await begin(*arguments, env=env))
-        assert "a bug" in err, bug
-
-    running = asyncio.Semaphore(3)
-    async with springest_sandbox() as sandbox, asyncio.TaskGroup() as tasks:
-        for bug, command in BUGS.items():
-            tasks.create_task(run(bug, command))
+    assert "a bug" in "".join(traceback.format_exception(caught.value))
+    assert witness.leaks == []
     left(tmp_path, state)
 
 

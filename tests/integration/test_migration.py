@@ -35,11 +35,6 @@ from .servers.nginx import nginx_in_front_of
 from .servers.rails import RailsServer
 
 
-@pytest.fixture(autouse=True)
-def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-
-
 def make_archive(folder: Path, count: int, certification_id: int) -> Manifest:
     """Make real PDFs, all different, and the manifest beside them."""
     path = folder / "manifest.csv"

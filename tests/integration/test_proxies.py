@@ -39,9 +39,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_of_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.01)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for variable in ("http_proxy", "https_proxy", "no_proxy"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.upper(), raising=False)

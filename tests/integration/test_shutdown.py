@@ -384,10 +384,7 @@ async def test_a_program_that_ends_while_files_are_being_read_closes_them(
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-async def test_the_command_that_is_interrupted_warns_of_nothing(
-    signals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+async def test_the_command_that_is_interrupted_warns_of_nothing(signals: int, tmp_path: Path) -> None:
     manifest = archive(tmp_path, 12)
     async with HeldSandbox() as sandbox:
         process = await start("upload", manifest, env=environment(sandbox.origin, PYTHONWARNINGS="error"))

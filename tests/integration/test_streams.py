@@ -32,14 +32,6 @@ from .command import (
 FULL = "springest: the output cannot be written: No space left on device\n"
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a state folder of the test's own; the command's limit is kept there."""
-    folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    return folder
-
-
 async def redirected(where: str, *arguments: str | Path, origin: str | None = None) -> Ran:
     """Run the command as a shell does that sends its output somewhere else, and see that it warns of nothing."""
     process = await asyncio.create_subprocess_exec(

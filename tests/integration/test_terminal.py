@@ -28,14 +28,6 @@ _COLOUR = re.compile(r"\x1b\[([0-9;]*m|\?25[lh])")
 _ANEW = re.compile(r"\r?\x1b\[(1A|2K)")
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a state folder of the test's own; the command's limit is kept there."""
-    folder = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    return folder
-
-
 @pytest.fixture
 async def origin() -> AsyncIterator[str]:
     """Start a Springest whose every word is hostile: one row is rejected, one in doubt, the rest are stored."""

@@ -25,7 +25,7 @@ from springest_async import (
 )
 from springest_async.bulk import Journal, Manifest, RowDone, State, UploadQueue
 
-from .command import KEY, assert_no_key_in, environment, springest
+from .command import KEY, assert_no_key_in, end, environment, springest, start
 from .raw_server import Exchange, either, raw_server
 from .tls import WRONG, Authority
 from .wire import client_of as plain_client_of
@@ -43,11 +43,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Give a CA that nobody trusts."""
     return Authority(tmp_path_factory.mktemp("tls") / "others")
-
-
-@pytest.fixture(autouse=True)
-def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 # --- certificates that are not right ---
@@ -262,7 +257,8 @@ async def test_the_command_trusts_the_file_of_the_environment(authority: Authori
 async def test_the_command_trusts_the_folder_of_the_environment(authority: Authority) -> None:
     folder = authority.hashed_folder()
     async with raw_server(either, tls=authority.right()) as server:
-        ran = await springest("certifications", "--format", "csv", origin=server.origin, SSL_CERT_DIR=str(folder))
+        env = environment(server.origin, SSL_CERT_DIR=str(folder))  # aiohttp reads it when it is imported
+        ran = await end(await start("certifications", "--format", "csv", env=env))
 
     assert (ran.code, ran.err) == (0, "")
     assert "VCA Basis" in ran.out
