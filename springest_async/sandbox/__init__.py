@@ -1,15 +1,15 @@
-"""A Springest of one's own on loopback, to develop and test against.
+"""A local Springest on loopback, to develop and test against.
 
-It imports nothing of the client, so that the two cannot share a bug, and keeps its own account of what
-arrived and when. It imitates what Springest's pages say and what Rails does; where both are silent it is
-strict. It is no proof of how the real server behaves.
+It imports nothing of the client, so that the two cannot share a bug, and it keeps its own record of what arrived and
+when. It does what Springest's pages say and what Rails does; where both are silent, it is strict. It does not prove
+how the real server behaves.
 
 ::
 
     from springest_async.sandbox import Sandbox
 
     async with Sandbox(limit=30, window="sliding") as sandbox:
-        ...  # talk to sandbox.origin, with sandbox.api_key
+        ...  # send requests to sandbox.origin, with sandbox.api_key
         print(sandbox.summary())
 """
 

@@ -1,7 +1,7 @@
-"""What arrived and what became of it: the sandbox's own account, to hold against a client's.
+"""The sandbox's record of what arrived and what happened to it, to compare with a client's.
 
-A `Post` for every certificate POST, a `Summary` of many. The API key has no place in either: a post holds the
-fields that Springest knows, never the address. It judges nothing, and keeps nothing on disk.
+There is a `Post` for every certificate POST, and a `Summary` of many. Neither can contain the API key: a post has the
+fields that Springest knows, and never the address. Nothing is written to disk.
 """
 
 from collections import Counter, deque
@@ -24,16 +24,23 @@ def _read_only(fields: Mapping[str, str]) -> Mapping[str, str]:
 
 @frozen(kw_only=True)
 class Post:
-    """One ``POST /users/certificates`` as it arrived, and what it was answered.
+    """One ``POST /users/certificates``, and the answer to it.
 
-    `arrived_at` is the wall clock (UTC) and `seconds` the monotonic clock since the sandbox was made, both
-    taken when the request's headers had come. `fields` are the form's fields, as text. `filename`,
-    `content_type`, `size` (bytes) and `sha256` (hex) tell of the file part, and are None when none was read:
-    a POST that is refused for its key or for its speed is not read at all. `certificate_id` is the id of the
-    certificate that it became, or None: ``stored`` has one, whatever was answered. `status` is None when
-    no answer was sent: the client had gone, or the connection was dropped on purpose. ``failed`` is a POST
-    that was not stored through no fault of the client's. `words` says in English why it was refused, or what
-    went wrong.
+    Attributes:
+        arrived_at: the time (UTC) when the headers of the request had arrived.
+        seconds: the same moment, in seconds since the sandbox was made, by the monotonic clock.
+        verdict: what happened to it; ``stored`` whatever the answer was, ``failed`` when it was not stored although
+            the client did nothing wrong.
+        status: the status of the answer; None when there was none, because the client had gone or the connection was
+            dropped on purpose.
+        words: why it was refused, or what went wrong, in English.
+        certificate_id: the id of the stored certificate, or None.
+        fields: the fields of the form, as text.
+        filename: from the file part, as are the next two; None when no file was read. A POST that is refused for its
+            key or its speed is not read.
+        content_type: the content type of the file part.
+        size: the size of the file in bytes.
+        sha256: the SHA-256 of the file in hex.
     """
 
     arrived_at: datetime
@@ -50,19 +57,26 @@ class Post:
 
     @property
     def key_was_valid(self) -> bool:
-        """Whether the POST carried the right key, and so counted for the limit."""
+        """Return whether the POST had the right key, and so counted towards the limit."""
         return self.verdict not in ("unauthorized", "forbidden")
 
 
 @frozen(kw_only=True)
 class Summary:
-    """How many POSTs came, what became of them, and whether the limit was kept.
+    """How many POSTs arrived, what happened to them, and whether the limit was kept.
 
-    ``posts = stored + refused_for_speed + invalid + refused_for_key + broken_off + failed``. `stored`
-    counts what was stored without a good answer too. `refused_for_key` counts 401 and 403; `broken_off` the
-    POSTs whose client went away within the body; `failed` those that met a `Mishap` before they were stored.
-    `most_in_any_period` is the largest number of POSTs with a valid key, whatever became of them, that arrived
-    within any `period` seconds.
+    ``posts = stored + refused_for_speed + invalid + refused_for_key + broken_off + failed``.
+
+    Attributes:
+        posts: all POSTs.
+        stored: those that were stored, whatever the answer was.
+        refused_for_speed: those that were over the limit.
+        invalid: those with a fault.
+        refused_for_key: those that were answered 401 or 403.
+        broken_off: those whose client closed the connection within the body.
+        failed: those that met a `Mishap` before they were stored.
+        most_in_any_period: the most POSTs with a valid key, whatever happened to them, within any `period`.
+        period: the period of the limit in seconds.
     """
 
     posts: int
@@ -77,7 +91,7 @@ class Summary:
 
 
 def summarize(posts: Sequence[Post], period: float) -> Summary:
-    """Return the summary of `posts`, which stand in order of arrival; `period` is in seconds."""
+    """Return the summary of `posts`, which must be in order of arrival; `period` is in seconds."""
     verdicts = Counter(post.verdict for post in posts)
     return Summary(
         posts=len(posts),

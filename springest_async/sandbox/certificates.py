@@ -1,8 +1,8 @@
-"""What Springest stores, and what it asks of a certificate before it does.
+"""Validate a form, and make a certificate of it.
 
-Pure: a form and the known certifications go in, a certificate or all the faults come out. How a form travels
-and how a certificate is listed stand elsewhere. The fields and their rules are those of Springest's help page
-"User certificates - certifications"; the words of the faults are those of Rails' validations.
+It is pure: a form and the known certifications go in, a certificate or all the faults come out. The fields and their
+rules are those of Springest's help page "User certificates - certifications"; the texts of the faults are those of
+Rails' validations. `forms` reads a form, and `lists` shows certificates.
 """
 
 import re
@@ -38,10 +38,10 @@ _INTEGER = re.compile(r"[0-9]{1,18}")
 
 @frozen(kw_only=True)
 class SandboxCertification:
-    """A certification that the sandbox's site offers.
+    """A certification of the sandbox's site.
 
-    `requires_valid_until` makes that field of a certificate required. While `verified` is False neither the
-    certification nor its certificates are listed; certificates can be posted to it all the same.
+    `requires_valid_until` makes that field of a certificate required. While `verified` is False, neither the
+    certification nor its certificates are listed, but certificates can be posted to it.
     """
 
     id: int
@@ -53,7 +53,7 @@ class SandboxCertification:
 
 @frozen(kw_only=True)
 class SandboxCertificate:
-    """A certificate that is stored. Its file is not: only the audit remembers its size and hash."""
+    """A stored certificate. Its file is not stored; the audit has its size and hash."""
 
     id: int
     certification_id: int
@@ -66,11 +66,7 @@ class SandboxCertificate:
 
 @frozen(kw_only=True)
 class ReceivedFile:
-    """The file part of a form: what it said of itself, and what was measured while it was read.
-
-    `size` is in bytes, `sha256` in hex. `is_base64` tells that the content was base64 text instead of raw
-    bytes.
-    """
+    """The file part of a form: its headers, its size in bytes, its SHA-256 in hex, and whether it is base64 text."""
 
     filename: str | None
     content_type: str | None
@@ -82,14 +78,14 @@ class ReceivedFile:
 
 @define
 class Form:
-    """The fields and the file of a POST, as far as they have come."""
+    """The fields and the file of a POST, as far as they have arrived."""
 
     fields: dict[str, str] = field(factory=dict)
     file: ReceivedFile | None = None
 
 
 class ValidationError(ValueError):
-    """A form that makes no certificate; `faults` has everything that is wrong, by field."""
+    """A form that cannot be stored; `faults` has everything that is wrong, by field."""
 
     def __init__(self, faults: Mapping[str, Iterable[str]]) -> None:
         self.faults = MappingProxyType({name: tuple(said) for name, said in faults.items()})
@@ -104,9 +100,9 @@ def certificate_from(
     created_at: datetime,
     max_file_bytes: int | None = None,
 ) -> SandboxCertificate:
-    """Return the certificate that `form` asks for, with the given id and `created_at`.
+    """Return the certificate that `form` asks for.
 
-    `certifications` are those that the site knows, by their ids.
+    `certifications` are those of the site, by id.
 
     Raises:
         ValidationError: with every fault, when the form cannot be stored.
@@ -132,7 +128,7 @@ def certificate_from(
     if (fault := _file_fault(form.file, max_file_bytes)) is not None:
         faults["file"].append(fault)
 
-    # The None checks repeat what `faults` says already, for the type checker's sake.
+    # The type checker needs the None checks; `faults` covers them.
     if faults or certification_id is None or valid_from is None:
         raise ValidationError(faults)
     return SandboxCertificate(
@@ -147,10 +143,10 @@ def certificate_from(
 
 
 def parse_integer(text: str) -> int:
-    """Return the integer that `text` is: digits and nothing else.
+    """Return the integer in `text`, which must have digits only.
 
     Raises:
-        ValueError: when it is not one.
+        ValueError: when it is not an integer; the text of the error is a fault in Rails' words.
     """
     if not _INTEGER.fullmatch(text):
         raise ValueError("is not a number")
@@ -158,13 +154,13 @@ def parse_integer(text: str) -> int:
 
 
 def parse_date(text: str) -> date:
-    """Return the date that `text` is: YYYY-MM-DD, and a day that the calendar has.
+    """Return the date in `text`, which must be written YYYY-MM-DD.
 
     Raises:
-        ValueError: when it is not one; its text is a fault in Rails' words, as that of `parse_integer` is.
+        ValueError: when it is not a date; the text of the error is a fault in Rails' words.
     """
     try:
-        # `fromisoformat` alone would take 20240501 and 2024-W18-3 too.
+        # `fromisoformat` alone would also accept 20240501 and 2024-W18-3.
         day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
         day = None
@@ -176,7 +172,7 @@ def parse_date(text: str) -> date:
 def _read(
     form: Form, name: str, parse: Callable[[str], _Value], faults: dict[str, list[str]], *, required: bool
 ) -> _Value | None:
-    # A field that is sent empty is a field that is not there, as an HTML form sends it.
+    # An HTML form sends an optional field that was left empty as an empty text.
     text = form.fields.get(name, "").strip()
     if not text:
         if required:

@@ -1,7 +1,6 @@
-"""A POST's body, read as it streams in: small fields into memory, the file into a hash.
+"""Read the body of a POST as it arrives: small fields into memory, the file into a hash.
 
-A file of any size costs one chunk of memory. What the fields mean, and whether the file will do, is for
-others to say.
+A file of any size needs one chunk of memory. `certificates` validates the fields and the file.
 """
 
 import hashlib
@@ -16,44 +15,44 @@ from springest_async.sandbox.certificates import FORM_FIELDS, Form, ReceivedFile
 
 __all__ = ["FileMeter", "MalformedError", "discard_body", "read_form"]
 
-# More than aiohttp ever holds of a body at once (512 KiB and one read), so that it hands out what has come and
-# never has to put back what is over, which it warns of.
+# More than aiohttp ever buffers of a body (512 KiB and one read). With a smaller chunk, it would push back the rest of
+# its buffer, which it warns of.
 _CHUNK_BYTES = 1024 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
 _BASE64 = (string.ascii_letters + string.digits + "+/").encode()
 
 
 class MalformedError(ValueError):
-    """A body that is no multipart form, or a broken one. The text says what is wrong with it."""
+    """A body that is not a multipart form, or a broken one; the text says what is wrong."""
 
 
 async def read_form(request: web.Request, form: Form) -> None:
-    """Read the whole body into `form`, part by part, so that it holds what had come if the reading fails.
+    """Read the whole body into `form`, part by part; if that fails, `form` has the parts that had arrived.
 
-    Of the fields only those that Springest knows are kept; of two with one name, the later counts.
+    Only fields that Springest knows are kept; of two with the same name, the later one.
 
     Raises:
-        MalformedError: when the body cannot be read as a form. The rest of it is not read.
-        ConnectionError: when the client went away within the body.
+        MalformedError: when the body cannot be read as a form; the rest of it is not read.
+        ConnectionError: when the client closed the connection within the body.
     """
     if request.content_type != "multipart/form-data":
-        raise MalformedError(f"the body is no multipart/form-data, but {request.content_type}")
+        raise MalformedError(f"the body is not multipart/form-data but {request.content_type}")
     try:
         await _read_parts(await request.multipart(), form)
-        # What follows the form's end is part of the body: a client that goes away there has not sent its POST.
+        # What follows the end of the form belongs to the body: without it, the POST is not complete.
         await _read_to_end(request)
     except (ValueError, HttpProcessingError, web.RequestPayloadError) as error:
-        # aiohttp's parser says so of a missing boundary or end, and of a header, a line or a chunk that cannot be.
+        # aiohttp's parser raises these for a missing boundary or end, and for an invalid header, line or chunk.
         raise MalformedError(f"the multipart is broken: {error}") from error
 
 
 async def discard_body(request: web.Request) -> None:
-    """Read what is left of the body and forget it, so that a client still writing comes to see its answer.
+    """Read the rest of the body and drop it, so that a client that is still writing reads its answer afterwards.
 
     Raises:
-        ConnectionError: when the client went away within the body.
+        ConnectionError: when the client closed the connection within the body.
     """
-    # After a chunk that cannot be, nothing is left to read.
+    # After an invalid chunk, there is nothing left to read.
     with suppress(web.RequestPayloadError):
         await _read_to_end(request)
 
@@ -66,7 +65,7 @@ async def _read_to_end(request: web.Request) -> None:
 async def _read_parts(parts: MultipartReader, form: Form) -> None:
     async for part in parts:
         if not isinstance(part, BodyPartReader):
-            continue  # a multipart within the form is none of its fields
+            continue  # a multipart within the form is not a field
         if part.name == "file":
             form.file = await _measure_file(part)
         elif part.name in FORM_FIELDS:
@@ -76,7 +75,7 @@ async def _read_parts(parts: MultipartReader, form: Form) -> None:
 async def _read_field(part: BodyPartReader) -> str:
     content = bytearray()
     while not part.at_eof():
-        # By lines: by chunks, aiohttp would wait for the file behind the field before it gave the field.
+        # By lines: by chunks, aiohttp would wait for the file that follows before it returns the field.
         content += await part.readline()
         if len(content) > _MAX_FIELD_BYTES:
             raise ValueError(f"the field {part.name} is longer than {_MAX_FIELD_BYTES} bytes")
@@ -86,7 +85,7 @@ async def _read_field(part: BodyPartReader) -> str:
 async def _measure_file(part: BodyPartReader) -> ReceivedFile:
     meter = FileMeter()
     while not part.at_eof():
-        # The raw bytes, whatever the part says of its transfer encoding: nothing is decoded here.
+        # These are the raw bytes, whatever transfer encoding the part names.
         meter.add(await part.read_chunk(_CHUNK_BYTES))
     return ReceivedFile(
         filename=part.filename,
@@ -100,11 +99,10 @@ async def _measure_file(part: BodyPartReader) -> ReceivedFile:
 
 @define(eq=False)
 class FileMeter:
-    """The size, the hash and the kind of a content that comes in chunks, which are not kept.
+    """The size and the hash of a content that comes in chunks, and whether it is base64.
 
-    Base64 here is text of base64's alphabet in lines, padded to a multiple of four. A short plain word can
-    look like that; no PDF does, nor any other binary format, since their first bytes are outside the
-    alphabet.
+    Base64 means text of base64's alphabet, possibly in lines, padded to a multiple of four. A short plain word can look
+    like that. A PDF or another binary format cannot, because its first bytes are outside the alphabet.
     """
 
     size: int = field(init=False, default=0)
@@ -114,10 +112,10 @@ class FileMeter:
     _padding: int = field(init=False, default=0)
 
     def add(self, chunk: bytes) -> None:
-        """Take the next bytes into account."""
+        """Add the next bytes."""
         self.size += len(chunk)
         self._hash.update(chunk)
-        # A PDF is found out at its first chunk, and costs nothing from there on.
+        # The first chunk of a PDF decides, so that the others cost nothing.
         if self._looks_like_base64:
             self._add_base64(chunk.translate(None, b"\r\n"))
 
@@ -131,12 +129,12 @@ class FileMeter:
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of all bytes so far, in hex."""
+        """Return the SHA-256 of all bytes so far, in hex."""
         return self._hash.hexdigest()
 
     @property
     def is_base64(self) -> bool:
-        """Whether all bytes so far make up a base64 text."""
+        """Return whether all bytes so far are base64 text."""
         return (
             self._looks_like_base64
             and self._letters > 0

@@ -1,7 +1,7 @@
-"""What the two lists show: filters, then one page.
+"""Filter the two lists, and cut one page out of them.
 
-Pure: records and a query go in, the tree of an answer comes out. Only verified certifications and their
-certificates are shown, as on Springest; who may ask, and in which format, is decided elsewhere.
+It is pure: records and a query go in, the tree of an answer comes out. Only verified certifications and their
+certificates are shown, as on Springest. `server` checks the key and writes the answer.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,12 +38,11 @@ def list_certificates(
 ) -> Tree:
     """Return the page of certificates that `query` asks for, in order of their ids.
 
-    Filters: `email` (any case), `certification_id`, and `created_from` (a date, in UTC: created on it or
-    after). Page: `size` (25 unless told; more than 100 is taken as 100) and `offset`. An empty value counts
-    as none.
+    Filters: `email` (any case), `certification_id`, and `created_from` (a date in UTC: created on or after it).
+    Page: `size` (25 by default; 100 at most) and `offset`. An empty value means no value.
 
     Raises:
-        ValidationError: when a filter, a size or an offset is not what it should be.
+        ValidationError: when a filter, the size or the offset is invalid.
     """
     email = query.get("email", "").strip().casefold()
     certification_id = _asked(query, "certification_id", parse_integer)
@@ -65,7 +64,7 @@ def list_certifications(certifications: Iterable[SandboxCertification], query: M
     Filter: `name` (a part of the name, any case). Page: as for certificates.
 
     Raises:
-        ValidationError: when a size or an offset is not what it should be.
+        ValidationError: when the size or the offset is invalid.
     """
     name = query.get("name", "").strip().casefold()
     found = [one for one in certifications if one.verified and name in one.name.casefold()]
@@ -75,7 +74,7 @@ def list_certifications(certifications: Iterable[SandboxCertification], query: M
 def certificate_tree(certificate: SandboxCertificate, certification: SandboxCertification) -> Tree:
     """Return a certificate with the fields that ``GET /users/certificates`` documents.
 
-    Springest does not document the values of `status`: here they are ``verified`` and ``pending``.
+    Springest does not document the values of `status`; the sandbox uses ``verified`` and ``pending``.
     """
     return {
         "id": certificate.id,
@@ -107,7 +106,6 @@ def _page(name: str, found: Sequence[_Value], query: Mapping[str, str], show: Ca
     offset = _asked(query, "offset", parse_integer) or 0
     return {
         "meta": {"results": len(found), "offset": offset},
-        # Only what is shown is made: of thousands, a page is at most a hundred.
         name: [show(one) for one in found[offset : offset + size]],
     }
 

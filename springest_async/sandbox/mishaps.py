@@ -1,7 +1,7 @@
-"""What a server does to a certificate when something goes wrong with it, to be asked for by a test.
+"""The ways in which the sandbox can fail on purpose.
 
-Four ways to leave a client in doubt: stored or not, and answered with a 500 or not at all. When one happens is for
-the test to say, and what the client then sees and the audit says is for the server.
+There are four ways to leave a client in doubt: stored or not, and answered with a 500 or not at all. The test decides
+when one happens; `server` carries it out.
 """
 
 from enum import Enum
@@ -19,10 +19,10 @@ class Mishap(Enum):
 
     @property
     def stores(self) -> bool:
-        """Whether the certificate is stored all the same."""
+        """Return whether the certificate is stored all the same."""
         return self in (Mishap.DROP_AFTER_STORING, Mishap.ERROR_AFTER_STORING)
 
     @property
     def status(self) -> int | None:
-        """The status of the answer, or None when there is none and the connection is closed."""
+        """Return the status of the answer; None means that the connection is closed without an answer."""
         return 500 if self in (Mishap.ERROR_BEFORE_STORING, Mishap.ERROR_AFTER_STORING) else None

@@ -1,9 +1,7 @@
-"""Answers as a Rails application writes them: JSON, XML in the manner of ``to_xml``, and HTML error pages.
+"""Write answers as a Rails application does: JSON, XML like that of ``to_xml``, and HTML error pages.
 
-A body is a tree of mappings, sequences and plain values, and is written the same way whatever it says. What
-is in it is decided elsewhere.
-
-The rules of the XML are those of Active Support's ``Hash#to_xml`` and ``Array#to_xml``:
+A body is a tree of mappings, sequences and plain values. The rules of the XML are those of Active Support's
+``Hash#to_xml`` and ``Array#to_xml``:
 https://api.rubyonrails.org/classes/Hash.html#method-i-to_xml
 """
 
@@ -34,14 +32,14 @@ def _json_scalar(value: object) -> str:
             return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         case date():
             return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in an answer")
+    raise TypeError(f"{type(value).__name__} cannot be part of an answer")
 
 
 def render_xml(tree: Tree, root: str) -> str:
     """Return `tree` as an XML document whose outermost element is called `root`.
 
-    Names are dashed, and types told in attributes, as in ``<valid-from type="date">2024-05-01</valid-from>``.
-    Text that XML cannot carry at all, such as a NUL, becomes ``*``.
+    Names have dashes, and attributes give the types, as in ``<valid-from type="date">2024-05-01</valid-from>``.
+    A character that XML cannot contain, such as a NUL, becomes ``*``.
     """
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', *_element(root, tree, "")]
     return "\n".join(lines) + "\n"
@@ -61,7 +59,7 @@ def _element(name: str, value: Tree, indent: str) -> Iterator[str]:
                 return
             yield f'{indent}<{tag} type="array">'
             for item in items:
-                # "certificates" holds "certificate"s; a name without a plural holds elements of its own name.
+                # "certificates" contains "certificate"s; a name without a plural contains elements of its own name.
                 yield from _element(name.removesuffix("s"), item, indent + "  ")
             yield f"{indent}</{tag}>"
         case None:
@@ -73,7 +71,7 @@ def _element(name: str, value: Tree, indent: str) -> Iterator[str]:
 
 
 def _xml_scalar(value: object) -> tuple[str, str]:
-    # bool before int and datetime before date: to Python the first of each is one of the second.
+    # bool before int and datetime before date, because the first of each is a subclass of the second.
     match value:
         case str():
             return "", value
@@ -85,11 +83,11 @@ def _xml_scalar(value: object) -> tuple[str, str]:
             return "dateTime", value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         case date():
             return "date", value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in an answer")
+    raise TypeError(f"{type(value).__name__} cannot be part of an answer")
 
 
 def render_error(status: int) -> str:
-    """Return the HTML page of a Rails site's ``public`` folder for `status`. It explains nothing."""
+    """Return the HTML page for `status` from a Rails site's ``public`` folder, which gives no details."""
     reason = HTTPStatus(status).phrase
     return (
         f"<!DOCTYPE html>\n<html>\n<head><title>{reason} ({status})</title></head>\n"

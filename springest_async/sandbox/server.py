@@ -1,9 +1,8 @@
 """The sandbox itself: its routes, its keys, its limit, and the socket that it listens on.
 
-The order of a POST is told here once: key, limit, body, validation, mishap, storing, audit, answer. How the
-limit counts, how a body is read, what makes a certificate and what an answer looks like stand in the modules of
-those names. It serves one developer's machine: it speaks plain HTTP, holds everything in memory and listens on
-loopback only.
+A POST passes these steps, in this order: key, limit, body, validation, mishap, storing, audit, answer. `windows` counts
+for the limit, `forms` reads bodies, `certificates` validates, and `render` writes answers. The sandbox is for one
+developer's machine: it speaks plain HTTP, keeps everything in memory and listens on loopback only.
 """
 
 import logging
@@ -53,7 +52,7 @@ _FORMAT = r"{format:(\.json|\.xml)?}"
 
 
 def _loopback(host: str) -> str:
-    # One address and not the name: a name may stand for two addresses, and a free port differs between them.
+    # A name may have two addresses, on which the free port differs.
     return "127.0.0.1" if host == "localhost" else host
 
 
@@ -68,9 +67,9 @@ def _check_loopback(_sandbox: object, _attribute: object, host: str) -> None:
 
 @frozen(kw_only=True)
 class _Outcome:
-    """What becomes of a POST: for the audit a verdict in words, for the client a status and a body.
+    """What happens to a POST: a verdict and words for the audit, a status and a body for the client.
 
-    Without a status there is no answer, and the connection is closed.
+    Without a status, the connection is closed without an answer.
     """
 
     verdict: Verdict
@@ -83,38 +82,37 @@ class _Outcome:
 
 @define(kw_only=True, eq=False)
 class Sandbox:
-    """A Springest of one's own: the certificates API on loopback, to develop and test against.
+    """A local Springest: the certificates API on loopback, to develop and test against.
 
     ::
 
         async with Sandbox() as sandbox:
-            ...                                 # talk to sandbox.origin, with sandbox.api_key
+            ...  # send requests to sandbox.origin, with sandbox.api_key
             assert sandbox.summary().most_in_any_period <= 30
 
-    Leaving the block closes the socket; the audit stays readable. The same sandbox can be entered again, with
-    all it has stored, as a server comes back after an outage (give it a `port`, or it comes back at another
-    one).
+    Leaving the block closes the socket; the audit stays readable. The same sandbox can be entered again, with all that
+    it has stored, like a server after an outage (set a `port` if it must be the same one).
 
     Args:
-        host: a loopback address; ``localhost`` is taken as ``127.0.0.1``.
+        host: a loopback address; ``localhost`` means ``127.0.0.1``.
         port: 0 for any free one.
         limit: certificate POSTs in a period. Every POST with a valid key counts, an invalid one too.
-        period: seconds. Springest's is 60; tests may scale it down.
-        window: how the server counts: ``fixed`` (by the minutes of the wall clock, as it was when the sandbox was
-            made), ``first-hit``, ``elastic``, ``sliding``, ``bucket`` or ``paced`` (see `windows`).
-        count_refusals: for a sliding window only: whether a POST that is refused for speed counts as well.
-        api_key: the key of ``/users/certificates``. May be set anew while the sandbox runs.
-        certifications_api_key: the key of ``/certifications``, another one. May be set anew.
-        certifications: what the site offers. Of the default ones, one requires `valid_until` and one is not
+        period: seconds. Springest's is 60; tests may use a shorter one.
+        window: how the server counts: ``fixed`` (by the minutes of the wall clock, read when the sandbox is made),
+            ``first-hit``, ``elastic``, ``sliding``, ``bucket`` or ``paced`` (see `windows`).
+        count_refusals: for a sliding window only: whether a POST that is refused for speed counts too.
+        api_key: the key of ``/users/certificates``. It can be changed while the sandbox runs.
+        certifications_api_key: the key of ``/certifications``, which must be a different one. It can be changed too.
+        certifications: the certifications of the site. Of the default ones, one requires `valid_until` and one is not
             verified.
         max_file_bytes: a larger file is invalid; None for no bound.
-        mishap: what goes wrong on purpose. Asked once for each POST that would be stored, in the order in which
-            their bodies are through; None, or a script that is over (`StopIteration`), lets it be stored and
-            answered as ever. May be set anew. ``iter([Mishap.DROP_AFTER_STORING, None]).__next__`` is a script.
+        mishap: called once for each POST that would be stored, in the order in which their bodies end; it returns what
+            goes wrong on purpose, or None. After `StopIteration`, nothing goes wrong. It can be changed too.
+            ``iter([Mishap.DROP_AFTER_STORING, None]).__next__`` is a script.
 
     Raises:
-        ValueError: when the host is not loopback, the keys are empty or alike, two certifications have one
-            id, or the limit, the period or the window cannot be.
+        ValueError: when the host is not loopback, a key is empty, both keys are equal, two certifications have the same
+            id, or the limit, the period or the window is invalid.
     """
 
     host: str = field(default="127.0.0.1", converter=_loopback, validator=_check_loopback, on_setattr=frozen_attribute)
@@ -135,10 +133,10 @@ class Sandbox:
     _certifications: dict[int, SandboxCertification] = field(init=False, repr=False)
     _certificates: list[SandboxCertificate] = field(init=False, factory=list, repr=False)
     _posts: list[Post] = field(init=False, factory=list, repr=False)
-    # Not the event loop's clock: a server has a clock of its own, and a test may bend the loop's.
+    # Not the event loop's clock, which a test may replace.
     _started: float = field(init=False, factory=time.monotonic, repr=False)
-    # How far the wall clock was into a period then: fixed windows are its minutes. Read once, because a clock that is
-    # set anew must neither turn the windows back nor let them differ from the audit.
+    # How far the wall clock was into a period then, because fixed windows are its minutes. Read once: if the clock
+    # is corrected later, the windows must neither go back nor differ from the audit.
     _phase: float = field(init=False, repr=False)
     _runner: web.AppRunner | None = field(init=False, default=None, repr=False)
     _bound_port: int = field(init=False, default=0, repr=False)
@@ -155,9 +153,9 @@ class Sandbox:
     async def __aenter__(self) -> Self:
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
-        # No access log: it would write the address, and the key with it. What aiohttp itself logs of requests that are
-        # no HTTP would too. The lingering (seconds) is for clients that send their body after an early refusal all the
-        # same: closing the socket in their face could cost them the answer.
+        # No access log, and no log of aiohttp about invalid requests: both would contain the address, and the key with
+        # it. The lingering (seconds) is for clients that send their body although an early refusal has been sent: if
+        # the socket were closed at once, they could lose the answer.
         runner = web.AppRunner(
             self._application(), access_log=None, logger=_UNHEARD, shutdown_timeout=0.2, lingering_time=2.0
         )
@@ -180,10 +178,10 @@ class Sandbox:
 
     @property
     def origin(self) -> str:
-        """Where the sandbox listens, as in ``http://127.0.0.1:49152``.
+        """Return the address that the sandbox listens on, such as ``http://127.0.0.1:49152``.
 
         Raises:
-            RuntimeError: when it does not listen.
+            RuntimeError: when it is not running.
         """
         if self._runner is None:
             raise RuntimeError("the sandbox is not running: enter it with `async with`")
@@ -192,15 +190,15 @@ class Sandbox:
 
     @property
     def audit(self) -> tuple[Post, ...]:
-        """Every certificate POST that was answered or that its client broke off, in order of arrival."""
+        """Return every certificate POST that was answered or that its client broke off, in order of arrival."""
         return tuple(self._posts)
 
     def summary(self) -> Summary:
-        """Return how many POSTs came, what became of them, and how many came within any period."""
+        """Return how many POSTs arrived, what happened to them, and how many arrived within any period."""
         return summarize(self._posts, self.period)
 
     def verify(self, certification_id: int) -> None:
-        """Verify a certification, as a Springest employee does: it and its certificates are listed now.
+        """Verify a certification, as a Springest employee does: from now on, it and its certificates are listed.
 
         Raises:
             KeyError: when there is no such certification.
@@ -245,7 +243,7 @@ class Sandbox:
         try:
             outcome = refusal or await self._take(request, form)
         except Exception as error:
-            # The middleware answers it. It is a POST that arrived all the same, and it was not stored.
+            # The middleware answers it. It belongs in the audit: it arrived, and was not stored.
             words = f"the sandbox failed: {type(error).__name__}"
             self._remember(_Outcome(verdict="failed", status=500, words=words), form, arrived_at, seconds)
             raise
@@ -254,11 +252,11 @@ class Sandbox:
                 await discard_body(request)
         if _has_gone(request):
             outcome = attrs.evolve(outcome, status=None)
-        # From storing to here nothing is awaited: what is stored is in the audit.
+        # Nothing is awaited between storing and this line, so everything stored is in the audit.
         self._remember(outcome, form, arrived_at, seconds)
         answer = _answer_to(outcome, request)
         if refusal is not None and _asks_first(request):
-            # The body was not asked for and does not come, so no other request can follow on this connection.
+            # The client does not send a body that was not asked for; another request cannot follow on this connection.
             answer.force_close()
         return answer
 
@@ -274,7 +272,7 @@ class Sandbox:
     def _refuse_speed(self, seconds: float) -> _Outcome | None:
         if self._window.admit(self._phase + seconds):
             return None
-        # The real server says 400 for this too. Its body is not documented; this one tells least.
+        # The real server answers 400 too. Its body is not documented; this one says as little as possible.
         words = f"more than {self.limit} in {self.period:g} seconds"
         return _Outcome(verdict="too fast", status=400, words=words, body=_generic(400))
 
@@ -284,7 +282,7 @@ class Sandbox:
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await read_form(request, form)
         except ConnectionError:
-            return _Outcome(verdict="broken off", status=None, words="the client went away within the body")
+            return _Outcome(verdict="broken off", status=None, words="the client closed the connection within the body")
         except MalformedError as error:
             with suppress(ConnectionError):
                 await discard_body(request)
@@ -320,7 +318,7 @@ class Sandbox:
             mishap = self.mishap() if self.mishap is not None else None
         except StopIteration:
             return None
-        # By value or by member, and nothing else: a test's slip must not be taken for a quiet server.
+        # A value that is not a mishap raises here, so that a mistake of a test does not go unnoticed.
         return None if mishap is None else Mishap(mishap)
 
     def _remember(self, outcome: _Outcome, form: Form, arrived_at: datetime, seconds: float) -> None:
@@ -338,7 +336,7 @@ class Sandbox:
             size=file.size if file else None,
             sha256=file.sha256 if file else None,
         )
-        # Answers overtake each other: a small file that came later is through before a big one.
+        # A small file that arrived later can be finished before a big one.
         insort(self._posts, post, key=lambda earlier: earlier.seconds)
 
     def _seconds(self) -> float:
@@ -350,7 +348,7 @@ def _asks_first(request: web.Request) -> bool:
 
 
 async def _leave_expect_to_handler(request: web.Request) -> None:
-    # aiohttp would ask for the body here, before the key and the limit were looked at.
+    # aiohttp's own handler would ask for the body here, before the key and the limit are checked.
     if hdrs.EXPECT in request.headers and not _asks_first(request):
         raise web.HTTPExpectationFailed
 
@@ -360,10 +358,10 @@ def _has_gone(request: web.Request) -> bool:
 
 
 def _hang_up(request: web.Request) -> web.Response:
-    """Close the connection at once, whatever the client still waits for."""
+    """Close the connection at once, without an answer."""
     if request.transport is not None:
         request.transport.abort()
-    # aiohttp wants a response. It finds the connection closed, and drops it without a word.
+    # aiohttp needs a response; it drops this one, because the connection is closed.
     return web.Response()
 
 
@@ -396,17 +394,17 @@ def _errors(invalid: ValidationError) -> Tree:
 
 
 def _generic(status: int) -> Tree:
-    # What Rails says of an error in JSON and XML when the application says nothing itself.
+    # What Rails answers in JSON and XML when the application has no text for an error.
     return {"status": status, "error": HTTPStatus(status).phrase}
 
 
 @web.middleware
 async def _rails_error_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer what no handler answers as Rails does: in the format of the address, without any detail."""
+    """Answer errors as Rails does: in the format of the address, without details."""
     try:
         return await handler(request)
     except web.HTTPException as error:
-        # Rails' router knows no "method not allowed": such an address does not exist.
+        # Rails' router has no "method not allowed": it answers 404.
         status = 404 if error.status == 405 else error.status
     except Exception:
         logger.exception("the sandbox could not answer %s %s", request.method, request.path)

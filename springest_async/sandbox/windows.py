@@ -1,12 +1,11 @@
-"""Six ways in which a server may count its "30 a minute".
+"""Six ways in which a server may count "30 a minute".
 
-Springest does not say how it counts, so a client has to keep the limit under each of these. They are pure:
-each is told the time of an arrival and answers whether it is within the limit. They know no clock, no HTTP
-and no waiting, so a simulation can run days of virtual time through them in a second.
+Springest does not say how it counts, so a client has to keep the limit under each of these. They are pure: each gets
+the time of an arrival and returns whether it is within the limit. They know no clock, no HTTP and no waiting, so a
+simulation can run days of virtual time in a second.
 
-Each is made of `limit`, a number of arrivals, and `period`, in seconds, and raises `ValueError` for a limit
-under 1 or a period that is not over 0. All times are seconds on one clock, and never go backwards from one
-call to the next.
+Each has a `limit` (arrivals) and a `period` (seconds), and raises `ValueError` for a limit below 1 or a period that is
+not above 0. All times are seconds on one clock, which never goes backwards.
 """
 
 import math
@@ -41,7 +40,7 @@ class Window(Protocol):
 
 @define(eq=False)
 class _Limit:
-    """What every way of counting is told: `limit` arrivals in `period` seconds."""
+    """The arguments of every way of counting: `limit` arrivals in `period` seconds."""
 
     limit: int = field(validator=ge(1), on_setattr=frozen_attribute)
     period: float = field(validator=gt(0), on_setattr=frozen_attribute)
@@ -49,19 +48,18 @@ class _Limit:
 
 @define(eq=False)
 class FixedWindow(_Limit):
-    """Counts from nought in every period, as throttles with one counter a minute do, such as Rack::Attack.
+    """Counts from zero in every period, as throttles with one counter a minute do, such as Rack::Attack.
 
-    The periods are those of the clock: each begins at a multiple of `period`, so that on a clock that counts from the
-    epoch, as Rack::Attack's does, a period of 60 is a minute of the wall clock. Up to twice the limit can
-    therefore pass within one period's length, half on each side of a boundary. A refusal cannot count against
-    anybody: the window that it fell in is full already.
+    The periods are those of the clock: each begins at a multiple of `period`, so on a clock that counts from the epoch,
+    like Rack::Attack's, a period of 60 is a minute of the wall clock. Up to twice the limit can therefore pass within
+    the length of a period, half on each side of a boundary. Refused arrivals do not count.
     """
 
     _number: int | None = field(init=False, default=None)
     _admitted: int = field(init=False, default=0)
 
     def admit(self, now: float) -> bool:
-        """Count an arrival at `now` in the period that `now` falls in."""
+        """Count an arrival at `now` in the period that contains `now`."""
         number = math.floor(now / self.period)
         if number != self._number:
             self._number, self._admitted = number, 0
@@ -73,18 +71,18 @@ class FixedWindow(_Limit):
 
 @define(eq=False)
 class FirstHitWindow(_Limit):
-    """Counts from nought in a period that begins with its first hit, and again with the first hit after its end.
+    """Counts from zero in a period that begins with its first hit; the first hit after its end begins the next one.
 
-    So does a counter whose expiry is set when it is made and left alone from then on: `INCR` in Redis, and `EXPIRE`
-    when that gave 1. Rails' own `rate_limit` and @fastify/rate-limit do it, and the "fixed window" of Python's limits.
-    Nearly twice the limit can pass within one period's length. A refusal cannot count against anybody.
+    So does a counter whose expiry is set only once: `INCR` in Redis, and `EXPIRE` when that returned 1. Rails' own
+    `rate_limit`, @fastify/rate-limit and the "fixed window" of Python's limits do it. Nearly twice the limit can pass
+    within the length of a period. Refused arrivals do not count.
     """
 
     _began: float = field(init=False, default=-math.inf)
     _hits: int = field(init=False, default=0)
 
     def admit(self, now: float) -> bool:
-        """Count an arrival at `now` in the period that is running, or begin one with it."""
+        """Count an arrival at `now` in the current period, or begin a new one."""
         if now - self._began >= self.period:
             self._began, self._hits = now, 0
         self._hits += 1
@@ -93,17 +91,17 @@ class FirstHitWindow(_Limit):
 
 @define(eq=False)
 class ElasticWindow(_Limit):
-    """Counts until nothing has come for a whole period: every hit pushes the expiry back, a refused one too.
+    """Counts until nothing has arrived for a whole period: every hit extends the period, a refused one too.
 
-    So do `INCR` and `EXPIRE` in Redis at each hit (its page of `INCR` describes it), and the "fixed window with elastic
-    expiry" of Python's limits. A stream that never pauses for a period gets `limit` arrivals and no more, ever.
+    So do `INCR` and `EXPIRE` at each hit in Redis (its page about `INCR` describes it), and the "fixed window with
+    elastic expiry" of Python's limits. A stream that never pauses for a period gets `limit` arrivals in total.
     """
 
     _last: float = field(init=False, default=-math.inf)
     _hits: int = field(init=False, default=0)
 
     def admit(self, now: float) -> bool:
-        """Count an arrival at `now`, from nought if the last one lies a whole period back."""
+        """Count an arrival at `now`, from zero if the last one was a whole period ago."""
         if now - self._last >= self.period:
             self._hits = 0
         self._last = now
@@ -113,14 +111,14 @@ class ElasticWindow(_Limit):
 
 @define(eq=False)
 class SlidingWindow(_Limit):
-    """At most `limit` in any period, wherever it begins: the strictest reading of "30 a minute".
+    """At most `limit` in any period, wherever it begins: the strictest meaning of "30 a minute".
 
-    A hit counts for one period, and not a moment longer. With `count_refusals` a refused arrival is a hit
-    too, so that a client that keeps knocking keeps itself out.
+    A hit counts for one period and no longer. With `count_refusals`, a refused arrival is a hit too, so a client that
+    keeps trying is never admitted.
     """
 
     count_refusals: bool = field(default=False, on_setattr=frozen_attribute)
-    # Only the last `limit` hits can decide: the limit is reached when even the oldest of these still counts.
+    # The last `limit` hits decide: the limit is reached when the oldest of them still counts.
     _hits: deque[float] = field(init=False, default=Factory(lambda self: deque(maxlen=self.limit), takes_self=True))
 
     def admit(self, now: float) -> bool:
@@ -133,17 +131,17 @@ class SlidingWindow(_Limit):
 
 @define(eq=False)
 class TokenBucket(_Limit):
-    """A bucket of `limit` tokens that refills evenly, `limit` in a period; an arrival takes one. Starts full.
+    """A bucket of `limit` tokens that starts full and refills evenly, `limit` in a period; an arrival takes one.
 
-    This is the leaky bucket seen from the other side. A full bucket and the refill behind it let nearly twice
-    the limit pass in one period. A refusal costs no token.
+    It is equivalent to a leaky bucket. A full bucket and its refill let nearly twice the limit pass in one period. A
+    refusal takes no token.
     """
 
     _tokens: float = field(init=False, default=Factory(lambda self: float(self.limit), takes_self=True))
     _counted_at: float | None = field(init=False, default=None)
 
     def admit(self, now: float) -> bool:
-        """Take a token at `now`, if there is a whole one."""
+        """Take a token at `now` if there is a whole one."""
         if self._counted_at is not None:
             refill = (now - self._counted_at) * self.limit / self.period
             self._tokens = min(float(self.limit), self._tokens + refill)
@@ -156,16 +154,15 @@ class TokenBucket(_Limit):
 
 @define(eq=False)
 class Paced(_Limit):
-    """Strict spacing: one arrival every ``period / limit`` seconds.
+    """Strict spacing: one arrival every ``period / limit`` seconds, like nginx's ``limit_req`` without ``burst``.
 
-    So does nginx's ``limit_req`` without ``burst``. The spacing runs from the last arrival that was
-    admitted; a refusal does not push it back.
+    The distance counts from the last admitted arrival; a refusal does not extend it.
     """
 
     _admitted_at: float = field(init=False, default=-math.inf)
 
     def admit(self, now: float) -> bool:
-        """Admit an arrival at `now` if the last one admitted lies far enough back."""
+        """Admit an arrival at `now` if the last admitted one was long enough ago."""
         if now - self._admitted_at < self.period / self.limit:
             return False
         self._admitted_at = now
@@ -173,11 +170,11 @@ class Paced(_Limit):
 
 
 def make_window(counting: Counting, limit: int, period: float, *, count_refusals: bool = False) -> Window:
-    """Return a fresh window of the kind that `counting` names, for `limit` arrivals in `period` seconds.
+    """Return a new window of the kind `counting`, for `limit` arrivals in `period` seconds.
 
     Raises:
         ValueError: when there is no such kind, when the limit or the period is out of range, or when
-            `count_refusals` is asked of a kind other than ``"sliding"``, where it would mean nothing.
+            `count_refusals` is used with a kind other than ``"sliding"``.
     """
     if counting == "sliding":
         return SlidingWindow(limit, period, count_refusals=count_refusals)
@@ -194,5 +191,5 @@ def make_window(counting: Counting, limit: int, period: float, *, count_refusals
             return TokenBucket(limit, period)
         case "paced":
             return Paced(limit, period)
-    # A type checker knows that this is out of reach; a caller without one does not.
+    # A type checker excludes this; not every caller uses one.
     raise ValueError(f"there is no way of counting called {counting!r}: {', '.join(get_args(Counting))}")

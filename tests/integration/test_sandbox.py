@@ -281,7 +281,7 @@ async def test_a_file_may_be_too_big(session: aiohttp.ClientSession) -> None:
 @pytest.mark.parametrize(
     ("data", "content_type", "words"),
     [
-        (b"{}", "application/json", "the body is no multipart/form-data, but application/json"),
+        (b"{}", "application/json", "the body is not multipart/form-data but application/json"),
         (b"what?", "multipart/form-data; boundary=frontier", "the multipart is broken"),
         (b"what?", "multipart/form-data", "the multipart is broken"),
         (body()[:-20], "multipart/form-data; boundary=frontier", "the multipart is broken"),

@@ -94,7 +94,7 @@ def test_any_text_survives_json(text: str) -> None:
 
 @pytest.mark.parametrize("write", [render_json, lambda tree: render_xml(tree, "hash")])
 def test_what_has_no_place_in_an_answer_is_refused(write: Any) -> None:
-    with pytest.raises(TypeError, match="bytes has no place"):
+    with pytest.raises(TypeError, match="bytes cannot be part"):
         write(cast("Tree", b"raw"))
 
 
