@@ -29,6 +29,7 @@ from springest_async.http.transport import Timeouts
 from springest_async.limits.limiter import Limiter
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt, User
 from springest_async.upload import UploadListener, UploadStep
+from springest_async.version import __version__
 
 __all__ = [
     "AnswerError",
@@ -64,4 +65,5 @@ __all__ = [
     "UploadListener",
     "UploadStep",
     "User",
+    "__version__",
 ]

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -35,13 +34,14 @@ from springest_async.limits.store import FileStore, default_path
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.source_file import SourceFile
 from springest_async.upload import Delivery, UploadListener, UploadStep
+from springest_async.version import __version__
 
 __all__ = ["Settings", "Springest"]
 
 _PAGE_SIZE = 100
 # A list that is longer answers no question of a settling, or has no end.
 _MOST_LISTED = 10_000
-_USER_AGENT = f"springest_async/{version('springest-async')} aiohttp/{aiohttp.__version__}"
+_USER_AGENT = f"springest_async/{__version__} aiohttp/{aiohttp.__version__}"
 
 Record = TypeVar("Record", Certificate, Certification)
 

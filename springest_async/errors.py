@@ -1,20 +1,22 @@
 """The one tree of errors: every error says what happened, where, and what to do about it.
 
-`SpringestError` is the root, so ``except SpringestError`` catches all that this library raises on purpose. The
-branches answer the question that matters after a POST: is the certificate at Springest or not?
+`SpringestError` is the root, so ``except SpringestError`` catches everything that this library raises on purpose. The
+branches answer the question that matters after a POST: is the certificate stored at Springest or not?
 
-* it is not, and a person must act: `ConfigurationError`, `InvalidUpload`, `ManifestError`, `JournalError`,
+* It is not, and a person must act: `ConfigurationError`, `InvalidUpload`, `ManifestError`, `JournalError`,
   `UnusableFile`, and the answers `NotAuthorized`, `Forbidden`, `NotFound`, `Rejected`, `Redirected`,
-  `UnexpectedStatus`;
-* it is not, and the same POST may be sent again: `NotSent`;
-* nobody can tell: `InDoubt`. Never send such a POST again before you have looked (`Springest.settle`).
+  `UnexpectedStatus`.
+* It is not, and the same POST may be sent again: `NotSent`.
+* It is unknown: `InDoubt`. Never send such a POST again before you have checked (`Springest.settle`).
 
-An upload that is cancelled says which of these it was in the ``__cause__`` of its `asyncio.CancelledError`: `NotSent`,
-`InDoubt`, or `CancelledTooLate` when the certificate is stored.
+A cancelled upload raises `asyncio.CancelledError`, and its ``__cause__`` is one of these: `NotSent`, `InDoubt`, or
+`CancelledTooLate` when the certificate is stored.
 
-`ServerError`, `NoAnswer` and `UnreadableAnswer` come from lists, which are safe to ask for again.
+`ServerError`, `NoAnswer` and `UnreadableAnswer` come from lists, which are safe to request again.
 
-No error carries the API key: not in its text, its ``repr``, its attributes, its cause or its context.
+No error contains the API key: not in its text, its ``repr``, its attributes, its cause or its context.
+
+The errors have no slots: `copy` and `pickle` then keep notes, and attributes that a program adds or changes.
 """
 
 from datetime import date, datetime
@@ -63,15 +65,16 @@ class Fault:
 class SpringestError(Exception):
     """The root of all errors of this library.
 
-    `status` is the HTTP status of the server's answer, or None when there was none; `words` is what the server said,
-    as plain text, shortened, and empty when it said nothing.
+    Attributes:
+        status: the HTTP status of the server's answer; None without an answer.
+        words: the text of the server's answer, shortened; empty when it has none.
     """
 
     status: int | None = None
     words: str = ""
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class ConfigurationError(SpringestError):
     """A setting is missing or cannot be right. Nothing was sent."""
 
@@ -81,17 +84,17 @@ class ConfigurationError(SpringestError):
         return self.message
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class InvalidUpload(SpringestError, ValueError):
-    """A `CertificateUpload` cannot be made of these values; `faults` names them all. Nothing was sent."""
+    """A `CertificateUpload` cannot have these values; `faults` lists everything that is wrong. Nothing was sent."""
 
     faults: tuple[Fault, ...]
 
     def __str__(self) -> str:
-        return "this is no valid certificate upload: " + "; ".join(map(str, self.faults))
+        return "this is not a valid certificate upload: " + "; ".join(map(str, self.faults))
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class ManifestError(SpringestError):
     """The manifest as a whole cannot be read. Nothing was sent."""
 
@@ -102,9 +105,9 @@ class ManifestError(SpringestError):
         return f"{self.manifest}: {self.reason}"
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class JournalError(SpringestError):
-    """The journal cannot be read or written. What it did not note is not sent."""
+    """The journal cannot be read or written. A POST that it has not recorded is not sent."""
 
     journal: Path
     reason: str
@@ -113,9 +116,9 @@ class JournalError(SpringestError):
         return f"{self.journal}: {self.reason}"
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class JournalInUse(JournalError):
-    """Another process, `pid`, writes this journal (None when it cannot be told which)."""
+    """Another process is writing this journal: the one with the id `pid`, or None when that is unknown."""
 
     pid: int | None = None
 
@@ -124,9 +127,9 @@ class JournalInUse(JournalError):
         return f"{self.journal}: {who} is uploading with this journal: wait for it, or stop it"
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class UnusableFile(SpringestError):
-    """The file cannot be read, or changed while it was being sent. The server cannot have it whole."""
+    """The file cannot be read, or it changed while it was being sent. The server does not have all of it."""
 
     file: Path
     reason: str
@@ -135,12 +138,16 @@ class UnusableFile(SpringestError):
         return f"{self.file}: {self.reason}"
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class AnswerError(SpringestError):
-    """The server answered, and the answer is not what was asked for.
+    """The server answered, but not with what was requested.
 
-    `where` is the method and the address without its query, as in
-    ``POST https://api.springest.nl/users/certificates.json``; `advice` what the reader can do about it.
+    Attributes:
+        where: the method and the URL without its query, as in
+            ``POST https://api.springest.nl/users/certificates.json``.
+        status: the HTTP status.
+        words: the text of the answer, shortened; empty when it has none.
+        advice: what the reader can do about it.
     """
 
     where: str
@@ -155,13 +162,13 @@ class AnswerError(SpringestError):
 
 
 class NotAuthorized(AnswerError):
-    """401: the key is not valid on this host (each host needs a key of its own)."""
+    """401: the key is not valid on this host (each host needs its own key)."""
 
     advice = "Check that the API key is the one for this host: each host has its own."
 
 
 class Forbidden(AnswerError):
-    """403: the key is valid and may not do this (certificates and certifications need different keys)."""
+    """403: the key is valid but may not do this (certificates and certifications need different keys)."""
 
     advice = "The key may not do this: certificates and certifications need different keys."
 
@@ -172,12 +179,13 @@ class NotFound(AnswerError):
     advice = "Check the host: this address does not exist there."
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Rejected(AnswerError):
     """400 (or 413, 415, 422): the server does not want this certificate, and sending it again will not help.
 
-    `faults` are the faults per field that the server named; empty when it named none and the verdict was reached by
-    sending the certificate once more, alone, after a silent minute.
+    Attributes:
+        faults: what is wrong, by field. Empty when the server named no field; then the certificate was sent again
+            alone after a silent minute, and refused again.
     """
 
     faults: tuple[Fault, ...] = ()
@@ -187,11 +195,12 @@ class Rejected(AnswerError):
         return f"{self.where} rejected the certificate ({self.status}): {said}"
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Redirected(AnswerError):
-    """3xx: never followed, because that would lose the POST or send the PDF and the key elsewhere.
+    """3xx: never followed, because that would lose the POST or send the PDF and the key to another place.
 
-    `target` is the origin that the server pointed to, without path and query.
+    Attributes:
+        target: the origin of the redirect, without path and query.
     """
 
     target: str
@@ -209,18 +218,18 @@ class Redirected(AnswerError):
 
 
 class UnexpectedStatus(AnswerError):
-    """A status that the API's pages do not know, and that means that nothing was stored."""
+    """A status that the API's pages do not mention, and that means that nothing was stored."""
 
 
 class ServerError(AnswerError):
-    """5xx, to a list, and still after the retries; 5xx to a POST is `InDoubt`."""
+    """5xx to a list, also after the retries; 5xx to a POST is `InDoubt`."""
 
     advice = "Something went wrong on Springest's side: try again later."
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class UnreadableAnswer(AnswerError):
-    """The answer cannot be read; `expected` says what was expected where, as in ``integer @ certificates[3].id``."""
+    """The answer cannot be read; `expected` says what should be where, as in ``integer @ certificates[3].id``."""
 
     expected: str
 
@@ -229,9 +238,9 @@ class UnreadableAnswer(AnswerError):
         return f"{self.where} answered {self.status}, which cannot be read: expected {self.expected}.{said}"
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class TransportError(SpringestError):
-    """There was no answer; `reason` says why in words."""
+    """There was no answer; `reason` says why."""
 
     where: str
     reason: str
@@ -240,12 +249,13 @@ class TransportError(SpringestError):
         return f"{self.where}: {self.reason}"
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class NotSent(TransportError):
-    """The server cannot have the request: no connection, or the body was not written whole. Safe to send again.
+    """The server cannot have the whole request: no connection, or part of the body was not sent. Safe to send again.
 
-    `connected` tells the two apart: False when not even a connection was made. `trusted` is False when that was
-    because of the server's TLS certificate: then sending it again at once will not help.
+    Attributes:
+        connected: False when there was no connection.
+        trusted: False when the server's TLS certificate is not trusted; sending again at once will not help.
     """
 
     connected: bool = True
@@ -253,16 +263,24 @@ class NotSent(TransportError):
 
 
 class NoAnswer(TransportError):
-    """A list was asked for and the connection broke before the answer had come whole, also after the retries."""
+    """The connection broke before the whole answer to a list was received, also after the retries."""
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class InDoubt(SpringestError):
-    """The whole certificate was sent, and no answer tells whether it is stored. Never sent again by itself.
+    """The whole certificate was sent, and no answer says whether it is stored. Never sent again automatically.
 
-    There is no idempotency key, so sending again may store it twice. `Springest.settle` asks Springest whether it is
-    stored, for which this holds all that is needed: what was sent, `sent_at`, and `given_up_at` (both UTC), after
-    which the server may still have worked on it for a while.
+    The API has no idempotency key, so sending again may store it twice. `Springest.settle` asks Springest whether it
+    is stored; the fields below are all that it needs.
+
+    Attributes:
+        where: the method and the URL without its query.
+        reason: why there is no answer that counts.
+        email, certification_id, valid_from, valid_until: what was sent.
+        sent_at: when it was sent (UTC).
+        given_up_at: when the client stopped waiting (UTC); the server may have worked on it for longer.
+        status: the HTTP status, if there was an answer.
+        words: the text of that answer, shortened.
     """
 
     where: str
@@ -281,15 +299,15 @@ class InDoubt(SpringestError):
         return (
             f"{self.where}: {self.reason}{said}. The certificate of {self.email} for certification"
             f" {self.certification_id}, sent at {self.sent_at:%Y-%m-%d %H:%M:%S} UTC, may or may not be stored:"
-            " look before you send it again."
+            " check before you send it again."
         )
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class CancelledTooLate(SpringestError):
-    """An upload was cancelled when Springest had stored the certificate; only the cause of a cancellation.
+    """An upload was cancelled after Springest had stored the certificate; only raised as the cause of a cancellation.
 
-    The answer's status said so (201); its id was not read any more.
+    The answer's status said so (201); its body, with the certificate's id, was not read.
     """
 
     where: str

@@ -1,14 +1,13 @@
-"""The records: what is uploaded, what is listed, and what an upload comes to.
+"""The records: what is uploaded, what is listed, and the receipt of an upload.
 
 All are frozen attrs classes. A record cannot be invalid: `CertificateUpload` refuses values that Springest cannot
-take, and names every fault at once. No file is opened and nothing is sent here.
+accept, and lists every fault at once. This module opens no file and sends nothing.
 """
 
 from collections.abc import Iterator
 from datetime import date, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from attrs import field, frozen
 from email_validator import EmailNotValidError, validate_email
@@ -20,9 +19,11 @@ __all__ = ["Certificate", "CertificateUpload", "Certification", "Receipt", "User
 _LONGEST_SHOWN = 200  # characters of a value, or of what is wrong with it
 
 
-def _path(value: Any) -> Any:
-    # What is no path is told by `_faults`, together with all other faults.
-    return Path(value) if isinstance(value, str | PathLike) else value
+def _path(value: str | PathLike[str]) -> Path:
+    try:
+        return Path(value)
+    except TypeError:
+        return value  # type: ignore[return-value] # `_faults` lists it together with all other faults
 
 
 @frozen(kw_only=True)
@@ -33,8 +34,16 @@ class CertificateUpload:
     certifications". `valid_until` is required by certifications whose `requires_valid_until` is true; only Springest
     knows which these are, so it is not checked here.
 
+    Args:
+        file: the path of the PDF.
+        certification_id: Springest's id of the certification.
+        email: the e-mail address of the employee.
+        valid_from: the first day on which the certificate is valid.
+        valid_until: the last day, or None.
+        conversion_id: Springest's id of the conversion, or None.
+
     Raises:
-        InvalidUpload: with every fault, when a field has the wrong type or cannot be right.
+        InvalidUpload: a field has the wrong type or an impossible value; the error lists every fault.
     """
 
     file: Path = field(converter=_path)
@@ -64,10 +73,10 @@ class CertificateUpload:
 
 
 def shown(value: object) -> str:
-    """Write a value as Python does, for a message that a person can read however long the value is."""
+    """Return the value's ``repr``, shortened so that it fits into a message."""
     try:
         return _shortened(repr(value))
-    except ValueError:  # Python writes no number with so many digits
+    except ValueError:  # Python refuses to write a number with more than 4300 digits
         return "a number of thousands of digits"
 
 
@@ -83,7 +92,7 @@ def _is_id(value: object) -> bool:
 
 
 def _is_date(value: object) -> bool:
-    # datetime is a date to Python, and would be sent with a time that the API does not know.
+    # datetime is a date to Python, and would be sent with a time, which the API does not accept.
     return isinstance(value, date) and not isinstance(value, datetime)
 
 
@@ -93,16 +102,20 @@ def _email_fault(value: object) -> str | None:
     try:
         validate_email(value, check_deliverability=False)
     except EmailNotValidError as error:
-        return f"{shown(value)} is no e-mail address: {_shortened(str(error))}"
+        return f"{shown(value)} is not an e-mail address: {_shortened(str(error))}"
     return None
 
 
 @frozen(kw_only=True)
 class Receipt:
-    """What a stored certificate comes back with.
+    """The result of an upload: the certificate is stored.
 
-    `id` is Springest's id, or None when the server stored it (201) without telling one. `attempts` counts the POSTs
-    that it took, refused ones included. `sent_at` and `answered_at` are the UTC times of the last of them.
+    Attributes:
+        id: Springest's id of the certificate, or None when the answer (201) contained none.
+        upload: what was uploaded.
+        attempts: how many POSTs were sent, including those that were refused.
+        sent_at: when the last POST was sent (UTC).
+        answered_at: when its answer was received (UTC).
     """
 
     id: int | None
@@ -114,7 +127,7 @@ class Receipt:
 
 @frozen(kw_only=True)
 class User:
-    """The employee whom a certificate belongs to."""
+    """The employee who owns a certificate."""
 
     email: str
     external_id: str | None = None
@@ -124,7 +137,7 @@ class User:
 class Certificate:
     """A verified certificate, as ``GET /users/certificates`` lists it.
 
-    `status` is a string whose values Springest does not document. What an answer may leave out is None.
+    `status` is a string whose values Springest does not document. A field that the answer leaves out is None.
     """
 
     id: int

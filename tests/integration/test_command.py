@@ -97,7 +97,7 @@ async def test_all_faults_of_a_manifest_are_told_and_nothing_is_sent(tmp_path: P
     assert (ran.code, ran.out) == (2, "")
     assert sandbox.audit == ()
     assert ran.err.splitlines() == [
-        "row 2, email: 'jan' is no e-mail address: An email address must have an @-sign.",
+        "row 2, email: 'jan' is not an e-mail address: An email address must have an @-sign.",
         "row 3, file: No such file or directory",
         "row 4, certification_id: 99 is none of the 2 certifications that the key sees",
         "row 5, valid_until: is missing, and “Forklift driver” requires it",
@@ -116,7 +116,7 @@ async def test_a_row_that_cannot_be_read_hides_no_faults_before_it(tmp_path: Pat
 
     assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
     assert f"{manifest}: row 4 is no CSV: unexpected end of data\n" in ran.err
-    assert "row 2, email: 'jan' is no e-mail address" in ran.err
+    assert "row 2, email: 'jan' is not an e-mail address" in ran.err
 
 
 async def test_a_warning_keeps_nothing_from_being_stored(tmp_path: Path) -> None:

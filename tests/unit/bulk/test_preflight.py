@@ -392,7 +392,7 @@ def test_all_faults_of_all_rows_are_told_together(tmp_path: Path) -> None:
     )
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "email", "'jan' is no e-mail address: An email address must have an @-sign."),
+        Finding(2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
         Finding(2, "valid_from", "must be a date as in 2026-12-31, not '31/01/2026'"),
         Finding(2, "file", NOT_FOUND),
         Finding(5, "file", "is missing"),
