@@ -145,7 +145,7 @@ async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path) ->
     ],
 )
 async def test_a_bug_shown_with_all_variables_shows_no_key(bug: str, command: str, tmp_path: Path, state: Path) -> None:
-    arguments = [command, *([archive(tmp_path, 2)] if command == "upload" else [])]
+    arguments: list[str | Path] = [command, *([archive(tmp_path, 2)] if command == "upload" else [])]
     with watching() as witness:
         async with springest_sandbox() as sandbox:
             broken = patch(f"springest_async.{bug}", side_effect=LookupError("a bug"))
