@@ -1,4 +1,4 @@
-"""Bytes become records or one `DecodeError`: strict about types, tolerant of shapes, calm before hostile input."""
+"""Bytes become records or one `DecodeError`: strict about types, tolerant of shapes, safe with hostile input."""
 
 import json
 import tracemalloc
@@ -57,7 +57,7 @@ FULL_XML = """
 
 
 def certificates(data: object, wire_format: WireFormat = "json") -> Page[Certificate]:
-    """Read a page of certificates; what is not bytes yet is made JSON."""
+    """Read a page of certificates from bytes, or from a value that is first written as JSON."""
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
     return page(raw, wire_format, Certificate, "certificates")
 
@@ -145,7 +145,7 @@ def test_each_shape_of_xml_gives_the_same_records(xml: str, expected: Page[Certi
         {"name": "VCA", "certification": {"id": 101, "name": "other", "description": "Safety"}},
     ],
 )
-def test_the_certification_may_be_nested_and_what_stands_on_the_certificate_wins(changes: dict[str, Any]) -> None:
+def test_the_certification_may_be_nested(changes: dict[str, Any]) -> None:
     bare = {name: value for name, value in FULL.items() if name not in ("name", "description", "certification_id")}
 
     assert certificates([bare | changes]).records == (ZOE,)
@@ -156,7 +156,7 @@ def test_a_certification_that_is_a_name_only_is_an_unknown_key() -> None:
 
 
 @pytest.mark.parametrize(("told", "expected"), [({}, False), ({"requires_valid_until": True}, True)])
-def test_certifications_need_no_end_unless_told(told: dict[str, bool], expected: bool) -> None:
+def test_certifications_need_no_end_by_default(told: dict[str, bool], expected: bool) -> None:
     data = json.dumps([{"id": 7, "name": "VCA"} | told]).encode()
 
     assert page(data, "json", Certification, "certifications").records == (
@@ -196,8 +196,8 @@ def test_the_times_of_rails_are_read_with_their_zone(written: str, expected: dat
 # --- strictness ---
 
 
-def test_half_a_character_is_shown_as_one_that_is_unknown() -> None:
-    """JSON can say half a surrogate pair, which nothing could print or store."""
+def test_half_a_character_becomes_a_replacement_character() -> None:
+    """JSON can contain half of a surrogate pair, which cannot be printed or stored."""
     body = b'[{"id": 1, "certification_id": 7, "valid_from": "2026-01-31", "name": "Ren\\ud800"}]'
 
     (certificate,) = page(body, "json", Certificate, "certificates").records
@@ -246,7 +246,7 @@ def test_half_a_character_is_shown_as_one_that_is_unknown() -> None:
         ({"user": {"email": "a@b.c", "external_id": 7}}, "string, not 7 @ certificates[0].user.external_id"),
     ],
 )
-def test_a_wrong_value_is_told_with_what_was_expected_where(changes: dict[str, Any], expected: str) -> None:
+def test_a_wrong_value_is_named_with_what_was_expected(changes: dict[str, Any], expected: str) -> None:
     assert expected == complaint([MINIMAL | changes])
 
 
@@ -260,7 +260,7 @@ def test_a_boolean_is_a_boolean(value: object) -> None:
     assert str(caught.value) == f"boolean, not {value!r} @ certifications[0].requires_valid_until"
 
 
-def test_the_place_is_the_place_in_the_list() -> None:
+def test_a_message_has_the_position_in_the_list() -> None:
     assert complaint([MINIMAL, MINIMAL, MINIMAL, MINIMAL | {"id": 1.9}]) == "integer, not 1.9 @ certificates[3].id"
 
 
@@ -291,12 +291,12 @@ def test_a_missing_field_is_named() -> None:
         (5, "an array of certificates, not 5"),
     ],
 )
-def test_what_is_no_list_is_told(data: object, expected: str) -> None:
+def test_anything_but_a_list_is_named(data: object, expected: str) -> None:
     assert expected == complaint(data)
 
 
 @pytest.mark.parametrize("item", [None, 5, "x", [], [["id", 1]], True])
-def test_what_is_no_object_in_the_list_is_told(item: object) -> None:
+def test_anything_but_an_object_in_the_list_is_named(item: object) -> None:
     assert "certificates[1]" in complaint([MINIMAL, item])
 
 
@@ -346,7 +346,7 @@ def test_long_values_are_shortened_in_the_message() -> None:
         (b"\xff\xfe\x00", "json", None),
     ],
 )
-def test_an_id_is_read_where_one_is_told_and_nothing_is_raised(
+def test_an_id_is_read_where_there_is_one_and_nothing_raised(
     data: bytes, wire_format: WireFormat, expected: int | None
 ) -> None:
     assert expected == receipt_id(data, wire_format)
@@ -403,8 +403,8 @@ def test_hostile_input_is_a_decode_error(data: bytes, wire_format: WireFormat) -
 
 @pytest.mark.parametrize(("before", "after"), [(b"[", b"]"), (b'{"id":', b"}"), (b'{"certificates":[', b"]}")])
 def test_any_depth_is_a_decode_error(before: bytes, after: bytes) -> None:
-    # Somewhere near the interpreter's limit the parser still manages and what comes after it may not.
-    for depth in (10, 100, *range(400, 1100)):
+    # Near the interpreter's recursion limit, the parser may succeed and the code after it may not.
+    for depth in (10, 100, *range(400, 1100, 25)):
         data = before * depth + b"1" + after * depth
 
         assert complaint(data)
@@ -422,14 +422,14 @@ def test_any_depth_is_a_decode_error(before: bytes, after: bytes) -> None:
         (EXTERNAL_ENTITY, "xml", "XML (DTDForbidden(name='x', system_id=None, public_id=None))"),
     ],
 )
-def test_what_only_an_attacker_sends_is_refused(data: bytes, wire_format: WireFormat, expected: str) -> None:
+def test_what_no_springest_sends_is_refused(data: bytes, wire_format: WireFormat, expected: str) -> None:
     with pytest.raises(DecodeError) as caught:
         parse(data, wire_format)
 
     assert expected == str(caught.value)
 
 
-def test_what_nests_as_deep_as_it_may_is_read() -> None:
+def test_the_deepest_allowed_nesting_is_read() -> None:
     assert parse(b"[" * 32 + b"]" * 32, "json")
     assert parse(b"<a>" * 32 + b"</a>" * 32, "xml")
 
@@ -439,7 +439,7 @@ def test_what_nests_as_deep_as_it_may_is_read() -> None:
     [b"<!DOCTYPE a SYSTEM '" + b"x" * 10_000 + b"'><a/>", b"<a>&" + b"x" * 10_000 + b";</a>"],
     ids=["doctype", "entity"],
 )
-def test_what_an_attacker_sends_is_not_repeated_at_length(data: bytes) -> None:
+def test_a_hostile_text_is_shortened_in_the_message(data: bytes) -> None:
     assert len(complaint(data, "xml")) < 100
 
 
@@ -466,7 +466,7 @@ def test_a_small_page_takes_little_memory(data: bytes, wire_format: WireFormat) 
 
 
 def check(data: bytes, wire_format: WireFormat) -> None:
-    """Read the bytes in both ways: what comes out is what a person or a journal can take, or the documented error."""
+    """Read the bytes in both ways: the result is one that can be printed and stored, or the documented error."""
     number = receipt_id(data, wire_format)
     assert number is None or (type(number) is int and 0 < number < 2**63)
     complaint, found = "", Page[Certificate](())
@@ -485,7 +485,7 @@ JSON_VALUES = st.recursive(
         st.lists(inner)
         | st.dictionaries(st.text() | st.sampled_from(["meta", "certificates", "user", "certification", *FULL]), inner)
     ),
-    max_leaves=30,
+    max_leaves=15,
 )
 
 

@@ -1,7 +1,5 @@
 """What a failure means and how long to wait: no clock, no network, only decisions."""
 
-from datetime import UTC, datetime
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +8,6 @@ from springest_async.api.protocol import Refusal
 from springest_async.api.verdicts import Action, RefusalCause, RefusalHistory, Verdicts, ask_again, backoff
 from springest_async.errors import (
     Forbidden,
-    InDoubt,
     NoAnswer,
     NotAuthorized,
     NotFound,
@@ -20,6 +17,7 @@ from springest_async.errors import (
     UnexpectedStatus,
     UnreadableAnswer,
 )
+from tests.doubts import doubt
 
 WHERE = "GET https://api.springest.nl/certifications.json"
 
@@ -77,14 +75,11 @@ def test_a_list_is_not_asked_for_again_when_that_cannot_help(error: Exception) -
 
 
 def test_a_doubtful_post_is_never_a_reason_to_ask_again() -> None:
-    now = datetime.now(UTC)
-    doubt = InDoubt(WHERE, "no answer", "jan@example.org", 7, now.date(), None, sent_at=now, given_up_at=now)
-
-    assert ask_again(doubt, 1.0) is False
+    assert ask_again(doubt(), 1.0) is False
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(0.0, 0.0), (7.0, 7.0), (300.0, 300.0), (86_400.0, 300.0)])
-def test_the_wait_that_the_server_asks_for_is_kept_up_to_five_minutes(asked: float, expected: float) -> None:
+def test_the_wait_of_the_server_is_kept_up_to_five_minutes(asked: float, expected: float) -> None:
     again = ask_again(ServerError(WHERE, 503, ""), asked)
 
     assert expected == again
@@ -107,7 +102,7 @@ def test_a_verdict_is_remembered_for_its_body_only(meaning: RefusalCause) -> Non
     assert verdicts.meaning(refusal("400 b")) is RefusalCause.UNKNOWN
 
 
-def test_a_body_that_once_meant_too_fast_is_never_believed_to_mean_invalid() -> None:
+def test_a_body_that_once_meant_too_fast_never_means_invalid() -> None:
     verdicts = Verdicts()
     verdicts.settle(refusal(), RefusalCause.TOO_FAST)
     verdicts.settle(refusal(), RefusalCause.INVALID)
@@ -123,23 +118,24 @@ def test_a_body_that_meant_invalid_can_turn_out_to_mean_too_fast() -> None:
     assert verdicts.meaning(refusal()) is RefusalCause.TOO_FAST
 
 
-@pytest.mark.parametrize("meaning", list(RefusalCause))
-@pytest.mark.parametrize("slow", [False, True])
-def test_a_body_that_names_the_limit_needs_no_experiment(meaning: RefusalCause, slow: bool) -> None:
+@pytest.mark.parametrize(
+    ("meaning", "slow"),
+    [(RefusalCause.UNKNOWN, False), (RefusalCause.TOO_FAST, False), (RefusalCause.INVALID, True)],
+)
+def test_a_body_that_names_the_limit_needs_no_test(meaning: RefusalCause, slow: bool) -> None:
     verdicts, case = Verdicts(), RefusalHistory()
     if meaning is not RefusalCause.UNKNOWN:
         verdicts.settle(refusal(names_limit=True), meaning)
 
     assert [verdicts.judge(refusal(names_limit=True), case, slow=slow) for _ in range(20)] == [Action.SLOW_DOWN] * 20
-    assert case == RefusalHistory()  # it is never held against the certificate
+    assert case == RefusalHistory()  # it never counts against the certificate
 
 
-# What happens in the table below, in this order. Each "refused" is of the same certificate, unless another comes.
+# The events of the table below. Each "refused" is about the same certificate until "another" comes.
 REFUSED, ACCEPTED, OVERTAKEN, ANOTHER = "refused", "accepted", "accepted, but it left first", "another"
 INVALID, TOO_FAST = RefusalCause.INVALID, RefusalCause.TOO_FAST
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
 @pytest.mark.parametrize(
     ("events", "at_the_fast_pace", "at_the_slow_pace"),
     [
@@ -205,9 +201,15 @@ INVALID, TOO_FAST = RefusalCause.INVALID, RefusalCause.TOO_FAST
     ],
 )
 def test_what_is_done_after_a_refusal(
-    events: list[str | RefusalCause], at_the_fast_pace: list[Action], at_the_slow_pace: list[Action] | None, slow: bool
+    events: list[str | RefusalCause], at_the_fast_pace: list[Action], at_the_slow_pace: list[Action] | None
 ) -> None:
-    verdicts, case, steps = Verdicts(), RefusalHistory(), []
+    assert at_the_fast_pace == actions(events, slow=False)
+    assert (at_the_slow_pace or at_the_fast_pace) == actions(events, slow=True)
+
+
+def actions(events: list[str | RefusalCause], *, slow: bool) -> list[Action]:
+    """Return what is done after each refusal of a row of events."""
+    verdicts, history, found = Verdicts(), RefusalHistory(), []
     early = verdicts.sending()
     for event in events:
         match event:
@@ -215,22 +217,18 @@ def test_what_is_done_after_a_refusal(
                 verdicts.settle(refusal(), event)
             case "refused":
                 verdicts.sending()
-                steps.append(verdicts.judge(refusal(), case, slow=slow))
+                found.append(verdicts.judge(refusal(), history, slow=slow))
             case "accepted":
                 verdicts.was_accepted(verdicts.sending())
             case "another":
-                case = RefusalHistory()
+                history = RefusalHistory()
             case _:
                 verdicts.was_accepted(early)
+    return found
 
-    assert steps == (at_the_slow_pace if slow and at_the_slow_pace is not None else at_the_fast_pace)
 
-
-@pytest.mark.parametrize("also", [None, TOO_FAST])
-@pytest.mark.parametrize("slow", [False, True])
-def test_a_proof_is_good_for_as_many_posts_after_its_silence_as_the_limit_allows(
-    slow: bool, also: RefusalCause | None
-) -> None:
+@pytest.mark.parametrize(("slow", "also"), [(False, None), (True, None), (True, TOO_FAST)])
+def test_a_proof_holds_for_as_many_posts_as_the_limit(slow: bool, also: RefusalCause | None) -> None:
     verdicts = Verdicts()
     if also is not None:
         verdicts.settle(refusal(), also)
@@ -246,7 +244,7 @@ def test_six_refusals_take_more_than_a_minute() -> None:
     assert sum(backoff(refusals) for refusals in range(1, 6)) > 60.0
 
 
-def test_only_what_an_experiment_could_settle_is_held_against_a_certificate() -> None:
+def test_only_testable_refusals_count_against_a_certificate() -> None:
     verdicts, case = Verdicts(), RefusalHistory()
     verdicts.judge(refusal("400 a"), case, slow=True)
     verdicts.settle(refusal("400 a"), RefusalCause.INVALID)

@@ -1,4 +1,4 @@
-"""The sandbox's account: counting arrivals, summing up, and writing it down."""
+"""The sandbox's audit: counting arrivals, summing them up, and writing them as JSON."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What the sandbox asks of a certificate: every fault by its field, all of them at once."""
+"""The validation of a form: every fault with its field, and all faults at once."""
 
 from datetime import UTC, date, datetime
 
@@ -97,7 +97,7 @@ def test_an_empty_form_has_every_required_field_at_fault() -> None:
         ("conversion_id", "nine", "is not a number"),
     ],
 )
-def test_a_fault_is_told_by_its_field(field: str, value: str, fault: str) -> None:
+def test_a_fault_is_named_with_its_field(field: str, value: str, fault: str) -> None:
     assert {field: (fault,)} == faults_of(Form({**FIELDS, field: value}, FILE))
 
 

@@ -1,4 +1,4 @@
-"""The meter that a file runs through: size, hash and base64, however the bytes are cut up."""
+"""The meter of a file: size, hash and base64, however the bytes are divided into chunks."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What the lists show: filters, pages, and only what is verified."""
+"""The lists: filters, pages, and verified certifications only."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -103,7 +103,7 @@ def test_certifications_are_found_by_a_part_of_their_name() -> None:
         ("offset", "-1"),
     ],
 )
-def test_a_bad_query_is_told_by_its_name(name: str, value: str) -> None:
+def test_a_bad_query_is_named(name: str, value: str) -> None:
     with pytest.raises(ValidationError) as caught:
         list_certificates(CERTIFICATES, CERTIFICATIONS, {name: value})
 

@@ -1,4 +1,4 @@
-"""Answers in JSON and in Rails' XML, to the letter."""
+"""Answers in JSON and in Rails' XML, compared as text."""
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -73,7 +73,7 @@ def test_xml_arrays() -> None:
     assert expected == render_xml(tree, "response")
 
 
-def test_times_are_told_in_utc() -> None:
+def test_times_are_written_in_utc() -> None:
     amsterdam = datetime(2024, 5, 1, 1, 0, tzinfo=timezone(timedelta(hours=2)))
 
     assert render_json(amsterdam) == '"2024-04-30T23:00:00.000Z"'
@@ -93,7 +93,7 @@ def test_any_text_survives_json(text: str) -> None:
 
 
 @pytest.mark.parametrize("write", [render_json, lambda tree: render_xml(tree, "hash")])
-def test_what_has_no_place_in_an_answer_is_refused(write: Any) -> None:
+def test_a_value_of_another_type_is_refused(write: Any) -> None:
     with pytest.raises(TypeError, match="bytes cannot be part"):
         write(cast("Tree", b"raw"))
 
