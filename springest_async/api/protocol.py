@@ -146,10 +146,10 @@ class Answer:
     def server_time(self) -> datetime | None:
         """Return the time of the server's clock (Date, RFC 9110 section 6.6.1), or None."""
         try:
-            said = parsedate_to_datetime(self.headers.get("Date", ""))
+            time = parsedate_to_datetime(self.headers.get("Date", ""))
         except (ValueError, TypeError, OverflowError):
             return None
-        return said if said.tzinfo else said.replace(tzinfo=UTC)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
     @property
     def retry_after(self) -> float | None:
@@ -205,31 +205,31 @@ def post_meaning(
 
     `sent_texts` are the texts of the request, which a server may repeat in its words.
     """
-    said = words(answer)
+    message = words(answer)
     match answer.status:
         case 201:
             return Stored(decode.receipt_id(answer.body, wire_format))
         case 200 if (stored := decode.receipt_id(answer.body, wire_format)) is not None:
             return Stored(stored)
         case 400 | 429:
-            return _refusal(answer, where, said, sent_texts)
+            return _refusal(answer, where, message, sent_texts)
         case 413 | 415 | 422:
-            return Rejected(where, answer.status, said, _faults(answer))
+            return Rejected(where, answer.status, message, _faults(answer))
         case status if status < 300 and _HTML.match(answer.body):
             reason = f"a web page answered ({status}), not Springest: perhaps this network wants you to sign in first"
-            return Inconclusive(reason, status, said)
+            return Inconclusive(reason, status, message)
         # A 408 after a whole body comes from a gateway that stopped waiting for the application behind it.
         case status if status < 300 or status == 408 or status >= 500:
-            return Inconclusive(f"the server answered {status}, not 201", status, said)
-    return _error(answer, where, said)
+            return Inconclusive(f"the server answered {status}, not 201", status, message)
+    return _error(answer, where, message)
 
 
 def list_error(answer: Answer, where: str) -> AnswerError | None:
     """Return the error that the answer to a list request means, or None when it is a list (200)."""
     if answer.status == 200:
         return None
-    said = words(answer)
-    return ServerError(where, answer.status, said) if answer.status >= 500 else _error(answer, where, said)
+    message = words(answer)
+    return ServerError(where, answer.status, message) if answer.status >= 500 else _error(answer, where, message)
 
 
 def read_page(answer: Answer, where: str, wire_format: WireFormat, record: type[Record], name: str) -> Page[Record]:
@@ -247,11 +247,11 @@ def read_page(answer: Answer, where: str, wire_format: WireFormat, record: type[
     raise UnreadableAnswer(where, answer.status, words(answer), expected)
 
 
-def _error(answer: Answer, where: str, said: str) -> AnswerError:
+def _error(answer: Answer, where: str, message: str) -> AnswerError:
     known = {401: NotAuthorized, 403: Forbidden, 404: NotFound}
     if 300 <= answer.status < 400:
-        return Redirected(where, answer.status, said, _target(answer.headers.get("Location", ""), where))
-    return known.get(answer.status, UnexpectedStatus)(where, answer.status, said)
+        return Redirected(where, answer.status, message, _target(answer.headers.get("Location", ""), where))
+    return known.get(answer.status, UnexpectedStatus)(where, answer.status, message)
 
 
 def _target(location: str, where: str) -> str:
@@ -294,18 +294,18 @@ _LIMIT_WORDS = re.compile(
 )
 
 
-def _refusal(answer: Answer, where: str, said: str, sent_texts: Iterable[str]) -> Refusal | Rejected:
+def _refusal(answer: Answer, where: str, message: str, sent_texts: Iterable[str]) -> Refusal | Rejected:
     faults = _faults(answer) if answer.status == 400 else ()
     if faults:
-        return Rejected(where, answer.status, said, faults)
-    normalized = said.lower()
+        return Rejected(where, answer.status, message, faults)
+    normalized = message.lower()
     for text in sorted({text.lower() for text in sent_texts if len(text) > 2}, key=len, reverse=True):
         normalized = normalized.replace(text, "#")
     return Refusal(
         signature=f"{answer.status} {re.sub(r'[0-9a-f-]*[0-9][0-9a-f-]*', '#', normalized)}",
-        names_limit=answer.status == 429 or answer.retry_after is not None or _LIMIT_WORDS.search(said) is not None,
+        names_limit=answer.status == 429 or answer.retry_after is not None or _LIMIT_WORDS.search(message) is not None,
         retry_after=answer.retry_after,
-        error=Rejected(where, answer.status, said),
+        error=Rejected(where, answer.status, message),
     )
 
 
@@ -331,19 +331,19 @@ def _faults(answer: Answer) -> tuple[Fault, ...]:
     These are ``{"errors": {"email": ["is invalid"]}}``, ``{"email": ["is invalid"]}``,
     ``{"errors": ["Email is invalid"]}``, ``{"error": "email is invalid"}``, the same in XML, and a bare line of text.
     """
-    text = answer.body.lstrip()[:1]
+    is_xml = answer.body.lstrip()[:1] == b"<"
     try:
-        plain = decode.parse(answer.body, "xml" if text == b"<" else "json")
+        plain = decode.parse(answer.body, "xml" if is_xml else "json")
     except DecodeError:
-        plain = None if text == b"<" else answer.body.decode("utf-8", errors="replace")
+        plain = None if is_xml else answer.body.decode("utf-8", errors="replace")
     return tuple(dict.fromkeys(_named(plain, inside_errors=False)))[:_MAX_FAULTS]
 
 
 def _named(plain: Any, *, inside_errors: bool) -> Iterator[Fault]:
     if isinstance(plain, str):
-        if message := _FULL_MESSAGE.fullmatch(_line(plain)):
-            name = message["field"].lower().replace(" ", "_")
-            yield Fault(_FIELDS[name], message["reason"].lstrip(": ").strip())
+        if found := _FULL_MESSAGE.fullmatch(_line(plain)):
+            name = found["field"].lower().replace(" ", "_")
+            yield Fault(_FIELDS[name], found["reason"].lstrip(": ").strip())
     elif isinstance(plain, list):
         for item in plain:
             yield from _named(item, inside_errors=inside_errors)

@@ -78,8 +78,7 @@ def _is_another(doubt: InDoubt, certificate: Certificate) -> bool:
         return True
     if certificate.user is not None and certificate.user.email.casefold() != doubt.email.casefold():
         return True
-    ends = (certificate.valid_until, doubt.valid_until)
-    if None not in ends and certificate.valid_until != doubt.valid_until:
+    if certificate.valid_until and doubt.valid_until and certificate.valid_until != doubt.valid_until:
         return True
     return certificate.created_at is not None and certificate.created_at < doubt.sent_at - _CERTAINLY_EARLIER
 
