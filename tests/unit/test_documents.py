@@ -1,4 +1,4 @@
-"""The documents tell what is so: each line of SECURITY.md names the tests that hold it, and these are there."""
+"""The documents are true where a test can see it: each line of SECURITY.md names tests, and they exist."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 
 
 def answers() -> list[list[str]]:
-    """Give the cells of each threat's line."""
+    """Return the cells of each line with a threat."""
     lines = [line for line in SECURITY.splitlines() if line.startswith("| ")]
     return [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if not line.startswith("| threat")
@@ -28,7 +28,7 @@ def names_in(path: str) -> set[str]:
 
 
 @pytest.mark.parametrize("cells", answers(), ids=lambda cells: cells[0])
-def test_each_threat_has_an_answer_and_tests_that_hold_it(cells: list[str]) -> None:
+def test_each_threat_has_an_answer_and_tests_that_exist(cells: list[str]) -> None:
     _threat, _answer, held_by = cells
     named = re.findall(r"\[`(\w+)`\]\((tests/[\w/]+\.py)\)", held_by)
 
