@@ -1,6 +1,6 @@
-"""A file that is to be sent, as it was when it was looked at: opened without ever waiting, and known again.
+"""Open files without ever blocking, and recognise a file that has changed since it was checked.
 
-What it contains is nobody's business here.
+The content of a file is not looked at here.
 """
 
 import asyncio
@@ -21,7 +21,12 @@ __all__ = ["SourceFile", "inspect_file", "open_regular"]
 
 @frozen
 class SourceFile:
-    """A file as it was when it was looked at: where it is, and what tells whether its content is still the same."""
+    """A file as it was when it was checked: its path, and what shows whether it has changed since.
+
+    Attributes:
+        size: in bytes.
+        modified_ns: ``st_mtime_ns``.
+    """
 
     path: Path
     size: int
@@ -31,35 +36,34 @@ class SourceFile:
 
     @classmethod
     def at(cls, path: Path, status: os.stat_result) -> Self:
-        """Make one of what ``stat`` says."""
+        """Make one from the result of ``stat``."""
         return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
     def is_still(self, stream: FileIO) -> bool:
-        """Say whether an open file is the one that was looked at, with the same content."""
+        """Return whether an open file is the one that was checked, and unchanged."""
         return SourceFile.at(self.path, os.fstat(stream.fileno())) == self
 
 
 def open_regular(path: Path) -> FileIO:
-    """Open a file for reading, unbuffered, and never wait: a pipe in its place would wait for a writer for ever.
+    """Open a file for reading, unbuffered, and never block: opening a pipe would wait for a writer for ever.
 
     Raises:
-        OSError: when it cannot be opened; `strerror` says why, also of folders, pipes, devices, and of names that no
-            file can have.
+        OSError: when it cannot be opened, is a folder, pipe or device, or its name is invalid; `strerror` says which.
     """
     try:
-        _refuse_irregular(path.stat().st_mode)  # before it is opened, because to open a device is to use it
-        stream = FileIO(path, opener=_without_waiting)
+        _refuse_irregular(path.stat().st_mode)  # before opening it: opening a device may have effects
+        stream = FileIO(path, opener=_open_without_blocking)
     except ValueError:  # a NUL in the path
-        raise OSError(errno.EINVAL, "is no name that a file can have") from None
+        raise OSError(errno.EINVAL, "is not a valid file name") from None
     try:
-        _refuse_irregular(os.fstat(stream.fileno()).st_mode)  # something else may have been put in its place
+        _refuse_irregular(os.fstat(stream.fileno()).st_mode)  # it may have been replaced meanwhile
     except OSError:
         stream.close()
         raise
     return stream
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
@@ -67,14 +71,14 @@ def _refuse_irregular(mode: int) -> None:
     if S_ISDIR(mode):
         raise OSError(errno.EISDIR, "is a folder")
     if not S_ISREG(mode):
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "is not a regular file")
 
 
 async def inspect_file(path: Path, executor: Executor | None) -> SourceFile:
-    """Look at a file that is to be sent, in a thread of this executor (None: the default one).
+    """Check a file before it is sent, in a thread of this executor (None: the default one).
 
     Raises:
-        UnusableFile: when it is no readable file, or empty.
+        UnusableFile: when it cannot be read, is not a regular file, or is empty.
     """
     return await asyncio.get_running_loop().run_in_executor(executor, _inspect, path)
 

@@ -1,6 +1,6 @@
-"""What a journal's lines say: the states of a certificate, an entry, an attempt, and its siblings.
+"""The records of a journal: the states of a certificate, an entry, an attempt, and an entry's siblings.
 
-Records only, frozen: how they are kept is `journal`'s business.
+All are frozen. How they are stored is in `journal`.
 """
 
 import enum
@@ -16,29 +16,36 @@ __all__ = ["Attempt", "Entry", "Siblings", "State"]
 
 
 class State(enum.Enum):
-    """Where a certificate stands.
+    """The state of a certificate.
 
-    At all times: rows = stored + rejected + failed + in doubt + waiting, and those that a living writer is sending at
-    this moment. What is found "sending" when nobody writes is in doubt.
+    At all times: rows = stored + rejected + failed + in doubt + waiting, plus those that a running process is sending.
+    An entry that is found "sending" while no process writes the journal is in doubt.
     """
 
     STORED = "stored"
-    REJECTED = "rejected"  # Springest does not want it
+    REJECTED = "rejected"  # Springest refused it, and would refuse it again
     FAILED = "failed"  # it could not be sent
-    IN_DOUBT = "in doubt"  # it was sent, and nobody knows whether it was stored
-    WAITING = "waiting"  # it was not sent, or refused, and nothing is wrong with it
-    SENDING = "sending"  # a POST of it is under way
+    IN_DOUBT = "in doubt"  # it was sent, and no answer says whether it was stored
+    WAITING = "waiting"  # it was not sent, or was refused because of the limit
+    SENDING = "sending"  # a POST of it is in progress
 
 
 @frozen(kw_only=True)
 class Entry:
     """A certificate in the journal, as it was when it was read.
 
-    `id` names it in the journal. `number` is its row in the manifest that was loaded last, or None when that names it
-    no more; `file` the cell as written there, `path` where that is; `extra` are the cells of the columns that mean
-    nothing, by column. `sha256` is the hash of the whole file, None until its first turn. `sent_at` is when its last
-    POST left and `given_up_at` when the last one that it is in doubt for was given up (both UTC). `changed` is told by
-    `Journal.identify` only: the same row was settled before with another content of the file.
+    Attributes:
+        id: its key in the journal.
+        number: its row in the manifest that was loaded last; None when that manifest does not contain it.
+        file: the cell of the manifest, as written.
+        path: where that file is.
+        origin: the host that it is for, as in ``https://api.springest.nl``.
+        sha256: the hash of the whole file; None until the file has been read.
+        reason: why it is in this state, for a person to read.
+        sent_at: when its last POST was sent (UTC).
+        given_up_at: when we stopped waiting for the answer, if it is in doubt (UTC).
+        extra: the cells of unknown columns, by column.
+        changed: set by `Journal.identify` only: the same row was settled earlier, with another content of the file.
     """
 
     id: int
@@ -61,10 +68,10 @@ class Entry:
     changed: bool = False
 
     def upload(self) -> CertificateUpload:
-        """Make the certificate to send.
+        """Return the certificate to send.
 
         Raises:
-            InvalidUpload: when the e-mail address cannot be right, which the preflight tells before.
+            InvalidUpload: when the email address is invalid; the preflight reports that earlier.
         """
         return CertificateUpload(
             file=self.path,
@@ -78,10 +85,15 @@ class Entry:
 
 @frozen(kw_only=True)
 class Attempt:
-    """One POST of an entry: `number` counts from 1; times are UTC.
+    """One POST of an entry.
 
-    `outcome` is the state that the entry came to, or None while the POST is under way; `status` and `words` are the
-    server's answer, None and empty when there was none.
+    Attributes:
+        number: 1 for the first POST.
+        sent_at: when it was sent (UTC).
+        ended_at: when its outcome was known (UTC); None while it is in progress.
+        outcome: the state that the entry got; None while it is in progress.
+        status: the HTTP status of the answer, if there was one.
+        words: what the server said; empty when it said nothing.
     """
 
     number: int
@@ -96,8 +108,11 @@ class Attempt:
 class Siblings:
     """The other certificates of the same person, certification and dates at the same host.
 
-    What Springest lists cannot tell them apart, so `known_ids` are not this entry's, and when one of them is
-    `uncertain` (it may be stored under an id that nobody knows) a certificate that is listed may be that one.
+    Springest's list does not show which is which.
+
+    Attributes:
+        known_ids: Springest's ids of the siblings, so none of them is this entry's.
+        uncertain: whether a sibling may be stored under an unknown id, so that a listed certificate may be that one.
     """
 
     known_ids: frozenset[int] = frozenset()

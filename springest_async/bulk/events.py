@@ -1,4 +1,4 @@
-"""What a bulk run tells whoever listens: one frozen record an event. It knows no terminal."""
+"""The events of a bulk run, as frozen records, for a progress bar for instance. Nothing is printed here."""
 
 from typing import Protocol
 
@@ -14,7 +14,7 @@ __all__ = ["BulkListener", "RowDone", "RowSettling", "RowStep"]
 
 @frozen
 class RowStep:
-    """A row is being uploaded, and this is what its upload is doing."""
+    """A row is being uploaded; `step` says what its upload is doing."""
 
     row: Entry
     step: UploadStep
@@ -22,17 +22,20 @@ class RowStep:
 
 @frozen
 class RowSettling:
-    """A row is in doubt for now, and Springest is asked whether it is stored; a `RowDone` or a new try follows."""
+    """A row is in doubt, and Springest is asked whether it is stored. A `RowDone` or a new try follows."""
 
     row: Entry
 
 
 @frozen
 class RowDone:
-    """A row has come to its end in this run, with the error that tells why if it is not stored.
+    """A row is finished in this run.
 
-    `receipt` is None for a row that was stored before, or that was in doubt and found at Springest; `error` is None for
-    one that an earlier run saw rejected under another name: `row.reason` says why.
+    Attributes:
+        row: the row.
+        state: its state now.
+        receipt: None unless this run got a receipt: not for a row that was stored before, or was found at Springest.
+        error: why it is not stored; None for a row that was rejected earlier under another name (see `row.reason`).
     """
 
     row: Entry
@@ -42,7 +45,7 @@ class RowDone:
 
 
 class BulkListener(Protocol):
-    """Whoever wants to know; called synchronously from the event loop, so it must be quick."""
+    """A function that receives the events. It is called from the event loop, so it must return quickly."""
 
     def __call__(self, event: RowStep | RowSettling | RowDone, /) -> None:
-        """Take note of an event."""
+        """Receive an event."""

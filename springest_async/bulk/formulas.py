@@ -1,18 +1,18 @@
-"""Cells that a spreadsheet would run as a formula, made to be taken for text, and taken back exactly.
+"""Escape cells that a spreadsheet would run as a formula, and undo it exactly.
 
-A name such as ``=HYPERLINK(…)`` in a CSV is run by whoever opens it. OWASP's page "CSV Injection" names the characters
-that begin a formula, and the separators: a spreadsheet that splits at ``;`` finds the beginning of a cell in the middle
-of one of ours. An apostrophe stands before each such place, as in a spreadsheet itself.
+A spreadsheet runs a name such as ``=HYPERLINK(…)`` when it opens a CSV. OWASP's page "CSV Injection" lists the
+characters that begin a formula, and the separators: a spreadsheet that splits at ``;`` may find the start of a cell in
+the middle of ours. Each such place gets an apostrophe, as in the spreadsheet itself.
 """
 
 import re
 
 __all__ = ["escape", "unescape"]
 
-# What a formula begins with, also in full width, behind what some spreadsheet may pass over.
-_FORMULA = r"""(?=['"\s\x00-\x1f]*[=+\-@＝＋－＠])"""  # noqa: RUF001 # they are meant
+# The characters that begin a formula, also in full width, after characters that some spreadsheets skip.
+_FORMULA = r"""(?=['"\s\x00-\x1f]*[=+\-@＝＋－＠])"""  # noqa: RUF001 # intended
 _BEGINNING = r"(?:^|(?<=[,;\t\r\n]))"
-_BLANK = r"(?='*[\t\r\n])"  # at the beginning of the cell only: in the middle they are separators
+_BLANK = r"(?='*[\t\r\n])"  # at the start of a cell only; in the middle they are separators
 
 _ESCAPE = re.compile(rf"{_BEGINNING}{_FORMULA}|^{_BLANK}")
 _UNESCAPE = re.compile(rf"{_BEGINNING}'{_FORMULA}|^'{_BLANK}")
@@ -24,5 +24,5 @@ def escape(cell: str) -> str:
 
 
 def unescape(cell: str) -> str:
-    """Give the cell that `escape` was given."""
+    """Undo `escape`."""
     return _UNESCAPE.sub("", cell)

@@ -1,9 +1,9 @@
-"""The journal of a migration: which certificates there are, which were posted, and what came of it.
+"""The journal of a migration: its certificates, their POSTs, and the outcome of each.
 
-Nothing is lost and nothing is posted twice, whatever kills the process: each change is on disk before its method
-returns, "sending" before the POST, the outcome right after its answer. A certificate is known by the SHA-256 of its
-whole file, its fields and its host, however the manifest is sorted, extended or renamed. Calls are synchronous, a
-fraction of a millisecond each. Sends nothing, reads no certificate, and never sees the API key.
+Nothing is lost and nothing is posted twice, even when the process is killed: each change is on disk before its method
+returns, "sending" before the POST, the outcome right after its answer. A certificate is identified by the SHA-256 of
+its whole file, its fields and its host, so the manifest may be sorted, extended or renamed. Calls are synchronous and
+take a fraction of a millisecond. The journal sends nothing, reads no certificate, and never sees the API key.
 """
 
 import contextlib
@@ -29,21 +29,20 @@ from springest_async.errors import ConfigurationError, JournalError, JournalInUs
 
 __all__ = ["Attempt", "Entry", "Journal", "JournalReader", "Loaded", "Siblings", "State", "default_path"]
 
-_ROOM = 10 * 1000 * 1000  # bytes that must be free before a POST, so that its outcome can be noted
+_MIN_FREE_BYTES = 10_000_000  # needed before a POST, so that its outcome can be written
 
 _NEXT = {
     State.SENDING: {State.STORED, State.REJECTED, State.FAILED, State.IN_DOUBT, State.WAITING},
     State.WAITING: {State.WAITING, State.REJECTED, State.FAILED},
     State.IN_DOUBT: {State.IN_DOUBT, State.STORED, State.WAITING},
 }
-"""What `Journal.ended` may make of a state; stored, rejected and failed are the end of a run."""
+"""The states that may follow in `Journal.ended`; stored, rejected and failed are final for a run."""
 
 
 def default_path(manifest: Path) -> Path:
-    """Say where a manifest's journal is: beside it, as ``x.journal`` for ``x.csv``.
+    """Return the path of a manifest's journal: ``x.journal`` beside ``x.csv``.
 
-    What a run left over, ``x.failed.csv`` or ``x.in-doubt-2.csv``, has the same journal, so that uploading that stores
-    nothing twice.
+    ``x.failed.csv``, which a run writes, has the same journal, so that uploading it stores nothing twice.
     """
     stem = re.sub(r"\.(failed|in-doubt)(-[0-9]+)?$", "", manifest.stem)
     return manifest.with_name(f"{stem}.journal")
@@ -63,8 +62,8 @@ class Journal(JournalReader):
                     ...  # the POST
                     journal.ended(entry.id, State.STORED, at=datetime.now(UTC), springest_id=7)
 
-    All methods raise `JournalError` when the file cannot be written; then nothing of their change is kept. A change
-    that has no place in the life of a certificate is a mistake of the caller's: an AssertionError.
+    All methods raise `JournalError` when the file cannot be written; the change is then undone. An impossible change of
+    state is the caller's mistake, and raises AssertionError.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: BaseFileLock) -> None:
@@ -75,13 +74,13 @@ class Journal(JournalReader):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a journal, or make one; all that is found "sending" is in doubt from now on.
+        """Open a journal, or create it. Entries that are found "sending" become in doubt.
 
         Raises:
-            JournalInUse: when another process writes it, or this one does already.
-            JournalError: when it cannot be opened or made, or something else stands there, which is left as it is.
+            JournalInUse: when another process is writing it, or this one already is.
+            JournalError: when it cannot be opened or created, or the file is not a journal. The file is left unchanged.
         """
-        path = schema.located(path)
+        path = schema.real_path(path)
         schema.check(path)
         try:
             lock = schema.lock(path)
@@ -100,11 +99,11 @@ class Journal(JournalReader):
         return cls(path, connection, lock)
 
     def close(self) -> None:
-        """Close the file and let the next writer in; closing again does nothing.
+        """Close the file and release its lock; closing again does nothing.
 
-        The journal is one ordinary file then, unless somebody reads it at this moment.
+        The journal is then a single ordinary file, unless a reader has it open.
         """
-        # All that matters is on disk already, so what fails here costs the next writer a longer look at most.
+        # Everything that matters is on disk already, so an error here only makes the next opening slower.
         with self._one_at_a_time:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("DELETE FROM meta WHERE key = 'pid'")
@@ -115,17 +114,17 @@ class Journal(JournalReader):
 
     @property
     def writer(self) -> int:
-        """The process that writes it, which is this one."""
+        """The id of the process that is writing it, which is this one."""
         return os.getpid()
 
     def load(self, manifest: Manifest, origin: str) -> Loaded:
-        """Make the journal name a manifest's rows, which the preflight has found good, and no others.
+        """Load a manifest that has passed the preflight.
 
-        What the manifest names no more stays in the journal without a row. Failed rows are waiting again. Blocking:
-        ``python -m benchmarks journal`` tells how long a million rows take.
+        Entries that are no longer in the manifest stay in the journal without a row. Failed rows wait again. This
+        blocks; ``python -m benchmarks journal`` measures how long a million rows take.
 
         Raises:
-            ManifestError: when the manifest cannot be read to its end, or a row has faults; nothing is kept then.
+            ManifestError: when the manifest cannot be read to its end, or a row has faults; nothing is changed then.
         """
         folder = manifest.path.parent.absolute()
         self._all("PRAGMA cache_size = -65536")
@@ -139,26 +138,26 @@ class Journal(JournalReader):
             self._counts = None
             self._all("PRAGMA cache_size = -2000")
         self._folder = folder
-        # The log of a million rows is as large as the journal; the next ones are short.
+        # A million rows make a log as large as the journal itself.
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
         return loaded
 
     def counts(self) -> Counter[State]:
-        """Count the manifest's rows by state; quick, however many there are."""
+        """Count the manifest's rows by state, in constant time."""
         with self._one_at_a_time:
             if self._counts is None:
                 self._counts = super().counts()
             return +self._counts
 
     def next(self, exclude: Collection[int] = ()) -> Entry | None:
-        """Give the first waiting row of the manifest; `exclude` are the `id`s of those that are in work already."""
+        """Return the first waiting row of the manifest, if any; `exclude` has the ids of rows already taken."""
         with self._one_at_a_time, schema.translate_errors(self.path):
             lines = self._connection.execute(f"{ENTRY} WHERE state = 'waiting' AND number IS NOT NULL ORDER BY number")
             with contextlib.closing(lines):
                 return next((self._entry(line) for line in lines if line[0] not in exclude), None)
 
     def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
-        """Note the SHA-256 of a whole file of this size (bytes) and time (ns), so that it is not read whole again."""
+        """Remember the SHA-256 of a whole file with this size (bytes) and time (ns), so that it is read only once."""
         with self._transaction() as connection:
             self._remember(connection, path, size, modified_ns, sha256)
 
@@ -170,14 +169,14 @@ class Journal(JournalReader):
     # --- the turn of a row ---
 
     def identify(self, entry: Entry, size: int, modified_ns: int, sha256: bytes) -> Entry:
-        """Note what the file of a waiting row is, and give the entry that stands for the row from now on.
+        """Record the hash of a waiting row's file, and return the entry that the row has from now on.
 
-        That is the same one, mostly. When the journal knows the certificate under an entry that has no row, it is that
-        one with its state, and the row may be done without a POST. When it is another row's, the row has failed.
+        That is usually the same entry. When the journal knows this certificate from an entry without a row, it is that
+        entry, and the row may be finished without a POST. When another row has this certificate, the row has failed.
 
         Args:
-            entry: the row, as `next` gave it.
-            size: the file's, in bytes.
+            entry: the row, as `next` returned it.
+            size: the size of the file in bytes.
             modified_ns: its time (``st_mtime_ns``), taken before it was read.
             sha256: the hash of the whole file.
         """
@@ -207,7 +206,7 @@ class Journal(JournalReader):
                 )
             found = self._entry(connection.execute(f"{ENTRY} WHERE id = ?", (stands,)).fetchone())
             if digest(found, found.origin) != fields:
-                raise JournalError(self.path, schema.DAMAGED)  # it would go to somebody else
+                raise JournalError(self.path, schema.DAMAGED)  # it would be sent for another person
             (changed,) = connection.execute(
                 "SELECT EXISTS (SELECT 1 FROM entry WHERE number IS NULL"
                 " AND state IN ('stored', 'rejected', 'in doubt') AND file = ?"
@@ -219,7 +218,7 @@ class Journal(JournalReader):
         return found
 
     def _replace(self, connection: sqlite3.Connection, old: int, *, by: int | None) -> int:
-        """Give an entry's row to another entry, or to a new one; return that."""
+        """Move an entry's row to the entry `by`, or to a new one; return that entry's id."""
         number, copy = connection.execute("SELECT number, copy FROM entry WHERE id = ?", (old,)).fetchone()
         connection.execute("UPDATE entry SET number = NULL, copy = 0 WHERE id = ?", (old,))
         if by is None:
@@ -237,25 +236,27 @@ class Journal(JournalReader):
                 " FROM entry AS row WHERE row.id = ? AND entry.id = ?",
                 (number, copy, old, by),
             )
-        # What was never hashed was never sent, and there is nothing to remember of it.
+        # An entry without a hash was never sent, so it need not be kept.
         connection.execute("DELETE FROM entry WHERE id = ? AND sha256 IS NULL", (old,))
         assert by is not None
         return by
 
     def sending(self, entry_id: int, sent_at: datetime) -> None:
-        """Note that a POST of a waiting, identified entry leaves at `sent_at`; only then may it leave.
+        """Record that a POST of a waiting, identified entry is sent at `sent_at`; call it before sending.
 
         Raises:
-            JournalError: when that cannot be noted, or the disk has less than 10 MB left, so that the outcome might not
-                be, or it was stored by an earlier POST. The POST must not leave then.
+            JournalError: when that cannot be written, or less than 10 MB are free on the disk, or an earlier POST has
+                stored the certificate. Do not send the POST then.
         """
         with self._transaction() as connection:
-            if shutil.disk_usage(self.path.parent).free < _ROOM:
-                raise JournalError(self.path, "the disk is nearly full: make room, and start again")
+            if shutil.disk_usage(self.path.parent).free < _MIN_FREE_BYTES:
+                raise JournalError(
+                    self.path, "the disk is nearly full: free some space, then run the same command again"
+                )
             (sha256,) = self._current(connection, entry_id, "sha256", State.WAITING)
             if sha256 is None:
-                raise AssertionError(f"entry {entry_id} is to be sent before it was identified")
-            # A page of the disk that came back as it was before is whole, and so are its rows.
+                raise AssertionError(f"entry {entry_id} must be identified before it is sent")
+            # After a lost write, a page of the file may be valid and out of date.
             if connection.execute(
                 "SELECT 1 FROM attempt WHERE entry = ? AND outcome = 'stored'", (entry_id,)
             ).fetchone():
@@ -282,16 +283,16 @@ class Journal(JournalReader):
         reason: str = "",
         springest_id: int | None = None,
     ) -> None:
-        """Note what came of an entry: of its POST when one is under way, or else of its turn, or of asking Springest.
+        """Record the outcome of an entry's POST, or of its turn without a POST, or of asking Springest about it.
 
         Args:
             entry_id: the entry's id.
-            state: what it is from now on; WAITING after a refusal, or when the server cannot have had it.
-            at: when that was known, which is when it was given up if it is in doubt.
-            status: of the server's answer, if there was one.
+            state: its new state; WAITING after a refusal, or when the server cannot have received it.
+            at: when that was known; for IN_DOUBT, when we stopped waiting for the answer.
+            status: the HTTP status of the answer, if there was one.
             words: what the server said.
             reason: why, for a person to read.
-            springest_id: under which Springest has stored it, when that is known.
+            springest_id: Springest's id of the certificate, if it is known.
         """
         with self._transaction() as connection:
             before, named = self._current(connection, entry_id, "state, number IS NOT NULL", *_NEXT)
@@ -303,7 +304,7 @@ class Journal(JournalReader):
                 " WHERE entry = ? AND ended_at IS NULL",
                 (when, state.value, status, _storable(words), entry_id),
             )
-            # Asking again, in vain, makes it no later that it was given up.
+            # Asking again without success does not change when we stopped waiting.
             connection.execute(
                 "UPDATE entry SET state = ?, reason = ?, springest_id = ?,"
                 " given_up_at = CASE WHEN ? <> 'in doubt' THEN NULL WHEN state = 'in doubt' THEN given_up_at ELSE ? END"
@@ -314,15 +315,15 @@ class Journal(JournalReader):
             self._recount(State(before), state)
 
     def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
-        """Note what a person found out about entries in doubt, and give their number.
+        """Record a person's decision about rows in doubt, and return how many rows were changed.
 
         Args:
-            numbers: their rows in the manifest; None for all, also those that the manifest names no more.
-            state: STORED, or WAITING when it is not stored and is to be sent again. A rejected row may be sent again
-                too, when it is named: Springest may take now what it did not want then.
+            numbers: their rows in the manifest; None for all, also those that are no longer in the manifest.
+            state: STORED, or WAITING when it is not stored and should be sent again. A rejected row can be sent again
+                too, by its number: Springest may accept it now.
 
         Raises:
-            ConfigurationError: when any of the rows is not in doubt; then nothing is changed.
+            ConfigurationError: when any of the rows is not in doubt; nothing is changed then.
         """
         reason = f"a person found it {'stored' if state is State.STORED else 'not stored'} at Springest"
         states = "'in doubt', 'rejected'" if numbers is not None and state is State.WAITING else "'in doubt'"
@@ -356,14 +357,14 @@ class Journal(JournalReader):
         return values
 
     def _recount(self, old: State, new: State) -> None:
-        # Counting a million rows takes long enough to be felt between two POSTs.
+        # Counting a million rows takes noticeable time between two POSTs.
         if self._counts is not None:
             self._counts[old] -= 1
             self._counts[new] += 1
 
 
 def _begin(path: Path, connection: sqlite3.Connection) -> None:
-    """Be the one writer from now on."""
+    """Become the writer, and put in doubt what the previous writer was sending."""
     now = _microseconds(datetime.now(UTC))
     schema.begin(path, connection)
     with schema.transaction(path, connection):
@@ -381,10 +382,10 @@ def _microseconds(at: datetime) -> int:
 
 
 def _storable(words: str) -> str:
-    # JSON can say half a surrogate pair, which no encoding can.
+    # JSON can contain half a surrogate pair, which cannot be encoded.
     return words.encode(errors="backslashreplace").decode()
 
 
 def _storable_id(springest_id: int | None) -> int | None:
-    # JSON can say numbers of any length; a row that is stored must not fail to be noted for that.
+    # JSON numbers have any length, SQLite's have 64 bits. That must not keep us from recording a stored row.
     return springest_id if springest_id is not None and abs(springest_id) < 2**63 else None

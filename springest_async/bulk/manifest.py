@@ -1,8 +1,8 @@
 """The spreadsheet beside an archive: a CSV whose rows become certificates to upload.
 
-Reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and Dutch dates. Rows
-are read as they are asked for and have a limit, so a manifest of a million rows takes no more memory than one of ten,
-and a file of another kind little more. Whether the files exist and are PDFs is `preflight`'s business.
+It reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and Dutch dates.
+Rows are read one at a time and have a maximum length, so a manifest of a million rows takes no more memory than one of
+ten. Whether the files exist and are PDFs is checked in `preflight`.
 """
 
 import csv
@@ -26,27 +26,28 @@ from springest_async.source_file import open_regular
 __all__ = ["COLUMNS", "ERROR", "Fields", "Manifest", "Row", "listed"]
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
-"""The columns that mean something, in any order and case; others are kept and mean nothing."""
+"""The known columns, in any order and case. Other columns are kept and not sent."""
 
 ERROR = "error"
-"""The column of the reasons in a manifest of rows that failed, which `report` writes; it means nothing either."""
+"""The column of reasons in a manifest of failed rows, as `report` writes it; it is not sent either."""
 
 _REQUIRED = COLUMNS[:4]
 
-_LONGEST_ROW = 128 * 1024  # characters; as much as Python's csv takes in one cell
-_MOST_COLUMNS = 16_384  # those of Excel and LibreOffice
-_OUR_APOSTROPHE = (
-    "has the apostrophe of a manifest of failed rows: put its column “error” back, or take the apostrophe off"
-)
-_LONGEST_REASON = 500  # characters of the columns that are found
+_MAX_ROW_CHARS = 128 * 1024  # also Python's limit for one CSV cell
+_MAX_COLUMNS = 16_384  # the limit of Excel and LibreOffice
+_APOSTROPHE = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
+_MAX_LISTED_CHARS = 500
 
-# Dashes and dots stand in Dutch and German dates, which begin with the day. Slashes do not say what they begin with.
+_ID = "must be a whole number such as 7"
+_DATE = "must be a date such as 2026-12-31 or 31-12-2026"
+
+# Dutch and German dates, which begin with the day, have dashes or dots. With slashes, the order is unclear.
 _DAY_FIRST = re.compile(r"(?P<day>[0-9]{1,2})(?P<sep>[-.])(?P<month>[0-9]{1,2})(?P=sep)(?P<year>[0-9]{4})")
 
 
 @frozen
 class Row:
-    """A row of a manifest: `number` as the spreadsheet shows it (the header is row 1), and its cells by column."""
+    """A row of a manifest: its `number` as in the spreadsheet (the header is row 1), and its cells by column."""
 
     number: int
     cells: Mapping[str, str]
@@ -54,7 +55,7 @@ class Row:
 
 @frozen
 class Fields:
-    """What the known cells of a row mean, however they are written; `file` and `email` as they stand there."""
+    """The values of a row's known cells; `file` and `email` as they are written, without spaces around them."""
 
     file: str
     certification_id: int
@@ -66,10 +67,12 @@ class Fields:
 
 @frozen
 class Manifest:
-    """A manifest whose header is known to be good. Make it with `open`; iterate over it for its rows.
+    """A manifest with a valid header. Make it with `open`; iterate over it for its rows.
 
-    `columns` are the header's names, in lower case. `delimiter` and `bom` are how the file is written, so that what is
-    written for the same reader looks the same.
+    Attributes:
+        columns: the names in the header, in lower case.
+        delimiter: the separator of the cells, so that `report` can use the same.
+        bom: whether it begins with a byte order mark.
     """
 
     path: Path
@@ -80,7 +83,7 @@ class Manifest:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The columns that mean nothing, among which may be one whose name was mistyped."""
+        """The unknown columns, one of which may be a typing error."""
         return tuple(name for name in self.columns if name not in (*COLUMNS, ERROR))
 
     @classmethod
@@ -88,12 +91,14 @@ class Manifest:
         """Read the header.
 
         Raises:
-            ManifestError: when it is no readable CSV in UTF-8, or a column is missing or there twice.
+            ManifestError: when it is not a readable CSV in UTF-8, or a column is missing or occurs twice.
         """
         try:
             with open_regular(path) as stream:
                 stamp = _stamp(stream)
                 start = stream.read(64 * 1024)
+        except FileNotFoundError:
+            raise ManifestError(path, "there is no such file: check its name and folder") from None
         except OSError as error:
             raise ManifestError(path, error.strerror or "cannot be read") from None
         unquoted = re.sub(rb'"[^"]*"', b"", start.removeprefix(b"\xef\xbb\xbf"))
@@ -101,26 +106,27 @@ class Manifest:
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
         manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), stamp)
         _, cells = next(manifest._records(), (1, []))
-        if len(cells) > _MOST_COLUMNS:
-            raise ManifestError(path, f"the first row has {len(cells)} columns, and may have {_MOST_COLUMNS}")
+        if len(cells) > _MAX_COLUMNS:
+            raise ManifestError(path, f"row 1 has {len(cells)} columns; the maximum is {_MAX_COLUMNS}")
         columns = _columns(cells)
         if ERROR in columns:
             columns = _columns(map(unescape, cells))
         if missing := [name for name in _REQUIRED if name not in columns]:
-            raise ManifestError(path, f"the first row lacks {', '.join(missing)}; it has {listed(columns)}")
+            reason = f"row 1 must name the columns {', '.join(missing)}; it has {listed(columns)}"
+            raise ManifestError(path, reason)
         if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
-            raise ManifestError(path, f"the first row has {listed(twice)} more than once")
+            raise ManifestError(path, f"row 1 has {listed(twice)} more than once: rename or delete the other columns")
         return cls(path, columns, delimiter, manifest.bom, stamp)
 
     def __iter__(self) -> Generator[Row, None, None]:
-        """Read the rows; empty ones are passed over. Who may stop early closes it, and the file with it.
+        """Yield the rows, without empty ones. Close the generator, and so the file, if you stop early.
 
         Raises:
-            ManifestError: when a row cannot be read as CSV in UTF-8, or the file is not what it was at `open`.
+            ManifestError: when a row cannot be read as CSV in UTF-8, or the file has changed since `open`.
         """
         records = self._records()
         next(records, None)
-        escaped = ERROR in self.columns  # by `report`; in any other manifest an apostrophe is the file name's own
+        escaped = ERROR in self.columns  # by `report`; elsewhere an apostrophe belongs to the cell
         for number, cells in records:
             if any(map(str.strip, cells)):
                 yield Row(number, self._named(list(map(unescape, cells)) if escaped else cells))
@@ -128,43 +134,55 @@ class Manifest:
     def _named(self, cells: list[str]) -> dict[str, str]:
         width = len(self.columns)
         named = dict(zip(self.columns, cells + [""] * (width - len(cells)), strict=False))
-        # What stands beyond the header has no name; an empty one keeps it out of the way of the others.
+        # Cells beyond the header have no column; they are kept under an empty name.
         named[""] = "".join(cells[width:])
         return named
 
     def upload(self, row: Row) -> CertificateUpload:
-        """Make the certificate of a row.
+        """Return the certificate of a row.
 
         Raises:
             InvalidUpload: with all faults of the row; `Fault.field` is the column.
         """
         cells = {name: row.cells.get(name, "").strip() for name in COLUMNS}
-        faults = [Fault(name, "is missing") for name in _REQUIRED if not cells[name]]
-        if ERROR not in self.columns and unescape(cells["email"]) != cells["email"]:
-            faults.append(Fault("email", _OUR_APOSTROPHE))
-        if row.cells.get(""):
-            faults.append(Fault("", f"there are more cells than columns: {shown(row.cells[''])}"))
+        faults = list(self._cell_faults(row, cells))
         try:
             upload = CertificateUpload(
                 file=self.path.parent / cells["file"],
-                certification_id=_number(cells["certification_id"]),  # type: ignore[arg-type] # what is none is refused
+                certification_id=_number(cells["certification_id"]),  # type: ignore[arg-type] # refuses other types
                 email=cells["email"],
-                valid_from=_date(cells["valid_from"]),  # type: ignore[arg-type] # likewise
-                valid_until=_date(cells["valid_until"]),  # type: ignore[arg-type] # likewise
-                conversion_id=_number(cells["conversion_id"]),  # type: ignore[arg-type] # likewise
+                valid_from=_date(cells["valid_from"]),  # type: ignore[arg-type]
+                valid_until=_date(cells["valid_until"]),  # type: ignore[arg-type]
+                conversion_id=_number(cells["conversion_id"]),  # type: ignore[arg-type]
             )
         except InvalidUpload as error:
-            missing = {fault.field for fault in faults}
-            faults += [fault for fault in error.faults if fault.field not in missing]
+            reported = {fault.field for fault in faults}
+            faults += [fault for fault in error.faults if fault.field not in reported]
         if faults:
             raise InvalidUpload(tuple(faults))
         return upload
 
+    def _cell_faults(self, row: Row, cells: Mapping[str, str]) -> Iterator[Fault]:
+        """Yield the faults of a row that can be explained better from its cells than from their values."""
+        if extra := row.cells.get(""):
+            yield Fault("", f"has more cells than there are columns: {shown(extra)}")
+        for name, cell in cells.items():
+            if not cell:
+                if name in _REQUIRED:
+                    yield Fault(name, "is missing")
+            elif name.endswith("_id") and not isinstance(_number(cell), int):
+                yield Fault(name, f"{_ID}, not {shown(cell)}")
+            elif name.startswith("valid_") and isinstance(_date(cell), str):
+                slashes = " (with slashes, day and month can be confused)" if "/" in cell else ""
+                yield Fault(name, f"{_DATE}, not {shown(cell)}{slashes}")
+            elif name == "email" and ERROR not in self.columns and unescape(cell) != cell:
+                yield Fault(name, _APOSTROPHE)
+
     def fields(self, row: Row) -> Fields:
-        """Read the known cells of a row, much faster than `upload` does: the e-mail address is not looked at.
+        """Return the values of a row's known cells, much faster than `upload`: the email address is not checked.
 
         Raises:
-            InvalidUpload: as `upload`, but for faults of the e-mail address.
+            InvalidUpload: as `upload`, except for faults of the email address.
         """
         cell = row.cells.get
         file, email = cell("file", "").strip(), cell("email", "").strip()
@@ -174,14 +192,13 @@ class Manifest:
         if (
             not file
             or not email
-            or not (isinstance(certification_id, int) and certification_id)
+            or not isinstance(certification_id, int)
             or not isinstance(valid_from, date)
             or isinstance(valid_until, str)
             or isinstance(conversion_id, str)
-            or conversion_id == 0
             or cell("")
         ):
-            self.upload(row)  # tells all faults
+            self.upload(row)  # raises with all faults
             raise AssertionError(f"row {row.number} is valid as a whole and not in part")
         return Fields(file, certification_id, email, valid_from, valid_until, conversion_id)
 
@@ -192,29 +209,29 @@ class Manifest:
                 lines = _Lines(stream)
                 for number, cells in enumerate(csv.reader(lines, delimiter=self.delimiter, strict=True), start=1):
                     lines.length = 0
-                    # It is read for hours. What somebody saves meanwhile would shift the rows under our hands, and a
-                    # row that comes twice would be posted twice.
+                    # Reading takes hours. If the file is saved meanwhile, rows may shift, and one could come twice.
                     self._check(stream, f"before row {number}")
                     yield number, cells
                 self._check(stream, f"after row {number}")
         except OSError as error:
             raise ManifestError(self.path, error.strerror or "cannot be read") from None
         except UnicodeEncodeError:
-            advice = "it is not in UTF-8 (in Excel, save as “CSV UTF-8”)"
-            raise ManifestError(self.path, f"row {number + 1}: {advice}") from None
+            reason = f"row {number + 1}: the file is not in UTF-8 (in Excel, save it as “CSV UTF-8”)"
+            raise ManifestError(self.path, reason) from None
         except csv.Error as error:
-            raise ManifestError(self.path, f"row {number + 1} is no CSV: {error}") from None
+            raise ManifestError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
 
     def _check(self, stream: IO[Any], where: str) -> None:
         if _stamp(stream) != self._stamp:
-            raise ManifestError(self.path, f"changed after it was checked ({where})")
+            reason = f"was changed while springest was reading it ({where}): run the same command again"
+            raise ManifestError(self.path, reason)
 
 
 class _Lines:
     """The lines of a file, for a CSV reader.
 
-    `length` counts the characters since a row began, and is set back by whoever was given the row: only the reader
-    knows where one ends. What is no UTF-8 is refused line by line, since the stream decodes far ahead of the rows.
+    `length` counts the characters of the current row; the caller resets it after each row, because only the CSV reader
+    knows where a row ends. Invalid UTF-8 is reported line by line, because the stream decodes far ahead of the rows.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -225,14 +242,14 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline(_LONGEST_ROW + 1)
+        line = self._stream.readline(_MAX_ROW_CHARS + 1)
         if not line:
             raise StopIteration
         self.length += len(line)
-        if self.length > _LONGEST_ROW:
-            raise csv.Error(f"it is longer than {_LONGEST_ROW} characters (is a quote in it never closed?)")
+        if self.length > _MAX_ROW_CHARS:
+            raise csv.Error(f"it is longer than {_MAX_ROW_CHARS} characters (is a closing quote missing?)")
         if not line.isascii():
-            line.encode()  # refuses what "surrogateescape" let through
+            line.encode()  # raises for the bytes that "surrogateescape" let through
         return line
 
 
@@ -245,9 +262,9 @@ def _columns(cells: Iterable[str]) -> tuple[str, ...]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """List names so that one sees why they are none of the known ones, as with a NUL in each second place."""
-    text = ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
+    """Return names as a list for a message, with invisible characters escaped, and shortened."""
+    text = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
+    return text if len(text) <= _MAX_LISTED_CHARS else text[:_MAX_LISTED_CHARS] + "…"
 
 
 def _stamp(stream: IO[Any]) -> tuple[int, int, int]:
@@ -256,15 +273,16 @@ def _stamp(stream: IO[Any]) -> tuple[int, int, int]:
 
 
 def _number(cell: str) -> int | str | None:
-    return int(cell) if cell.isascii() and cell.isdigit() and len(cell) <= 18 else cell or None
+    """Return a positive number of up to 18 digits as an int, any other cell as it is, and an empty one as None."""
+    return (int(cell) or cell) if cell.isascii() and cell.isdigit() and len(cell) <= 18 else cell or None
 
 
 def _date(cell: str) -> date | str | None:
-    """Read 2026-12-31, 31-12-2026 and 31.12.2026; anything else is given back for the record to refuse."""
+    """Return the date of 2026-12-31, 31-12-2026 or 31.12.2026; any other cell is returned as it is."""
     return _short_date(cell) if len(cell) <= len("2026-12-31") else cell
 
 
-@lru_cache(maxsize=4096)  # a million rows have a few thousand dates; a long cell would stay in memory
+@lru_cache(maxsize=4096)  # a million rows have a few thousand dates; long cells are not cached
 def _short_date(cell: str) -> date | str | None:
     found = _DAY_FIRST.fullmatch(cell)
     try:

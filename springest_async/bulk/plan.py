@@ -1,7 +1,7 @@
-"""What a manifest makes of a journal: which certificates it names, which are new, and which became others.
+"""Load a manifest into a journal: find which rows are known, which are new, and which have changed.
 
-Set-based and streamed, so that a million rows take seconds and little memory. No file is read: of those that were
-uploaded or hashed before, size and time are compared. Which certificate a file is, is told at its turn.
+It works in SQL on whole tables, so a million rows take seconds and little memory. No file is read: for files that were
+hashed before, size and time are compared. Only when a row's turn comes is its file hashed.
 """
 
 import hashlib
@@ -24,12 +24,14 @@ _CHANGED_SHOWN = 20
 
 @frozen(kw_only=True)
 class Loaded:
-    """What a load found.
+    """The result of loading a manifest.
 
-    `rows` are all rows of the manifest: those that are `new` to the journal and those that are `resumed`. Of the new
-    ones, `touched` were hashed before, and their file is another one or has another time since. `changed` counts the
-    waiting rows whose file was uploaded, or tried, before with other fields (another e-mail address, say);
-    `changed_rows` are the first twenty of their numbers.
+    Attributes:
+        rows: how many rows the manifest has.
+        new: how many of them the journal did not know.
+        touched: how many of the new ones were hashed before, but their file was replaced or got another time since.
+        changed: how many waiting rows name a file that was uploaded before with other fields, such as another email.
+        changed_rows: the numbers of the first twenty of these.
     """
 
     rows: int
@@ -40,51 +42,50 @@ class Loaded:
 
     @property
     def resumed(self) -> int:
-        """How many rows the journal knew."""
+        """How many rows the journal already knew."""
         return self.rows - self.new
 
 
 def digest(fields: Fields | Entry, origin: str) -> bytes:
-    """Give 16 bytes for what the certificates of one person, certification and dates have in common, however written.
+    """Return a 16-byte digest of person, certification, dates and host, however they are written.
 
-    The conversion is left out: Springest lists certificates without it, so they are told apart by the rest only.
+    The conversion is left out, because Springest's list does not show it.
     """
-    # The address comes last, since it alone could hold a newline.
+    # The email comes last, because it is the only value that may contain a newline.
     text = f"{origin}\n{fields.certification_id}\n{fields.valid_from}\n{fields.valid_until}\n{fields.email.casefold()}"
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def is_unchanged(path: Path, size: int, modified_ns: int, *, when_gone: bool) -> bool:
-    """Say whether a file is what it was.
+    """Return whether a file still has this size (bytes) and time (ns).
 
-    `when_gone` is what to say of one that is not there: in the folder where it was uploaded it may have been moved away
-    since, in another one it has never been.
+    A missing file returns `when_gone`: in the folder from which it was uploaded it may have been moved away since.
     """
     try:
         status = path.stat()
-    except (OSError, ValueError):  # a NUL in a path is a ValueError
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return when_gone
     return (status.st_size, status.st_mtime_ns) == (size, modified_ns)
 
 
 def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder: Path, *, same_folder: bool) -> Loaded:
-    """Make the journal name the manifest's rows; the caller's transaction keeps or drops it all.
+    """Load the manifest's rows into the journal, within the caller's transaction.
 
     Args:
         connection: to the journal, in a transaction.
-        manifest: the manifest, whose faults the preflight has told.
+        manifest: the manifest; the preflight has already reported its faults.
         origin: the host that it is for, as in ``https://api.springest.nl``.
-        folder: what the files' paths are relative to.
-        same_folder: whether they were relative to the same one at the last load.
+        folder: the folder that the files' paths are relative to.
+        same_folder: whether the last load used the same folder.
 
     Raises:
         ManifestError: when a row cannot be read, or cannot be uploaded.
-        sqlite3.Error: likewise for the journal.
+        sqlite3.Error: when the journal cannot be read or written.
     """
     _read(connection, manifest, origin)
     _match(connection)
-    touched = _let_go_of_touched(connection, folder, same_folder=same_folder)
-    rows, new = _name(connection)
+    touched = _detach_touched(connection, folder, same_folder=same_folder)
+    rows, new = _assign_rows(connection)
     changed, changed_rows = _changed(connection)
     connection.execute("DROP TABLE temp.plan")
     return Loaded(rows=rows, new=new, touched=touched, changed=changed, changed_rows=changed_rows)
@@ -96,14 +97,14 @@ def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> No
         " certification_id INTEGER, email TEXT, valid_from TEXT, valid_until TEXT, conversion_id INTEGER, origin TEXT,"
         " extra TEXT, entry INTEGER)"
     )
-    with closing(_lines(manifest, origin)) as lines:
+    with closing(_plan_rows(manifest, origin)) as lines:
         connection.executemany(
             "INSERT INTO plan (number, file, fields, certification_id, email, valid_from, valid_until, conversion_id,"
             " origin, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             lines,
         )
-    # The same file with the same fields twice is a fault that the preflight tells; here each row has a place of its
-    # own all the same, and the second one fails at its turn.
+    # The preflight reports the same file with the same fields in two rows. Here each row still gets an entry of its
+    # own, and the second one fails when its turn comes.
     connection.execute("CREATE INDEX temp.plan_row ON plan (file, fields, conversion_id)")
     twice = "SELECT 1 FROM plan GROUP BY file, fields, conversion_id HAVING count(*) > 1 LIMIT 1"
     if connection.execute(twice).fetchone():
@@ -114,7 +115,7 @@ def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> No
         )
 
 
-def _lines(manifest: Manifest, origin: str) -> Generator[tuple[object, ...], None, None]:
+def _plan_rows(manifest: Manifest, origin: str) -> Generator[tuple[object, ...], None, None]:
     known = {*COLUMNS, ""}
     has_extra = not known.issuperset(manifest.columns)
     with closing(iter(manifest)) as rows:
@@ -149,8 +150,8 @@ def _match(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX temp.plan_entry ON plan (entry) WHERE entry IS NOT NULL")
 
 
-def _let_go_of_touched(connection: sqlite3.Connection, folder: Path, *, same_folder: bool) -> int:
-    """Part the rows from entries whose file may be another one by now; at its turn, the hash tells."""
+def _detach_touched(connection: sqlite3.Connection, folder: Path, *, same_folder: bool) -> int:
+    """Detach rows from entries whose file may have changed; its hash decides when the row's turn comes."""
     connection.execute("CREATE TEMP TABLE touched (id INTEGER PRIMARY KEY)")
     hashed = connection.execute(
         "SELECT entry.id, entry.file, size, modified_ns FROM plan JOIN entry ON entry.id = plan.entry"
@@ -170,13 +171,13 @@ def _let_go_of_touched(connection: sqlite3.Connection, folder: Path, *, same_fol
     return changes
 
 
-def _name(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Give the entries their rows and make those that are new; return the number of rows and of new ones."""
+def _assign_rows(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Assign the rows to entries, and make new entries; return the number of rows and of new ones."""
     connection.execute(
         "UPDATE entry SET number = NULL"
         " WHERE number IS NOT NULL AND NOT EXISTS (SELECT 1 FROM plan WHERE plan.entry = entry.id)"
     )
-    # What failed is known not to be stored, so it gets another turn. Rows that are as they were are not written.
+    # Failed rows are certainly not stored, so they wait again. Unchanged rows are not written.
     connection.execute(
         "UPDATE entry SET number = plan.number, email = plan.email, extra = plan.extra,"
         " state = CASE state WHEN 'failed' THEN 'waiting' ELSE state END,"

@@ -1,7 +1,7 @@
-"""All that can be known before the first POST: every fault of a manifest, each with its row, column and reason.
+"""Check a manifest before the first POST, and report every fault with its row, column and reason.
 
-A fault in row 900 000 is found here in minutes, and not after three weeks of uploading. Files are not read whole: only
-the first and last 8 KiB, and a whole file only where another row has the same fields. Sends nothing.
+A fault in row 900 000 is found in minutes, and not after three weeks of uploading. Only the first and last 8 KiB of a
+file are read, and the whole file only if another row has the same fields. Nothing is sent.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from springest_async.source_file import open_regular
 
 __all__ = ["Finding", "Memory", "check_manifest", "check_pdf"]
 
-_EDGE = 8 * 1024
+_EDGE_BYTES = 8 * 1024
 
 
 @frozen
 class Finding:
-    """What is wrong in one place of a manifest. A `warning` does not keep the certificate from being uploaded."""
+    """A fault in one place of a manifest. With a `warning`, the certificate is uploaded all the same."""
 
     row: int
     column: str
@@ -41,16 +41,16 @@ class Finding:
 
 
 class Memory(Protocol):
-    """What is known of earlier runs: a `Journal`."""
+    """The part of a `Journal` that the preflight needs."""
 
     def is_settled(self, fields: Fields, origin: str, path: Path) -> bool:
-        """Say whether a row's file need not be looked at, because it will not be sent."""
+        """Return whether a row's file need not be checked, because it will not be sent again."""
 
     def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
-        """Give the SHA-256 of a whole file of this size (bytes) and time (ns), if it is known."""
+        """Return the SHA-256 of a whole file with this size (bytes) and time (ns), if it is known."""
 
     def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
-        """Note that hash."""
+        """Remember the SHA-256 of such a file."""
 
 
 def check_manifest(
@@ -59,25 +59,26 @@ def check_manifest(
     memory: Memory | None = None,
     origin: str = "",
 ) -> Iterator[Finding | None]:
-    """Check a manifest row by row; blocking, so run it in a thread.
+    """Check a manifest row by row. This blocks, so run it in a thread.
 
     Args:
         manifest: the manifest.
-        certifications: those that the key sees, by id; without them the checks that need them are left out.
-        memory: the journal, which knows files that will not be sent again and may be gone, and hashes.
-        origin: the host that the manifest is for, as the journal knows it.
+        certifications: those that the key can list, by id; without them, the certifications are not checked.
+        memory: the journal, which knows hashes, and the files that will not be sent again and may be gone.
+        origin: the host that the manifest is for, as in ``https://api.springest.nl``.
 
     Yields:
-        Every finding, and a None after each row, so that progress can be told.
+        Every finding, and None after each row, to show progress.
 
     Raises:
-        ManifestError: when a row cannot even be read.
-        JournalError: when the memory is a journal, and fails.
+        ManifestError: when a row cannot be read.
+        JournalError: when the journal cannot be read or written.
     """
     seen: set[int] = set()
     suspects: set[int] = set()
     if manifest.unused:
-        yield Finding(1, "", f"columns that mean nothing: {listed(manifest.unused)}", warning=True)
+        reason = f"these columns are unknown and will not be sent (check their spelling): {listed(manifest.unused)}"
+        yield Finding(1, "", reason, warning=True)
     with closing(iter(manifest)) as rows:
         for row in rows:
             settled = False
@@ -95,7 +96,7 @@ def check_manifest(
                     yield Finding(
                         row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True
                     )
-                # A set of hashes, and not of fields, keeps a million rows in some 70 MB.
+                # Hashes instead of the fields themselves keep a million rows within about 70 MB.
                 fields = hash(_fields(upload))
                 (suspects if fields in seen else seen).add(fields)
             if certifications is not None and not settled:
@@ -107,32 +108,31 @@ def check_manifest(
 
 def _file_findings(row: Row, folder: Path) -> Iterator[Finding]:
     cell = row.cells["file"].strip()
-    path = folder / cell
-    for reason, warning in check_pdf(path):
-        yield Finding(row.number, "file", reason + ("" if os.path.lexists(path) else _hint(cell, folder)), warning)
+    for reason, warning in check_pdf(folder / cell):
+        yield Finding(row.number, "file", reason + _details(cell, folder), warning)
 
 
-def _hint(cell: str, folder: Path) -> str:
-    """Say what nobody can see in a name that no file has."""
-    if not cell.isprintable():
-        return f": {shown(cell)}"
+def _details(cell: str, folder: Path) -> str:
+    """Return what to add to a reason when the file does not exist: its name, and one that only looks the same."""
+    if os.path.lexists(folder / cell):
+        return ""
     for form in ("NFC", "NFD"):
         if (other := unicodedata.normalize(form, cell)) != cell and os.path.lexists(folder / other):
-            return f"; there is one with its accents encoded in another way (Unicode's {form}): rename it"
-    return ""
+            return f": {shown(cell)} (one exists whose accents are encoded differently, in Unicode's {form}: rename it)"
+    return f": {shown(cell)}"
 
 
 def _certification_findings(row: Row, certifications: Mapping[int, Certification]) -> Iterator[Finding]:
-    # From the cells, so that a fault elsewhere in the row hides none of these.
+    # It reads the cells, so that it also works in a row with other faults.
     cell = row.cells["certification_id"].strip()
     if not re.fullmatch(r"[0-9]{1,18}", cell) or not int(cell):
-        return  # told already
+        return  # already reported
     certification = certifications.get(int(cell))
     if certification is None:
-        reason = f"{cell} is none of the {len(certifications)} certifications that the key sees"
+        reason = f"{cell} does not exist: springest certifications lists the {len(certifications)} that do"
         yield Finding(row.number, "certification_id", reason)
     elif certification.requires_valid_until and not row.cells.get("valid_until", "").strip():
-        yield Finding(row.number, "valid_until", f"is missing, and “{certification.name}” requires it")
+        yield Finding(row.number, "valid_until", f"is missing, but “{certification.name}” requires it")
 
 
 # --- the same certificate twice: the same fields and the same content ---
@@ -157,10 +157,10 @@ def _duplicates(manifest: Manifest, suspects: set[int], memory: Memory | None) -
                 upload = manifest.upload(row)
                 if hash(_fields(upload)) not in suspects:
                     continue
-                # Certificates of one template share their first 64 KiB: only the whole file tells them apart.
+                # Certificates made from one template may differ in their last bytes only, so hash the whole file.
                 identity = (*_fields(upload), sha256(upload.file))
             except (InvalidUpload, OSError):
-                continue  # told already
+                continue  # already reported
             if (earlier := first.setdefault(identity, row.number)) != row.number:
                 yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
 
@@ -172,7 +172,7 @@ def _sha256(memory: Memory | None, path: Path) -> bytes:
             return known
         found = hashlib.file_digest(stream, "sha256").digest()
         after = os.fstat(stream.fileno())
-    # What was written while it was read is not the hash of any one content.
+    # If the file was changed while it was read, the hash is of no single content.
     if memory is not None and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
         memory.remember_hash(path, before.st_size, before.st_mtime_ns, found)
     return found
@@ -182,19 +182,22 @@ def _sha256(memory: Memory | None, path: Path) -> bytes:
 
 
 def check_pdf(path: Path) -> Iterator[tuple[str, bool]]:
-    """Look at the two ends of a file that should be a PDF.
+    """Check both ends of a file that should be a PDF.
 
-    The rules are those of readers, not of ISO 32000: ``%PDF-`` within the first 1024 bytes, and ``startxref`` and
+    The rules are those of PDF readers, not of ISO 32000: ``%PDF-`` within the first 1024 bytes, and ``startxref`` and
     ``%%EOF`` near the end.
 
     Yields:
-        A reason, and whether it is but a warning.
+        A reason, and whether it is only a warning.
     """
     try:
         with open_regular(path) as stream:
-            head = stream.read(_EDGE)
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _EDGE))
-            tail = stream.read(_EDGE)
+            head = stream.read(_EDGE_BYTES)
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _EDGE_BYTES))
+            tail = stream.read(_EDGE_BYTES)
+    except FileNotFoundError:
+        yield "there is no such file", False
+        return
     except OSError as error:
         yield error.strerror or "cannot be read", False
         return
@@ -202,24 +205,24 @@ def check_pdf(path: Path) -> Iterator[tuple[str, bool]]:
         yield reason, False
         return
     if not head.startswith(b"%PDF-"):
-        yield "has something before %PDF-", True
+        yield "has other content before the PDF (%PDF-)", True
     before, end, after = tail.rpartition(b"%%EOF")
     if not end or b"startxref" not in before:
-        yield "has no startxref and %%EOF near its end: it may have been cut off", True
+        yield "may be cut off: a PDF has startxref and %%EOF near its end", True
     elif after.strip(b"\0\t\n\f\r "):
-        yield "has something after its end (%%EOF)", True
+        yield "has other content after the end of the PDF (%%EOF)", True
 
 
 def _no_pdf(head: bytes) -> str | None:
     start = head.lstrip(b"\xef\xbb\xbf\0\t\n\f\r ")
     if not start:
-        return "is empty" if not head else "is blank"
+        return "is an empty file" if not head else "contains only blanks"
     if start.startswith(b"PK\x03\x04"):
-        return "is a zip file (as .docx and .xlsx are), not a PDF"
+        return "is a zip file, not a PDF (Word and Excel files are zip files too: save them as PDF)"
     if re.match(rb"(?i)<(!doctype\s+html|html|head|body)\b", start):
         return "is an HTML page, not a PDF"
     if re.match(rb"(data:[\w/.+-]*;base64,)?\s*JVBERi0", start) or re.fullmatch(rb"[A-Za-z0-9+/=\r\n]{512,}", start):
-        return "this file is base64 text, Springest wants the raw PDF"
+        return "is base64 text, not a PDF: decode it first"
     if b"%PDF-" not in head[:1024]:
-        return "is no PDF: there is no %PDF- in its first 1024 bytes"
+        return "is not a PDF: there is no %PDF- in its first 1024 bytes"
     return None

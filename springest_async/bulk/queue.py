@@ -1,8 +1,8 @@
-"""The upload queue: takes the waiting rows of a journal one by one, a few in flight, and goes on past those that fail.
+"""The upload queue: upload the waiting rows of a journal, a few at a time, and continue past those that fail.
 
-It holds as many rows as are in flight, however many there are. Each step is in the journal before the next one is
-taken: "sending" before the first byte leaves, the outcome right after the answer. Rows in doubt are settled by asking
-Springest. It opens nothing and prints nothing: what happens is told as events.
+Only the rows in flight are in memory. Each step is in the journal before the next one begins: "sending" before the
+first byte is sent, the outcome right after the answer. Rows in doubt are settled by asking Springest. The queue opens
+no file and prints nothing; it reports events to a listener.
 """
 
 import asyncio
@@ -44,20 +44,20 @@ from springest_async.upload import UploadStep
 
 __all__ = ["UploadQueue"]
 
-# So many rows in doubt one after the other are no accident: the server is down, behind a gateway that is not.
+# After so many unclear answers in a row, the server is probably down behind a gateway that still answers.
 _OUTAGE = 4
 
 
 @define(eq=False)
 class _Job:
-    """A row in flight: the task that uploads it, and whether a POST of it is under way."""
+    """A row in flight: the task that uploads it, and whether a POST is in progress."""
 
     task: asyncio.Task[Receipt] | None = None
     sending: bool = False
 
 
 class UploadQueue:
-    """Uploads what is waiting in a journal.
+    """Uploads the waiting rows of a journal.
 
     Usage::
 
@@ -65,36 +65,35 @@ class UploadQueue:
             journal.load(manifest, springest.origin)
             error = await UploadQueue(springest, journal, listener).run()
 
-    Every row that is taken, and every row that was in doubt at the beginning, ends in exactly one `RowDone`; what is
-    not taken goes on waiting in the journal. Cancelling `run` gives up at once: a row that was just being sent is then
-    in doubt.
+    Every row that is taken, and every row that was in doubt at the start, ends in exactly one `RowDone`; the other rows
+    stay waiting in the journal. Cancelling `run` aborts at once, and leaves a row that was being sent in doubt.
     """
 
     def __init__(self, client: Springest, journal: Journal, listener: BulkListener) -> None:
         self._client = client
         self._journal = journal
-        self._tell = listener
+        self._report = listener
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()
         self._outage = asyncio.Lock()
-        self._doubts = 0  # rows in a row that the server said nothing sensible of
-        self._strikes = 0  # answers in a row that looked like the key's or the host's fault
+        self._doubts = 0  # unclear answers in a row
+        self._strikes = 0  # answers in a row that suggest a wrong key or host
         self._answered = False  # whether the server was ever reached in this run
         self._error: SpringestError | None = None
-        self._in_hand: set[int] = set()  # entries that workers have
-        self._in_doubt: dict[int, Entry] = {}  # entries to be settled, in the order in which they came into doubt
-        self._not_stored: Counter[int] = Counter()  # how often an entry was in doubt and turned out not to be stored
-        self._began = 0.0  # by the loop's clock, as the next one
-        self._given_up: dict[int, float] = {}  # when this run gave up the entries that are in doubt
-        self._again: dict[int, Entry] = {}  # entries that turned out not to be stored, and wait for their next turn
+        self._taken: set[int] = set()  # the entries that workers have
+        self._in_doubt: dict[int, Entry] = {}  # the entries to settle, in the order in which they became in doubt
+        self._not_stored: Counter[int] = Counter()  # how often an entry was in doubt and then found not to be stored
+        self._started = 0.0  # on the loop's clock
+        self._given_up: dict[int, float] = {}  # when this run stopped waiting for an answer, on the loop's clock
+        self._again: dict[int, Entry] = {}  # entries that were found not to be stored, until they are taken again
         self._jobs: set[_Job] = set()
 
     def __repr__(self) -> str:
-        state = "stopping" if self._stopped.is_set() else "going"
+        state = "stopping" if self._stopped.is_set() else "running"
         return f"<UploadQueue {self._journal.path}, {len(self._jobs)} in flight, {state}>"
 
     def stop(self) -> None:
-        """Take no more rows, give up those that only wait, and let those end that are being sent."""
+        """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
         self._notify()
         for job in self._jobs:
@@ -102,13 +101,13 @@ class UploadQueue:
                 job.task.cancel()
 
     async def run(self) -> SpringestError | None:
-        """Upload the rows, and give the error that ended the run early, if one did.
+        """Upload the rows, and return the error that ended the run early, if any.
 
-        It ends early when the key or the host is refused, when no connection can be made at the very beginning, and
-        when the journal cannot be written; later on, a network that fails is waited for.
+        It ends early when the key or the host is refused, when no connection can be made at the start, and when the
+        journal cannot be written. If the network fails later on, it waits until the network is back.
         """
-        self._began = asyncio.get_running_loop().time()
-        origin = self._client.origin  # a journal may know of other hosts
+        self._started = asyncio.get_running_loop().time()
+        origin = self._client.origin  # a journal may contain rows for other hosts
         self._in_doubt = {entry.id: entry for entry in self._journal.doubts() if entry.origin == origin}
         try:
             async with asyncio.TaskGroup() as group:
@@ -119,9 +118,9 @@ class UploadQueue:
                 settling.cancel()
         finally:
             for entry in self._in_doubt.values():
-                self._tell(RowDone(entry, State.IN_DOUBT, error=_doubt_of(entry)))
+                self._report(RowDone(entry, State.IN_DOUBT, error=_doubt_of(entry)))
             for entry in self._again.values():
-                self._tell(RowDone(entry, State.WAITING, error=self._error))
+                self._report(RowDone(entry, State.WAITING, error=self._error))
         return self._error
 
     async def _work(self) -> None:
@@ -129,10 +128,10 @@ class UploadQueue:
             await self._until_done(entry)
 
     async def _next(self) -> Entry | None:
-        """Take the next row; wait for one as long as a row that is in flight or in doubt may have to be sent again."""
+        """Take the next row; wait while a row that is in flight or in doubt may have to be sent again."""
         while not self._stopped.is_set():
             try:
-                entry = self._journal.next(self._in_hand)
+                entry = self._journal.next(self._taken)
             except JournalError as error:
                 self._end_run(error)
                 return None
@@ -140,10 +139,10 @@ class UploadQueue:
                 self._end_run(ConfigurationError(f"the journal was loaded for {entry.origin}: load it for this host"))
                 return None
             if entry is not None:
-                self._in_hand.add(entry.id)
+                self._taken.add(entry.id)
                 self._again.pop(entry.id, None)
                 return entry
-            if not self._in_hand and not self._in_doubt:
+            if not self._taken and not self._in_doubt:
                 return None
             await self._changed.wait()
         return None
@@ -154,10 +153,10 @@ class UploadQueue:
 
     @contextlib.asynccontextmanager
     async def _alone_in_an_outage(self) -> AsyncIterator[None]:
-        """Let a server that answers nothing definite rest, or each row that it gets would have to be settled."""
+        """In an outage, pause and let one row try alone; every row sent meanwhile would end up in doubt."""
         if self._doubts >= _OUTAGE:
             async with self._outage:
-                if self._doubts >= _OUTAGE:  # still
+                if self._doubts >= _OUTAGE:  # still so, after waiting for the lock
                     await self._pause(backoff(self._doubts, longest=600.0))
                     yield
                     return
@@ -190,41 +189,41 @@ class UploadQueue:
             self._done(entry, State.FAILED, error=error)
         except JournalError as error:
             self._end_run(error)
-            self._tell(RowDone(entry, State.WAITING, error=error))
+            self._report(RowDone(entry, State.WAITING, error=error))
         except asyncio.CancelledError:
-            self._tell(RowDone(entry, State.WAITING))
+            self._report(RowDone(entry, State.WAITING))
             raise
         finally:
-            self._in_hand.discard(entry.id)
+            self._taken.discard(entry.id)
             self._notify()
 
     def _known(self, entry: Entry) -> None:
-        """Pass over a row whose certificate turned out to be in the journal already, under another name or row."""
+        """Finish a row whose certificate is in the journal already, under another name or row."""
         if entry.state is State.IN_DOUBT:
             self._in_doubt[entry.id] = entry
         else:
             error = UnusableFile(entry.path, entry.reason) if entry.state is State.FAILED else None
-            self._tell(RowDone(entry, entry.state, error=error))
+            self._report(RowDone(entry, entry.state, error=error))
 
     async def _identified(self, entry: Entry, source: SourceFile) -> Entry:
-        """Learn what is in the file; give the entry that stands for this certificate."""
+        """Hash the file; return the entry of this certificate."""
         sha256 = self._journal.known_hash(entry.path, source.size, source.modified_ns)
         if sha256 is None:
             sha256 = await asyncio.to_thread(_read, source)
         found = self._journal.identify(entry, source.size, source.modified_ns, sha256)
-        self._in_hand.remove(entry.id)
-        self._in_hand.add(found.id)
+        self._taken.remove(entry.id)
+        self._taken.add(found.id)
         self._again.pop(found.id, None)
         return found
 
     async def _upload(self, entry: Entry, source: SourceFile) -> bool:
-        """Upload one row once; False when the network was away and the row is to be tried again."""
+        """Upload one row; return False when there was no network and the row must be tried again."""
         if self._stopped.is_set():
             self._done(entry, State.WAITING, error=self._error)
             return True
         job = _Job()
 
-        def note(step: UploadStep) -> None:
+        def record(step: UploadStep) -> None:
             match step.kind:
                 case "sending":
                     self._journal.sending(entry.id, step.at)
@@ -233,9 +232,9 @@ class UploadQueue:
             job.sending = step.kind == "sending"
             self._answered = self._answered or step.kind == "refused"
             try:
-                self._tell(RowStep(entry, step))
+                self._report(RowStep(entry, step))
             except BaseException:
-                if job.sending:  # it does not leave then
+                if job.sending:  # the POST is not sent then
                     job.sending = False
                     self._journal.ended(entry.id, State.WAITING, at=step.at)
                 raise
@@ -247,12 +246,12 @@ class UploadQueue:
         except InvalidUpload as error:
             self._done(entry, State.FAILED, error=error)
             return True
-        job.task = asyncio.create_task(self._client.upload(upload, listener=note, bulk=True, source=source))
+        job.task = asyncio.create_task(self._client.upload(upload, listener=record, bulk=True, source=source))
         self._jobs.add(job)
         try:
             await asyncio.wait([job.task])
         except asyncio.CancelledError:
-            # Given up: the row's outcome still has to be noted, and no worker goes on after it.
+            # Aborted: record this row's outcome all the same, and let no worker take another row.
             self._stopped.set()
             job.task.cancel()
             while not job.task.done():
@@ -263,27 +262,27 @@ class UploadQueue:
         return self._ended(entry, job.task, sending=job.sending)
 
     def _ended(self, entry: Entry, task: asyncio.Task[Receipt], *, sending: bool) -> bool:
-        """Note what a finished task means for its row; False for "again"."""
-        # What the journal says of a row whose upload ended for a reason of our own.
-        unended = State.IN_DOUBT if sending else State.WAITING
+        """Record the result of a finished task; return False when the row must be tried again."""
+        # The state in the journal if the upload ended without an outcome.
+        unfinished = State.IN_DOUBT if sending else State.WAITING
         try:
             receipt = task.result()
         except asyncio.CancelledError as cancelled:
             if sending and cancelled.__cause__ is None:
-                self._tell(RowDone(entry, unended))  # nothing says what became of it
+                self._report(RowDone(entry, unfinished))
             else:
                 self._cancelled(entry, cancelled.__cause__)
             return True
         except JournalError as error:
             self._end_run(error)
-            self._tell(RowDone(entry, unended, error=error))
+            self._report(RowDone(entry, unfinished, error=error))
             return True
         except SpringestError as error:
             return self._failed(entry, error)
         except Exception:
-            # A mistake that nobody has thought of: told before it ends the run, and no worker takes another row.
+            # A bug: let no worker take another row, report this one, and end the run.
             self.stop()
-            self._tell(RowDone(entry, unended))
+            self._report(RowDone(entry, unfinished))
             raise
         self._answered = True
         self._doubts = self._strikes = 0
@@ -302,15 +301,15 @@ class UploadQueue:
     def _failed(self, entry: Entry, error: SpringestError) -> bool:
         match error:
             case NotSent(connected=False) if self._answered:
-                return False  # the network is away: again, for as long as it takes
+                return False  # no network: try again until it is back
             case Forbidden() | NotFound() | Redirected() if self._answered and self._strikes == 0:
-                # So far key and host were right, so it may be this row: a second one in a row ends the run.
+                # Key and host were right so far, so it may be this row. A second such answer in a row ends the run.
                 self._strikes += 1
                 self._done(entry, State.FAILED, error=error)
             case UnusableFile():
                 self._done(entry, State.FAILED, error=error)
             case UnexpectedStatus() | NotSent(connected=True):
-                # Four times cut off, or told what no page knows: by a gateway, mostly, before a server that is down.
+                # Mostly the answer of a gateway whose server is down.
                 self._doubts += 1
                 self._done(entry, State.FAILED, error=error)
             case Rejected():
@@ -322,7 +321,7 @@ class UploadQueue:
                 self._doubts += 1
                 self._into_doubt(entry, error)
             case _:
-                # About the limit, the key or the host and not about the row: the next row would fail in the same way.
+                # The limit, the key or the host is at fault, so the next row would fail in the same way.
                 self._end_run(error)
                 self._done(entry, State.WAITING, error=error)
         return True
@@ -336,8 +335,8 @@ class UploadQueue:
         springest_id: int | None = None,
         error: SpringestError | None = None,
     ) -> None:
-        """Note the outcome, and tell it."""
-        entry = self._in_doubt.get(entry.id, entry)  # it may have got a row while Springest was asked
+        """Record the outcome in the journal, and report it."""
+        entry = self._in_doubt.get(entry.id, entry)  # it may have got a row while we asked Springest
         try:
             self._journal.ended(
                 entry.id,
@@ -349,10 +348,10 @@ class UploadQueue:
                 springest_id=receipt.id if receipt else springest_id,
             )
         except JournalError as failure:
-            # The journal still says "sending", so the next run will settle it.
+            # The journal still says "sending", so the next run settles it.
             self._end_run(failure)
             error = error or failure
-        self._tell(RowDone(entry, state, receipt, error))
+        self._report(RowDone(entry, state, receipt, error))
 
     # --- rows in doubt ---
 
@@ -368,7 +367,7 @@ class UploadQueue:
             )
         except JournalError as failure:
             self._end_run(failure)
-            self._tell(RowDone(entry, State.IN_DOUBT, error=doubt))
+            self._report(RowDone(entry, State.IN_DOUBT, error=doubt))
         else:
             self._given_up[entry.id] = asyncio.get_running_loop().time()
             self._in_doubt[entry.id] = attrs.evolve(
@@ -385,7 +384,7 @@ class UploadQueue:
             while not self._in_doubt or self._stopped.is_set():
                 await self._changed.wait()
             entry = next(iter(self._in_doubt.values()))
-            self._tell(RowSettling(entry))
+            self._report(RowSettling(entry))
             try:
                 await self._settle(entry)
             except JournalError as error:
@@ -417,38 +416,38 @@ class UploadQueue:
             self._done(entry, State.FAILED, error=NotSent(doubt.where, reason))
 
     async def _find(self, entry: Entry, doubt: InDoubt) -> Certificate | None:
-        """Ask Springest for a certificate in doubt, again and again as long as the run has other work to do."""
+        """Ask Springest for a certificate in doubt, and again after errors while the run has other work to do."""
         asked = 0
         while True:
             siblings = self._journal.siblings(entry)
-            # The wall clock may have been set since; the loop's says how much time the server has had.
-            age = asyncio.get_running_loop().time() - self._given_up.get(entry.id, self._began)
+            # The wall clock may have been changed since, so measure on the loop's clock how much time the server had.
+            age = asyncio.get_running_loop().time() - self._given_up.get(entry.id, self._started)
             doubt = attrs.evolve(doubt, given_up_at=datetime.now(UTC) - timedelta(seconds=age))
             try:
                 found = await self._client.settle(doubt, known=siblings.known_ids)
             except (ServerError, NoAnswer, NotSent):
                 asked += 1
-                if asked >= TRIES and not self._in_hand:
-                    self.stop()  # nothing is left to do but to ask, and nobody answers
+                if asked >= TRIES and not self._taken:
+                    self.stop()  # nothing else is left to do, and the server does not answer
                     raise
                 await self._pause(backoff(asked, longest=600.0))
             else:
                 if found is None:
-                    return None  # nothing that is listed can be it, whatever its siblings are
+                    return None  # no listed certificate can be this one
                 if siblings.uncertain:
                     raise _doubt_of(entry, "another certificate with the same fields may be what Springest lists")
-                # Otherwise a certificate that came in meanwhile could have been taken for this one.
+                # If a sibling was stored meanwhile, what we found may be that one: ask again.
                 if self._journal.siblings(entry) == siblings:
                     return found
 
 
 def _reason(error: SpringestError) -> str:
-    # The rest of a doubt's words is in the journal anyway.
+    # The other attributes of a doubt are in the journal anyway.
     return error.reason if isinstance(error, InDoubt) else str(error)
 
 
 def _doubt_of(entry: Entry, why: str = "") -> InDoubt:
-    assert entry.sent_at is not None  # or it would not be in doubt
+    assert entry.sent_at is not None  # as for every entry in doubt
     assert entry.given_up_at is not None
     return InDoubt(
         f"POST {entry.origin}",
@@ -463,7 +462,7 @@ def _doubt_of(entry: Entry, why: str = "") -> InDoubt:
 
 
 def _read(source: SourceFile) -> bytes:
-    """Check a PDF whose turn has come, weeks after the preflight perhaps, and give the SHA-256 of all of it."""
+    """Check a PDF again, because the preflight may be weeks ago, and return the SHA-256 of the whole file."""
     for reason, warning in check_pdf(source.path):
         if not warning:
             raise UnusableFile(source.path, reason)

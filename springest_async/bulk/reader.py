@@ -1,6 +1,6 @@
-"""Reads a journal: where a migration stands, also while another process is at it.
+"""Read a journal: the state of a migration, also while another process writes it.
 
-It writes nothing, and tells what the lines mean; `journal` writes them.
+Nothing is written here; `journal` does that.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ _ENTRY: Mapping[str, tuple[type, ...]] = {
     "extra": (str, NoneType),
 }
 ENTRY = f"SELECT {', '.join(_ENTRY)} FROM entry"  # noqa: S608 # names of columns
-"""What an `Entry` is made of."""
+"""The SQL that reads what an `Entry` needs."""
 
 _ATTEMPT: Mapping[str, tuple[type, ...]] = {
     "number": (int,),
@@ -56,7 +56,7 @@ Value = TypeVar("Value")
 
 _RUNNING = "SELECT entry FROM attempt WHERE ended_at IS NULL"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""The journal counts its microseconds from here."""
+"""The journal's times are microseconds since then."""
 
 
 class JournalReader:
@@ -67,8 +67,8 @@ class JournalReader:
         with JournalReader.open(path) as journal:
             print(journal.counts())
 
-    It keeps nobody from writing and makes no journal. May be used from any thread, one at a time or several. All
-    methods raise `JournalError` when the file cannot be read.
+    It blocks no writer and creates no journal. It may be used from any thread. All methods raise `JournalError` when
+    the file cannot be read.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -80,14 +80,14 @@ class JournalReader:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a journal that is there.
+        """Open an existing journal.
 
         Raises:
             JournalError: when there is none, or it cannot be read.
         """
-        path = schema.located(path)
+        path = schema.real_path(path)
         if not schema.check(path):
-            raise JournalError(path, "there is no journal yet: it is made by the first upload")
+            raise JournalError(path, "there is no journal yet: springest upload makes it")
         return cls(path, schema.connect(path, write=False))
 
     def __enter__(self) -> Self:
@@ -103,30 +103,27 @@ class JournalReader:
 
     def close(self) -> None:
         """Close the file; closing again does nothing."""
-        with self._one_at_a_time:  # SQLite would crash if it were closed under another thread's hands
+        with self._one_at_a_time:  # SQLite crashes when a connection is closed while another thread uses it
             self._connection.close()
 
     @property
     def writer(self) -> int | None:
-        """The process that writes the journal now, or None when none does."""
+        """The id of the process that is writing the journal, or None."""
         pid = self._meta("pid", int)
         return pid if pid is not None and schema.is_locked(self.path) else None
 
     def counts(self) -> Counter[State]:
-        """Count the manifest's rows by state. What is found "sending" when nobody writes is counted as in doubt."""
+        """Count the manifest's rows by state. "Sending" counts as in doubt while no process writes the journal."""
         found: Counter[State] = Counter()
         written = self._is_written()
         lines = self._all("SELECT state, count(*) FROM entry WHERE number IS NOT NULL GROUP BY state")
-        with self._understood():
+        with self._reporting_damage():
             for state, count in lines:
                 found[_state(state, written=written)] += count
         return found
 
     def entries(self, *states: State) -> Iterator[Entry]:
-        """Give the manifest's entries in these states, or all, in the manifest's order, as they are at this moment.
-
-        However many there are, they take little memory.
-        """
+        """Yield the manifest's entries in these states (default: all), in the manifest's order, with little memory."""
         wanted = set(states or State)
         if not (written := self._is_written()):
             wanted = wanted | {State.SENDING} if State.IN_DOUBT in wanted else wanted - {State.SENDING}
@@ -141,7 +138,7 @@ class JournalReader:
                     yield self._entry(line, written=written)
 
     def doubts(self) -> list[Entry]:
-        """Give all that is in doubt: the manifest's in its order, then what it names no more (`number` is None)."""
+        """Return all entries in doubt: the manifest's, in its order, then those no longer in it (`number` is None)."""
         written = self._is_written()
         lines = self._all(f"{ENTRY} WHERE state = 'in doubt'")
         if not written:
@@ -150,12 +147,12 @@ class JournalReader:
         return sorted(entries, key=lambda entry: (entry.number is None, entry.number or entry.id))
 
     def attempts(self, entry_id: int) -> list[Attempt]:
-        """Give all POSTs of an entry, in their order."""
+        """Return all POSTs of an entry, in order."""
         lines = self._all(
-            f"SELECT {', '.join(_ATTEMPT)} FROM attempt WHERE entry = ? ORDER BY number",  # noqa: S608 # likewise
+            f"SELECT {', '.join(_ATTEMPT)} FROM attempt WHERE entry = ? ORDER BY number",  # noqa: S608 # names of columns
             entry_id,
         )
-        with self._understood():
+        with self._reporting_damage():
             return [
                 Attempt(
                     number=number,
@@ -169,7 +166,7 @@ class JournalReader:
             ]
 
     def siblings(self, entry: Entry) -> Siblings:
-        """Give what is known of the other certificates that Springest lists in the same way as this one."""
+        """Return what is known of the other certificates that Springest lists in the same way as this one."""
         lines = self._all(
             "SELECT springest_id FROM entry WHERE state IN ('stored', 'in doubt', 'sending')"
             " AND fields = (SELECT fields FROM entry WHERE id = ?) AND id <> ?",
@@ -180,9 +177,9 @@ class JournalReader:
         return Siblings(frozenset(ids) - {None}, uncertain=None in ids)
 
     def is_settled(self, fields: Fields, origin: str, path: Path) -> bool:
-        """Say whether a row's file need not be looked at: it will not be sent, since it was.
+        """Return whether the preflight can skip a row's file, because it will not be sent again.
 
-        It is stored, rejected or in doubt, and the file is what it was, or gone.
+        That is so when the row is stored, rejected or in doubt, and the file is unchanged or was moved away.
         """
         lines = self._all(
             "SELECT size, modified_ns FROM entry WHERE file = ? AND fields = ? AND conversion_id = ? AND copy > 0"
@@ -195,14 +192,14 @@ class JournalReader:
         return any(is_unchanged(path, size, modified_ns, when_gone=same_folder) for size, modified_ns in lines)
 
     def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
-        """Give the SHA-256 that the whole file had when it was of this size (bytes) and time (ns), if it is known."""
+        """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""
         lines = self._all(
             "SELECT sha256 FROM hash WHERE path = ? AND size = ? AND modified_ns = ?",
             self._portable(path),
             size,
             modified_ns,
         )
-        with self._understood():
+        with self._reporting_damage():
             return _one(lines, bytes)
 
     # --- for all methods ---
@@ -212,15 +209,13 @@ class JournalReader:
             return self._connection.execute(sql, values).fetchall()
 
     def _is_written(self) -> bool:
-        """Say whether what is found "sending" is being sent; asking for the writer takes longer, so it comes last."""
+        """Return whether "sending" means that a process is sending now."""
+        # Looking for the writer is slow, so it comes last.
         return not self._all(f"{_RUNNING} LIMIT 1") or self.writer is not None
 
     @contextlib.contextmanager
-    def _understood(self) -> Iterator[None]:
-        """Raise what a line that nobody wrote so comes to as a `JournalError`.
-
-        When the journal was opened it was whole, but what its values mean nobody had looked at.
-        """
+    def _reporting_damage(self) -> Iterator[None]:
+        """Raise a `JournalError` for values that we never write; opening the journal does not check each value."""
         try:
             yield
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -228,22 +223,22 @@ class JournalReader:
 
     def _meta(self, key: str, kind: type[Value]) -> Value | None:
         lines = self._all("SELECT value FROM meta WHERE key = ?", key)
-        with self._understood():
+        with self._reporting_damage():
             return _one(lines, kind)
 
     def _loaded_folder(self) -> Path:
-        """Give the folder of the manifest that was loaded last, wherever it has been moved with its journal."""
+        """Return the folder of the manifest that was loaded last, also after it was moved with its journal."""
         if self._folder is None:
             self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder", bytes) or b"")
         return self._folder
 
     def _portable(self, path: Path) -> bytes:
-        """Write a path so that it holds after the journal and what is beside it have moved together."""
+        """Return a path relative to the journal, if it is below it, so that both can be moved together."""
         path, here = path.absolute(), self.path.parent.absolute()
         return os.fsencode(path.relative_to(here) if path.is_relative_to(here) else path)
 
     def _entry(self, line: tuple[Any, ...], *, written: bool = True) -> Entry:
-        with self._understood():
+        with self._reporting_damage():
             (
                 key, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state,
                 sha256, springest_id, reason, sent_at, given_up_at, extra,
@@ -270,7 +265,7 @@ class JournalReader:
 
 
 def _typed(line: Sequence[Any], kinds: Mapping[str, tuple[type, ...]]) -> Sequence[Any]:
-    # SQLite keeps what it is given, whatever the column's type.
+    # SQLite stores any type in any column.
     if not all(map(isinstance, line, kinds.values())):
         raise TypeError("a value of another type")
     return line
@@ -288,7 +283,7 @@ def _one(lines: Sequence[tuple[Any]], kind: type[Value]) -> Value | None:
 def _cells(text: str) -> dict[str, str]:
     cells = json.loads(text)
     if not isinstance(cells, dict) or not all(isinstance(cell, str) for cell in cells.values()):
-        raise TypeError("no cells")
+        raise TypeError("not a dict of strings")
     return cells
 
 

@@ -1,8 +1,8 @@
-"""What a bulk run came to: the totals, and the rows that need mending, as a manifest that can be uploaded.
+"""The result of a bulk run: the totals, and a manifest of the rows that need correcting.
 
-Rejected and failed rows are known not to be stored. They are written with their reasons; mended there or in the first
-manifest, they are uploaded with the same journal, so that nothing is stored twice. Rows in doubt are not among them:
-they are for `UploadQueue` to settle, and for a person to resolve.
+Rejected and failed rows are certainly not stored. They are written with their reasons, to be corrected there or in the
+first manifest and uploaded with the same journal, so that nothing is stored twice. Rows in doubt are not among them:
+`UploadQueue` settles those, or a person resolves them.
 """
 
 import csv
@@ -32,10 +32,13 @@ def _settled(counts: Counter[State]) -> Counter[State]:
 
 @frozen(kw_only=True)
 class Report:
-    """What has become of a manifest so far: `counts` over all runs; `posts` and `refusals` of this run.
+    """The totals of a manifest: ``rows = stored + rejected + failed + in doubt + waiting``.
 
-    ``rows = stored + rejected + failed + in doubt + waiting``: a row that was being sent when the journal could not be
-    written any more counts as in doubt.
+    Attributes:
+        counts: the rows by state, over all runs. Rows that are still "sending", because the journal could not be
+            written any more, count as in doubt.
+        posts: how many POSTs this run has sent.
+        refusals: how many of these were refused without a reason.
     """
 
     counts: Counter[State] = field(converter=_settled)
@@ -44,16 +47,16 @@ class Report:
 
     @property
     def rows(self) -> int:
-        """How many rows the manifest has."""
+        """The number of rows of the manifest."""
         return self.counts.total()
 
     def count(self, *states: State) -> int:
-        """How many rows are in any of these states."""
+        """Return how many rows are in any of these states."""
         return sum(self.counts[state] for state in states)
 
 
 class RunRecorder:
-    """Listens to a run, and counts its POSTs.
+    """A listener that counts the POSTs of a run.
 
     Usage::
 
@@ -67,26 +70,26 @@ class RunRecorder:
         self._refusals = 0
 
     def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
-        """Take note of an event."""
+        """Count an event."""
         if isinstance(event, RowStep):
             self._posts += event.step.kind == "sending"
             self._refusals += event.step.kind == "refused"
 
     def report(self, journal: JournalReader) -> Report:
-        """Give the totals."""
+        """Return the totals."""
         return Report(counts=journal.counts(), posts=self._posts, refusals=self._refusals)
 
 
 def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
-    """Write the rejected and failed rows to a manifest beside the first one, so that the paths in it hold.
+    """Write the rejected and failed rows to a manifest beside the first one, so that its relative paths stay right.
 
-    It is as the first one is written (separator, byte order mark), with the reasons in a column ``error``. A cell that
-    a spreadsheet would run as a formula begins with an apostrophe, which `Manifest` takes off again. No file is ever
-    overwritten. Only its owner can read it, since it holds personal data.
+    It has the separator and byte order mark of the first one, and the reasons in a column ``error``. A cell that a
+    spreadsheet would run as a formula gets an apostrophe in front, which `Manifest` removes again. No file is ever
+    overwritten. Only the owner can read it, because it contains personal data.
 
     Returns:
-        The first free one of ``x.failed.csv``, ``x.failed-2.csv`` …, or the last one of them when that says the same
-        already; None when there are no such rows.
+        The first free path of ``x.failed.csv``, ``x.failed-2.csv`` …, or the last existing one if it has the same
+        content already; None when there are no such rows.
 
     Raises:
         ConfigurationError: when it cannot be written.
@@ -107,9 +110,9 @@ def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
                     reason = " ".join(entry.reason.split())
                     writer.writerow(map(escape, [*(cells.get(column, "") for column in columns), reason]))
         except BaseException:
-            path.unlink()  # half of it would be taken for all that failed
+            path.unlink()  # an incomplete file would look like all failed rows
             raise
-        # A migration of weeks is interrupted often, and what was rejected stays rejected.
+        # A long migration is interrupted often, and each run would write the same rejected rows again.
         if before is not None and before.is_file() and filecmp.cmp(before, path, shallow=False):
             path.unlink()
             return before
@@ -132,7 +135,7 @@ def _cells(entry: Entry) -> dict[str, str]:
 
 
 def _create(manifest: Path) -> tuple[Path | None, Path, int]:
-    """Make the first file that is not there yet, and give the last one that is."""
+    """Create the first file of the series that does not exist; return the one before it, its path and descriptor."""
     before: Path | None = None
     stem = re.sub(r"\.failed(-[0-9]+)?$", "", manifest.stem)
     number = 1

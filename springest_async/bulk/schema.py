@@ -1,7 +1,8 @@
-"""The file of a journal: how it is made, opened and locked, and what goes wrong with it, in plain words.
+"""The file of a journal: create, open and lock it, and report errors in plain words.
 
-SQLite in WAL mode while somebody writes, so that others can read meanwhile; an ordinary SQLite file afterwards, so
-that it can be copied alone. What is no journal is told and never touched. What its lines mean is `journal`'s business.
+The file is SQLite in WAL mode while a process writes, so that others can read it, and a single ordinary file
+afterwards, so that it can be copied. A file that is not a journal is reported and never changed. The meaning of the
+rows is in `journal`.
 """
 
 import contextlib
@@ -25,30 +26,30 @@ __all__ = [
     "connect",
     "create",
     "is_locked",
-    "located",
     "lock",
+    "real_path",
     "transaction",
     "translate_errors",
 ]
 
 _BACKUPS = (
-    "A copy from a backup does not know what was sent after it was made, and would send that again:"
-    " take one only if there was no run after that"
+    "A backup does not contain what was sent after it was made, and would send that again:"
+    " use one only if nothing was uploaded since"
 )
 
-DAMAGED = f"is damaged. Keep it: without it nobody knows which certificates are stored. {_BACKUPS}"
+DAMAGED = f"is damaged. Keep it: only this file says which certificates are stored. {_BACKUPS}"
 
 _APPLICATION_ID = 0x53505247  # "SPRG"
-_VERSION = 1  # any other letter in the statements below is another version
+_VERSION = 1  # increase it with any change of the statements below
 
-# A row of a manifest is 128 Ki characters at most, which JSON may write as twelve bytes each.
-_LONGEST_LINE = 4 * 1024 * 1024  # bytes
+# A row of a manifest has at most 128 Ki characters, each of which takes up to twelve bytes in JSON.
+_MAX_VALUE_BYTES = 4 * 1024 * 1024
 
 _STATES = ", ".join(f"'{state.value}'" for state in State)
 
-# `fields` is the digest of all that the certificates of one person, certification and dates have in common. `copy`
-# tells apart the rows of one manifest with the same file and fields (1, 2 …); at 0, the file has become another one.
-# `conversion_id` is 0 for none, because NULLs are never equal. Times are microseconds since 1970, UTC.
+# `fields` is the digest of person, certification, dates and host (see `plan`). `copy` numbers the rows of one manifest
+# that have the same file and fields (1, 2 …), and is 0 after the file has changed. `conversion_id` is 0 for none,
+# because NULLs are never equal. Times are microseconds since 1970, UTC.
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -103,35 +104,32 @@ COMMIT;
 """
 
 _REASONS = {
-    sqlite3.SQLITE_FULL: "the disk is full: make room, and start again",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space, then run the same command again",
     sqlite3.SQLITE_CORRUPT: DAMAGED,
     sqlite3.SQLITE_TOOBIG: DAMAGED,
-    sqlite3.SQLITE_NOTADB: "is no journal of springest: move it away, or name another one",
+    sqlite3.SQLITE_NOTADB: "is not a journal of springest: move it away, or choose another name with --journal",
     sqlite3.SQLITE_READONLY: "cannot be written: check the permissions of the file and its folder",
-    sqlite3.SQLITE_READONLY_ROLLBACK: "a run was killed in the middle of closing it: springest upload mends that",
+    sqlite3.SQLITE_READONLY_ROLLBACK: "a run was killed while closing it: springest upload repairs that",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that its folder exists and can be written",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write it: check the disk, and start again",
-    sqlite3.SQLITE_BUSY: "another program has it open and does not let go: close that, and start again",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write it: check the disk, then run the same command again",
+    sqlite3.SQLITE_BUSY: "another program keeps it locked: close that program, then run the same command again",
 }
 
 
 @contextlib.contextmanager
 def translate_errors(path: Path) -> Iterator[None]:
-    """Raise what SQLite and the disk raise as a `JournalError` of this journal.
-
-    A `sqlite3.ProgrammingError` is a mistake of ours and goes through as it is.
-    """
+    """Raise errors of SQLite and the disk as a `JournalError`, except `sqlite3.ProgrammingError`, which is our bug."""
     try:
         yield
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.DatabaseError as error:
-        # Constraints and broken SQL have no plain words: they come from a file that is not what it was made as. Python
-        # has no code for what is no text, and repeats all of it.
+        # Errors of constraints and SQL have no message here: they come from a file that was changed by other means. For
+        # invalid text Python sets no code.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         reason = _REASONS.get(code) or _REASONS.get(code & 0xFF) or f"cannot be used as a journal: {error}"
         raise JournalError(path, reason) from error
-    except UnicodeDecodeError as error:  # SQLite quotes in its message what it cannot make sense of
+    except UnicodeDecodeError as error:  # SQLite's message may quote invalid text
         raise JournalError(path, DAMAGED) from error
     except OSError as error:
         raise JournalError(path, error.strerror or "cannot be opened") from error
@@ -139,10 +137,10 @@ def translate_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def transaction(path: Path, connection: sqlite3.Connection) -> Iterator[None]:
-    """Do all or nothing; it is on disk when this ends.
+    """Run a transaction; its changes are on disk when this ends.
 
     Raises:
-        JournalError: when that cannot be done.
+        JournalError: when it cannot be written; nothing is changed then.
     """
     with translate_errors(path):
         connection.execute("BEGIN IMMEDIATE")
@@ -150,14 +148,14 @@ def transaction(path: Path, connection: sqlite3.Connection) -> Iterator[None]:
             yield
             connection.execute("COMMIT")
         except BaseException:
-            # A full disk has rolled it back already.
+            # On a full disk SQLite has already rolled back.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
 
 
 def begin(path: Path, connection: sqlite3.Connection) -> None:
-    """Prepare to write so that a commit is on disk when it returns, and others can read meanwhile.
+    """Prepare a connection for writing: commits are on disk when they return, and others can read meanwhile.
 
     Raises:
         JournalError: when it cannot be written.
@@ -165,41 +163,41 @@ def begin(path: Path, connection: sqlite3.Connection) -> None:
     with translate_errors(path):
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_mode = WAL")
-        # After each commit, so that the file alone says what is stored: people copy it without the log beside it.
+        # After each commit, because people copy the file without the log beside it.
         connection.execute("PRAGMA wal_autocheckpoint = 1")
 
 
-def located(path: Path) -> Path:
-    """Tell where a journal is, whatever links lead to it: one file has one lock.
+def real_path(path: Path) -> Path:
+    """Return the path of a journal with all links resolved, because one file must have one lock.
 
     Raises:
-        JournalError: when there is no such place.
+        JournalError: when the path is invalid.
     """
     try:
         return Path(os.path.realpath(path))
     except ValueError:
-        raise JournalError(path, "is no name that a file can have") from None
+        raise JournalError(path, "is not a valid file name") from None
     except FileNotFoundError:
-        raise JournalError(path, "the folder that this program was started in is gone") from None
+        raise JournalError(path, "the current folder was deleted: change to another folder") from None
 
 
 def check(path: Path) -> bool:
-    """Say whether there is a journal, or no file yet.
+    """Return whether there is a journal; False when there is no file yet.
 
     Raises:
-        JournalError: when something else is there. It is only looked at, since SQLite would change it.
+        JournalError: when the file is not a journal. SQLite does not open it, because it might change it.
     """
     with translate_errors(path):
         if (strange := sqlite_file.irregular_sidecar(path, ".lock")) is not None:
-            raise JournalError(path, f"{strange.name} beside it is no file: remove it")
+            raise JournalError(path, f"{strange.name} beside it is not a regular file: remove it")
         try:
             with open_regular(path) as stream:
                 header = stream.read(100)
         except FileNotFoundError:
             return False
     if not header.strip(b"\0"):
-        # No run leaves one, but a crash of the machine, or a copy that broke off, may make one of a full journal.
-        raise JournalError(path, f"is empty. Remove it if no run has ever written it. {_BACKUPS}")
+        # We never leave an empty file, but a crash of the machine or an incomplete copy may.
+        raise JournalError(path, f"is empty. Delete it if you have never uploaded with it. {_BACKUPS}")
     # "The Database Header" on https://www.sqlite.org/fileformat.html: the application's id is at offset 68.
     if not header.startswith(b"SQLite format 3\0") or header[68:72] != _APPLICATION_ID.to_bytes(4, "big"):
         raise JournalError(path, _REASONS[sqlite3.SQLITE_NOTADB])
@@ -207,7 +205,7 @@ def check(path: Path) -> bool:
 
 
 def create(path: Path) -> None:
-    """Make an empty journal that only its owner can read: whole, or not at all. The caller holds the lock.
+    """Create an empty journal, atomically, that only its owner can read. The caller holds the lock.
 
     Raises:
         JournalError: when it cannot be written.
@@ -223,7 +221,7 @@ def create(path: Path) -> None:
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
-        if os.name == "posix":  # elsewhere a folder cannot be opened
+        if os.name == "posix":  # Windows cannot open a folder
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -232,30 +230,30 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open a journal that is there and is as it should be, which takes as long as reading it.
+    """Open an existing journal and check its integrity, which takes as long as reading it.
 
-    To write takes ten times as long, because indexes are compared with their tables as well: either may be asked
-    whether a certificate was sent, and where one is damaged they answer differently.
+    Opening it for writing takes ten times as long, because the indexes are compared with their tables too: a damaged
+    index could hide that a certificate was sent.
 
     Raises:
-        JournalError: when it cannot be opened, is damaged, or was made by another version or program. It is left as it
-            is then.
+        JournalError: when it cannot be opened, is damaged, or was made by another version or program. The file is left
+            unchanged then.
     """
     with translate_errors(path):
         if write:
             if path.stat().st_nlink > 1:
-                # The lock is beside each name, so another run could send the same certificates under the other one.
-                raise JournalError(path, "has another name (a hard link): remove that, or make a copy of it")
+                # The lock file is named after the journal, so a run with the other name would not see it.
+                raise JournalError(path, "has a second name (a hard link): delete one of the two, or make a copy")
             beside = {end for end in ("-journal", "-wal") if path.with_name(f"{path.name}{end}").exists()}
             if beside == {"-journal"}:
-                _open(path, "rw").close()  # undoes what a killed writer had begun, which a reader may not
-            # Before: whoever may write copies the log beside it into the file when it closes, damaged or not.
-            with contextlib.closing(_open(path, "ro")) as looking:
-                _look_through(path, looking, indexes=True)
+                _open(path, "rw").close()  # rolls back what a killed writer had begun; read-only connections cannot
+            # Check it read-only first: closing a writable connection copies the log into the file, damaged or not.
+            with contextlib.closing(_open(path, "ro")) as read_only:
+                _check_content(path, read_only, indexes=True)
             return _open(path, "rw")
         connection = _open(path, "ro")
         try:
-            _look_through(path, connection, indexes=False)
+            _check_content(path, connection, indexes=False)
         except BaseException:
             connection.close()
             raise
@@ -263,11 +261,11 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    # One thread at a time, which the journal sees to: the preflight runs in another one.
+    # The preflight runs in another thread; the journal's lock admits one thread at a time.
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
-        sqlite_file.set_defensive_pragmas(connection, _LONGEST_LINE)
+        sqlite_file.set_defensive_pragmas(connection, _MAX_VALUE_BYTES)
         _check_version(path, connection)
         connection.execute("PRAGMA temp_store = FILE")
     except BaseException:
@@ -279,14 +277,14 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
 def _check_version(path: Path, connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != _VERSION:
-        reason = f"was made by another version of springest (its format is {version}, not {_VERSION}): use that one"
+        reason = f"was made by another version of springest (its format is {version}, not {_VERSION}): use that version"
         raise JournalError(path, reason)
 
 
-def _look_through(path: Path, connection: sqlite3.Connection, *, indexes: bool) -> None:
+def _check_content(path: Path, connection: sqlite3.Connection, *, indexes: bool) -> None:
     if not sqlite_file.has_tables(connection, _SCHEMA):
-        raise JournalError(path, f"has other tables than springest makes. Keep it. {_BACKUPS}")
-    # A CHECK in the table would not do: SQLite leaves it out where it may only read.
+        raise JournalError(path, f"has tables that springest does not make. Keep it. {_BACKUPS}")
+    # A CHECK constraint is not enough: SQLite does not verify it on read-only connections.
     no_state = f"SELECT EXISTS (SELECT 1 FROM entry WHERE state NOT IN ({_STATES}))"  # noqa: S608 # constants
     if not sqlite_file.passes_integrity_check(connection, indexes=indexes) or connection.execute(
         no_state
@@ -295,43 +293,45 @@ def _look_through(path: Path, connection: sqlite3.Connection, *, indexes: bool) 
 
 
 def lock(path: Path) -> BaseFileLock:
-    """Take the lock of the one writer; whoever holds it releases it, or dies.
+    """Take the writer's lock; it is released by the caller, or when the process ends.
 
     Raises:
-        JournalInUse: when somebody else has it; `pid` is not known here.
-        JournalError: when there can be no lock.
+        JournalInUse: when another writer has it; `pid` is not known here.
+        JournalError: when the lock cannot be made.
     """
     with translate_errors(path):
         if not path.parent.is_dir():
             raise JournalError(path, "there is no such folder")
         taken = FileLock(_lock_path(path), mode=0o600, thread_local=False)
         try:
-            # Not at once: a reader that asks whether somebody writes holds it for a moment.
+            # Wait a little: a reader holds the lock for a moment to find out whether there is a writer.
             taken.acquire(timeout=0.3, poll_interval=0.02)
         except Timeout:
             if not _lock_path(path).exists():
-                raise JournalError(path, "cannot be made here: check that its folder can be written") from None
+                raise JournalError(path, "cannot be created: check the permissions of its folder") from None
             raise JournalInUse(path, "is in use") from None
         except NotImplementedError:
-            raise JournalError(path, "this file system has no locks: put the manifest on another disk") from None
+            raise JournalError(
+                path, "this disk does not support locks: put the journal on another one (--journal)"
+            ) from None
     return taken
 
 
 def is_locked(path: Path) -> bool:
-    """Say whether a writer lives. Makes no file."""
+    """Return whether a process is writing the journal. Creates no file."""
     if not _lock_path(path).exists():
         return False
     with translate_errors(path):
         asked = FileLock(_lock_path(path), mode=0o600, thread_local=False)
         try:
-            # Longer than another reader that asks the same holds it.
+            # Longer than another reader holds it for the same question.
             asked.acquire(timeout=0.01, poll_interval=0.002)
         except Timeout:
             return True
         except (NotImplementedError, PermissionError):
             return False
         except OSError as error:
-            if error.errno == errno.EROFS:  # who writes here, does so from another machine
+            if error.errno == errno.EROFS:  # a read-only disk: no process on this machine can write
                 return False
             raise
         asked.release()

@@ -1,4 +1,4 @@
-"""The command ``springest``: the only part that prints, and that knows a terminal, signals and exit codes."""
+"""The command ``springest``: the only part that prints, and that handles terminals, signals and exit codes."""
 
 import sys
 
@@ -6,9 +6,9 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the command with the arguments of this process, and give its exit code."""
+    """Run the command with the arguments of this process, and return its exit code."""
     try:
-        from springest_async.cli.app import run  # noqa: PLC0415 # its libraries come with the extra "cli"
+        from springest_async.cli.app import run  # noqa: PLC0415 # its dependencies are in the extra "cli"
     except ModuleNotFoundError as error:
         if error.name not in ("cyclopts", "rich"):
             raise

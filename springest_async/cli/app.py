@@ -1,4 +1,4 @@
-"""The commands of ``springest``, their options and their help."""
+"""The commands of ``springest``, with their options and help."""
 
 import asyncio
 import io
@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from springest_async.bulk import State
 from springest_async.cli import environment
 from springest_async.cli.console import forget_stdout, make_streams, say, to_help, to_stderr, to_stdout
-from springest_async.cli.exits import Exit, exit_of_error
+from springest_async.cli.exits import Exit, exit_of_error, explained
 from springest_async.cli.lists import Format, show
 from springest_async.cli.sandbox import serve
 from springest_async.cli.status import resolve as decide
@@ -27,27 +27,27 @@ from springest_async.sandbox.windows import Counting
 __all__ = ["app", "run"]
 
 _HELP = """
-Upload certificates to Springest, and list what is there.
+Upload certificates to Springest, and list those that are there.
 
 Environment:
 
 * `SPRINGEST_API_KEY`: the key for certificates; each host has its own.
-* `SPRINGEST_CERTIFICATIONS_API_KEY`: the key for certifications, which is another one.
+* `SPRINGEST_CERTIFICATIONS_API_KEY`: the key for certifications, which is a different one.
 * `SPRINGEST_HOST`: `nl` (default), `be`, `de`, `uk`, `com`, or an origin such as `https://site.api.go.springest.nl`.
-* `HTTPS_PROXY`, `NO_PROXY`: the proxy (`http://proxy.example:3128`) to go through, and the hosts that need none.
-* `SSL_CERT_FILE`, `SSL_CERT_DIR`: the CAs to trust instead of those of the system.
+* `HTTPS_PROXY`, `NO_PROXY`: the proxy to use (`http://proxy.example:3128`), and the hosts to reach without it.
+* `SSL_CERT_FILE`, `SSL_CERT_DIR`: the CAs to trust instead of the system's.
 """
 
 _EPILOGUE = """
 Examples:
 
-* `springest demo`: see a whole migration on this machine, in a minute and without a key.
-* `springest upload certificates.csv`: upload the PDFs that the manifest names, or go on with it.
-* `springest status certificates.journal`: see where it stands, and what is in doubt.
-* `springest certificates --email jan@example.org --format csv`: list what Springest has verified.
-* `springest sandbox --port 8080`: a local Springest to develop against.
+* `springest demo`: watch a whole migration on this machine, in a minute and without a key.
+* `springest upload certificates.csv`: upload the PDFs in the manifest, or continue an upload.
+* `springest status certificates.journal`: see how far it is, and which rows are in doubt.
+* `springest certificates --email jan@example.org --format csv`: list the certificates that Springest has verified.
+* `springest sandbox --port 8080`: run a local Springest to develop against.
 
-Exit codes: 0 all stored, 1 some rows rejected or failed, 2 usage or manifest faults (nothing was sent),
+Exit codes: 0 all stored, 1 some rows rejected or failed, 2 faults of usage or manifest (nothing was sent),
 3 some rows in doubt, 4 the key was refused, 130 interrupted.
 """
 
@@ -58,13 +58,12 @@ _FormatOption = Annotated[Format, Parameter(name="--format")]
 
 @app.command(help_epilogue="")
 def upload(manifest: Path, /, *, journal: Path | None = None) -> Exit:
-    """Upload the certificates that a manifest names; the same command again goes on where it was interrupted.
+    """Upload the certificates in a manifest; run the same command again to continue after an interruption.
 
     The manifest is a CSV in UTF-8 with `,` or `;` and the columns `file`, `certification_id`, `email`, `valid_from`,
     and optionally `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
-    `31-12-2026` or `31.12.2026`. All its faults are told before anything is sent. A journal keeps what became of each
-    certificate, so that none is sent twice. Rows that were rejected or failed are written to a manifest of their own
-    beside it.
+    `31-12-2026` or `31.12.2026`. All faults are reported before anything is sent. A journal records the state of each
+    certificate, so that none is sent twice. Rejected and failed rows are written to a new manifest beside the first.
 
     Example: `springest upload certificates.csv`
 
@@ -73,14 +72,14 @@ def upload(manifest: Path, /, *, journal: Path | None = None) -> Exit:
     manifest
         The CSV.
     journal
-        Where to keep the journal; beside the manifest by default (`certificates.journal`).
+        Where the journal is; by default beside the manifest (`certificates.journal`).
     """
     return _go(upload_manifest(manifest, journal, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
 
 @app.command(help_epilogue="")
 def status(journal: Path, /) -> Exit:
-    """Tell where a migration stands, also while it runs, and list the rows in doubt.
+    """Show the state of a migration, also while it runs, and list the rows in doubt.
 
     Example: `springest status certificates.journal`
 
@@ -106,7 +105,7 @@ def resolve(
     stored: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     send_again: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> Exit:
-    """Say of rows in doubt whether Springest has them, when you have looked.
+    """Decide about rows in doubt, after looking them up at Springest.
 
     Example: `springest resolve certificates.journal --row 17 --row 23 --stored`
 
@@ -115,7 +114,7 @@ def resolve(
     journal
         The journal, which is beside the manifest.
     row
-        The number of a row in doubt, as `springest status` lists it; may be given several times.
+        The number of a row in doubt, as in `springest status`; may be repeated.
     every
         All rows in doubt.
     stored
@@ -126,9 +125,9 @@ def resolve(
 
     async def go() -> None:
         if bool(row) == every:
-            raise ConfigurationError("say which rows: --row N, as often as needed, or --all")
+            raise ConfigurationError("give the rows: --row N (may be repeated), or --all")
         if stored == send_again:
-            raise ConfigurationError("say either --stored or --send-again")
+            raise ConfigurationError("give either --stored or --send-again")
         decide(journal, None if every else row, State.STORED if stored else State.WAITING, to_stdout())
 
     return _go(go())
@@ -168,14 +167,14 @@ def certificates(
 
 @app.command(help_epilogue="")
 def certifications(*, name: str | None = None, form: _FormatOption = "table") -> Exit:
-    """List the verified certifications, with the ids that a manifest needs.
+    """List the verified certifications, with the ids for the manifest.
 
     Example: `springest certifications --format csv`
 
     Parameters
     ----------
     name
-        Only those of this name.
+        Only those with this name.
     form
         A table, JSON or CSV.
     """
@@ -189,32 +188,32 @@ def certifications(*, name: str | None = None, form: _FormatOption = "table") ->
 
 @app.command(help_epilogue="")
 def sandbox(*, port: int = 0, limit: int = 30, window: Counting = "sliding") -> Exit:
-    """Run a local Springest to develop against, until Ctrl-C; then tell what came in.
+    """Run a local Springest to develop against, until Ctrl-C; then print a summary.
 
     Example: `springest sandbox --port 8080 --window fixed`
 
     Parameters
     ----------
     port
-        Where to listen on 127.0.0.1; any free port by default.
+        The port on 127.0.0.1; by default any free one.
     limit
-        How many POSTs a minute.
+        How many POSTs a minute it accepts.
     window
-        How it counts its minute; Springest does not document how the real one does.
+        How it counts a minute; Springest does not document this.
     """
     return _go(serve(port=port, limit=limit, window=window, out=to_stdout()))
 
 
 @app.command(help_epilogue="")
 def demo() -> Exit:
-    """See a whole migration on this machine: a sandbox, 45 PDFs, one upload, and the server's own account of it.
+    """Watch a whole migration on this machine: a sandbox, 45 PDFs, one upload, and what the server has counted.
 
-    It takes a little over a minute, because 45 certificates at 30 a minute do.
+    It takes a little over a minute, because the limit is 30 certificates a minute.
 
     Example: `springest demo`
     """
     try:
-        from springest_async.cli.demo import demo as show_demo  # noqa: PLC0415 # its libraries come with the extra "demo"
+        from springest_async.cli.demo import demo as show_demo  # noqa: PLC0415 # its dependencies are in the extra "demo"
     except ModuleNotFoundError as error:
         if error.name not in ("fpdf", "PIL"):
             raise
@@ -224,13 +223,13 @@ def demo() -> Exit:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command, and give its exit code."""
+    """Run a command, and return its exit code."""
     make_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that knows no UTF-8 shows "?" for what it cannot show.
+            # A terminal without UTF-8 shows "?" for characters that it lacks.
             stream.reconfigure(errors="replace")
-    # Lists that are asked for again are nobody's business here; what fails in the end is told.
+    # Do not print the retries of a list; if they fail in the end, the error is printed.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
         code = int(
@@ -238,14 +237,14 @@ def run(arguments: Sequence[str]) -> int:
         )
         sys.stdout.flush()
     except CycloptsError as error:
-        say(to_stderr(), f"springest: {error}")  # cyclopts would show an argument's control characters as they are
+        say(to_stderr(), f"springest: {error}")  # `say` makes control characters harmless, cyclopts does not
         return Exit.USAGE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         forget_stdout()
         return Exit.STORED
-    except OSError as error:  # nobody else lets one out: the output's disk is full, or the demo's
+    except OSError as error:  # mostly a full disk
         forget_stdout()
         what = f"{error.filename}:" if error.filename else "the output cannot be written:"
         say(to_stderr(), f"springest: {what} {error.strerror}")
@@ -257,7 +256,7 @@ def _go(command: Coroutine[Any, Any, Exit | None], *, failed: Exit = Exit.NOT_AL
     try:
         return asyncio.run(command) or Exit.STORED
     except SpringestError as error:
-        say(to_stderr(), f"springest: {error}")
+        say(to_stderr(), f"springest: {explained(error)}")
         return exit_of_error(error, failed)
     except asyncio.CancelledError:
         return Exit.INTERRUPTED

@@ -1,4 +1,4 @@
-"""Where the command writes: data to stdout, words to stderr."""
+"""The outputs of the command: data to stdout, messages to stderr."""
 
 import os
 import shlex
@@ -27,23 +27,23 @@ __all__ = [
 
 
 def make_streams() -> None:
-    """Make stdout and stderr where we were started without (``>&-``), so that no file of ours takes their places."""
+    """Open stdout and stderr if they are closed (``>&-``), so that no file of ours gets their descriptors."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_WRONLY)  # for as long as we live
+            nowhere = os.open(os.devnull, os.O_WRONLY)  # never closed
             setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", closefd=False))
 
 
 class _Stdout(Console):
     def on_broken_pipe(self) -> None:
-        # rich would end the process with 1, whatever the command came to.
+        # rich would exit with 1, whatever the command's exit code is.
         raise BrokenPipeError
 
 
 class _Stderr(Console):
     def _check_buffer(self) -> None:
-        # Go on when nobody reads it, its disk is full or its terminal was closed: what is being uploaded must come to
-        # its end, and its exit code is its own. rich has a place for this for broken pipes only.
+        # Continue when the reader or the terminal is gone, or the disk is full: uploads in progress must be finished,
+        # and keep their exit code. rich has a hook for broken pipes only.
         try:
             self._write_buffer()
         except OSError:
@@ -51,51 +51,48 @@ class _Stderr(Console):
 
 
 def to_stdout() -> Console:
-    """Give the console for data."""
-    # Without a terminal nobody can widen the window: tables get the room that they need.
+    """Return the console for data."""
+    # Without a terminal there is no window to widen, so tables get the width that they need.
     return _Stdout() if sys.stdout.isatty() else _Stdout(width=200)
 
 
 def to_help() -> Console:
-    """Give the console for help, which is as wide as the terminal."""
+    """Return the console for help, which is as wide as the terminal."""
     return _Stdout()
 
 
 def to_stderr() -> Console:
-    """Give the console for words."""
+    """Return the console for messages."""
     return _Stderr(stderr=True)
 
 
 def say(console: Console, words: str, style: str | None = None) -> None:
-    """Write one line: what servers, manifests and file systems say is not markup, and is not wrapped; see `plain`."""
+    """Print one line, made `plain`, without markup and wrapping, because it may quote servers and manifests."""
     console.print(plain(words), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def argument(path: Path) -> str:
-    """Write a path so that it is one argument of a command that is pasted into a shell, and runs nothing there."""
+    """Quote a path, so that a printed command can be pasted into a shell."""
     return shlex.quote(str(path)) if os.name == "posix" else subprocess.list2cmdline([str(path)])
 
 
 def folding_table(*names: str) -> Table:
-    """Make a table that shows each cell whole, however narrow the terminal is."""
+    """Return a table that wraps cells instead of shortening them."""
     return Table(*(Column(name, overflow="fold") for name in names))
 
 
 def cell(words: str) -> Text:
-    """Make a cell of a table, or another part of what is shown, that shows words as `say` does."""
+    """Return a table cell (or another renderable) without markup and control characters, as `say` prints."""
     return Text(plain(words))
 
 
 def plain(words: str) -> str:
-    """Make spaces of all that a terminal would not show but do.
-
-    Escape sequences move the cursor, and worse; line ends of any kind feign lines, and marks of direction turn them.
-    """
+    """Replace control characters by spaces: they could move the cursor, fake lines, or reverse text."""
     return "".join(letter if letter.isprintable() else " " for letter in words)
 
 
 def forget_stdout() -> None:
-    """After output that could not be written: Python would try again at exit, and complain of it."""
+    """Drop output that could not be written; Python would try again at exit, and print an error."""
     _forget(sys.stdout)
 
 

@@ -1,7 +1,6 @@
-"""``springest demo``: a sandbox, 45 real PDFs, and one migration as a user would do it, with the server's own account.
+"""``springest demo``: a sandbox, 45 real PDFs, one migration as a user would do it, and what the server has counted.
 
-The PDFs are made with fpdf2 (the extra "demo"); the migration is the command ``springest upload`` in a process of its
-own, so nothing is staged.
+The PDFs are made with fpdf2 (the extra "demo"). The migration is the real ``springest upload`` in a process of its own.
 """
 
 import asyncio
@@ -33,13 +32,11 @@ _LAST_NAMES = ("de Vries", "van 't Hof", "Müller", "O'Brien", "Łukasiewicz")
 
 
 async def demo(out: Console) -> Exit:
-    """Migrate 45 certificates to a sandbox and check each byte; takes a little over a minute, as the limit demands."""
+    """Upload 45 certificates to a sandbox and check each byte; the limit makes it take a little over a minute."""
     with tempfile.TemporaryDirectory(prefix="springest-demo-") as folder:
         async with Sandbox() as sandbox:
             say(
-                out,
-                f"1. A sandbox: a Springest of its own at {sandbox.origin}, which takes 30 POSTs a minute",
-                style="bold",
+                out, f"1. A sandbox: a local Springest at {sandbox.origin} that accepts 30 POSTs a minute", style="bold"
             )
             manifest = await asyncio.to_thread(_archive, Path(folder))
             sizes = [path.stat().st_size for path in manifest.parent.glob("*.pdf")]
@@ -47,7 +44,7 @@ async def demo(out: Console) -> Exit:
             say(out, f"2. An archive: {archive}, and {manifest.name} beside them", style="bold")
             say(out, f"3. The migration: springest upload {manifest.name}", style="bold")
             code = await _upload(manifest, sandbox)
-            say(out, "4. What the server saw", style="bold")
+            say(out, "4. What the server received", style="bold")
             return _audit(Path(folder), sandbox, code, out)
 
 
@@ -82,7 +79,7 @@ def _audit(folder: Path, sandbox: Sandbox, code: int, out: Console) -> Exit:
 
 
 def _archive(folder: Path) -> Path:
-    """Make the PDFs and their manifest, as Excel in the Netherlands writes it: with a BOM, ``;`` and Dutch dates."""
+    """Make the PDFs and a manifest as a Dutch Excel writes it: with a BOM, ``;`` and Dutch dates."""
     manifest = folder / "certificates.csv"
     with manifest.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, delimiter=";")
@@ -90,7 +87,7 @@ def _archive(folder: Path) -> Path:
         for number in range(_CERTIFICATES):
             name = f"{_FIRST_NAMES[number % len(_FIRST_NAMES)]} {_LAST_NAMES[number // len(_FIRST_NAMES)]}"
             file = folder / f"{number + 1:02} {name}.pdf"
-            # The first is a scan at full size, some 8 MB; the others have a seal, and some 50 kB.
+            # The first is a full-size scan of about 8 MB; the others have a seal, and about 50 kB.
             picture = _noise(2000, 1360) if number == 0 else _noise(120, 120)
             _certificate(file, name, date(2026, 1 + number % 12, 15), picture)
             forklift = number % 3 == 0
@@ -111,7 +108,7 @@ def _certificate(file: Path, name: str, day: date, picture: Image.Image) -> None
     pdf.add_page()
     pdf.set_line_width(1.5)
     pdf.rect(10, 10, 277, 190)
-    # The fonts that every PDF reader has know Western Europe's letters only.
+    # PDF's built-in fonts have Western European letters only.
     printable = name.encode("cp1252", "replace").decode("cp1252")
     for size, text, gap in ((36, "Certificate", 50), (16, "awarded to", 20), (28, printable, 20), (14, f"{day}", 20)):
         pdf.set_font("helvetica", size=size)
@@ -121,5 +118,5 @@ def _certificate(file: Path, name: str, day: date, picture: Image.Image) -> None
 
 
 def _noise(width: int, height: int) -> Image.Image:
-    """Make a picture that no compression makes smaller, as a scanner's noise does."""
+    """Return a picture that cannot be compressed, like a noisy scan."""
     return Image.frombytes("RGB", (width, height), random.Random(2026).randbytes(width * height * 3))

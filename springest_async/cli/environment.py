@@ -1,4 +1,4 @@
-"""From the environment to a client. Keys come from here only: an argument would show them in the list of processes."""
+"""Make clients from environment variables. Keys are never arguments, which the list of processes would show."""
 
 import os
 from urllib.parse import urlsplit
@@ -16,61 +16,45 @@ _HOST = "SPRINGEST_HOST"
 
 
 def springest() -> Springest:
-    """Make the client for certificates.
+    """Return the client for certificates.
 
     Raises:
-        ConfigurationError: when the key is missing, or the host or the proxy is none.
+        ConfigurationError: when the key is missing, or the host or the proxy is invalid.
     """
-    # No variable keeps a key: a traceback may show them.
-    if not _value(_KEY):
-        raise ConfigurationError(f"set {_KEY} to the API key for certificates of your host (see springest --help)")
-    host = _host()
-    return Springest(
-        api_key=_value(_KEY),
-        certifications_api_key=_value(_CERTIFICATIONS_KEY),
-        host=host,
-        # Started twice, or again after an interruption, the command keeps the limit all the same.
-        settings=Settings(machine_wide=True, ca_file=_ca_file(), proxy=_proxy(host)),
-    )
+    # The limit is shared with other runs on this machine, also with those that have just been interrupted.
+    return _client(_KEY, "certificates", machine_wide=True)
 
 
 def springest_for_certifications() -> Springest:
-    """Make a client that lists certifications, for which the other key is not needed.
+    """Return a client that lists certifications, which does not need the key for certificates.
 
     Raises:
-        ConfigurationError: when the key is missing, or the host or the proxy is none.
+        ConfigurationError: when the key is missing, or the host or the proxy is invalid.
     """
-    if not certifications_key_is_set():
-        raise ConfigurationError(
-            f"set {_CERTIFICATIONS_KEY} to the API key for certifications of your host (see springest --help)"
-        )
-    host = _host()
+    return _client(_CERTIFICATIONS_KEY, "certifications", machine_wide=False)
+
+
+def _client(key: str, purpose: str, *, machine_wide: bool) -> Springest:
+    # No variable holds a key: a traceback may show variables.
+    if not _value(key):
+        raise ConfigurationError(f"set {key} to the API key for {purpose} of your host (see springest --help)")
+    host = _value(_HOST) or "nl"
+    # OpenSSL reads SSL_CERT_FILE by itself, but reports no error when it cannot.
+    settings = Settings(machine_wide=machine_wide, ca_file=_value("SSL_CERT_FILE") or None, proxy=_proxy(host))
     return Springest(
-        api_key=_value(_CERTIFICATIONS_KEY),
-        certifications_api_key=_value(_CERTIFICATIONS_KEY),
-        host=host,
-        settings=Settings(ca_file=_ca_file(), proxy=_proxy(host)),
+        api_key=_value(key), certifications_api_key=_value(_CERTIFICATIONS_KEY), host=host, settings=settings
     )
 
 
 def certifications_key_is_set() -> bool:
-    """Whether certifications can be asked for."""
+    """Return whether the key for certifications is set."""
     return _value(_CERTIFICATIONS_KEY) != ""
 
 
-def _host() -> str:
-    return _value(_HOST) or "nl"
-
-
-def _ca_file() -> str | None:
-    # OpenSSL reads it anyway, in place of the system's CAs, and says nothing when it cannot.
-    return _value("SSL_CERT_FILE") or None
-
-
 def _proxy(host: str) -> str | None:
-    """Give the proxy for a host, as other programs take it from the environment: HTTPS_PROXY, unless NO_PROXY says no.
+    """Return the proxy for a host as other programs do: HTTPS_PROXY, unless NO_PROXY excludes the host.
 
-    The variables may be in small letters, which come first, and the proxy may lack its ``http://``.
+    Lower-case variables come first, and ``http://`` may be missing.
     """
     origin = urlsplit(origin_of(host))
     proxy = getproxies_environment().get("https", "").strip()
@@ -80,5 +64,5 @@ def _proxy(host: str) -> str | None:
 
 
 def _value(name: str) -> str:
-    # A key that was read from a file brings the file's last newline along.
+    # A key that was read from a file may end with a newline.
     return os.environ.get(name, "").strip()

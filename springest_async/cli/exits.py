@@ -1,4 +1,4 @@
-"""The exit codes of ``springest``, which scripts rely on."""
+"""The exit codes of ``springest``, which scripts rely on, and the advice that goes with an error."""
 
 import enum
 
@@ -9,31 +9,32 @@ from springest_async.errors import (
     JournalError,
     ManifestError,
     NotAuthorized,
+    NotSent,
     SpringestError,
 )
 
-__all__ = ["Exit", "exit_of", "exit_of_error", "exit_of_status"]
+__all__ = ["Exit", "exit_of", "exit_of_error", "exit_of_status", "explained"]
 
 
 class Exit(enum.IntEnum):
-    """What a command's exit code says."""
+    """The exit codes of all commands."""
 
-    STORED = 0  # all is well: every row is stored
-    NOT_ALL = 1  # some rows were rejected or failed, or a list could not be had
-    USAGE = 2  # usage, manifest or journal faults: nothing was sent
+    STORED = 0  # every row is stored
+    NOT_ALL = 1  # some rows were rejected or failed, or a list could not be read
+    USAGE = 2  # faults of usage, manifest or journal: nothing was sent
     IN_DOUBT = 3  # some rows are in doubt
     KEY_REFUSED = 4  # the key was refused (401, 403)
-    INTERRUPTED = 130  # interrupted, and resumable
+    INTERRUPTED = 130  # stopped; the same command continues
 
 
 def exit_of(report: Report, error: SpringestError | None, *, before: Report, interrupted: bool) -> Exit:
-    """Give the exit code of a run: first why it ended early, then what became of its rows.
+    """Return the exit code of a run: first why it ended early, then the states of its rows.
 
     Args:
-        report: what has become of the manifest.
-        error: what ended the run early.
-        before: what had become of it before the run.
-        interrupted: whether somebody stopped it.
+        report: the totals after the run.
+        error: the error that ended the run early, if any.
+        before: the totals before the run.
+        interrupted: whether it was stopped by a person or a signal.
     """
     if isinstance(error, NotAuthorized | Forbidden):
         return Exit.KEY_REFUSED
@@ -48,16 +49,16 @@ def exit_of(report: Report, error: SpringestError | None, *, before: Report, int
 
 
 def exit_of_status(report: Report) -> Exit:
-    """Give the exit code of a look at a journal: rows that wait are nobody's fault."""
+    """Return the exit code of ``springest status``: waiting rows are no error."""
     if report.count(State.IN_DOUBT):
         return Exit.IN_DOUBT
     return Exit.NOT_ALL if report.count(State.REJECTED, State.FAILED) else Exit.STORED
 
 
 def exit_of_error(error: SpringestError, failed: Exit = Exit.NOT_ALL) -> Exit:
-    """Give the exit code of an error that ended a command before any row was sent.
+    """Return the exit code of an error that ended a command before any row was sent.
 
-    `failed` is that of a line or a server that failed: for an upload, nothing was sent then.
+    `failed` is the code for a network or server error.
     """
     match error:
         case NotAuthorized() | Forbidden():
@@ -65,3 +66,10 @@ def exit_of_error(error: SpringestError, failed: Exit = Exit.NOT_ALL) -> Exit:
         case ConfigurationError() | ManifestError() | JournalError():
             return Exit.USAGE
     return failed
+
+
+def explained(error: SpringestError) -> str:
+    """Return the text of an error, with advice when the server cannot be reached."""
+    if isinstance(error, NotSent) and not error.connected and error.trusted:
+        return f"Springest cannot be reached. Check the internet connection, then run the same command again. ({error})"
+    return str(error)

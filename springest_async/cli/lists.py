@@ -21,21 +21,20 @@ _Record = Certificate | Certification
 
 
 async def show(kind: type[_Record], records: AsyncIterator[_Record], form: Format, out: Console) -> None:
-    """Write records of one kind: JSON and CSV as they come, a table when all have come.
+    """Print records of one kind: JSON and CSV as they arrive, a table at the end.
 
-    A cell of the CSV that a spreadsheet would run as a formula begins with an apostrophe.
+    In CSV, a cell that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     if form != "table" and isinstance(out.file, io.TextIOWrapper):
-        out.file.reconfigure(
-            encoding="utf-8", errors="backslashreplace"
-        )  # data for programs does not depend on the terminal
+        # Data for programs does not depend on the terminal's encoding.
+        out.file.reconfigure(encoding="utf-8", errors="backslashreplace")
     match form:
         case "json":
             await _json(records, out.file)
         case "csv":
             writer = csv.writer(out.file)
             writer.writerow(_columns(kind))
-            shown = plain if out.is_terminal else str  # programs get each cell as it is
+            shown = plain if out.is_terminal else str  # programs get each cell unchanged
             async for record in records:
                 writer.writerow(escape(shown(text)) for text in _cells(record))
         case "table":
@@ -50,7 +49,7 @@ async def _json(records: AsyncIterator[_Record], stream: IO[str]) -> None:
     separator = "\n"
     async for record in records:
         text = json.dumps(attrs.asdict(record, value_serializer=_value), ensure_ascii=False)
-        # JSON lets through what a terminal would not show but do (see `plain`), and has a way of its own to write it.
+        # JSON permits some control characters (see `plain`); escape them as JSON does.
         if not text.isprintable():
             text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
         stream.write(separator + text)

@@ -1,4 +1,4 @@
-"""How far a bulk run is, on stderr: a live bar in a terminal, and a line now and then without one."""
+"""Show the progress of a bulk run on stderr: a live bar in a terminal, else a line every ten seconds."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ _TICK = 0.25  # seconds between two updates of the bar
 
 
 def duration(seconds: float) -> str:
-    """Write a duration for a person: ``43 s``, ``12 min``, ``3 h 05 min``, ``23 d 3 h``."""
+    """Return a duration for people: ``43 s``, ``12 min``, ``3 h 05 min``, ``23 d 3 h``."""
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"
@@ -32,13 +32,13 @@ def duration(seconds: float) -> str:
 
 
 class UploadProgress:
-    """Listens to a run and shows it.
+    """A listener that shows the progress of a run.
 
     Args:
         console: where to show it.
-        rows: how many rows this run has to do.
-        before: how many rows have come to their end in earlier runs.
-        limiter: knows how long the limit makes us wait.
+        rows: how many rows this run has to upload or settle.
+        before: how many rows earlier runs have finished.
+        limiter: knows how long the limit makes uploads wait.
     """
 
     def __init__(self, console: Console, rows: int, limiter: Limiter, *, before: int = 0) -> None:
@@ -47,14 +47,14 @@ class UploadProgress:
         self._before = before
         self._limiter = limiter
         self._done: Counter[State] = Counter()
-        self._sending: dict[int, float] = {}  # since when
+        self._sending: dict[int, float] = {}  # entries, and since when
         self._settling: set[int] = set()
-        self._spent = 0.0  # seconds that all POSTs so far took together
+        self._spent = 0.0  # seconds, all POSTs together
         self._posts = 0
         self._most_at_once = 1
 
     def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
-        """Take note of an event."""
+        """Count an event."""
         now = asyncio.get_running_loop().time()
         row = event.row.id
         self._settling.discard(row)
@@ -62,7 +62,7 @@ class UploadProgress:
             self._spent += now - began
             self._posts += 1
         if isinstance(event, RowDone):
-            self._done[event.state] += event.row.number is not None  # or the manifest names it no more
+            self._done[event.state] += event.row.number is not None  # not a row of this manifest
         elif isinstance(event, RowSettling):
             self._settling.add(row)
         elif event.step.kind == "sending":
@@ -71,7 +71,7 @@ class UploadProgress:
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """Show the run while it goes on inside this ``async with``."""
+        """Show the progress during this ``async with``."""
         show = self._bar() if self._console.is_interactive else self._lines()
         task = asyncio.create_task(show)
         try:
@@ -107,7 +107,7 @@ class UploadProgress:
         if failed := done - self._done[State.STORED]:
             words.append(f"{failed} not stored")
         if self._settling:
-            words.append("asking whether what got no answer is stored")
+            words.append("checking rows in doubt")
         if done and elapsed > 1:
             words.append(f"{done / elapsed * 60:.0f} a minute")
         wait = self._limiter.seconds_until(1)
@@ -115,7 +115,7 @@ class UploadProgress:
             words.append(f"waiting {duration(wait)} for the limit")
         if left := self._rows - done:
             by_limit = self._limiter.seconds_until(left - len(self._sending))
-            # Big files on a thin line may take longer than the limit makes them wait.
+            # Big files on a slow connection may take longer than the limit.
             by_line = left * self._spent / self._posts / self._most_at_once if self._posts else 0.0
             words.append(f"{duration(max(by_limit, by_line))} left")
         return ", ".join(words)

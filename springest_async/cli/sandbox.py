@@ -15,25 +15,25 @@ __all__ = ["serve"]
 
 
 async def serve(*, port: int, limit: int, window: Counting, out: Console) -> None:
-    """Serve until Ctrl-C, SIGTERM or SIGHUP, then tell what came in.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP, then print a summary.
 
     Raises:
-        ConfigurationError: when there can be no such sandbox, for instance because the port is taken.
+        ConfigurationError: when the sandbox cannot start, for instance because the port is in use.
     """
     stopped = asyncio.Event()
     async with AsyncExitStack() as stack:
         try:
             sandbox = await stack.enter_async_context(Sandbox(port=port, limit=limit, window=window))
         except (OSError, OverflowError, ValueError) as error:
-            raise ConfigurationError(f"there can be no such sandbox: {error}") from error
+            raise ConfigurationError(f"the sandbox cannot start: {error}") from error
         for line in (
-            f"A Springest of your own, {limit} POSTs a minute ({window} window). Stop it with Ctrl-C. To use it:",
+            f"A local Springest, {limit} POSTs a minute ({window} window). Stop it with Ctrl-C. To use it:",
             "",
             f"export SPRINGEST_HOST={sandbox.origin}",
             f"export SPRINGEST_API_KEY={sandbox.api_key}",
             f"export SPRINGEST_CERTIFICATIONS_API_KEY={sandbox.certifications_api_key}",
             "",
-            f"What came in: {sandbox.origin}/__audit",
+            f"All requests so far: {sandbox.origin}/__audit",
         ):
             say(out, line)
         with interrupts(stopped.set):

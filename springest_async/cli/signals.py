@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that is closed, for commands that end in good order instead of at once."""
+"""Handle Ctrl-C, SIGTERM and a closed terminal, for commands that stop in good order instead of at once."""
 
 import asyncio
 import os
@@ -11,15 +11,15 @@ __all__ = ["interrupts"]
 
 @contextmanager
 def interrupts(callback: Callable[[], None]) -> Iterator[None]:
-    """Call back in the event loop at each Ctrl-C or SIGTERM, and once at SIGHUP, in place of what Python would do."""
+    """Call `callback` in the event loop at each Ctrl-C or SIGTERM, and once at SIGHUP, instead of Python's handlers."""
     loop = asyncio.get_running_loop()
     numbers = {signal.SIGINT, signal.SIGTERM}
-    if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup makes it
+    if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         numbers.add(signal.SIGHUP)
 
     def wake(number: int, _: object) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):
-            # The shell says it once more than the terminal does, and nobody means "at once" by that.
+            # The shell sends it as well as the terminal; the second one must not abort the uploads.
             signal.signal(number, signal.SIG_IGN)
         loop.call_soon_threadsafe(callback)
 

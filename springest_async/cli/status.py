@@ -1,4 +1,4 @@
-"""``springest status`` and ``springest resolve``: where a migration stands, and a person's word on rows in doubt."""
+"""``springest status`` and ``springest resolve``: the state of a migration, and decisions about rows in doubt."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["resolve", "status", "table_of"]
 
 
 def table_of(report: Report, sending: int = 0) -> Table:
-    """Make the table of outcomes; `sending` rows are being sent by a run that goes on."""
+    """Return the table of outcomes; `sending` is how many rows a running process is sending."""
     table = Table("outcome", "rows")
     table.columns[1].justify = "right"
     for state in State:
@@ -27,7 +27,7 @@ def table_of(report: Report, sending: int = 0) -> Table:
 
 
 def status(path: Path, out: Console) -> Exit:
-    """Tell where a migration stands, also while it runs, and list what is in doubt.
+    """Print the state of a migration, also while it runs, and list the rows in doubt.
 
     Raises:
         JournalError: when there is no such journal.
@@ -39,24 +39,24 @@ def status(path: Path, out: Console) -> Exit:
         doubts = journal.doubts()
         writer = journal.writer
     try:
-        _tell(report, sending, writer, doubts, path, out)
-    except BrokenPipeError:  # whoever reads has seen enough, and the exit code is that of the whole
+        _print(report, sending, writer, doubts, path, out)
+    except BrokenPipeError:  # the reader has seen enough; the exit code stays right
         forget_stdout()
-    # Also what the manifest names no more: no row of the report, and in doubt all the same.
+    # Doubts about certificates that are no longer in the manifest are not in the report.
     return Exit.IN_DOUBT if doubts else exit_of_status(report)
 
 
-def _tell(report: Report, sending: int, writer: int | None, doubts: Sequence[Entry], path: Path, out: Console) -> None:
+def _print(report: Report, sending: int, writer: int | None, doubts: Sequence[Entry], path: Path, out: Console) -> None:
     out.print(table_of(report, sending))
     if writer is not None:
         say(out, f"Process {writer} is uploading.")
     if doubts:
-        say(out, "In doubt: these were sent, and no answer told whether they are stored.")
+        say(out, "In doubt: these were sent, but no answer said whether they are stored.")
         out.print(_table_of_doubts(doubts))
         say(
             out,
-            "Uploading again asks Springest. When you have looked yourself:"
-            f" springest resolve {argument(path)} --row N --stored (or --send-again; or --all for all rows).",
+            "springest upload asks Springest again. Or look there yourself, then run:"
+            f" springest resolve {argument(path)} --row N --stored (or --send-again; or --all for all rows)",
         )
 
 
@@ -73,15 +73,14 @@ def _table_of_doubts(doubts: Sequence[Entry]) -> Table:
 def resolve(
     path: Path, rows: Collection[int] | None, state: Literal[State.STORED, State.WAITING], out: Console
 ) -> None:
-    """Note what a person found out about rows in doubt; None stands for all of them.
+    """Record a person's decision about rows in doubt (None: all of them).
 
     Raises:
-        ConfigurationError: when one of the rows is not in doubt; then nothing is noted.
-        JournalError: when there is no such journal, or it cannot be written because a run is going on.
+        ConfigurationError: when one of the rows is not in doubt; nothing is changed then.
+        JournalError: when there is no such journal, or it cannot be written because an upload is running.
     """
-    JournalReader.open(path).close()  # a name that was mistyped must not become a new journal
+    JournalReader.open(path).close()  # do not create a journal for a mistyped name
     with Journal.open(path) as journal:
         count = journal.resolve(rows, state)
-    rows_said = "1 row is" if count == 1 else f"{count} rows are"
-    what = "noted as stored" if state is State.STORED else "sent again by the next springest upload"
-    say(out, f"{rows_said} {what}.")
+    noted = "marked as stored" if state is State.STORED else "put back to waiting for the next springest upload"
+    say(out, f"{count} {'row' if count == 1 else 'rows'} {noted}.")

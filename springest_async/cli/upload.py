@@ -1,4 +1,4 @@
-"""``springest upload``: preflight, the queue, the progress, and what came of it."""
+"""``springest upload``: the preflight, the queue, the progress, and the results."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from springest_async.bulk import (
 )
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, forget_stdout, say
-from springest_async.cli.exits import Exit, exit_of
+from springest_async.cli.exits import Exit, exit_of, explained
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
 from springest_async.cli.status import table_of
@@ -39,7 +39,7 @@ __all__ = ["upload"]
 
 
 async def upload(path: Path, journal_path: Path | None, out: Console, err: Console) -> Exit:
-    """Upload a manifest, or go on with it: tables to `out`, words to `err`."""
+    """Upload a manifest, or continue it; print tables to `out` and messages to `err`."""
     manifest = Manifest.open(path)
     async with environment.springest() as springest:
         with Journal.open(journal_path or default_path(path)) as journal:
@@ -49,13 +49,13 @@ async def upload(path: Path, journal_path: Path | None, out: Console, err: Conso
             if rows == 0:
                 say(err, f"{path} has no rows: nothing to do.")
                 return Exit.STORED
-            with err.status(cell(f"Writing {rows} rows into {journal.path}")):
+            with err.status(cell(f"Writing {rows} rows to {journal.path}")):
                 loaded = await asyncio.to_thread(journal.load, manifest, springest.origin)
-            _tell_beginning(loaded, journal.counts(), springest, err)
+            _print_start(loaded, journal.counts(), springest, err)
             return await _run(springest, manifest, journal, out, err)
 
 
-def _tell_beginning(loaded: Loaded, counts: Counter[State], springest: Springest, err: Console) -> None:
+def _print_start(loaded: Loaded, counts: Counter[State], springest: Springest, err: Console) -> None:
     waiting = counts[State.WAITING]
     forecast = duration(springest.limiter.seconds_until(waiting))
     of_all = f" of {loaded.rows}" if waiting < loaded.rows else ""
@@ -71,7 +71,7 @@ def _tell_beginning(loaded: Loaded, counts: Counter[State], springest: Springest
         more = f" and {loaded.changed - len(loaded.changed_rows)} more" * (loaded.changed > len(loaded.changed_rows))
         say(
             err,
-            f"Changed since they were uploaded, and so new certificates: rows"
+            f"Changed since they were uploaded, so uploaded as new certificates: rows"
             f" {', '.join(map(str, loaded.changed_rows))}{more}.",
         )
 
@@ -89,7 +89,7 @@ async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: 
         recorder(event)
         progress(event)
         if isinstance(event, RowDone) and event.row.changed:
-            say(err, f"row {event.row.number}: its file is not the one that was uploaded before: a new certificate")
+            say(err, f"row {event.row.number}: the file has changed since it was uploaded: it is a new certificate")
 
     queue = UploadQueue(springest, journal, listen)
     interruption = _Interruption(queue, err)
@@ -98,23 +98,23 @@ async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: 
             error = await queue.run()
     report = recorder.report(journal)
     try:
-        _tell(report, before, loop.time() - started, springest.limiter, out)
-    except OSError as failure:  # the run is over all the same, and its exit code its own
+        _print_totals(report, before, loop.time() - started, springest.limiter, out)
+    except OSError as failure:  # keep the exit code of the run
         forget_stdout()
-        if not isinstance(failure, BrokenPipeError):  # that reader has seen enough
+        if not isinstance(failure, BrokenPipeError):  # the reader has seen enough
             say(err, f"The totals cannot be written: {failure.strerror}")
     if error is not None:
-        say(err, f"Ended early: {error}")
+        say(err, f"Stopped early: {explained(error)}")
     try:
-        _tell_left_over(report, journal, err)
-        _tell_failed(report, journal, manifest, err)
+        _print_unfinished(report, journal, err)
+        _print_failed(report, journal, manifest, err)
     except (ConfigurationError, JournalError) as failure:
         say(err, str(failure))
     return exit_of(report, error, before=before, interrupted=interruption.happened)
 
 
 class _Interruption:
-    """Stops the queue when it is called first (Ctrl-C), and gives up when it is called again."""
+    """Stop the queue at the first call (Ctrl-C), and abort at the second."""
 
     def __init__(self, queue: UploadQueue, err: Console) -> None:
         self._queue = queue
@@ -128,15 +128,15 @@ class _Interruption:
             return
         self.happened = True
         self._queue.stop()
-        say(self._err, "Stopping: what is being sent may end. Press Ctrl-C again to give up at once.")
+        say(self._err, "Stopping: finishing the uploads in progress. Press Ctrl-C again to abort.")
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
     if not environment.certifications_key_is_set():
         say(
             err,
-            "SPRINGEST_CERTIFICATIONS_API_KEY is not set:"
-            " whether the certifications exist, and which of them require valid_until, is not checked.",
+            "SPRINGEST_CERTIFICATIONS_API_KEY is not set, so springest does not check whether the certifications exist"
+            " and which of them require valid_until.",
         )
         return None
     return {certification.id: certification async for certification in springest.certifications()}
@@ -149,7 +149,7 @@ async def _preflight(
     origin: str,
     err: Console,
 ) -> int | None:
-    """Check the manifest and tell all findings; give the number of its rows, or None when it has faults."""
+    """Check the manifest and print all findings; return the number of its rows, or None when it has faults."""
     rows = 0
     findings: list[Finding] = []
     given_up = False
@@ -166,7 +166,7 @@ async def _preflight(
                 else:
                     findings.append(finding)
         except ManifestError as error:
-            unreadable = error  # told after what was found before it
+            unreadable = error  # raised after the earlier findings are printed
 
     with err.status("") as status:
         checking = asyncio.create_task(asyncio.to_thread(check))
@@ -174,7 +174,7 @@ async def _preflight(
             while not (await asyncio.wait([checking], timeout=0.25))[0]:
                 status.update(cell(f"Checking {manifest.path.name}: {rows} rows"))
         finally:
-            given_up = True  # the thread ends at its next row, also when this task is cancelled
+            given_up = True  # the thread stops at its next row, also when this task is cancelled
         await checking
     for finding in sorted(findings, key=lambda finding: finding.row):
         say(err, str(finding))
@@ -182,12 +182,13 @@ async def _preflight(
         raise unreadable
     faults = sum(not finding.warning for finding in findings)
     if faults:
-        say(err, f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}. Nothing was sent.")
+        found = f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}"
+        say(err, f"{found}. Nothing was sent. Correct the rows, then run the same command again.")
         return None
     return rows
 
 
-def _tell(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:
+def _print_totals(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:
     out.print(table_of(report))
     agreed = ", as agreed with Springest" if limiter.posts > POSTS_PER_MINUTE else ""
     pace = ", then one at a time, because the server refused for speed" if limiter.slow else ""
@@ -199,27 +200,27 @@ def _tell(report: Report, before: Report, seconds: float, limiter: Limiter, out:
     )
 
 
-def _tell_failed(report: Report, journal: Journal, manifest: Manifest, err: Console) -> None:
+def _print_failed(report: Report, journal: Journal, manifest: Manifest, err: Console) -> None:
     if (failed := write_failed(journal, manifest)) is not None:
         count = _count(report.count(State.REJECTED, State.FAILED), "row")
-        say(err, f"Not stored: {count}. The reasons are in {failed}; mend and upload it.")
+        say(err, f"Not stored: {count}. The reasons are in {failed}: correct the rows there and upload that file.")
 
 
-def _tell_left_over(report: Report, journal: Journal, err: Console) -> None:
+def _print_unfinished(report: Report, journal: Journal, err: Console) -> None:
     if count := report.count(State.IN_DOUBT):
         say(
             err,
-            f"In doubt: {_count(count, 'row')}, which Springest may have stored. The same command asks again;"
-            f" springest status {argument(journal.path)} lists them for you to look and decide.",
+            f"In doubt: {_count(count, 'row')} that Springest may have stored. Run the same command again to ask it;"
+            f" springest status {argument(journal.path)} lists them.",
         )
     if gone := sum(entry.number is None for entry in journal.doubts()):
         say(
             err,
-            f"In doubt: {_count(gone, 'certificate')} of earlier runs that the manifest names no more;"
+            f"In doubt: {_count(gone, 'certificate')} of earlier runs that are no longer in the manifest:"
             f" springest status {argument(journal.path)} lists them.",
         )
     if count := report.count(State.WAITING):
-        say(err, f"Waiting: {_count(count, 'row')}. The same command goes on with them.")
+        say(err, f"Waiting: {_count(count, 'row')}. Run the same command again to continue.")
 
 
 def _count(number: int, noun: str) -> str:

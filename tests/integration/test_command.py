@@ -98,11 +98,11 @@ async def test_all_faults_of_a_manifest_are_told_and_nothing_is_sent(tmp_path: P
     assert sandbox.audit == ()
     assert ran.err.splitlines() == [
         "row 2, email: 'jan' is not an e-mail address: An email address must have an @-sign.",
-        "row 3, file: No such file or directory",
-        "row 4, certification_id: 99 is none of the 2 certifications that the key sees",
-        "row 5, valid_until: is missing, and “Forklift driver” requires it",
+        "row 3, file: there is no such file: 'none.pdf'",
+        "row 4, certification_id: 99 does not exist: springest certifications lists the 2 that do",
+        "row 5, valid_until: is missing, but “Forklift driver” requires it",
         "row 7, file: is the same certificate as in row 6",
-        f"5 faults in 6 rows of {manifest}. Nothing was sent.",
+        f"5 faults in 6 rows of {manifest}. Nothing was sent. Correct the rows, then run the same command again.",
     ]
     assert csvs(tmp_path) == ["certificates.csv"]
 
@@ -115,7 +115,7 @@ async def test_a_row_that_cannot_be_read_hides_no_faults_before_it(tmp_path: Pat
         ran = await springest("upload", manifest, origin=sandbox.origin)
 
     assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
-    assert f"{manifest}: row 4 is no CSV: unexpected end of data\n" in ran.err
+    assert f"{manifest}: row 4 is not valid CSV: unexpected end of data\n" in ran.err
     assert "row 2, email: 'jan' is not an e-mail address" in ran.err
 
 
@@ -127,7 +127,7 @@ async def test_a_warning_keeps_nothing_from_being_stored(tmp_path: Path) -> None
         ran = await springest("upload", manifest, origin=sandbox.origin)
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=1))
-    assert "row 2, file: warning: has something before %PDF-\n" in ran.err
+    assert "row 2, file: warning: has other content before the PDF (%PDF-)\n" in ran.err
     assert [post.sha256 for post in sandbox.audit] == hashes(tmp_path)
 
 
@@ -147,8 +147,8 @@ async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) ->
         failed = tmp_path / "certificates.failed.csv"
 
         assert (first.code, table_of(first.out)) == (1, outcomes(stored=2, rejected=2))
-        assert "SPRINGEST_CERTIFICATIONS_API_KEY is not set: whether the certifications exist" in first.err
-        assert f"Not stored: 2 rows. The reasons are in {failed};" in first.err
+        assert "SPRINGEST_CERTIFICATIONS_API_KEY is not set, so springest does not check whether" in first.err
+        assert f"Not stored: 2 rows. The reasons are in {failed}: correct the rows" in first.err
         errors = {row["file"]: row["error"] for row in rows_of(failed)}
         assert errors.keys() == {"2.pdf", "3.pdf"}
         assert "certification_id: does not exist" in errors["2.pdf"]
@@ -178,7 +178,7 @@ async def test_a_row_in_doubt_is_kept_apart_and_told_without_the_key(tmp_path: P
     told = await springest("status", journal)
 
     assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=2, in_doubt=1))
-    assert "In doubt: 1 row, which Springest may have stored. The same command asks again;" in ran.err
+    assert "In doubt: 1 row that Springest may have stored. Run the same command again to ask it;" in ran.err
     assert (told.code, table_of(told.out)) == (3, outcomes(stored=2, in_doubt=1))
     assert "│ 3   │ 2.pdf │ employee2@example.org │" in told.out
     assert "Springest could not be asked" in told.out
@@ -193,7 +193,7 @@ async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
         ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_API_KEY="wr0ng-key")
 
     assert (ran.code, table_of(ran.out)) == (4, outcomes(waiting=12))
-    assert "Ended early" in ran.err
+    assert "Stopped early" in ran.err
     assert "401" in ran.err
     assert "wr0ng-key" not in ran.out + ran.err
     assert sandbox.summary().posts <= 8
@@ -220,7 +220,7 @@ async def test_a_manifest_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
 
     ran = await springest("upload", path, origin="http://127.0.0.1:9")
 
-    assert ran == Ran(2, "", f"springest: {path}: No such file or directory\n")
+    assert ran == Ran(2, "", f"springest: {path}: there is no such file: check its name and folder\n")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ async def test_the_journal_may_be_elsewhere(tmp_path: Path) -> None:
     assert sorted(post.sha256 or "" for post in sandbox.audit) == hashes(tmp_path)
     assert (told.code, table_of(told.out)) == (0, outcomes(stored=2))
     path = tmp_path / "certificates.journal"
-    assert none == Ran(2, "", f"springest: {path}: there is no journal yet: it is made by the first upload\n")
+    assert none == Ran(2, "", f"springest: {path}: there is no journal yet: springest upload makes it\n")
     assert names(elsewhere) == ["our journal.db", "our journal.db.lock"]
     assert csvs(tmp_path) == ["certificates.csv"]
 
@@ -320,7 +320,9 @@ async def test_a_manifest_is_no_journal(tmp_path: Path) -> None:
         told = await springest("status", manifest)
         ran = await springest("upload", manifest, "--journal", manifest, origin=sandbox.origin)
 
-    words = f"springest: {manifest}: is no journal of springest: move it away, or name another one\n"
+    words = (
+        f"springest: {manifest}: is not a journal of springest: move it away, or choose another name with --journal\n"
+    )
     assert told == ran == Ran(2, "", words)
     assert manifest.read_bytes() == before
     assert sandbox.audit == ()
@@ -350,11 +352,11 @@ def scribbled(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (lambda path: path.write_bytes(b"Dear diary,\n" * 100), "is no journal of springest: move it away"),
-        (foreign, "is no journal of springest: move it away"),
+        (lambda path: path.write_bytes(b"Dear diary,\n" * 100), "is not a journal of springest: move it away"),
+        (foreign, "is not a journal of springest: move it away"),
         (newer, "was made by another version of springest"),
-        (torn, "is damaged. Keep it: without it nobody knows which certificates are stored. A copy from a backup"),
-        (scribbled, "is damaged. Keep it: without it nobody knows which certificates are stored. A copy from a backup"),
+        (torn, "is damaged. Keep it: only this file says which certificates are stored. A backup"),
+        (scribbled, "is damaged. Keep it: only this file says which certificates are stored. A backup"),
     ],
     ids=["a text", "another program's", "a newer version's", "torn", "scribbled on"],
 )
@@ -438,7 +440,7 @@ async def test_where_the_limit_cannot_be_kept_nothing_is_sent(
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, origin=sandbox.origin)
         assert ran.code == 2
-        assert re.search(rf"^Ended early: .*{re.escape(str(limits))}", ran.err, re.MULTILINE)
+        assert re.search(rf"^Stopped early: .*{re.escape(str(limits))}", ran.err, re.MULTILINE)
         assert noted(tmp_path / "certificates.journal") == outcomes(waiting=12)
         assert sandbox.audit == ()
         assert (limits.read_bytes() if limits.is_file() else b"") == before

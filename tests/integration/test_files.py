@@ -108,9 +108,9 @@ CHANGES: list[tuple[Change, str]] = [
     (is_linked_to("none.pdf"), "No such file or directory"),
     (is_linked_to("10.pdf"), "Too many levels of symbolic links"),
     (becomes_a_folder, "is a folder"),
-    (becomes_a_pipe, "is no regular file"),
-    (becomes_a_socket, "is no regular file"),
-    (is_linked_to("/dev/zero"), "is no regular file"),
+    (becomes_a_pipe, "is not a regular file"),
+    (becomes_a_socket, "is not a regular file"),
+    (is_linked_to("/dev/zero"), "is not a regular file"),
 ]
 
 
@@ -193,7 +193,7 @@ async def test_a_pipe_that_takes_a_files_place_before_it_is_read_whole_is_not_wa
                 let_go(pipe)
             told = [(entry.state, entry.reason) for entry in journal.entries()]
 
-    assert told == [(State.FAILED, f"{pipe}: is no regular file"), (State.STORED, "")]
+    assert told == [(State.FAILED, f"{pipe}: is not a regular file"), (State.STORED, "")]
     assert [row_of(post) for post in sandbox.audit] == [3]
 
 
@@ -217,7 +217,7 @@ async def test_another_file_than_the_uploads_own_is_never_sent(tmp_path: Path) -
 
 # --- the command ---
 
-NO_PDF = "is no PDF: there is no %PDF- in its first 1024 bytes"
+NO_PDF = "is not a PDF: there is no %PDF- in its first 1024 bytes"
 MEANWHILE: list[tuple[Change, str]] = [
     (Path.unlink, "No such file or directory"),
     (holds(b""), "is empty"),
@@ -226,9 +226,9 @@ MEANWHILE: list[tuple[Change, str]] = [
     (is_linked_to("none.pdf"), "No such file or directory"),
     (is_linked_to("14.pdf"), "Too many levels of symbolic links"),
     (becomes_a_folder, "is a folder"),
-    (becomes_a_pipe, "is no regular file"),
-    (becomes_a_socket, "is no regular file"),
-    (is_linked_to("/dev/zero"), "is no regular file"),
+    (becomes_a_pipe, "is not a regular file"),
+    (becomes_a_socket, "is not a regular file"),
+    (is_linked_to("/dev/zero"), "is not a regular file"),
     (is_linked_to("/proc/self/mem"), "is empty"),
     (lambda path: path.chmod(0), "Permission denied"),
 ]
@@ -273,17 +273,17 @@ async def test_what_became_of_a_file_since_the_preflight_is_told_at_its_turn(tmp
 
 async def test_what_is_no_file_that_can_be_read_is_told_by_row_and_nothing_is_sent(tmp_path: Path) -> None:
     odd: list[tuple[str, str]] = [
-        ("none.pdf", "No such file or directory"),
+        ("none.pdf", "there is no such file: 'none.pdf'"),
         ("loop.pdf", "Too many levels of symbolic links"),
         ("folder", "is a folder"),
         ("to the folder.pdf", "is a folder"),
-        ("pipe.pdf", "is no regular file"),
-        ("socket.pdf", "is no regular file"),
-        ("/dev/zero", "is no regular file"),
+        ("pipe.pdf", "is not a regular file"),
+        ("socket.pdf", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
         ("/proc/self/mem", "Input/output error"),
         ("secret.pdf", "Permission denied"),
-        ("1.pdf/1.pdf", "Not a directory"),
-        ("x" * 256, "File name too long"),
+        ("1.pdf/1.pdf", "Not a directory: '1.pdf/1.pdf'"),
+        ("x" * 256, f"File name too long: '{'x' * 99}…{'x' * 99}'"),
     ]
     (tmp_path / "folder").mkdir()
     for name, target in (("dangling.pdf", "none.pdf"), ("loop.pdf", "loop.pdf"), ("to the folder.pdf", "folder")):
@@ -298,9 +298,10 @@ async def test_what_is_no_file_that_can_be_read_is_told_by_row_and_nothing_is_se
         ran = await end(await start_without_privileges("upload", manifest, origin=sandbox.origin))
 
     assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
+    advice = "Nothing was sent. Correct the rows, then run the same command again."
     assert ran.err.splitlines() == [
         *(f"row {row}, file: {reason}" for row, (_, reason) in enumerate(odd, start=2)),
-        f"{len(odd)} faults in {len(odd) + 1} rows of {manifest}. Nothing was sent.",
+        f"{len(odd)} faults in {len(odd) + 1} rows of {manifest}. {advice}",
     ]
 
 

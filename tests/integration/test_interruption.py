@@ -88,7 +88,7 @@ async def test_ctrl_c_while_waiting_for_the_limit_ends_the_run_and_the_next_one_
         first = await end(process, within=AT_ONCE)
 
         assert (first.code, table_of(first.out)) == (130, outcomes(stored=30, waiting=3))
-        assert "Waiting: 3 rows. The same command goes on with them.\n" in first.err
+        assert "Waiting: 3 rows. Run the same command again to continue.\n" in first.err
         assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
 
         process = await start("upload", manifest, env=environment(sandbox.origin))
@@ -146,7 +146,7 @@ async def test_what_was_given_up_is_found_at_springest_by_the_next_run(
         assert told.out.count("interrupted while it was being sent") == IN_FLIGHT
     else:
         assert (ran.code, table_of(ran.out)) == (130, outcomes(in_doubt=8, waiting=4))
-        assert "In doubt: 8 rows, which Springest may have stored. The same command asks again;" in ran.err
+        assert "In doubt: 8 rows that Springest may have stored. Run the same command again to ask it;" in ran.err
         assert "Waiting: 4 rows." in ran.err
         assert told.out.count("cancelled before the answer came") == IN_FLIGHT
     assert (told.code, table_of(told.out), told.err) == (3, outcomes(in_doubt=8, waiting=4), "")
@@ -206,8 +206,8 @@ async def test_a_file_that_changed_is_another_certificate_and_shown_as_changed(t
         third = await springest("upload", manifest, origin=sandbox.origin)
 
     assert (second.code, table_of(second.out)) == (0, outcomes(stored=3))
-    assert "row 3: its file is not the one that was uploaded before: a new certificate\n" in second.err
-    assert "Changed since they were uploaded, and so new certificates: rows 2.\n" in second.err
+    assert "row 3: the file has changed since it was uploaded: it is a new certificate\n" in second.err
+    assert "Changed since they were uploaded, so uploaded as new certificates: rows 2.\n" in second.err
     assert "row 4" not in second.err
     assert ": 2 POSTs tried," in second.out
     assert (third.code, table_of(third.out)) == (0, outcomes(stored=3))
@@ -302,8 +302,8 @@ async def doubtful(tmp_path: Path) -> AsyncIterator[tuple[Sandbox, Path, int, in
         lost = next(row_of(post) for post in sandbox.audit if post.words == "dropped before storing")
         assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=2, in_doubt=2))
         assert (
-            "In doubt: 2 rows, which Springest may have stored. The same command asks again;"
-            f" springest status {tmp_path / 'certificates.journal'} lists them for you to look and decide.\n"
+            "In doubt: 2 rows that Springest may have stored. Run the same command again to ask it;"
+            f" springest status {tmp_path / 'certificates.journal'} lists them.\n"
         ) in ran.err
         yield sandbox, manifest, there, lost
 
@@ -329,14 +329,14 @@ async def test_what_nobody_can_tell_is_listed_and_decided_by_a_person(
 
     decided = await springest("resolve", journal, "--row", str(there), "--stored")
     half = await springest("status", journal)
-    assert decided == Ran(0, "1 row is noted as stored.\n", "")
+    assert decided == Ran(0, "1 row marked as stored.\n", "")
     assert status_of(half) == (3, outcomes(stored=3, in_doubt=1))
 
     decided = await springest("resolve", journal, "--all", "--send-again")
     waiting = await springest("status", journal)
     last = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
     told = await springest("status", journal)
-    assert decided == Ran(0, "1 row is sent again by the next springest upload.\n", "")
+    assert decided == Ran(0, "1 row put back to waiting for the next springest upload.\n", "")
     assert status_of(waiting) == (0, outcomes(stored=3, waiting=1))
     assert (last.code, table_of(last.out)) == (0, outcomes(stored=4))
     assert (told.code, table_of(told.out)) == (0, outcomes(stored=4))
@@ -351,8 +351,8 @@ async def test_a_decision_that_is_none_changes_nothing(
     _, manifest, there, lost = doubtful
     journal = tmp_path / "certificates.journal"
     certain = min({2, 3, 4, 5} - {there, lost})
-    which = "springest: say which rows: --row N, as often as needed, or --all\n"
-    what = "springest: say either --stored or --send-again\n"
+    which = "springest: give the rows: --row N (may be repeated), or --all\n"
+    what = "springest: give either --stored or --send-again\n"
     cases: list[tuple[list[str], str]] = [
         (["--stored"], which),
         (["--row", str(there), "--all", "--stored"], which),
@@ -372,7 +372,7 @@ async def test_a_decision_that_is_none_changes_nothing(
     assert ran == [Ran(2, "", words) for _, words in cases]
     assert status_of(told) == (3, outcomes(stored=2, in_doubt=2))
     assert (mistaken.code, mistyped.code) == (2, 2)
-    assert f"{manifest}: is no journal of springest" in mistaken.err
+    assert f"{manifest}: is not a journal of springest" in mistaken.err
     assert f"{tmp_path / 'certificate.journal'}: there is no journal yet" in mistyped.err
     assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
 
@@ -392,12 +392,12 @@ async def test_a_doubt_that_the_manifest_names_no_more_is_not_forgotten(
 
     assert table_of(ran.out) == outcomes(stored=2)
     assert (
-        "In doubt: 2 certificates of earlier runs that the manifest names no more;"
+        "In doubt: 2 certificates of earlier runs that are no longer in the manifest:"
         f" springest status {journal} lists them.\n"
     ) in ran.err
     assert (ran.code, told.code) == (0, 3)
     assert told.out.count("│ gone ") == 2
-    assert decided == Ran(0, "2 rows are noted as stored.\n", "")
+    assert decided == Ran(0, "2 rows marked as stored.\n", "")
     assert status_of(after) == (0, outcomes(stored=2))
 
 

@@ -90,7 +90,7 @@ async def test_an_upload_does_nothing_to_the_terminal(tmp_path: Path, origin: st
 
     lines = assert_harmless(shown)
     assert code == 3
-    assert [line for line in lines if line.startswith("row 1: warning: columns that mean nothing: ")]
+    assert [line for line in lines if line.startswith("row 1: warning: these columns are unknown ")]
     assert [line for line in lines if line.startswith("Not stored: 1 row.")]
 
     journal = next(manifest.parent.glob("*.journal"))
@@ -122,7 +122,7 @@ async def test_faults_do_nothing_to_the_terminal(tmp_path: Path, origin: str) ->
     assert code == 2
     for row in (2, 3, 4, 5, 6):
         assert [line for line in lines if line.startswith(f"row {row}, ")], row
-    assert [line for line in lines if line.endswith("Nothing was sent.")]
+    assert [line for line in lines if "Nothing was sent." in line]
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])

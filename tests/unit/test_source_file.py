@@ -34,13 +34,13 @@ async def test_a_directory_is_refused(tmp_path: Path, executor: ThreadPoolExecut
 async def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
     os.mkfifo(tmp_path / "pipe.pdf")
 
-    with pytest.raises(UnusableFile, match="is no regular file"):
+    with pytest.raises(UnusableFile, match="is not a regular file"):
         async with asyncio.timeout(A_WHILE):
             await inspect_file(tmp_path / "pipe.pdf", executor)
 
 
 async def test_a_device_is_refused(executor: ThreadPoolExecutor) -> None:
-    with pytest.raises(UnusableFile, match="is no regular file"):
+    with pytest.raises(UnusableFile, match="is not a regular file"):
         await inspect_file(Path("/dev/zero"), executor)
 
 
@@ -106,8 +106,8 @@ def socket_at(path: Path) -> None:
 @pytest.mark.parametrize(
     ("swap", "reason"),
     [
-        (becomes_a_pipe, "is no regular file"),
-        (lambda path: path.unlink() or path.symlink_to("/dev/zero"), "is no regular file"),
+        (becomes_a_pipe, "is not a regular file"),
+        (lambda path: path.unlink() or path.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda path: path.unlink() or path.mkdir(), "Is a directory"),
         (socket_at, "No such device or address"),
     ],

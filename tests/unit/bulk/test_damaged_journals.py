@@ -281,7 +281,7 @@ def test_a_run_that_was_killed_while_it_closed_is_gone_on_with(archive: Archive)
         half_done = {end: Path(f"{path}{end}").read_bytes() for end in ("", "-journal")}
     archive.put(half_done)
 
-    with pytest.raises(JournalError, match="a run was killed in the middle of closing it: springest upload mends that"):
+    with pytest.raises(JournalError, match="a run was killed while closing it: springest upload repairs that"):
         JournalReader.open(path)
     with Journal.open(path) as journal:
         assert {entry.reason for entry in journal.entries(State.STORED)} == {""}
@@ -383,7 +383,7 @@ def test_tables_that_are_not_its_own_are_told_and_nothing_in_them_runs(
     forge(path, *statements)
     before = archive.kept()
 
-    others = r"has other tables than springest makes\. Keep it\. A copy from a backup does not know"
+    others = r"has tables that springest does not make\. Keep it\. A backup does not contain"
     with pytest.raises(JournalError, match=rf"{others}|is damaged"):
         open_it(path)
 
@@ -469,7 +469,7 @@ def test_what_is_no_file_beside_it_is_told(
     path = archive.put(archive.closed)
     make(Path(f"{path}{end}"))
 
-    with pytest.raises(JournalError, match=f"x.journal{end} beside it is no file: remove it"):
+    with pytest.raises(JournalError, match=f"x.journal{end} beside it is not a regular file: remove it"):
         open_it(path)
 
     assert path.read_bytes() == archive.closed[""]
@@ -479,7 +479,7 @@ def test_a_link_instead_of_the_lock_costs_nothing_that_it_leads_to(archive: Arch
     path = archive.put(archive.closed)
     (path.parent / "x.journal.lock").symlink_to(path.parent / "0.pdf")
 
-    with pytest.raises(JournalError, match=r"x.journal.lock beside it is no file: remove it"):
+    with pytest.raises(JournalError, match=r"x.journal.lock beside it is not a regular file: remove it"):
         Journal.open(path)
 
     assert (path.parent / "0.pdf").read_bytes() == b"%PDF 0"
@@ -490,7 +490,9 @@ def test_a_journal_with_two_names_is_not_written(archive: Archive) -> None:
     path = archive.put(archive.closed)
     with Journal.open(path):
         os.link(path, path.with_name("x.journal2"))
-        with pytest.raises(JournalError, match=r"has another name \(a hard link\): remove that, or make a copy of it"):
+        with pytest.raises(
+            JournalError, match=r"has a second name \(a hard link\): delete one of the two, or make a copy"
+        ):
             Journal.open(path.with_name("x.journal2"))
         path.with_name("x.journal2").unlink()
 

@@ -32,10 +32,10 @@ ORIGIN = "https://api.springest.nl"
 NOW = datetime(2026, 3, 4, 12, 30, 1, 2, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=3)
 SETTLED = [State.STORED, State.REJECTED, State.IN_DOUBT]
-FOREIGN = "is no journal of springest: move it away, or name another one"
+FOREIGN = "is not a journal of springest: move it away, or choose another name with --journal"
 BACKUPS = (
-    "A copy from a backup does not know what was sent after it was made, and would send that again:"
-    " take one only if there was no run after that"
+    "A backup does not contain what was sent after it was made, and would send that again:"
+    " use one only if nothing was uploaded since"
 )
 
 Cells = dict[str, str]
@@ -172,7 +172,7 @@ def test_an_empty_file_is_not_taken_for_a_new_journal(tmp_path: Path, content: b
     """A crash of the machine makes one of a journal, and a new one in its place would send all rows again."""
     (tmp_path / "x.journal").write_bytes(content)
 
-    with pytest.raises(JournalError, match=rf"is empty\. Remove it if no run has ever written it\. {BACKUPS}"):
+    with pytest.raises(JournalError, match=rf"is empty\. Delete it if you have never uploaded with it\. {BACKUPS}"):
         open_it(tmp_path / "x.journal")
 
     assert (tmp_path / "x.journal").read_bytes() == content
@@ -295,7 +295,7 @@ def test_a_pipe_is_no_journal_and_not_waited_for(tmp_path: Path, open_it: Any) -
     with pytest.raises(JournalError) as caught:
         without_waiting(path, lambda: open_it(path))
 
-    assert caught.value.reason == "is no regular file"
+    assert caught.value.reason == "is not a regular file"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -305,7 +305,7 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str, open_it
     with pytest.raises(JournalError) as caught:
         open_it(tmp_path / name)
 
-    assert (caught.value.journal, caught.value.reason) == (tmp_path / name, "is no name that a file can have")
+    assert (caught.value.journal, caught.value.reason) == (tmp_path / name, "is not a valid file name")
 
 
 @pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
@@ -316,7 +316,7 @@ def test_a_working_directory_that_is_gone_is_told(
     monkeypatch.chdir(gone)
     gone.rmdir()
 
-    with pytest.raises(JournalError, match=r"^x\.journal: the folder that this program was started in is gone$"):
+    with pytest.raises(JournalError, match=r"^x\.journal: the current folder was deleted: change to another folder$"):
         open_it(Path("x.journal"))
 
 
@@ -684,7 +684,7 @@ def test_failed_rows_get_another_turn_and_rejected_ones_do_not(journal: Journal,
 def test_a_row_that_cannot_be_read_keeps_all_as_it_was(journal: Journal, tmp_path: Path) -> None:
     journal.load(manifest_of(tmp_path, row("a.pdf")), ORIGIN)
 
-    with pytest.raises(ManifestError, match="row 3: certification_id: must be a positive integer"):
+    with pytest.raises(ManifestError, match="row 3: certification_id: must be a whole number"):
         journal.load(manifest_of(tmp_path, row("b.pdf"), row("c.pdf", certification_id="x")), ORIGIN)
 
     assert [entry.file for entry in journal.entries()] == ["a.pdf"]
@@ -972,7 +972,7 @@ def test_the_end_is_the_end(journal: Journal, tmp_path: Path, before: State) -> 
 def test_nothing_is_sent_twice_at_once_or_without_a_name(journal: Journal, tmp_path: Path) -> None:
     files(tmp_path, "a.pdf")
     journal.load(manifest_of(tmp_path, row("a.pdf")), ORIGIN)
-    with pytest.raises(AssertionError, match="before it was identified"):
+    with pytest.raises(AssertionError, match="must be identified before it is sent"):
         journal.sending(1, NOW)
     entry = turn(journal)
     journal.sending(entry.id, NOW)

@@ -24,13 +24,15 @@ from tests.pdfs import certificate
 from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
 
 HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
-NOT_FOUND = "No such file or directory"
-NO_NAME = "is no name that a file can have"
-NO_PDF = "is no PDF: there is no %PDF- in its first 1024 bytes"
-BASE64 = "this file is base64 text, Springest wants the raw PDF"
-CUT_OFF = "has no startxref and %%EOF near its end: it may have been cut off"
-MORE_AT_THE_END = "has something after its end (%%EOF)"
-MORE_AT_THE_START = "has something before %PDF-"
+NOT_FOUND = "there is no such file"
+NO_NAME = "is not a valid file name"
+NO_PDF = "is not a PDF: there is no %PDF- in its first 1024 bytes"
+ZIP = "is a zip file, not a PDF (Word and Excel files are zip files too: save them as PDF)"
+DATE = "must be a date such as 2026-12-31 or 31-12-2026"
+BASE64 = "is base64 text, not a PDF: decode it first"
+CUT_OFF = "may be cut off: a PDF has startxref and %%EOF near its end"
+MORE_AT_THE_END = "has other content after the end of the PDF (%%EOF)"
+MORE_AT_THE_START = "has other content before the PDF (%PDF-)"
 
 PDF = certificate("First aid: Jan Jansen")
 FIRST_AID = Certification(id=1, name="First aid")
@@ -72,9 +74,9 @@ def test_a_good_pdf_is_told_nothing_of(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is empty"),
-        (b"\n", "is blank"),
-        (b"\xef\xbb\xbf\0\0 \r\n\t\f" * 900, "is blank"),
+        (b"", "is an empty file"),
+        (b"\n", "contains only blanks"),
+        (b"\xef\xbb\xbf\0\0 \r\n\t\f" * 900, "contains only blanks"),
         (b"Dear Jan,\n", NO_PDF),
         (b"\x89PNG\r\n\x1a\n", NO_PDF),
         (b" " * 1020 + PDF, NO_PDF),
@@ -90,8 +92,8 @@ def test_a_good_pdf_is_told_nothing_of(tmp_path: Path, content: bytes) -> None:
         (b"<!DOCTYPE html><title>Log in</title>", "is an HTML page, not a PDF"),
         (b"\r\n<HTML><body>%PDF-1.7</body>", "is an HTML page, not a PDF"),
         (b"<!doctype\nhtml>", "is an HTML page, not a PDF"),
-        (zipped(b"<document/>"), "is a zip file (as .docx and .xlsx are), not a PDF"),
-        (zipped(PDF), "is a zip file (as .docx and .xlsx are), not a PDF"),
+        (zipped(b"<document/>"), ZIP),
+        (zipped(PDF), ZIP),
     ],
     ids=[
         "empty",
@@ -164,7 +166,7 @@ def test_a_folder_is_a_fault(tmp_path: Path) -> None:
 def test_a_pipe_is_a_fault_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "jan.pdf")
 
-    assert list(check_pdf(tmp_path / "jan.pdf")) == [("is no regular file", False)]
+    assert list(check_pdf(tmp_path / "jan.pdf")) == [("is not a regular file", False)]
 
 
 def test_a_name_with_a_nul_is_a_fault(tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_a_pipe_that_is_put_in_a_files_place_is_not_waited_for(tmp_path: Path, m
     path.write_bytes(PDF)
     swap_after_a_look(monkeypatch, path, becomes_a_pipe)
 
-    assert without_waiting(path, lambda: list(check_pdf(path))) == [("is no regular file", False)]
+    assert without_waiting(path, lambda: list(check_pdf(path))) == [("is not a regular file", False)]
 
 
 def test_a_file_that_cannot_be_read_is_a_fault() -> None:
@@ -197,7 +199,7 @@ def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
         ("", "is a folder"),
         ("..", "is a folder"),
         ("/", "is a folder"),
-        ("/dev/zero", "is no regular file"),
+        ("/dev/zero", "is not a regular file"),
         ("jan.pdf/jan.pdf", "Not a directory"),
         ("x" * 256, "File name too long"),
         ("x/" * 60_000, "File name too long"),
@@ -235,7 +237,7 @@ def test_a_file_that_goes_or_shrinks_during_its_check_is_told(tmp_path: Path, mo
 
     assert meddled(Path.unlink) == [(NOT_FOUND, False)]
     assert meddled(lambda path: os.truncate(path, 100)) == [(CUT_OFF, True)]
-    assert meddled(lambda path: os.truncate(path, 0)) == [("is empty", False)]
+    assert meddled(lambda path: os.truncate(path, 0)) == [("is an empty file", False)]
 
 
 def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +289,7 @@ def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path)
         ("\ufeffjan.pdf", r": '\ufeffjan.pdf'"),
         ("a\x9b31m.pdf", r": 'a\x9b31m.pdf'"),
         ("\u202e" * 10_000, ": '" + r"\u202e" * 16 + "\\u2…02e" + r"\u202e" * 16 + "'"),
-        ("Zoë/Chloé.pdf", ""),
+        ("Zoë/Chloé.pdf", ": 'Zoë/Chloé.pdf'"),
     ],
 )
 def test_what_nobody_sees_in_a_name_that_no_file_has_is_shown(tmp_path: Path, name: str, found: str) -> None:
@@ -309,8 +311,9 @@ def test_a_file_whose_accents_are_encoded_in_another_way_is_told(
 
     manifest = manifest_of(tmp_path, f"{unicodedata.normalize(named, name)},*")
 
-    hint = f"there is one with its accents encoded in another way (Unicode's {there}): rename it"
-    assert findings(manifest) == [Finding(2, "file", f"{NOT_FOUND}; {hint}")]
+    hint = f"(one exists whose accents are encoded differently, in Unicode's {there}: rename it)"
+    reason = f"{NOT_FOUND}: '{unicodedata.normalize(named, name)}' {hint}"
+    assert findings(manifest) == [Finding(2, "file", reason)]
 
 
 def test_an_id_of_thousands_of_noughts_is_a_fault_and_no_crash(tmp_path: Path) -> None:
@@ -335,7 +338,9 @@ def test_columns_that_mean_nothing_are_named_once(tmp_path: Path) -> None:
     path.write_text(header + "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,5,Jan\n")
     (tmp_path / "ok.pdf").write_bytes(PDF)
 
-    named = r"columns that mean nothing: valid_untill, naam, column 8, 'a\x1bb'"
+    named = (
+        r"these columns are unknown and will not be sent (check their spelling): valid_untill, naam, column 8, 'a\x1bb'"
+    )
     assert findings(Manifest.open(path)) == [Finding(1, "", named, warning=True)]
 
 
@@ -351,7 +356,7 @@ def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31")
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "certification_id", "99 is none of the 2 certifications that the key sees")
+        Finding(2, "certification_id", "99 does not exist: springest certifications lists the 2 that do")
     ]
 
 
@@ -361,7 +366,7 @@ def test_a_missing_valid_until_that_the_certification_requires_is_a_fault(tmp_pa
     )
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "valid_until", "is missing, and “Forklift driver” requires it")
+        Finding(2, "valid_until", "is missing, but “Forklift driver” requires it")
     ]
 
 
@@ -392,13 +397,13 @@ def test_all_faults_of_all_rows_are_told_together(tmp_path: Path) -> None:
     )
 
     assert findings(manifest, CERTIFICATIONS) == [
+        Finding(2, "valid_from", f"{DATE}, not '31/01/2026' (with slashes, day and month can be confused)"),
         Finding(2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
-        Finding(2, "valid_from", "must be a date as in 2026-12-31, not '31/01/2026'"),
-        Finding(2, "file", NOT_FOUND),
+        Finding(2, "file", f"{NOT_FOUND}: 'none.pdf'"),
         Finding(5, "file", "is missing"),
-        Finding(5, "valid_until", "must be a date as in 2026-12-31, or None, not 'yesterday'"),
+        Finding(5, "valid_until", f"{DATE}, not 'yesterday'"),
         Finding(6, "file", BASE64),
-        Finding(6, "valid_until", "is missing, and “Forklift driver” requires it"),
+        Finding(6, "valid_until", "is missing, but “Forklift driver” requires it"),
         Finding(7, "file", "is the same certificate as in row 3"),
     ]
 
@@ -416,7 +421,7 @@ def test_a_bad_email_hides_no_unknown_certification(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_no_csv_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="row 3 is no CSV"):
+    with pytest.raises(ManifestError, match="row 3 is not valid CSV"):
         findings(manifest_of(tmp_path, "none.pdf,*", '"ok.pdf,*'))
 
 
@@ -424,8 +429,14 @@ def test_a_row_that_is_no_csv_is_told(tmp_path: Path) -> None:
     ("finding", "text"),
     [
         (Finding(7, "email", "is missing"), "row 7, email: is missing"),
-        (Finding(7, "file", MORE_AT_THE_START, warning=True), "row 7, file: warning: has something before %PDF-"),
-        (Finding(7, "", "there are more cells than columns: 'x'"), "row 7: there are more cells than columns: 'x'"),
+        (
+            Finding(7, "file", MORE_AT_THE_START, warning=True),
+            "row 7, file: warning: has other content before the PDF (%PDF-)",
+        ),
+        (
+            Finding(7, "", "has more cells than there are columns: 'x'"),
+            "row 7: has more cells than there are columns: 'x'",
+        ),
     ],
 )
 def test_a_finding_reads_as_a_line(finding: Finding, text: str) -> None:
@@ -490,7 +501,7 @@ def test_a_file_is_looked_at_anew_in_each_check(tmp_path: Path) -> None:
 def test_two_rows_with_the_same_missing_file_are_each_told(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, "none.pdf,*", "none.pdf,*")
 
-    assert findings(manifest) == [Finding(2, "file", NOT_FOUND), Finding(3, "file", NOT_FOUND)]
+    assert findings(manifest) == [Finding(row, "file", f"{NOT_FOUND}: 'none.pdf'") for row in (2, 3)]
 
 
 def test_two_rows_with_the_same_name_with_a_nul_are_each_told(tmp_path: Path) -> None:
@@ -514,8 +525,8 @@ def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, "pipe.pdf,*", "pipe.pdf,*")
 
     assert without_waiting(pipe, lambda: findings(manifest)) == [
-        Finding(2, "file", "is no regular file"),
-        Finding(3, "file", "is no regular file"),
+        Finding(2, "file", "is not a regular file"),
+        Finding(3, "file", "is not a regular file"),
     ]
 
 
@@ -529,7 +540,7 @@ def test_a_pipe_that_is_put_in_the_place_of_a_duplicate_is_not_waited_for(
     path.write_bytes(PDF)
     swap_after_a_look(monkeypatch, path, becomes_a_pipe, looks)
 
-    found = [Finding(row, "file", "is no regular file") for row in range(looks + 1, 4)]
+    found = [Finding(row, "file", "is not a regular file") for row in range(looks + 1, 4)]
     assert without_waiting(path, lambda: findings(manifest)) == found
 
 
@@ -565,7 +576,7 @@ def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome:
     with journal_of(manifest, outcome) as journal:
         (tmp_path / "a.pdf").unlink()
 
-        assert known_findings(manifest, journal) == [Finding(3, "file", NOT_FOUND)]
+        assert known_findings(manifest, journal) == [Finding(3, "file", f"{NOT_FOUND}: 'none.pdf'")]
         assert len(known_findings(manifest, journal, "https://api.springest.be")) == 2
 
 
@@ -576,7 +587,7 @@ def test_a_file_that_will_be_sent_again_is_looked_at(tmp_path: Path, outcome: St
     with journal_of(manifest, outcome) as journal:
         (tmp_path / "a.pdf").unlink()
 
-        assert known_findings(manifest, journal) == [Finding(2, "file", NOT_FOUND)]
+        assert known_findings(manifest, journal) == [Finding(2, "file", f"{NOT_FOUND}: 'a.pdf'")]
 
 
 def test_a_file_that_was_stored_and_is_another_one_now_is_looked_at(tmp_path: Path) -> None:

@@ -453,7 +453,7 @@ async def test_stop_lets_a_post_end_and_gives_up_what_waits(tmp_path: Path, even
             await arrived.wait()
             await events.until(lambda: sum(step.step.kind == "waiting" for step in events.steps) == 2)
             sent, waits = first_sent(events)
-            assert repr(queue) == f"<UploadQueue {tmp_path / 'certificates.journal'}, 2 in flight, going>"
+            assert repr(queue) == f"<UploadQueue {tmp_path / 'certificates.journal'}, 2 in flight, running>"
 
             queue.stop()
             await events.until(lambda: len(events.done) == 1)
@@ -1521,7 +1521,7 @@ async def test_what_cannot_be_noted_as_sending_is_not_sent(
         error = await run(springest, manifest, events)
 
         assert isinstance(error, JournalError)
-        assert error.reason == "the disk is nearly full: make room, and start again"
+        assert error.reason == "the disk is nearly full: free some space, then run the same command again"
         assert sandbox.summary().posts == 2
         assert Counter(states(manifest).values()) == {State.STORED: 2, State.WAITING: 4}
         (event, *_) = (event for event in events.done if event.state is State.WAITING)
@@ -1543,7 +1543,7 @@ async def test_a_disk_that_is_full_in_truth_ends_the_run_and_no_post_leaves_unno
                     journal._connection.execute(f"PRAGMA max_page_count = {pages + spare}")
                     error = await UploadQueue(springest, journal, Events()).run()
                     assert isinstance(error, JournalError)
-                    assert error.reason == "the disk is full: make room, and start again"
+                    assert error.reason == "the disk is full: free some space, then run the same command again"
                     assert sum(len(journal.attempts(entry.id)) for entry in journal.entries()) == len(sandbox.audit)
                     assert before < len(sandbox.audit) < 150
                     before = len(sandbox.audit)
@@ -1905,7 +1905,7 @@ def test_whatever_happens_every_row_has_one_end_and_the_next_run_stores_what_is_
                 asyncio.get_running_loop().call_soon(going.cancel)
 
         with queue_of(cast(Springest, model), ten_rows, events) as queue:
-            queue._tell = listen
+            queue._report = listen
             going = asyncio.create_task(queue.run())
             if stop_after == 0:
                 queue.stop()
@@ -2071,7 +2071,7 @@ async def test_a_bug_stops_the_run_before_it_is_told_so_that_no_other_worker_tak
 
     def listen(event: Event) -> None:
         events(event)
-        seen.append(f"{type(event).__name__} {'stopping' if 'stopping' in repr(queue) else 'going'}")
+        seen.append(f"{type(event).__name__} {'stopping' if 'stopping' in repr(queue) else 'running'}")
         if whose == "the listener's":
             raise RuntimeError("nobody thought of this")
 
@@ -2084,7 +2084,7 @@ async def test_a_bug_stops_the_run_before_it_is_told_so_that_no_other_worker_tak
                 await queue.run()
 
     assert caught.group_contains(RuntimeError, match="of this")
-    assert seen == ["RowStep going", "RowDone stopping"]
+    assert seen == ["RowStep running", "RowDone stopping"]
     assert events.states == {2: State.WAITING}
     assert (Watched.taken, model.stored) == (1, {})
     assert states(manifest) == {2: State.WAITING}

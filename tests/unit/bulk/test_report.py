@@ -305,7 +305,7 @@ def test_without_its_errors_no_apostrophe_of_ours_becomes_part_of_an_address(tmp
     assert mended_row.cells["email"] == f"'{email}"
     with pytest.raises(InvalidUpload) as caught:
         mended.upload(mended_row)
-    words = "has the apostrophe of a manifest of failed rows: put its column “error” back, or take the apostrophe off"
+    words = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
     assert caught.value.faults == (Fault("email", words),)
 
 

@@ -136,9 +136,9 @@ def test_half_a_letter_in_a_reason_breaks_no_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "state", "words"),
     [
-        ((2,), State.STORED, "1 row is noted as stored.\n"),
-        ((2, 3), State.WAITING, "2 rows are sent again by the next springest upload.\n"),
-        (None, State.STORED, "2 rows are noted as stored.\n"),
+        ((2,), State.STORED, "1 row marked as stored.\n"),
+        ((2, 3), State.WAITING, "2 rows put back to waiting for the next springest upload.\n"),
+        (None, State.STORED, "2 rows marked as stored.\n"),
     ],
 )
 def test_a_decision_is_noted_and_told(

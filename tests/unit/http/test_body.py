@@ -366,7 +366,7 @@ def rewrite(path: Path) -> None:
         (replace, "changed between its check and its sending"),
         (lambda path: path.unlink(), "No such file or directory"),
         (lambda path: path.unlink() or path.mkdir(), "is a folder"),
-        (lambda path: path.unlink() or path.symlink_to("/dev/zero"), "is no regular file"),
+        (lambda path: path.unlink() or path.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda path: path.unlink() or path.symlink_to(path), "Too many levels of symbolic links"),
         (lambda path: path.unlink() or path.symlink_to("none.pdf"), "No such file or directory"),
         (lambda path: path.unlink() or path.symlink_to("/proc/self/mem"), "changed between its check and its sending"),
@@ -406,7 +406,7 @@ async def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
     before = open_files()
 
     try:
-        with pytest.raises(UnusableFile, match="is no regular file") as caught:
+        with pytest.raises(UnusableFile, match="is not a regular file") as caught:
             async with asyncio.timeout(A_WHILE):
                 await body.write(writer)
     finally:
