@@ -52,12 +52,22 @@ _IN_BASE64 = {
 }
 
 
+# The hashes of texts without a key: most of what is shown is shown again and again.
+_clean: set[int] = set()
+
+
 def leaks(shown: str | bytes) -> list[str]:
-    """Give what of the keys is in a text, with what is around it."""
-    data = shown.encode("utf-8", "surrogatepass") if isinstance(shown, str) else bytes(shown)
+    """Return what of the keys is in a text, with what is around it."""
+    known = hash(shown)
+    if known in _clean:
+        return []
+    data = shown.encode("utf-8", "surrogatepass") if isinstance(shown, str) else shown
     low = data.lower()
-    found = [low.find(form) for form in _IN_ANY_CASE] + [data.find(form) for form in _IN_BASE64]
-    return [repr(data[max(0, place - 60) : place + 60]) for place in found if place >= 0]
+    places = [low.find(form) for form in _IN_ANY_CASE] + [data.find(form) for form in _IN_BASE64]
+    found = [repr(data[max(0, place - 60) : place + 60]) for place in places if place >= 0]
+    if not found:
+        _clean.add(known)
+    return found
 
 
 class Witness:
@@ -169,7 +179,7 @@ def _parts(thing: object) -> Iterator[tuple[str, object]]:
             # Of ours all; of aiohttp's what it offers: in its buffers there is what the server said, and the request.
             ours = not isinstance(thing, aiohttp.ClientResponse) and type(thing).__module__.startswith("springest")
             for name in dir(thing):
-                if not name.startswith("__" if ours else "_"):
+                if not name.startswith("__" if ours else "_") and name != "closed":  # which makes a future when asked
                     with warnings.catch_warnings(action="ignore"), suppress(Exception):
                         part = getattr(thing, name)
                         if not callable(part):

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from .raw_server import Behaviour, Exchange
 
-__all__ = ["FAULTY", "TOO_LATE", "ConnectProxy", "answering", "closed_port"]
+__all__ = ["FAULTY", "TOO_LATE", "ConnectProxy", "answering", "closed_port", "trickles"]
 
 
 @define(eq=False)

@@ -76,7 +76,7 @@ async def test_what_a_fault_leaves_behind_is_seen(left: str, tmp_path: Path) -> 
             if left == "a task":
                 afterwards.callback(asyncio.create_task(asyncio.sleep(60)).cancel)
             if left == "an open file":
-                afterwards.enter_context((tmp_path / "certificate.pdf").open("rb"))
+                afterwards.enter_context((tmp_path / "certificate 0.pdf").open("rb"))
             async with raw_server(created) as server:
                 yield World(server.origin, lambda: 2 if left == "a second certificate" else 1)
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from tests.integration.raw_server import Behaviour, Exchange, created, raw_server
 
-from .catalogue import LARGE, SMALL, Fault, Happening, Outcome, World
+from .catalogue import IMPATIENT, LARGE, SMALL, Fault, Happening, Outcome, World
 
 __all__ = ["FAULTS"]
 
@@ -184,13 +184,12 @@ def _interim() -> Iterator[Fault]:
         name="100 Continue and no more, and silence",
         happens=_by(_sends(going_on, falls_silent=True)),
         expected=_doubt("no answer within the time allowed"),
-        falls_silent=True,
     )
     yield Fault(
         name="102 Processing again and again, and no answer",
         happens=_by(_interim_without_end),
         expected=_doubt("no answer within the time allowed"),
-        falls_silent=True,
+        timeouts=IMPATIENT,
     )
     yield _answered("102 Processing before the 201", _head("102 Processing") + _answer(201, _ID), _STORED)
     yield _answered("fifty times 103 Early Hints before the 201", hints * 50 + _answer(201, _ID), _STORED)
@@ -344,7 +343,7 @@ def _bodies() -> Iterator[Fault]:
         name="201 with a body that trickles",
         happens=_by(_trickles, stored=1),
         expected=_STORED,
-        falls_silent=True,
+        timeouts=IMPATIENT,
     )
     errors = _INVALID + b" " * 10_000_000
     packed = {"gzip": gzip.compress(errors), "deflate": zlib.compress(errors)}
@@ -383,7 +382,6 @@ def _framing() -> Iterator[Fault]:
         name="201 with a Content-Length too long, and silence",
         happens=_by(_sends(of_length(201, _ID, 100), falls_silent=True), stored=1),
         expected=_STORED,
-        falls_silent=True,
     )
     yield _answered("201 with a Content-Length too short", of_length(201, _ID, 5), _STORED)
     yield _answered(

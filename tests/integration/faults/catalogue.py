@@ -8,7 +8,7 @@ depends on the time, a port or a random number, so that it can stand in a table.
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,28 @@ from springest_async import (
     Settings,
     Springest,
     SpringestError,
+    Timeouts,
     UploadStep,
 )
-from tests.integration.canary import CERTIFICATIONS_KEY, KEY, watching
+from tests.integration.canary import CERTIFICATIONS_KEY, KEY, Witness, watching
 from tests.integration.wire import PATIENT
-from tests.waiting import A_WHILE
+from tests.waiting import A_WHILE, leaping_clock
 
-__all__ = ["KEY", "LARGE", "SMALL", "Fault", "Happening", "Outcome", "World", "is_open", "measure"]
+__all__ = ["IMPATIENT", "KEY", "LARGE", "SMALL", "Fault", "Happening", "Outcome", "World", "is_open", "measure"]
 
 SMALL = 20_000
 """Bytes of a certificate that leaves in one piece, without asking first."""
 LARGE = 3_000_000
 """Bytes of one that asks first (``Expect: 100-continue``), leaves in several pieces, and fills every buffer."""
 
-# For servers that fall silent.
-_IMPATIENT = evolve(PATIENT, answer=1.0, stall=1.0)
-# In seconds, for one world: many things happen in it. What hangs must fail, and not hold up all that follow.
-_LONGEST = 3 * A_WHILE
-# The minute of the limit: silences after a 400 that says nothing last as long.
-_PERIOD = 0.5
+IMPATIENT = Timeouts(connect=1.0, answer=1.0, stall=1.0)
+"""For who goes on saying something that is no answer: only a real wait ends that."""
+# For silences on a loop whose clock cannot leap over them.
+_LESS_PATIENT = Timeouts(connect=8.0, answer=8.0, stall=8.0)
+# In seconds of the loop's clock, for one world: many things happen in it. What hangs must fail.
+_LONGEST = 10 * A_WHILE
+# The minute of the limit on a clock that cannot leap: silences after a 400 that says nothing last as long.
+_SHORT_PERIOD = 0.5
 
 
 @frozen
@@ -82,15 +85,14 @@ class Fault:
     """Something that goes wrong, in the words of the table, and the outcome that it must have.
 
     `happens` makes the world in which it does, or several, by names of their own, that must all have this outcome.
-    Who is silent in it is not waited for as long as a busy machine may take (`falls_silent`), unless the world has time
-    limits of its own. `needs` are servers that must be installed (see `servers`).
+    `timeouts` are the client's. `needs` are servers that must be installed (see `servers`).
     """
 
     name: str
     happens: Happening | Mapping[str, Happening]
     expected: Outcome
     size: int = SMALL
-    falls_silent: bool = False
+    timeouts: Timeouts = PATIENT
     needs: tuple[str, ...] = ()
 
 
@@ -101,24 +103,45 @@ async def measure(fault: Fault, folder: Path) -> Outcome:
     as the client says, neither a task nor an open file is left behind, and the key is in nothing that is shown.
     """
     ways = fault.happens if isinstance(fault.happens, Mapping) else {"": fault.happens}
-    outcomes = {}
-    for way, happens in ways.items():
-        try:
-            async with asyncio.timeout(_LONGEST):
-                outcome = await _measured(fault, happens, folder)
-        except Exception as error:
-            error.add_note(f"{fault.name}: {way}")
-            raise
-        outcomes[way] = evolve(outcome, told=outcome.told.replace(way, "…")) if way else outcome
+    tasks = asyncio.all_tasks()
+    # The clock does not know what another process is about to say.
+    clock = nullcontext(False) if fault.needs else leaping_clock()
+    with clock as leaps, watching() as witness, patch("springest_async.upload.backoff", lambda _: 0.01):
+        if fault.timeouts is PATIENT and not leaps and not fault.needs:
+            fault = evolve(fault, timeouts=_LESS_PATIENT)
+        period = 60.0 if leaps else _SHORT_PERIOD
+        each = [
+            _in_one_way(fault, way, folder / f"certificate {number}.pdf", witness, period)
+            for number, way in enumerate(ways)
+        ]
+        # All at once: most of them wait for somebody.
+        ended = await asyncio.gather(*each, return_exceptions=True)
+    for end in ended:
+        if isinstance(end, BaseException):
+            raise end
+    assert witness.leaks == [], witness.leaks[:5]
+    assert asyncio.all_tasks() == tasks
+    outcomes = dict(zip(ways, ended, strict=True))
     found = set(outcomes.values())
     assert len(found) == 1, outcomes
-    return found.pop()
+    return found.pop()  # type: ignore[return-value] # the errors among them are raised above
 
 
-async def _measured(fault: Fault, happens: Happening, folder: Path) -> Outcome:
-    file = folder / "certificate.pdf"
+async def _in_one_way(fault: Fault, way: str, file: Path, witness: Witness, period: float) -> Outcome:
+    happens = fault.happens[way] if isinstance(fault.happens, Mapping) else fault.happens
+    try:
+        async with asyncio.timeout(_LONGEST):
+            outcome = await _measured(fault, happens, file, witness, period)
+    except Exception as error:
+        error.add_note(f"{fault.name}: {way}")
+        raise
+    return evolve(outcome, told=outcome.told.replace(way, "…")) if way else outcome
+
+
+async def _measured(fault: Fault, happens: Happening, file: Path, witness: Witness, period: float) -> Outcome:
     # Random bytes, so that no layer below can make them fewer.
-    file.write_bytes(b"%PDF-1.7\n" + random.Random(fault.name).randbytes(fault.size - 9))
+    content = b"%PDF-1.7\n" + random.Random(fault.name).randbytes(fault.size - 9)
+    await asyncio.to_thread(file.write_bytes, content)
     upload = CertificateUpload(file=file, certification_id=1, email="jan@example.org", valid_from=date(2026, 1, 31))
     tries = 0
 
@@ -126,33 +149,28 @@ async def _measured(fault: Fault, happens: Happening, folder: Path) -> Outcome:
         nonlocal tries
         tries += step.kind == "sending"
 
-    tasks = asyncio.all_tasks()
-    with watching() as witness, patch("springest_async.upload.backoff", lambda _: 0.01):
-        async with happens() as world:
-            timeouts = _IMPATIENT if fault.falls_silent else PATIENT
-            options: dict[str, Any] = {"limiter": Limiter(period=_PERIOD), "timeouts": timeouts}
-            async with Springest(
-                api_key=KEY,
-                certifications_api_key=CERTIFICATIONS_KEY,
-                host=world.origin,
-                settings=Settings(**options | world.settings),
-            ) as client:
-                witness.trace(client)
-                try:
-                    witness.look_at("receipt", await client.upload(upload, listener=listen))
-                    outcome = Outcome("stored", tries)
-                except SpringestError as error:
-                    witness.look_at_error("error", error)
-                    outcome = Outcome(_claim(error), tries, type(error).__name__, _told(error, world.origin, folder))
-                witness.look_at("client", client)
-    assert witness.leaks == [], witness.leaks[:5]
+    async with happens() as world:
+        options: dict[str, Any] = {"limiter": Limiter(period=period), "timeouts": fault.timeouts}
+        async with Springest(
+            api_key=KEY,
+            certifications_api_key=CERTIFICATIONS_KEY,
+            host=world.origin,
+            settings=Settings(**options | world.settings),
+        ) as client:
+            witness.trace(client)
+            try:
+                witness.look_at("receipt", await client.upload(upload, listener=listen))
+                outcome = Outcome("stored", tries)
+            except SpringestError as error:
+                witness.look_at_error("error", error)
+                outcome = Outcome(_claim(error), tries, type(error).__name__, _told(error, world.origin, file.parent))
+            witness.look_at("client", client)
     # The servers have gone, so nothing can be stored any more.
     if world.stored is not None:
         truth = world.stored()
         assert truth in {"stored": {1}, "in doubt": {0, 1}}.get(outcome.certificate, {0}), (outcome, truth)
     if world.posts is not None:
         assert (came := world.posts()) == tries, f"{came} POSTs came, and the client tells of {tries}"
-    assert asyncio.all_tasks() == tasks
     assert not is_open(file)
     return outcome
 

@@ -6,21 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from attrs import evolve
-
-from tests.integration.connect_proxy import FAULTY, TOO_LATE, ConnectProxy, closed_port
+from tests.integration.connect_proxy import FAULTY, ConnectProxy, closed_port, trickles
 from tests.integration.raw_server import Behaviour, created, raw_server
 from tests.integration.tls import WRONG, Authority
 from tests.integration.wire import PATIENT
 
-from .catalogue import Fault, Happening, Outcome, World
+from .catalogue import IMPATIENT, Fault, Happening, Outcome, World
 
 __all__ = ["FAULTS"]
 
 # A line that fails is tried four times.
 _TRIES = 4
-# A silent proxy is waited for as often.
-_IMPATIENT = evolve(PATIENT, connect=0.5)
 
 
 def _not_sent(reason: str, tries: int = _TRIES) -> Outcome:
@@ -63,14 +59,13 @@ async def _through_a_proxy() -> AsyncIterator[World]:
             yield World(server.origin, lambda: len(server.exchanges), settings)
 
 
-def _behind(behaviour: Behaviour, *, impatient: bool) -> Happening:
+def _behind(behaviour: Behaviour) -> Happening:
     """Give a host behind a proxy that does this instead of connecting."""
 
     @asynccontextmanager
     async def happens() -> AsyncIterator[World]:
         async with raw_server(behaviour) as proxy:
-            settings = {"proxy": proxy.origin} | ({"timeouts": _IMPATIENT} if impatient else {})
-            yield World("https://springest.test", lambda: 0, settings, posts=lambda: proxy.connections)
+            yield World("https://springest.test", lambda: 0, {"proxy": proxy.origin}, posts=lambda: proxy.connections)
 
     return happens
 
@@ -113,7 +108,12 @@ FAULTS = (
     ),
     Fault(name="a proxy on purpose", happens=_through_a_proxy, expected=Outcome("stored")),
     *(
-        Fault(name=name, happens=_behind(behaviour, impatient=reason == TOO_LATE), expected=_not_sent(reason))
+        Fault(
+            name=name,
+            happens=_behind(behaviour),
+            expected=_not_sent(reason),
+            timeouts=IMPATIENT if behaviour is trickles else PATIENT,
+        )
         for name, behaviour, reason in FAULTY
     ),
     Fault(

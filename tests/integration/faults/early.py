@@ -19,7 +19,7 @@ from .catalogue import Fault, Happening, Outcome, World
 
 __all__ = ["FAULTS"]
 
-_SIZES = {"200 KB": 200_000, "60 MB": 60_000_000}
+_SIZES = {"200 KB": 200_000, "24 MB": 24_000_000}
 """A certificate that the buffers on the way can take whole, and one that they cannot."""
 
 _WORDS = "We take no such certificate."
@@ -212,16 +212,15 @@ FAULTS = tuple(
         happens=happens,
         expected=expected,
         size=_SIZES[size],
-        falls_silent=expected is _STALLED,
         needs=(server,) if server else (),
     )
     for server, faults, sizes in (
         ("", _scripted(), _SIZES),
-        ("", _scripted_for_large_ones(), ("60 MB",)),
+        ("", _scripted_for_large_ones(), ("24 MB",)),
         ("haproxy", _haproxy(), _SIZES),
         ("haproxy", _haproxy_once(), ("200 KB",)),
         ("nginx", _nginx(), _SIZES),
-        ("nginx", _nginx_for_large_ones(), ("60 MB",)),
+        ("nginx", _nginx_for_large_ones(), ("24 MB",)),
     )
     for name, happens, expected in faults
     for size in sizes

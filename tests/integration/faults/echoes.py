@@ -56,14 +56,14 @@ def echoing(answer: bytes, escape: Callable[[str], bytes] = str.encode, *, silen
     return behaviour
 
 
-def _fault(name: str, behaviour: Behaviour, expected: Outcome, *, falls_silent: bool = False) -> Fault:
+def _fault(name: str, behaviour: Behaviour, expected: Outcome) -> Fault:
     @asynccontextmanager
     async def happens() -> AsyncIterator[World]:
         async with raw_server(behaviour) as server:
             yield World(server.origin, posts=lambda: len(server.exchanges))
 
     name = f"the key comes back {name}"
-    return Fault(name=name, happens=happens, expected=expected, falls_silent=falls_silent)
+    return Fault(name=name, happens=happens, expected=expected)
 
 
 def _head(status: str, *headers: str) -> bytes:
@@ -176,7 +176,6 @@ FAULTS = (
         "in an interim answer, and then nothing",
         echoing(b"HTTP/1.1 102 {line}\r\nX-Echo: {both}\r\n\r\n", silent=True),
         _in_doubt("no answer within the time allowed"),
-        falls_silent=True,
     ),
     _fault(
         "in the size of a chunk",
@@ -200,6 +199,5 @@ FAULTS = (
         "in half an answer, and then nothing",
         echoing(b"HTTP/1.1 500 {line}\r\nContent-Length: 9999\r\n\r\n{both}", silent=True),
         _in_doubt("the server answered 500, not 201", _BOTH),
-        falls_silent=True,
     ),
 )

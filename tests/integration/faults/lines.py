@@ -11,7 +11,6 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import evolve, frozen
 
-from springest_async import Timeouts
 from springest_async.sandbox import Sandbox
 from tests.integration.wire import PATIENT, small_socket
 
@@ -20,16 +19,13 @@ from .proxy import Cut, Direction, Line, fault_proxy
 
 __all__ = ["FAULTS"]
 
-# A good line that follows on a silent one must not seem silent too on a busy machine. Each silence lasts as long.
-_IMPATIENT = evolve(PATIENT, answer=1.5, stall=1.5)
-
 # Of each buffer, so that a large certificate is far from sent when its beginning passes the proxy.
 _BUFFER = 16 * 1024
 # It asks first, leaves in two pieces, and is more than all those buffers hold.
 _LARGE = 560_000
 
 
-def _over(*lines: Line, timeouts: Timeouts = PATIENT) -> Happening:
+def _over(*lines: Line) -> Happening:
     """Put these lines before a sandbox, for its connections in turn; the last one is for all that follow."""
 
     @asynccontextmanager
@@ -43,7 +39,7 @@ def _over(*lines: Line, timeouts: Timeouts = PATIENT) -> Happening:
             yield World(
                 proxy.origin,
                 lambda: sandbox.summary().stored,
-                {"timeouts": timeouts, "session": session},
+                {"session": session},
                 posts=lambda: proxy.connections,
             )
             assert bool(proxy.cuts) == any(line.is_cut for line in lines)
@@ -121,10 +117,7 @@ def _not_sent(told: str) -> Outcome:
 
 def _once(places: Iterable[_Place], cuts: Iterable[Cut] = _CUTS) -> dict[str, Happening]:
     """Cut the first connection at each of these places in each of these ways; the next one is good."""
-    return {
-        f"{cut} {place.name}": _over(place.line(cut), Line(), timeouts=_IMPATIENT if cut == "silent" else PATIENT)
-        for place, cut in product(places, cuts)
-    }
+    return {f"{cut} {place.name}": _over(place.line(cut), Line()) for place, cut in product(places, cuts)}
 
 
 def _breaking() -> Iterable[Fault]:
@@ -148,9 +141,8 @@ def _breaking() -> Iterable[Fault]:
     )
     yield Fault(
         name="a large certificate's connection is silent from within the word to go on (100)",
-        # After a second the certificate goes without the word, and its answer never comes. aiohttp's time for that
-        # begins with the half of the word, and the certificate must have left by its end.
-        happens=_over(_IN_THE_WORD_TO_GO_ON.line("silent"), timeouts=evolve(PATIENT, answer=10.0)),
+        # After a second the certificate goes without the word, and its answer never comes.
+        happens=_over(_IN_THE_WORD_TO_GO_ON.line("silent")),
         expected=_in_doubt("silent"),
         size=_LARGE,
     )
@@ -182,7 +174,7 @@ def _breaking() -> Iterable[Fault]:
     )
     yield Fault(
         name="each connection is silent from the middle of a large certificate",
-        happens=_over(middle.line("silent"), timeouts=_IMPATIENT),
+        happens=_over(middle.line("silent")),
         expected=_not_sent("the upload stopped moving"),
         size=_LARGE,
     )
@@ -232,12 +224,12 @@ FAULTS = (
     *_breaking(),
     Fault(
         name="nothing of a small certificate's first connection passes",
-        happens=_over(Line(up=_SILENT), Line(), timeouts=_IMPATIENT),
+        happens=_over(Line(up=_SILENT), Line()),
         expected=_in_doubt("silent"),
     ),
     Fault(
         name="nothing of a large certificate's first connection passes",
-        happens=_over(Line(up=_SILENT), Line(), timeouts=_IMPATIENT),
+        happens=_over(Line(up=_SILENT), Line()),
         expected=_STORED_THE_SECOND_TIME,
         size=_LARGE,
     ),
@@ -260,7 +252,8 @@ FAULTS = (
     ),
     Fault(
         name="a line so thin that the certificate takes three times as long as any silence may",
-        happens=_over(Line(up=_THIN), timeouts=_IMPATIENT),
+        happens=_over(Line(up=_THIN)),
+        timeouts=evolve(PATIENT, stall=1.5),
         expected=_STORED_AT_ONCE,
         size=300_000,
     ),
