@@ -19,6 +19,7 @@ import stamina
 from attrs import field, frozen
 from attrs.converters import optional
 from attrs.validators import ge, in_
+from attrs.validators import optional as given
 
 from springest_async.api import protocol
 from springest_async.api.decode import Page, WireFormat
@@ -29,7 +30,7 @@ from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.http.api_key import ApiKey
 from springest_async.http.proxy import Proxy, proxy_at
 from springest_async.http.transport import Timeouts, Transport
-from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter, shared_limiter
+from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter, shared_limiter
 from springest_async.limits.store import FileStore, default_path
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.source_file import SourceFile
@@ -54,8 +55,10 @@ class Settings:
         wire_format: ``"json"``, which is all that Springest fully supports, or ``"xml"``.
         timeouts: how long to wait, in seconds.
         concurrency: how many uploads of a bulk run are in flight at once.
-        posts_per_minute: what you have agreed with Springest. More than 30 without that gets your uploads refused.
+        posts_per_minute: the limit that Springest has agreed with you (30). More without an agreement gets your uploads
+            refused.
         burst: how many POSTs may leave at once (1 to `posts_per_minute`, which is the default); 1 spaces them evenly.
+        requests_per_hour: the limit of all requests together that Springest has agreed with you (4000).
         session: an aiohttp session of your own, whose connector, headers, cookies and traces are then used. It is
             not closed. Which certificates its connector trusts is then your own business. Its `proxy` and `trust_env`
             are not used.
@@ -64,19 +67,23 @@ class Settings:
         proxy: an HTTP proxy to go through, such as ``http://proxy.example:3128`` or, with a name and a password,
             ``http://name:password@proxy.example:3128``. It learns the host, but neither key nor certificates, and is
             not used for a host that is ``http``, which is this machine.
-        machine_wide: share the limit with all programs of this machine that use the same host and key and ask for the
-            same, such as the command; a restart forgets nothing either. By default the clients of one process share.
-        limiter: a bucket of your own, with figures of its own.
+        machine_wide: share the limit of POSTs with all programs of this machine that use the same host and key and set
+            this too, such as the command; then a restart forgets nothing either. By default the clients of one process
+            share it.
+        limiter: a `Limiter` of your own, instead of `posts_per_minute`, `burst`, `requests_per_hour` and
+            `machine_wide`.
 
     Raises:
-        ConfigurationError: when `proxy` is no such address, or `ca_file` is given together with `session`.
+        ConfigurationError: `proxy` is not such an address, `ca_file` is given together with `session`, or `limiter`
+            together with a setting that it replaces.
     """
 
     wire_format: WireFormat = field(default="json", validator=in_(("json", "xml")))
     timeouts: Timeouts = field(factory=Timeouts)
     concurrency: int = field(default=8, validator=ge(1))
-    posts_per_minute: int = field(default=POSTS_PER_MINUTE, validator=ge(1))
+    posts_per_minute: int | None = field(default=None, validator=given(ge(1)))
     burst: int | None = None
+    requests_per_hour: int | None = field(default=None, validator=given(ge(1)))
     session: aiohttp.ClientSession | None = None
     ca_file: Path | None = field(default=None, converter=optional(Path))
     proxy: Proxy | None = field(default=None, converter=proxy_at)
@@ -86,6 +93,12 @@ class Settings:
     def __attrs_post_init__(self) -> None:
         if self.ca_file and self.session:
             raise ConfigurationError("ca_file is not for a session of your own: give its connector an SSL context")
+        if self.limiter is not None:
+            replaced = ("posts_per_minute", "burst", "requests_per_hour", "machine_wide")
+            if ignored := [name for name in replaced if getattr(self, name) not in (None, False)]:
+                raise ConfigurationError(
+                    f"limiter replaces {' and '.join(ignored)}: set the numbers of the Limiter instead"
+                )
 
 
 class Springest:
@@ -146,8 +159,13 @@ class Springest:
             proxy=settings.proxy,
         )
         budget = self._key.budget(self.origin)
-        store = FileStore(default_path(), budget) if settings.machine_wide and settings.limiter is None else None
-        make = partial(Limiter, posts=settings.posts_per_minute, burst=settings.burst, store=store)
+        make = partial(
+            Limiter,
+            posts=settings.posts_per_minute or POSTS_PER_MINUTE,
+            burst=settings.burst,
+            requests_per_hour=settings.requests_per_hour or REQUESTS_PER_HOUR,
+            store=FileStore(default_path(), budget) if settings.machine_wide else None,
+        )
         self.limiter = settings.limiter or shared_limiter(budget, make)
         self._executor: ThreadPoolExecutor | None = None
         self._calls: dict[asyncio.Future[None], asyncio.Task[Any]] = {}  # what is done now, and on whose behalf

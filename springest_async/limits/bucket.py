@@ -1,36 +1,37 @@
-"""The token bucket as plain state: which tokens are out, who stands in line for one, and how the pace was adapted.
+"""The token bucket as plain state: which tokens are out, which processes queue for one, and how fast POSTs may leave.
 
-A `Bucket` is what all who share one budget must agree on, so it knows no clock, no waiting and no file: each method is
-told what time it is (`now`, seconds on one clock that only goes forward) and answers at once. A `BucketStore` keeps it,
-in memory or where other processes find it, and a `Limiter` does the waiting.
+A `Bucket` is what all processes that share one budget must agree on, so it has no clock, waits for nothing and opens no
+file: each method takes the time (`now`, in seconds on one clock that only goes forward) and returns at once. A
+`BucketStore` keeps the bucket, in memory or in a file that other processes read, and a `Limiter` does the waiting.
 
-Whoever may be killed holds nothing for ever. A token, a place in the line and the right to be alone each end by
-themselves at a time that their holder moves on while it lives, once every `RateLimit.beat`.
+Every lease of a token, place in the queue and probe expires, unless its holder extends it once every `RateLimit.beat`.
+So a killed process blocks nobody for long.
 """
 
 import math
+from bisect import bisect_right, insort
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from attrs import asdict, define, field, frozen
-from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of, optional
+from attrs.validators import and_, ge, instance_of, optional
 
-__all__ = ["Bucket", "BucketStore", "Probe", "RateLimit", "Ticket", "Token"]
+__all__ = ["Bucket", "BucketStore", "HourlyBudget", "Lease", "Probe", "RateLimit", "Ticket"]
 
 # Timers fire a little early or late, and a server may count both ends of its minute.
 _MARGIN = 0.1
 
-# Refused as the 31st slow POST since a silence, or nearly: the server has a count that only silence resets.
+# A refusal of about the 31st slow POST since a silence: the server has a count that only silence resets.
 _POSITION_TOLERANCE = 2
 
-# Smaller waits than this are rounding errors of the clock's floats, and would make a loop spin.
+# Shorter waits are rounding errors of the clock's floats, and would make a loop spin.
 _EPSILON = 1e-6
 
 
 @frozen
 class RateLimit:
-    """The limit as one user of a bucket keeps it; another may keep a stricter one with the same bucket.
+    """The limit as one user of a bucket keeps it; another user of the same bucket may keep a stricter one.
 
     Args:
         posts: how many POSTs in any `period`.
@@ -42,7 +43,7 @@ class RateLimit:
 
     @property
     def silence(self) -> float:
-        """Seconds after which the server has forgotten a POST for certain."""
+        """Seconds after which the server has certainly forgotten a POST."""
         return self.period + _MARGIN
 
     @property
@@ -52,114 +53,131 @@ class RateLimit:
 
     @property
     def beat(self) -> float:
-        """Seconds after which a holder says again that it lives; who missed two of them is dead."""
+        """Seconds between two extensions of a lease; a process that misses two of them counts as dead."""
         return self.period / 10
 
 
-def _finite(_: object, attribute: Any, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{attribute.name} is no number: {value!r}")
+def _time(_: object, attribute: Any, value: Any) -> None:
+    if type(value) not in (float, int) or not math.isfinite(value):
+        raise ValueError(f"{attribute.name} is not a number: {value!r}")
 
 
-def _whole(_: object, attribute: Any, value: Any) -> None:
-    if type(value) is not int or value.bit_length() > 32:
-        raise ValueError(f"{attribute.name} is no whole number: {value!r}")
+def _times_in_order(_: object, attribute: Any, values: Any) -> None:
+    if type(values) is not list or not {*map(type, values)} <= {float} or not all(map(math.isfinite, values)):
+        raise ValueError(f"{attribute.name} is not a list of numbers")
+    if values != sorted(values):
+        raise ValueError(f"{attribute.name} is not in order")
 
 
-@define
-class Token:
-    """A token that is out, for a POST that the server may still count.
+def _count(_: object, attribute: Any, value: Any) -> None:
+    if type(value) is not int or not 0 <= value < 2**32:
+        raise ValueError(f"{attribute.name} is not a count: {value!r}")
 
-    Args:
-        holder: who took it.
-        under_way: whether its POST has not ended yet, as far as is known.
-        counted_until: the time until which the server may still count the POST.
-        back_at: the time when the token is back.
+
+# Validators run when an object is made, thus for all that is read from a file. They do not run when a field is assigned
+# (on_setattr), because each change would check the whole bucket again.
+
+
+@define(on_setattr=[])
+class Lease:
+    """A token whose POST has not ended yet, as far as is known.
+
+    Attributes:
+        counted_until: the time until which the server may count the POST if its process has been killed.
+        back_at: the time when the token is back in that case.
     """
 
-    holder: str = field(validator=instance_of(str))
-    under_way: bool = field(validator=instance_of(bool))
-    counted_until: float = field(validator=_finite)
-    back_at: float = field(validator=_finite)
+    counted_until: float = field(validator=_time)
+    back_at: float = field(validator=_time)
 
 
-@define
+@define(on_setattr=[])
 class Ticket:
-    """A place in the line.
+    """A place in the queue.
 
-    Args:
-        holder: whose POSTs wait; each has one ticket at most.
-        bulk: whether it lets those that are not go first.
-        wanted: how many POSTs of this holder wait.
-        wakes_at: the time at which the holder will ask again.
-        expires: the time after which the holder must be dead, because it has not asked.
+    Attributes:
+        holder: the process whose POSTs wait; each has at most one ticket.
+        bulk: whether tickets that are not bulk go first.
+        wakes_at: the time when the holder asks again.
+        expires: the time after which the holder counts as dead, because it has not asked.
     """
 
     holder: str = field(validator=instance_of(str))
     bulk: bool = field(validator=instance_of(bool))
-    wanted: int = field(validator=and_(_whole, ge(1)))
-    wakes_at: float = field(validator=_finite)
-    expires: float = field(validator=_finite)
+    wakes_at: float = field(validator=_time)
+    expires: float = field(validator=_time)
 
 
-@define
+@define(on_setattr=[])
 class Probe:
-    """The right of one holder to send while all others wait, until it `expires`."""
+    """The right of one process, the `holder`, to send while all others wait, until it `expires`."""
 
     holder: str = field(validator=instance_of(str))
-    expires: float = field(validator=_finite)
+    expires: float = field(validator=_time)
 
 
-@define
+@define(on_setattr=[])
 class Bucket:
-    """All state of a token bucket whose tokens rest. A new one is full, and its pace is fast.
+    """The whole state of a token bucket whose tokens rest. A new one is full, and its pace is fast.
 
-    `quiet` is the silence that the next POST needs before it, in seconds; `batch` is how many POSTs pass after a
-    silence at the slow pace, if that is known, and `since_silence` how many did.
+    Attributes:
+        under_way: the token of each POST that has not ended, by the name of the POST.
+        resting: the time when each other token is back, in order.
+        queue: the processes that wait, in the order in which they came.
+        probe: the probe, if there is one.
+        last_answer: the last time when the server can have counted a POST; None before the first.
+        slow: whether POSTs leave one at a time.
+        quiet: the silence that the next POST needs before it, in seconds.
+        batch: how many POSTs pass after a silence at the slow pace, if that is known.
+        since_silence: how many have passed since the last one.
     """
 
-    tokens: dict[str, Token] = field(
-        factory=dict, validator=deep_mapping(instance_of(str), instance_of(Token), instance_of(dict))
-    )
-    line: list[Ticket] = field(factory=list, validator=deep_iterable(instance_of(Ticket), instance_of(list)))
-    probe: Probe | None = field(default=None, validator=optional(instance_of(Probe)))
-    last_answer: float | None = field(default=None, validator=optional(_finite))
+    under_way: dict[str, Lease] = field(factory=dict, validator=instance_of(dict))
+    resting: list[float] = field(factory=list, validator=_times_in_order)
+    queue: list[Ticket] = field(factory=list, validator=instance_of(list))
+    probe: Probe | None = None
+    last_answer: float | None = field(default=None, validator=optional(_time))
     slow: bool = field(default=False, validator=instance_of(bool))
-    quiet: float = field(default=0.0, validator=and_(_finite, ge(0)))
-    batch: int | None = field(default=None, validator=optional(and_(_whole, ge(1))))
-    since_silence: int = field(default=0, validator=and_(_whole, ge(0)))
+    quiet: float = field(default=0.0, validator=and_(_time, ge(0)))
+    batch: int | None = field(default=None, validator=optional(and_(_count, ge(1))))
+    since_silence: int = field(default=0, validator=_count)
+    # No lease ends before this time, so `settle` need not look at each of them.
+    _first_end: float = field(default=-math.inf, init=False, eq=False, repr=False)
 
     # --- as plain data ---
 
     def dump(self) -> dict[str, Any]:
-        """Give the state as plain data that JSON can hold."""
-        return asdict(self)
+        """Return the state as plain data that JSON can hold."""
+        state = asdict(self, recurse=False, filter=lambda attribute, _: attribute.init)
+        state["under_way"] = {name: asdict(lease) for name, lease in self.under_way.items()}
+        state["queue"] = [asdict(ticket) for ticket in self.queue]
+        state["probe"] = None if self.probe is None else asdict(self.probe)
+        return state
 
     @classmethod
     def load(cls, data: Any) -> "Bucket":
-        """Make a bucket of what `dump` gave.
+        """Make a bucket of what `dump` returned.
 
         Raises:
-            ValueError: when the data is anything else.
+            ValueError: the data is anything else.
         """
         try:
-            values = dict(**data)
-            probe = values.pop("probe")
-            return cls(
-                tokens={name: Token(**token) for name, token in values.pop("tokens").items()},
-                line=[Ticket(**ticket) for ticket in values.pop("line")],
-                probe=None if probe is None else Probe(**probe),
-                **values,
-            )
+            state = dict(**data)
+            state["under_way"] = {name: Lease(**lease) for name, lease in state["under_way"].items()}
+            state["queue"] = [Ticket(**ticket) for ticket in state["queue"]]
+            state["probe"] = None if state["probe"] is None else Probe(**state["probe"])
+            return cls(**state)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise ValueError(f"this is no bucket's state: {error}") from None
+            raise ValueError(f"this is not the state of a bucket: {error}") from None
 
     def shift(self, seconds: float) -> None:
         """Move all times, for a clock that counts from another moment."""
-        for token in self.tokens.values():
-            token.counted_until += seconds
-            token.back_at += seconds
-        for ticket in self.line:
+        for lease in self.under_way.values():
+            lease.counted_until += seconds
+            lease.back_at += seconds
+        self._first_end += seconds
+        self.resting = [back_at + seconds for back_at in self.resting]
+        for ticket in self.queue:
             ticket.wakes_at += seconds
             ticket.expires += seconds
         if self.probe is not None:
@@ -168,227 +186,201 @@ class Bucket:
             self.last_answer += seconds
 
     def holds_until(self, since: float) -> float:
-        """Give the time by which all that could hold a POST back from `since` on has ended, if nothing is added."""
-        ends = [since + self.quiet]
-        ends += [token.back_at for token in self.tokens.values()] + [ticket.expires for ticket in self.line]
+        """Return the time by which nothing holds a POST back any more, from `since` on and if nothing is added."""
+        ends = [since + self.quiet, *self.resting[-1:], *(ticket.expires for ticket in self.queue)]
+        for lease in self.under_way.values():
+            ends += [lease.back_at, lease.counted_until + self.quiet]
         if self.probe is not None:
             ends.append(self.probe.expires)
         if self.last_answer is not None:
             ends.append(self.last_answer + self.quiet)
         return max(ends)
 
-    # --- looking ---
+    # --- what it holds ---
 
     def settle(self, now: float) -> None:
-        """Drop what has ended by itself: tokens that are back, and all that the dead have held. Changes no answer."""
-        for token in self.tokens.values():
-            if token.under_way and token.counted_until < now:
-                token.under_way = False
-                self._heard(token.counted_until)
-        self.tokens = {name: token for name, token in self.tokens.items() if token.back_at > now + _EPSILON}
-        self.line = [ticket for ticket in self.line if ticket.expires > now + _EPSILON]
+        """Remove what has expired: tokens that are back, and all that dead processes held. Changes no answer."""
+        if self._first_end < now:
+            for name, lease in [*self.under_way.items()]:
+                if lease.counted_until < now:
+                    del self.under_way[name]
+                    insort(self.resting, lease.back_at)
+                    self._heard(lease.counted_until)
+            self._first_end = min((lease.counted_until for lease in self.under_way.values()), default=math.inf)
+        del self.resting[: bisect_right(self.resting, now + _EPSILON)]
+        self.queue = [ticket for ticket in self.queue if ticket.expires > now + _EPSILON]
         if self.probe is not None and self.probe.expires <= now + _EPSILON:
             self.probe = None
 
+    @property
+    def tokens_out(self) -> int:
+        """How many tokens are out: of POSTs under way, and resting."""
+        return len(self.under_way) + len(self.resting)
+
     def is_idle(self, now: float) -> bool:
-        """Tell whether nothing in it would hold a POST back, now or later, but for its pace."""
+        """Return whether nothing but the pace would hold a POST back, now or later."""
         self.settle(now)
         quiet_until = -math.inf if self.last_answer is None else self.last_answer + self.quiet
-        return not self.tokens and not self.line and self.probe is None and quiet_until <= now
+        return not self.tokens_out and not self.queue and self.probe is None and quiet_until <= now
 
-    @property
-    def under_way(self) -> int:
-        """How many POSTs have not ended yet."""
-        return sum(token.under_way for token in self.tokens.values())
-
-    def seconds_until(self, figures: RateLimit, now: float, *, posts: int, burst: int) -> float:
-        """Tell in how many seconds so many more POSTs can have left, if answers come at once and nobody else posts."""
+    def seconds_until(self, rate: RateLimit, now: float, *, posts: int, burst: int) -> float:
+        """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts."""
         self.settle(now)
-        held = 0.0 if self.probe is None else figures.silence
+        held = 0.0 if self.probe is None else rate.silence
         if self.slow:
-            since = 0 if self.quiet >= figures.silence else self.since_silence
+            since = 0 if self.quiet >= rate.silence else self.since_silence
             silences = (since + posts - 1) // self.batch if self.batch else 0
             return (
                 held
                 + (self.quiet if self.under_way else self._quiet_left(now, self.quiet))
-                + figures.spacing * (posts - 1)
-                + (figures.silence - figures.spacing) * silences
+                + rate.spacing * (posts - 1)
+                + (rate.silence - rate.spacing) * silences
             )
-        back = self._back(figures, now)
-        free = figures.posts - len(back)
-        rounds, last = divmod(posts - 1, figures.posts)
-        by_bucket = 0.0 if last < free else back[last - free] - now
-        by_burst = (last + 1 - burst) * figures.spacing
-        return held + max(0.0, by_bucket, by_burst) + rounds * figures.silence
+        free = rate.posts - self.tokens_out
+        rounds, last = divmod(posts - 1, rate.posts)
+        by_bucket = 0.0 if last < free else self._back_at(rate, now, last - free + 1) - now
+        by_burst = (last + 1 - burst) * rate.spacing
+        return held + max(0.0, by_bucket, by_burst) + rounds * rate.silence
 
     # --- a POST: it asks, leaves and ends ---
 
-    def ask(self, figures: RateLimit, now: float, *, holder: str, bulk: bool, wanted: int) -> float:
-        """Tell whether a POST may leave: 0 when it may now, else the seconds after which to ask again.
+    def ask(self, rate: RateLimit, now: float, *, holder: str, bulk: bool) -> float:
+        """Return 0 if a POST may leave now, else the seconds after which to ask again.
 
-        Who has to wait stands in the line from then on, until it has moved on or leaves the line. Who holds fewer
-        tokens goes first, and of those with as many, who came first; bulk lets others go first, unless it holds none.
+        A holder that has to wait stands in the queue from then on, until it rejoins or leaves it. Interactive POSTs go
+        before bulk, else the first that came goes first.
         """
         self.settle(now)
-        me = Ticket(holder, bulk, wanted, wakes_at=now, expires=now + figures.beat)
-        stood = [ticket.holder for ticket in self.line]
-        place = stood.index(holder) if holder in stood else len(stood)
-        self.line[place : place + 1] = [me]
-        wait = self._wait(figures, now, me)
-        if wait > 0:
-            me.wakes_at += wait
-            me.expires += wait
-        elif holder not in stood:
-            self.line.remove(me)
+        holders = [ticket.holder for ticket in self.queue]
+        place = holders.index(holder) if holder in holders else len(holders)
+        before, after = self.queue[:place], self.queue[place + 1 :]
+        ahead = [ticket for ticket in before if bulk or not ticket.bulk]
+        ahead += [ticket for ticket in after if bulk and not ticket.bulk]
+        wait = self._wait(rate, now, holder, ahead)
+        if wait > 0 or holder in holders:
+            ticket = Ticket(holder, bulk, wakes_at=now + wait, expires=now + wait + rate.beat)
+            self.queue = [*before, ticket, *after]
         return wait
 
-    def move_on(self, figures: RateLimit, now: float, *, holder: str, bulk: bool, wanted: int) -> None:
-        """Let the next of a holder stand at the end of the line, once the first has left; none is `wanted`, none does.
+    def rejoin_queue(self, rate: RateLimit, now: float, *, holder: str, bulk: bool) -> None:
+        """Move a holder to the end of the queue after one of its POSTs has left, because another one waits."""
+        self.leave_queue(holder)
+        self.queue.append(Ticket(holder, bulk, wakes_at=now, expires=now + rate.beat))
 
-        So nobody slips in before the next has asked.
-        """
-        self.leave_line(holder)
-        if wanted:
-            self.line.append(Ticket(holder, bulk, wanted, wakes_at=now, expires=now + figures.beat))
-
-    def leave_line(self, holder: str) -> None:
-        """Take a holder out of the line, if it stands in it."""
-        self.line = [ticket for ticket in self.line if ticket.holder != holder]
+    def leave_queue(self, holder: str) -> None:
+        """Remove a holder from the queue, if it is there."""
+        self.queue = [ticket for ticket in self.queue if ticket.holder != holder]
 
     def take(
-        self, figures: RateLimit, now: float, *, name: str, holder: str, count_window: float, quiet: float = 0.0
+        self, rate: RateLimit, now: float, *, name: str, holder: str, count_window: float, quiet: float = 0.0
     ) -> int:
-        """Take a token; give the POST's position since the last silence, or 0 at the fast pace.
+        """Take a token, and return the POST's position since the last silence, or 0 at the fast pace.
 
         Args:
-            figures: the limit.
+            rate: the limit.
             now: the time.
             name: of the POST.
-            holder: whose it is.
-            count_window: seconds within which the server may count it if its holder is killed.
+            holder: the process that sends it.
+            count_window: seconds within which the server may count it if its process is killed.
             quiet: the silence that was before it, in seconds, if that was longer than the pace asks for.
         """
-        if max(quiet, self.quiet) >= figures.silence:
+        if max(quiet, self.quiet) >= rate.silence:
             self.since_silence = 0
         self.since_silence += 1
-        self.renew(figures, now, holder=holder, under_way={name: count_window})
-        self.quiet = figures.spacing if self.slow else 0.0
+        self.renew(rate, now, holder=holder, under_way={name: count_window})
+        self.quiet = rate.spacing if self.slow else 0.0
         if self.batch and self.since_silence >= self.batch:
-            self.quiet = figures.silence
+            self.quiet = rate.silence
         return self.since_silence if self.slow else 0
 
-    def renew(self, figures: RateLimit, now: float, *, holder: str, under_way: Mapping[str, float]) -> None:
-        """Say that a holder lives, and that these POSTs of it (with how long each may count) have not ended yet."""
+    def renew(self, rate: RateLimit, now: float, *, holder: str, under_way: Mapping[str, float]) -> None:
+        """Extend the leases of a process that runs: its probe, and these POSTs (by name, with their count window)."""
         for name, count_window in under_way.items():
             # It may be killed at any time up to its next beat, which may be late.
-            counted_until = now + count_window + 2 * figures.beat
-            self.tokens[name] = Token(holder, under_way=True, counted_until=counted_until, back_at=0.0)
-            self.tokens[name].back_at = counted_until + figures.silence
+            counted_until = now + count_window + 2 * rate.beat
+            self.under_way[name] = Lease(counted_until, counted_until + rate.silence)
+            self._first_end = min(self._first_end, counted_until)
         if self.probe is not None and self.probe.holder == holder:
-            self.probe.expires = now + 2 * figures.beat
+            self.probe.expires = now + 2 * rate.beat
 
-    def end(self, figures: RateLimit, now: float, *, name: str, holder: str, counted_until: float | None) -> None:
-        """End a POST that the server may count until `counted_until`; None when the server cannot have it."""
-        self.tokens.pop(name, None)
+    def end(self, rate: RateLimit, now: float, *, name: str, counted_until: float | None) -> None:
+        """End a POST that the server may count until `counted_until`; None when it did not reach the server."""
+        self.under_way.pop(name, None)
         if counted_until is not None:
-            back_at = counted_until + figures.silence
+            back_at = counted_until + rate.silence
             if back_at > now:
-                self.tokens[name] = Token(holder, under_way=False, counted_until=counted_until, back_at=back_at)
+                insort(self.resting, back_at)
             self._heard(counted_until)
 
     # --- a POST alone ---
 
-    def hold(self, figures: RateLimit, now: float, *, holder: str) -> float:
-        """Hold all others back: 0 when they are, else the seconds after which to ask again."""
+    def hold(self, rate: RateLimit, now: float, *, holder: str) -> float:
+        """Hold all others back: return 0 once they are, else the seconds after which to ask again."""
         self.settle(now)
         if self.probe is not None and self.probe.holder != holder:
-            return min(self.probe.expires - now, figures.spacing)
-        self.probe = Probe(holder, now + 2 * figures.beat)
+            return min(self.probe.expires - now, rate.spacing)
+        self.probe = Probe(holder, now + 2 * rate.beat)
         return 0.0
 
-    def ask_alone(self, figures: RateLimit, now: float, *, holder: str, quiet: float) -> float:
-        """Tell whether a POST may leave now that nobody is under way and all was silent for `quiet` seconds.
+    def ask_alone(self, rate: RateLimit, now: float, *, holder: str, quiet: float) -> float:
+        """Return 0 if a POST may leave now: nothing is under way and all was silent for `quiet` seconds.
 
-        It is 0 when it may, else the seconds after which to ask again. All others are held, as `hold` does.
+        Else return the seconds after which to ask again. All others are held back, as `hold` does.
         """
-        wait = self.hold(figures, now, holder=holder)
+        wait = self.hold(rate, now, holder=holder)
         if wait > 0:
             return wait
         quiet = max(quiet, self.quiet)
-        if len(self.tokens) >= figures.posts:
-            return self._back(figures, now)[len(self.tokens) - figures.posts] - now
+        if self.tokens_out >= rate.posts:
+            return self._back_at(rate, now, self.tokens_out - rate.posts + 1) - now
         if self.under_way:
             return quiet  # it cannot be over any sooner
         return self._quiet_left(now, quiet)
 
     def release(self, holder: str) -> None:
-        """Let the others go again."""
+        """End the probe of this process, so that the others go on."""
         if self.probe is not None and self.probe.holder == holder:
             self.probe = None
 
     # --- a server that counts otherwise ---
 
-    def slow_down(self, figures: RateLimit, position: int, silence: float | None) -> None:
+    def slow_down(self, rate: RateLimit, position: int, silence: float | None) -> None:
         """After a refusal for speed: a silence, and the slow pace from then on. See `Limiter.slow_down`."""
-        if self.slow and position > 1 and abs(position - 1 - figures.posts) <= _POSITION_TOLERANCE:
-            self.batch = min(figures.posts, position - 1)
+        if self.slow and position > 1 and abs(position - 1 - rate.posts) <= _POSITION_TOLERANCE:
+            self.batch = min(rate.posts, position - 1)
         self.slow = True
-        # Of several that are refused at once, the one that was told to wait longest counts.
-        self.quiet = max(self.quiet, figures.spacing if silence == 0 else max(figures.silence, silence or 0.0))
+        # Of several refusals at once, the one that asks for the longest silence counts.
+        self.quiet = max(self.quiet, rate.spacing if silence == 0 else max(rate.silence, silence or 0.0))
 
     # --- how long to wait ---
 
-    def _wait(self, figures: RateLimit, now: float, me: Ticket) -> float:
+    def _wait(self, rate: RateLimit, now: float, holder: str, ahead: list[Ticket]) -> float:
         if self.probe is not None:
             left = self.probe.expires - now
-            return left if self.probe.holder == me.holder else min(left, figures.spacing)
-        ahead = self._ahead(me)
-        # Who sleeps wants nothing now: it knew of no token that could be its own. Who is awake goes, unless it is dead.
+            return left if self.probe.holder == holder else min(left, rate.spacing)
+        # A holder that sleeps knew of no token that it could take. One that is awake takes its own, unless it is dead.
         awake = [ticket for ticket in ahead if ticket.wakes_at <= now + _EPSILON]
         until_dead = min((ticket.expires - now for ticket in awake), default=math.inf)
-        free = figures.posts - len(self.tokens)
+        free = rate.posts - self.tokens_out
         if self.quiet == 0 or free <= 0:
-            if free > sum(self._due(figures, ticket, me) for ticket in awake):
+            if free > len(awake):
                 return 0.0
-            back = self._back(figures, now)
-            nth = min(len(back), max(1, len(ahead) + 1 - free))
-            return min(until_dead, back[nth - 1] - now if back else math.inf)
+            nth = min(self.tokens_out, max(1, len(ahead) + 1 - free))
+            return min(until_dead, self._back_at(rate, now, nth) - now if nth else math.inf)
         if self.under_way:
-            return self.quiet  # it cannot be over any sooner, and whose own POST ends is woken
+            return self.quiet  # it cannot be over any sooner, and the end of a POST of this process wakes it
         wait = self._quiet_left(now, self.quiet)
         if wait > 0:
-            return wait + len(ahead) * figures.spacing
-        return min(until_dead, figures.spacing) if awake else 0.0
+            return wait + len(ahead) * rate.spacing
+        return min(until_dead, rate.spacing) if awake else 0.0
 
-    def _ahead(self, me: Ticket) -> list[Ticket]:
-        """Give who goes before `me`."""
-
-        def order(ticket: Ticket) -> tuple[bool, int]:
-            held = self._held(ticket)
-            return ticket.bulk and held > 0, held
-
-        in_order = sorted(self.line, key=order)
-        return in_order[: in_order.index(me)]
-
-    def _held(self, ticket: Ticket) -> int:
-        return sum(token.holder == ticket.holder for token in self.tokens.values())
-
-    def _due(self, figures: RateLimit, ticket: Ticket, me: Ticket) -> int:
-        """How many tokens `me` keeps free for one that goes first: all that it wants of its share, and one at least.
-
-        Bulk has no share that it would keep from others.
-        """
-        if ticket.bulk != me.bulk:
-            return 1 if ticket.bulk else ticket.wanted
-        share = figures.posts // len(self.line)
-        return max(1, min(ticket.wanted, share - self._held(ticket)))
-
-    def _back(self, figures: RateLimit, now: float) -> list[float]:
-        """When each token that is out can be back at the earliest, in order of time."""
-        return sorted(
-            min(token.back_at, now + figures.silence) if token.under_way else token.back_at
-            for token in self.tokens.values()
-        )
+    def _back_at(self, rate: RateLimit, now: float, nth: int) -> float:
+        """Return the earliest time when the nth of the tokens that are out (1 is the first) can be back."""
+        soonest = now + rate.silence  # of those under way, if their answers come at once
+        sooner = bisect_right(self.resting, soonest)
+        if sooner < nth <= sooner + len(self.under_way):
+            return soonest
+        return self.resting[nth - 1 if nth <= sooner else nth - 1 - len(self.under_way)]
 
     def _quiet_left(self, now: float, quiet: float) -> float:
         left = 0.0 if self.last_answer is None else self.last_answer + quiet - now
@@ -398,17 +390,58 @@ class Bucket:
         self.last_answer = moment if self.last_answer is None else max(self.last_answer, moment)
 
 
-class BucketStore(Protocol):
-    """Whoever keeps the bucket of one budget, and the clock that its times are read from.
+@define
+class HourlyBudget:
+    """All requests of one process together: at most `requests` in any hour.
 
-    Both methods raise `ConfigurationError` when the bucket cannot be read or kept.
+    A tenth of them may leave at once and the others evenly (of 4000: 400, and one a second), which together are
+    `requests` in the worst hour.
+    """
+
+    requests: int
+    _level: float = field(default=0.0, init=False)  # of the leaky bucket, in requests
+    _at: float = field(default=0.0, init=False)  # the time of that level
+
+    def seconds_until(self, now: float, *, requests: int) -> float:
+        """Return in how many seconds so many more requests can have left."""
+        return max(0.0, (self._level_at(now) + requests - self._burst) * self._spacing)
+
+    def take(self, now: float) -> float:
+        """Take one request, and return the seconds to wait until it may leave."""
+        wait = self.seconds_until(now, requests=1)
+        self._level, self._at = self._level_at(now) + 1, now
+        return wait
+
+    def give_back(self) -> None:
+        """Give one request back that did not leave."""
+        self._level = max(0.0, self._level - 1)
+
+    @property
+    def _burst(self) -> int:
+        return max(1, self.requests // 10)
+
+    @property
+    def _spacing(self) -> float:
+        return 3600 / max(1, self.requests - self._burst)
+
+    def _level_at(self, now: float) -> float:
+        return max(0.0, self._level - max(0.0, now - self._at) / self._spacing)
+
+
+class BucketStore(Protocol):
+    """The place where the bucket of one budget is kept, and the clock of its times.
+
+    `change` and `read` raise `ConfigurationError` when the bucket cannot be read or written.
     """
 
     def now(self) -> float:
-        """Tell the time, in seconds; it only goes forward, and means the same to all who share the bucket."""
+        """Return the time in seconds; it only goes forward, and is the same for all who share the bucket."""
 
     def change(self) -> AbstractContextManager[Bucket]:
-        """Give the bucket to nobody else meanwhile, and keep what was made of it when the block ends normally."""
+        """Lock the bucket for the block, and keep its changes when the block ends normally."""
 
     def read(self) -> Bucket:
-        """Give the bucket as it is, to look at only."""
+        """Return the bucket as it is, to look at only."""
+
+    def close(self) -> None:
+        """Close the file, if there is one, until the next use."""

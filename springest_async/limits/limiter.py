@@ -1,18 +1,20 @@
 """At most 30 POSTs in any 60 seconds as the server counts them, and at most 4000 requests an hour.
 
-The bucket holds 30 tokens. A POST takes one, and the token rests for 60 s *from its answer* before it can be used
+The bucket has 30 tokens. A POST takes one, and the token rests for 60 s *from its answer* before it can be used
 again. The server counts a POST somewhere between its send and its answer, so the 31st POST is sent, hence counted,
 more than 60 s after the first one was counted, whatever the network does in between. (A bucket that refills as time
-passes lets 59 into one minute; pacing by the send is bent by the network. ``python -m benchmarks limiter`` shows it.)
+passes lets 59 into one minute; even pacing of the sends is bent by the network. ``python -m benchmarks limiter`` shows
+it.)
 
-`Limiter` also slows down for servers that count in another way, and gives a doubtful POST a minute of its own
-(`Limiter.probe`). It knows no HTTP: who uses it says when a POST ended and how. Here is the waiting; the bucket itself,
-which a store may share with other processes, is in `springest_async.limits.bucket`.
+`Limiter` also slows down for servers that count in another way, and sends a POST alone when its answer must be a
+verdict (`Limiter.probe`). It knows no HTTP: its user reports when a POST ended, and how. This module does the waiting;
+the bucket itself, which a store may share with other processes, is in `springest_async.limits.bucket`.
 """
 
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -24,27 +26,33 @@ from aiolimiter import AsyncLimiter
 from attrs import define, field, frozen
 
 from springest_async.errors import ConfigurationError
-from springest_async.limits.bucket import Bucket, BucketStore, RateLimit
+from springest_async.limits.bucket import Bucket, BucketStore, HourlyBudget, RateLimit
 
-__all__ = ["POSTS_PER_MINUTE", "Limiter", "Permit", "shared_limiter"]
+__all__ = ["POSTS_PER_MINUTE", "REQUESTS_PER_HOUR", "Limiter", "Permit", "shared_limiter"]
 
 POSTS_PER_MINUTE = 30
 """The limit of ``POST /users/certificates``, from the help page "User certificates - certifications"."""
 
-# All requests together: 4000 an hour (introduction page). 400 at once and 400 every 400 s are 4000 in the worst hour.
-_HOURLY_BURST, _HOURLY_PERIOD = 400, 400.0
+REQUESTS_PER_HOUR = 4000
+"""The limit of all requests together, from the API's introduction page."""
 
 _log = logging.getLogger(__name__)
 
 
 @define(eq=False)
 class Permit:
-    """Permission for one POST, given by `Limiter.post` and used up when its ``async with`` ends.
+    """Permission for one POST, returned by `Limiter.post` and used up when its ``async with`` ends.
 
-    `since_silence` says which POST it is since the last silent period (1 is the first). So does `position`, but it is 0
-    at the fast pace, where `Limiter.slow_down` learns nothing from it. `may_count_until` is the time, on the clock of
-    the limiter's store, until which the server may still count this POST if no answer comes; it starts as the time
-    given to `post`.
+    Attributes:
+        name: of the POST, unique.
+        position: which POST it is since the last silent period (1 is the first); 0 at the fast pace, where
+            `Limiter.slow_down` learns nothing from it.
+        since_silence: the same, at every pace.
+        may_count_until: the time until which the server may count the POST if no answer comes, on the store's clock.
+        count_window: the seconds from the send that were given to `Limiter.post`.
+        clock: returns the time of the store.
+        answered: whether the answer has come.
+        sent: whether any byte may have reached the server.
     """
 
     name: str
@@ -57,21 +65,21 @@ class Permit:
     sent: bool = True
 
     def mark_answered(self) -> None:
-        """Say that the server's answer came: from now on its count cannot change."""
+        """Record that the server's answer came: it has counted this POST by now."""
         self.answered = True
 
     def count_from_now(self, seconds: float) -> None:
-        """Say that the server may count this POST for so long from now on."""
+        """Record that the server may count this POST for so many seconds from now on."""
         self.may_count_until = self.clock() + seconds
 
     def mark_unsent(self) -> None:
-        """Say that not a byte reached the server, so that the token goes back at once."""
+        """Record that no byte reached the server, so that the token is back at once."""
         self.sent = False
 
 
 @frozen
 class _Memory:
-    """A bucket of this process alone. Its time is the event loop's."""
+    """The store of a bucket that only this process uses. Its clock is the event loop's."""
 
     bucket: Bucket = field(factory=Bucket)
 
@@ -79,7 +87,7 @@ class _Memory:
         try:
             return asyncio.get_running_loop().time()
         except RuntimeError:
-            return time.monotonic()  # what asyncio's own loops go by
+            return time.monotonic()  # the clock of asyncio's own loops
 
     @contextmanager
     def change(self) -> Iterator[Bucket]:
@@ -88,6 +96,9 @@ class _Memory:
     def read(self) -> Bucket:
         return self.bucket
 
+    def close(self) -> None:
+        """Do nothing: memory is not closed."""
+
 
 class Limiter:
     """A token bucket whose tokens rest, for one host and key.
@@ -95,22 +106,29 @@ class Limiter:
     Usage::
 
         limiter = Limiter()
-        async with limiter.post(count_window=120.0) as turn:  # waits until a POST may leave
+        async with limiter.post(count_window=120.0) as permit:  # waits until a POST may leave
             ...
-            turn.mark_answered()
+            permit.mark_answered()
         await limiter.request()  # any other request: only the hourly budget
 
     Args:
         posts: how many POSTs in any `period` (30).
         period: seconds (60).
         burst: how many may leave at once, 1 to `posts`; fewer makes them leave evenly, ``period / posts`` s apart.
-        store: where the bucket is, such as a `FileStore` that it shares with other processes of this machine. By
-            default it is this limiter's own. The burst and the hourly budget are each process's own in any case.
+        requests_per_hour: how many requests in any hour, POSTs included (4000).
+        store: where the bucket is kept, such as a `FileStore` that other processes of this machine share. By default
+            this limiter keeps it in memory. The burst and the hourly budget are always this process's own.
 
-    POSTs leave in the order in which they asked, but that those of ``post(bulk=True)`` stand in a line of their own, of
-    which only the first stands among the others. Those who share a store get equal shares of it, and who holds fewer
-    tokens goes first. Cancelling a waiting POST takes no token; cancelling a running one keeps its token for as long as
-    the server may count it.
+    Raises:
+        ConfigurationError: a number is out of its range.
+
+    POSTs leave in the order in which they asked, except that POSTs of ``post(bulk=True)`` have a queue of their own, of
+    which only the first stands among the others; and interactive POSTs of one process go before bulk of another.
+    Cancelling a POST that waits takes no token; cancelling one that is being sent keeps its token for as long as the
+    server may count it.
+
+    One event loop at a time may have POSTs that wait or are being sent; another loop, also in another thread, can take
+    over as soon as there are none. `request` works on any number of loops.
     """
 
     def __init__(
@@ -119,30 +137,33 @@ class Limiter:
         posts: int = POSTS_PER_MINUTE,
         period: float = 60.0,
         burst: int | None = None,
+        requests_per_hour: int = REQUESTS_PER_HOUR,
         store: BucketStore | None = None,
     ) -> None:
         self.posts = posts
         self.period = period
         self.burst = posts if burst is None else burst
+        self.requests_per_hour = requests_per_hour
         self.store = store
-        if posts < 1 or period <= 0 or not 1 <= self.burst <= posts:
+        if posts < 1 or period <= 0 or not 1 <= self.burst <= posts or requests_per_hour < 1:
             raise ConfigurationError(
-                f"a limiter needs posts >= 1, period > 0 and 1 <= burst <= posts,"
-                f" not posts={posts}, period={period}, burst={burst}"
+                "a limiter needs posts >= 1, period > 0, 1 <= burst <= posts and requests_per_hour >= 1,"
+                f" not posts={posts}, period={period}, burst={burst}, requests_per_hour={requests_per_hour}"
             )
-        self._figures = RateLimit(posts, period)
+        self._rate = RateLimit(posts, period)
+        self._hour = HourlyBudget(requests_per_hour)
         self._store: BucketStore = store or _Memory()
         self._last_seen = Bucket()
-        self._spent, self._spent_at = 0.0, 0.0  # of the hour's budget, and when the last one was taken
         self._holder = uuid4().hex
-        self._here: _LoopState | None = None
+        self._state: _LoopState | None = None
+        self._guarded_in, self._guard = os.getpid(), threading.RLock()
 
     def __repr__(self) -> str:
         bucket = self._last_seen  # a repr opens no file
-        bucket.settle(self._store.now())
+        with self._guarded():
+            bucket.settle(self._store.now())
         pace = "slow" if bucket.slow else "fast"
-        under_way = bucket.under_way
-        resting = len(bucket.tokens) - under_way
+        under_way, resting = len(bucket.under_way), len(bucket.resting)
         return f"<Limiter {self.posts} in {self.period:g} s, {under_way} under way, {resting} resting, {pace}>"
 
     @property
@@ -152,263 +173,303 @@ class Limiter:
 
     @asynccontextmanager
     async def post(self, *, count_window: float, bulk: bool = False) -> AsyncIterator[Permit]:
-        """Wait for a token and give the turn for one POST.
+        """Wait for a token and return the permit for one POST.
 
         Args:
             count_window: seconds from the send within which the server may count the POST if no answer comes.
-            bulk: whether it is one of many, so that those that somebody waits for go first.
+            bulk: whether it belongs to a bulk run, so that interactive POSTs go first.
 
         Raises:
-            ConfigurationError: when the bucket's store fails. No token was taken. Once the turn is given, the store's
-                failures are logged only: a token that is not given back comes back by itself.
+            ConfigurationError: the bucket's store fails (no token was taken), or another event loop has POSTs that
+                wait or are being sent. Once there is a permit, failures of the store are only logged: a token that is
+                not given back comes back by itself.
         """
-        here = self._bind()
-        turn = await self._turn(here, count_window, bulk)
-        try:
-            yield turn
-        finally:
-            self._end(here, turn)
+        with self._in_use() as state:
+            permit = await self._permit(state, count_window, bulk)
+            try:
+                yield permit
+            finally:
+                self._end(state, permit)
 
     async def request(self) -> None:
         """Wait until a request other than a POST fits into the hourly budget."""
-        await self._spend(self._bind())
+        await self._spend()
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator["_ProbePost"]:
-        """Hold all other POSTs back, for one whose answer is to be a verdict. One probe at a time.
+        """Hold all other POSTs back, for one whose answer must be a verdict. One probe at a time.
 
-        What it gives is called like `post`; with ``pause=2.0`` it waits until nobody is under way and all was silent
+        The result is called like `post`; with ``pause=2.0`` it waits until nothing is under way and all was silent
         for 2 s, with ``pause=None`` for a whole period.
+
+        Raises:
+            ConfigurationError: as `post`.
         """
-        here = self._bind()
-        async with here.probe_door:
-            await self._until(here, lambda bucket, now: bucket.hold(self._figures, now, holder=self._holder))
-            here.probing = True
-            self._keep_alive(here)
-            try:
-                yield partial(self._probe_post, here)
-            finally:
-                here.probing = False
-                if here is self._here:
-                    self._note(lambda bucket, _: bucket.release(self._holder))
-                    self._rest(here)
-                    here.notify()
+        with self._in_use() as state:
+            async with state.one_probe:
+                await self._until(state, lambda bucket, now: bucket.hold(self._rate, now, holder=self._holder))
+                state.probing = True
+                self._keep_alive(state)
+                try:
+                    yield partial(self._probe_post, state)
+                finally:
+                    state.probing = False
+                    if state is self._state:
+                        self._note(lambda bucket, _: bucket.release(self._holder))
+                        self._rest(state)
+                        state.notify()
 
     @asynccontextmanager
     async def _probe_post(
-        self, here: "_LoopState", *, count_window: float, pause: float | None
+        self, state: "_LoopState", *, count_window: float, pause: float | None
     ) -> AsyncIterator[Permit]:
-        turn = await self._turn_alone(here, count_window, self._figures.silence if pause is None else pause)
+        permit = await self._permit_alone(state, count_window, self._rate.silence if pause is None else pause)
         try:
-            yield turn
+            yield permit
         finally:
-            self._end(here, turn)
+            self._end(state, permit)
 
     def slow_down(self, position: int, *, silence: float | None = None) -> None:
         """After a refusal for speed: a silent period, then one POST at a time, each a while after the last answer.
 
-        The pace stays slow from then on: what the server counts is not known, so nothing says that it may be faster.
+        The pace stays slow from then on: how the server counts is unknown, so nothing shows that it may be faster.
 
         Args:
-            position: the refused turn's `position`. When about `posts` slow POSTs have passed since a silence, the
+            position: the refused permit's `position`. When about `posts` slow POSTs have passed since a silence, the
                 server has a count that only silence resets, so there will be a silence after every so many.
             silence: the seconds that the server asked for, if that is longer than the period; 0.0 when there has just
                 been a silence, so that none is needed.
         """
-        self._note(lambda bucket, _: bucket.slow_down(self._figures, position, silence))
-        if self._here is not None:
-            self._here.notify()
+        self._note(lambda bucket, _: bucket.slow_down(self._rate, position, silence))
 
     def seconds_until(self, posts: int) -> float:
-        """Tell in how many seconds so many more POSTs can have left, if answers come at once and nobody else posts.
+        """Return in how many seconds so many more POSTs can have left, if answers come at once and nobody else posts.
 
-        0 when they can now.
+        0 when they can leave now.
         """
         if posts <= 0:
             return 0.0
-        self._bind()
-        return self._look().seconds_until(self._figures, self._store.now(), posts=posts, burst=self.burst)
+        bucket, now = self._look(), self._store.now()
+        with self._guarded():
+            by_bucket = bucket.seconds_until(self._rate, now, posts=posts, burst=self.burst)
+            return max(by_bucket, self._hour.seconds_until(now, requests=posts))
 
-    # --- one event loop after another ---
+    # --- event loops, threads and forks ---
+
+    @contextmanager
+    def _in_use(self) -> Iterator["_LoopState"]:
+        """Bind the limiter to the running event loop until the block ends.
+
+        Raises:
+            ConfigurationError: another loop runs and is within such a block.
+        """
+        with self._guarded():
+            state = self._bind()
+            state.users += 1
+        try:
+            yield state
+        finally:
+            with self._guarded():
+                state.users -= 1
+                self._close_if_unused()
 
     def _bind(self) -> "_LoopState":
-        """Take the state along when the program starts another event loop, as each ``asyncio.run`` does."""
-        loop, before = asyncio.get_running_loop(), self._here
+        loop, before = asyncio.get_running_loop(), self._state
         if before is not None and before.pid == os.getpid():
             if before.loop is loop:
                 return before
-            if before.loop.is_running():
+            if before.loop.is_running() and before.users:
                 raise ConfigurationError(
                     "two event loops use this host and key at the same time: give all uploads to one of them,"
                     " because the limit cannot be kept across both"
                 )
-        here = self._here = _LoopState(loop, AsyncLimiter(self.burst, self.burst * self._figures.spacing))
-        if before is not None and before.pid == here.pid:
+        state = self._state = _LoopState(loop, AsyncLimiter(self.burst, self.burst * self._rate.spacing))
+        if before is not None and before.pid == state.pid:
             self._abandon(before)
         elif before is not None:
-            self._holder = uuid4().hex  # this process was forked: all that was under way is its parent's
-        return here
+            self._holder = uuid4().hex  # this process was forked: what was under way belongs to its parent
+        return state
 
     def _abandon(self, before: "_LoopState") -> None:
-        """End what is left of an event loop that was closed under it."""
-        turns, before.under_way = before.under_way, {}
+        """End what is left of an event loop that was closed before its POSTs had ended."""
+        permits, before.under_way = before.under_way, {}
 
         def abandon(bucket: Bucket, now: float) -> None:
-            bucket.leave_line(self._holder)
+            bucket.leave_queue(self._holder)
             bucket.release(self._holder)
-            for turn in turns.values():
-                self._end_in(bucket, now, turn)
+            for permit in permits.values():
+                self._end_in(bucket, now, permit)
 
         self._note(abandon)
 
-    async def _spend(self, here: "_LoopState") -> None:
-        """Take one from the hour's budget; what was spent on an earlier event loop stays spent."""
-        if here.hourly_is_new:
-            here.hourly_is_new = False
-            await here.hourly.acquire(self._spent_now(here))  # an empty bucket has room for it: this does not wait
-        await here.hourly.acquire()
-        self._spent = self._spent_now(here) + 1.0
-        self._spent_at = here.loop.time()
+    def _guarded(self) -> threading.RLock:
+        """Return the lock of the bucket, which loops in several threads may look at.
 
-    def _spent_now(self, here: "_LoopState") -> float:
-        back = (here.loop.time() - self._spent_at) * _HOURLY_BURST / _HOURLY_PERIOD
-        return min(max(0.0, self._spent - back), _HOURLY_BURST)
+        A fork may copy a lock that another thread holds, so the child makes a new one.
+        """
+        if self._guarded_in != os.getpid():
+            self._guarded_in, self._guard = os.getpid(), threading.RLock()
+        return self._guard
 
-    # --- from the line to the end of a turn ---
+    def _close_if_unused(self) -> None:
+        """Close the store's file, because a program may have a limiter for each of a thousand keys."""
+        if self._state is None or not self._state.users:
+            self._store.close()
 
-    async def _turn(self, here: "_LoopState", count_window: float, bulk: bool) -> Permit:
+    # --- from the queue to the end of a permit ---
+
+    async def _spend(self) -> None:
+        """Take one request of the hour, and wait until it may leave."""
+        with self._guarded():
+            wait = self._hour.take(self._store.now())
+        if wait > 0:
+            try:
+                await asyncio.sleep(wait)
+            except asyncio.CancelledError:
+                with self._guarded():
+                    self._hour.give_back()
+                raise
+
+    async def _permit(self, state: "_LoopState", count_window: float, bulk: bool) -> Permit:
         name, position, since_silence = uuid4().hex, 0, 0
 
         def ask(bucket: Bucket, now: float) -> float:
-            # The first at the door stands for all who wait behind it.
-            return bucket.ask(self._figures, now, holder=self._holder, bulk=here.bulk_only, wanted=here.wanted)
+            # The first in the queue of this process has the place in the bucket's queue for all that wait here.
+            return bucket.ask(self._rate, now, holder=self._holder, bulk=not state.interactive)
 
         def leave(bucket: Bucket, now: float) -> float:
             nonlocal position, since_silence
             if (wait := ask(bucket, now)) == 0:
-                position = bucket.take(self._figures, now, name=name, holder=self._holder, count_window=count_window)
+                position = bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window)
                 since_silence = bucket.since_silence
                 waiting.remove(name)
-                bucket.move_on(self._figures, now, holder=self._holder, bulk=here.bulk_only, wanted=here.wanted)
+                if state.interactive or state.bulk:
+                    bucket.rejoin_queue(self._rate, now, holder=self._holder, bulk=not state.interactive)
+                else:
+                    bucket.leave_queue(self._holder)
             return wait
 
-        waiting = here.bulk if bulk else here.interactive
+        waiting = state.bulk if bulk else state.interactive
         waiting.add(name)
-        if len(waiting).bit_count() == 1:
-            here.notify()  # so that the one at the door tells the line that more are wanted, but not at each of a crowd
+        if state.interactive == {name}:
+            state.notify()  # so that a bulk POST at the head asks again, now with the place of an interactive one
         try:
-            async with here.bulk_line if bulk else nullcontext(), here.door:
-                await self._until(here, ask)
-                await here.shape.acquire()
-                await self._spend(here)
-                # Waiting for the shape may have taken long enough for a silence to be called.
-                await self._until(here, leave)
+            async with state.bulk_queue if bulk else nullcontext(), state.head_of_queue:
+                await self._until(state, ask)
+                await state.burst_limiter.acquire()
+                await self._spend()
+                # Waiting for these two may have taken long enough for a silence to begin.
+                await self._until(state, leave)
         except asyncio.CancelledError:
             waiting.discard(name)
-            if not here.wanted:
-                self._note(lambda bucket, _: bucket.leave_line(self._holder))
+            if not state.interactive and not state.bulk:
+                self._note(lambda bucket, _: bucket.leave_queue(self._holder))
             raise
         finally:
             waiting.discard(name)
-        return self._begin(here, name, position, since_silence, count_window)
+        return self._begin(state, name, position, since_silence, count_window)
 
-    async def _turn_alone(self, here: "_LoopState", count_window: float, quiet: float) -> Permit:
+    async def _permit_alone(self, state: "_LoopState", count_window: float, quiet: float) -> Permit:
         name, position, since_silence = uuid4().hex, 0, 0
 
         def leave(bucket: Bucket, now: float) -> float:
             nonlocal position, since_silence
-            if (wait := bucket.ask_alone(self._figures, now, holder=self._holder, quiet=quiet)) == 0:
+            if (wait := bucket.ask_alone(self._rate, now, holder=self._holder, quiet=quiet)) == 0:
                 position = bucket.take(
-                    self._figures, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet
+                    self._rate, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet
                 )
                 since_silence = bucket.since_silence
             return wait
 
-        await self._spend(here)
-        await self._until(here, leave)
-        return self._begin(here, name, position, since_silence, count_window)
+        await self._spend()
+        await self._until(state, leave)
+        return self._begin(state, name, position, since_silence, count_window)
 
-    def _begin(self, here: "_LoopState", name: str, position: int, since_silence: int, count_window: float) -> Permit:
+    def _begin(self, state: "_LoopState", name: str, position: int, since_silence: int, count_window: float) -> Permit:
         now = self._store.now()
-        turn = Permit(name, position, since_silence, now + count_window, count_window, self._store.now)
-        here.under_way[name] = turn
-        self._keep_alive(here)
-        return turn
+        permit = Permit(name, position, since_silence, now + count_window, count_window, self._store.now)
+        state.under_way[name] = permit
+        self._keep_alive(state)
+        return permit
 
-    def _end(self, here: "_LoopState", turn: Permit) -> None:
-        if here.under_way.pop(turn.name, None) is None:
-            return  # ended already, when its event loop was left behind
-        self._note(lambda bucket, now: self._end_in(bucket, now, turn))
-        self._rest(here)
-        here.notify()
+    def _end(self, state: "_LoopState", permit: Permit) -> None:
+        if state.under_way.pop(permit.name, None) is None:
+            return  # ended already, when its event loop was abandoned
+        self._note(lambda bucket, now: self._end_in(bucket, now, permit))
+        self._rest(state)
+        state.notify()
 
-    def _end_in(self, bucket: Bucket, now: float, turn: Permit) -> None:
-        until = None if not turn.sent else now if turn.answered else max(now, turn.may_count_until)
-        bucket.end(self._figures, now, name=turn.name, holder=self._holder, counted_until=until)
+    def _end_in(self, bucket: Bucket, now: float, permit: Permit) -> None:
+        until = None if not permit.sent else now if permit.answered else max(now, permit.may_count_until)
+        bucket.end(self._rate, now, name=permit.name, counted_until=until)
 
-    def _keep_alive(self, here: "_LoopState") -> None:
-        """Let the bucket know from time to time that what is under way here is not that of a killed process."""
-        if here.pulse is None:
-            here.pulse = here.loop.call_later(self._figures.beat, self._beat, here)
+    def _keep_alive(self, state: "_LoopState") -> None:
+        """Extend the leases of what is under way here from time to time, as a killed process would not."""
+        if state.pulse is None:
+            state.pulse = state.loop.call_later(self._rate.beat, self._beat, state)
 
-    def _rest(self, here: "_LoopState") -> None:
+    def _rest(self, state: "_LoopState") -> None:
         """Stop that when nothing is under way here."""
-        if here.pulse is not None and not here.under_way and not here.probing:
-            here.pulse.cancel()
-            here.pulse = None
+        if state.pulse is not None and not state.under_way and not state.probing:
+            state.pulse.cancel()
+            state.pulse = None
 
-    def _beat(self, here: "_LoopState") -> None:
-        under_way = {name: turn.count_window for name, turn in here.under_way.items()}
-        self._note(lambda bucket, now: bucket.renew(self._figures, now, holder=self._holder, under_way=under_way))
-        here.pulse = None
-        self._keep_alive(here)
+    def _beat(self, state: "_LoopState") -> None:
+        under_way = {name: permit.count_window for name, permit in state.under_way.items()}
+        self._note(lambda bucket, now: bucket.renew(self._rate, now, holder=self._holder, under_way=under_way))
+        state.pulse = None
+        self._keep_alive(state)
 
     # --- the store ---
 
-    async def _until(self, here: "_LoopState", ask: Callable[[Bucket, float], float]) -> None:
-        """Ask the bucket until it says 0, after so many seconds as it says, or when something changed here.
+    async def _until(self, state: "_LoopState", ask: Callable[[Bucket, float], float]) -> None:
+        """Ask the bucket until it returns 0: again after the seconds that it returns, or when a POST ends here.
 
-        Only the first in the line and the one probe ever wait here.
+        Only the head of the queue and the probe ever wait here.
         """
         while True:
-            with self._store.change() as bucket:
+            with self._guarded(), self._store.change() as bucket:
                 wait = ask(bucket, self._store.now())
-            self._last_seen = bucket
+                self._last_seen = bucket
             if wait == 0:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await here.changed.wait()
+                    await state.changed.wait()
 
     def _note(self, change: Callable[[Bucket, float], None]) -> None:
-        """Change the bucket where nothing can be done about a failure, and where all that is lost is time."""
+        """Change the bucket where a failure can only be logged, and costs nothing but time."""
         try:
-            with self._store.change() as bucket:
+            with self._guarded(), self._store.change() as bucket:
                 change(bucket, self._store.now())
-            self._last_seen = bucket
+                self._last_seen = bucket
         except ConfigurationError as error:
-            _log.warning("the limit waits longer than it need, since its state could not be kept: %s", error)
+            _log.warning("the limit waits longer than necessary, because its state could not be written: %s", error)
+        finally:
+            with self._guarded():
+                self._close_if_unused()
 
     def _look(self) -> Bucket:
-        """Give the bucket as it is, or as it was seen last if it cannot be read."""
-        with suppress(ConfigurationError):
-            self._last_seen = self._store.read()
-        self._last_seen.settle(self._store.now())
-        return self._last_seen
+        """Return the bucket as it is, or as it was seen last if it cannot be read."""
+        with self._guarded():
+            with suppress(ConfigurationError):
+                self._last_seen = self._store.read()
+            self._last_seen.settle(self._store.now())
+            self._close_if_unused()
+            return self._last_seen
 
 
 @define(eq=False)
 class _LoopState:
-    """All that belongs to one event loop: what was started on it, and what wakes who waits."""
+    """Everything that belongs to one event loop: its queues, its POSTs, and the event that wakes those that wait."""
 
     loop: asyncio.AbstractEventLoop
-    shape: AsyncLimiter
-    hourly: AsyncLimiter = field(factory=lambda: AsyncLimiter(_HOURLY_BURST, _HOURLY_PERIOD))
-    hourly_is_new: bool = True
+    burst_limiter: AsyncLimiter
     pid: int = field(factory=os.getpid)
-    door: asyncio.Lock = field(factory=asyncio.Lock)
-    bulk_line: asyncio.Lock = field(factory=asyncio.Lock)
-    probe_door: asyncio.Lock = field(factory=asyncio.Lock)
+    users: int = 0  # blocks of `Limiter._in_use`
+    head_of_queue: asyncio.Lock = field(factory=asyncio.Lock)
+    bulk_queue: asyncio.Lock = field(factory=asyncio.Lock)
+    one_probe: asyncio.Lock = field(factory=asyncio.Lock)
     changed: asyncio.Event = field(factory=asyncio.Event)
     interactive: set[str] = field(factory=set)  # the names of the POSTs that wait
     bulk: set[str] = field(factory=set)
@@ -416,18 +477,8 @@ class _LoopState:
     probing: bool = False
     pulse: asyncio.TimerHandle | None = None
 
-    @property
-    def bulk_only(self) -> bool:
-        """Whether no other than bulk waits."""
-        return not self.interactive
-
-    @property
-    def wanted(self) -> int:
-        """How many POSTs wait that may go first of all that wait here."""
-        return len(self.interactive or self.bulk)
-
     def notify(self) -> None:
-        """Wake who waits, because something may have changed for it."""
+        """Wake those that wait, because something may have changed for them."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -442,25 +493,28 @@ _shared: dict[Hashable, Limiter] = {}
 
 
 def shared_limiter(budget: Hashable, make: Callable[[], Limiter]) -> Limiter:
-    """Give the limiter that all clients of this process share for a budget, which is a host and a key's digest.
+    """Return the limiter that all clients of this process share for a budget, which is a host and a key's digest.
 
     It lives as long as the process, so that a client that is closed and opened again forgets no POST.
 
     Raises:
-        ConfigurationError: when another client opened the same budget with other figures, or one of the two shares it
-            with other processes and the other does not.
+        ConfigurationError: another client opened the same budget with other numbers, or only one of the two shares it
+            with other processes.
     """
     wanted = make()
     limiter = _shared.setdefault(budget, wanted)
-    if (limiter.posts, limiter.period, limiter.burst) != (wanted.posts, wanted.period, wanted.burst):
+    if any(
+        getattr(limiter, name) != getattr(wanted, name) for name in ("posts", "period", "burst", "requests_per_hour")
+    ):
         raise ConfigurationError(
-            f"another client of this process uses this host and key with {limiter.posts} POSTs a minute"
-            f" and a burst of {limiter.burst}: use the same figures, since they share one budget"
+            f"another client of this process uses this host and key with {limiter.posts} POSTs a minute, a burst of"
+            f" {limiter.burst} and {limiter.requests_per_hour} requests an hour: use the same numbers, because they"
+            " share one budget"
         )
     if (limiter.store is None) != (wanted.store is None):
         one, other = ("does not share", "shares") if limiter.store is None else ("shares", "does not share")
         raise ConfigurationError(
             f"another client of this process {one} this host and key's limit with other processes, and this one"
-            f" {other} it: let both do the same, since they share one budget"
+            f" {other} it: let both do the same, because they share one budget"
         )
     return limiter

@@ -187,8 +187,7 @@ async def test_uploads_through_all_faults_are_what_they_are_said_to_be_and_leave
     uploads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.002)
-    monkeypatch.setattr("springest_async.limits.limiter._HOURLY_BURST", 10**9)
-    limiter = Limiter(posts=10**6, period=0.5)
+    limiter = Limiter(posts=10**6, period=0.5, requests_per_hour=10**10)
     settings = Settings(limiter=limiter, timeouts=Timeouts(connect=1.0, answer=1.0, stall=1.0))
     claims, ended, memory = dict[int, str](), Counter[str](), list[int]()
     luck = random.Random(SEED)

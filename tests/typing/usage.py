@@ -116,9 +116,10 @@ async def everything_set(session: aiohttp.ClientSession) -> None:
         concurrency=4,
         posts_per_minute=30,
         burst=1,
+        requests_per_hour=4000,
         session=session,
-        limiter=Limiter(posts=30, period=60.0, burst=1),
     )
+    Settings(limiter=Limiter(posts=30, period=60.0, burst=1, requests_per_hour=4000))
     springest = Springest(
         api_key="…", certifications_api_key="…", host="https://site.api.go.springest.nl", settings=settings
     )

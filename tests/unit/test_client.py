@@ -715,7 +715,7 @@ def test_the_host_must_be_one() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"wire_format": "csv"}, {"concurrency": 0}, {"posts_per_minute": 0}],
+    [{"wire_format": "csv"}, {"concurrency": 0}, {"posts_per_minute": 0}, {"requests_per_hour": 0}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
@@ -796,11 +796,32 @@ async def test_the_file_of_the_limits_tells_nobody_the_key(
     assert "s3cr3t" not in repr(springest.limiter.store) + springest.limiter.store.budget
 
 
-def test_a_limiter_of_ones_own_is_not_shared_by_any_setting(limiter: Limiter) -> None:
-    springest = Springest(api_key=KEY, settings=Settings(limiter=limiter, machine_wide=True))
+def test_a_limiter_of_ones_own_is_used_as_it_is(limiter: Limiter) -> None:
+    assert Springest(api_key=KEY, settings=Settings(limiter=limiter)).limiter is limiter
 
-    assert springest.limiter is limiter
-    assert springest.limiter.store is None
+
+@pytest.mark.parametrize(
+    "ignored",
+    [{"posts_per_minute": 30}, {"burst": 1}, {"requests_per_hour": 4000}, {"machine_wide": True}],
+    ids=lambda ignored: next(iter(ignored)),
+)
+def test_a_setting_that_a_limiter_would_replace_is_refused(ignored: dict[str, Any], limiter: Limiter) -> None:
+    with pytest.raises(ConfigurationError, match=f"limiter replaces {next(iter(ignored))}: set the numbers"):
+        Settings(limiter=limiter, **ignored)
+
+
+def test_all_settings_that_a_limiter_would_replace_are_named(limiter: Limiter) -> None:
+    with pytest.raises(ConfigurationError, match="limiter replaces posts_per_minute and burst: set"):
+        Settings(limiter=limiter, posts_per_minute=60, burst=30)
+
+
+def test_the_numbers_of_an_agreement_reach_the_limiter() -> None:
+    settings = Settings(posts_per_minute=60, burst=2, requests_per_hour=8000)
+    limiter = Springest(api_key="with an agreement", settings=settings).limiter
+
+    assert (limiter.posts, limiter.burst, limiter.requests_per_hour) == (60, 2, 8000)
+    with pytest.raises(ConfigurationError, match="8000 requests an hour"):
+        Springest(api_key="with an agreement", settings=attrs.evolve(settings, requests_per_hour=None))
 
 
 async def test_a_client_that_is_closed_says_so(upload: CertificateUpload, limiter: Limiter) -> None:

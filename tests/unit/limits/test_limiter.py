@@ -9,6 +9,7 @@ import asyncio
 import functools
 import os
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -132,11 +133,11 @@ def new(request: pytest.FixtureRequest, process: New) -> New:
 
 async def post(limiter: Limiter, *, lasting: float = 0.0, answered: bool = True, bulk: bool = False) -> float:
     """Make one POST; return when it was sent."""
-    async with limiter.post(count_window=ANSWER, bulk=bulk) as turn:
+    async with limiter.post(count_window=ANSWER, bulk=bulk) as permit:
         sent = now()
         await asyncio.sleep(lasting)
         if answered:
-            turn.mark_answered()
+            permit.mark_answered()
     return sent
 
 
@@ -202,31 +203,31 @@ class Scenario:
                 if plan.probes:
                     async with (
                         self.limiter.probe() as probe,
-                        probe(count_window=self.count_window, pause=plan.pause) as turn,
+                        probe(count_window=self.count_window, pause=plan.pause) as permit,
                     ):
-                        await self._send(plan, trace, turn)
+                        await self._send(plan, trace, permit)
                 else:
-                    async with self.limiter.post(count_window=self.count_window) as turn:
-                        await self._send(plan, trace, turn)
+                    async with self.limiter.post(count_window=self.count_window) as permit:
+                        await self._send(plan, trace, permit)
                 if plan.refused:
-                    self.limiter.slow_down(turn.position)
+                    self.limiter.slow_down(permit.position)
 
-    async def _send(self, plan: Plan, trace: Trace, turn: Permit) -> None:
+    async def _send(self, plan: Plan, trace: Trace, permit: Permit) -> None:
         trace.sent = now()
         self.sent.append(trace)
         try:
             await asyncio.sleep(plan.takes)
             if plan.ends == "answered":
-                turn.mark_answered()
+                permit.mark_answered()
             elif plan.ends == "unsent":
-                turn.mark_unsent()
+                permit.mark_unsent()
         finally:
             trace.ended = now()
-            if turn.answered:
+            if permit.answered:
                 trace.counted_until = trace.ended
             elif getattr(self.limiter.store, "killed_at", None) is not None:
                 trace.counted_until = trace.ended + self.count_window
-            elif turn.sent:
+            elif permit.sent:
                 trace.counted_until = max(trace.ended, trace.sent + self.count_window)
 
     def counted(self) -> list[tuple[float, float]]:
@@ -413,12 +414,12 @@ async def test_a_post_without_an_answer_keeps_its_token_while_the_server_may_cou
 async def test_a_post_whose_body_took_long_counts_from_its_last_byte(new: New, answered: bool, back: float) -> None:
     limiter = new(posts=1)
     await asyncio.sleep(5.0)
-    async with limiter.post(count_window=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as permit:
         await asyncio.sleep(200.0)
-        turn.count_from_now(50.0)
+        permit.count_from_now(50.0)
         await asyncio.sleep(10.0)
         if answered:
-            turn.mark_answered()
+            permit.mark_answered()
 
     assert await post(limiter) == about(back)
 
@@ -428,9 +429,9 @@ async def test_a_post_that_fails_after_its_answer_counts_until_its_end(new: New)
     limiter = new(posts=1)
 
     async def fail() -> None:
-        async with limiter.post(count_window=ANSWER) as turn:
+        async with limiter.post(count_window=ANSWER) as permit:
             await asyncio.sleep(5.0)
-            turn.mark_answered()
+            permit.mark_answered()
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
@@ -464,9 +465,9 @@ async def test_a_cancelled_waiter_takes_no_token(new: New) -> None:
 async def test_an_unsent_post_gives_its_token_back_at_once(new: New) -> None:
     limiter = new()
     others = asyncio.create_task(post_all(limiter, 29))
-    async with limiter.post(count_window=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as permit:
         await asyncio.sleep(5.0)
-        turn.mark_unsent()
+        permit.mark_unsent()
     await others
 
     assert await post(limiter) == 5.0
@@ -484,13 +485,21 @@ async def test_a_burst_of_five_leaves_at_once_and_the_others_evenly(new: New) ->
 
 
 @pytest.mark.parametrize(
-    "figures",
-    [{"posts": 0}, {"period": 0.0}, {"period": -1.0}, {"burst": 0}, {"burst": 31}, {"posts": 10, "burst": 11}],
+    "numbers",
+    [
+        {"posts": 0},
+        {"period": 0.0},
+        {"period": -1.0},
+        {"burst": 0},
+        {"burst": 31},
+        {"posts": 10, "burst": 11},
+        {"requests_per_hour": 0},
+    ],
     ids=str,
 )
-def test_figures_that_make_no_bucket_are_refused(figures: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="1 <= burst <= posts"):
-        Limiter(**figures)
+def test_numbers_out_of_range_are_refused(numbers: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="1 <= burst <= posts and requests_per_hour >= 1"):
+        Limiter(**numbers)
 
 
 @pytest.mark.parametrize("burst", [1, 30])
@@ -508,11 +517,11 @@ async def test_repr_tells_the_figures_and_the_state(new: New) -> None:
     assert repr(limiter) == "<Limiter 10 in 20 s, 0 under way, 0 resting, fast>"
 
     await post_all(limiter, 2)
-    async with limiter.post(count_window=ANSWER) as turn:
-        turn.mark_answered()
+    async with limiter.post(count_window=ANSWER) as permit:
+        permit.mark_answered()
         assert repr(limiter) == "<Limiter 10 in 20 s, 1 under way, 2 resting, fast>"
 
-    limiter.slow_down(turn.position)
+    limiter.slow_down(permit.position)
     assert repr(limiter) == "<Limiter 10 in 20 s, 0 under way, 3 resting, slow>"
 
 
@@ -529,16 +538,29 @@ async def test_repr_counts_no_token_that_has_rested(new: New) -> None:
 
 
 @in_virtual_time
-async def test_no_hour_holds_more_than_4000_requests(new: New) -> None:
-    limiter = new()
-    times = []
-    for _ in range(8000):
-        await limiter.request()
-        times.append(now())
+async def test_no_hour_holds_more_requests_than_its_budget() -> None:
+    for limiter, at_once in ((Limiter(), 400), (Limiter(requests_per_hour=1000), 100)):
+        began, sent = now(), []
+        for _ in range(2 * limiter.requests_per_hour):
+            await limiter.request()
+            sent.append(now() - began)
 
-    assert times[:400] == [0.0] * 400
-    assert times[-1] == 7600.0
-    assert 3999 <= most_in_any(times, 3600.0) <= 4000
+        assert sent[: at_once + 1] == [0.0] * at_once + [sent[at_once]]
+        assert sent[-1] == 7600.0
+        assert 0 <= limiter.requests_per_hour - most_in_any(sent, 3600.0) <= 1
+
+
+@in_virtual_time
+async def test_a_cancelled_request_leaves_its_place_to_the_next() -> None:
+    limiter = Limiter()
+    for _ in range(400):
+        await limiter.request()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await limiter.request()
+
+    await limiter.request()
+    assert now() == 1.0
 
 
 @in_virtual_time
@@ -581,10 +603,10 @@ async def test_requests_need_no_token(new: New) -> None:
 
 async def probe(limiter: Limiter, *, pause: float | None, lasting: float = 0.0) -> float:
     """Make one POST alone; return when it was sent."""
-    async with limiter.probe() as post_alone, post_alone(count_window=ANSWER, pause=pause) as turn:
+    async with limiter.probe() as post_alone, post_alone(count_window=ANSWER, pause=pause) as permit:
         sent = now()
         await asyncio.sleep(lasting)
-        turn.mark_answered()
+        permit.mark_answered()
     return sent
 
 
@@ -644,9 +666,9 @@ async def test_all_others_are_held_while_a_probe_lasts(new: New) -> None:
     async with limiter.probe() as post_alone:
         others = asyncio.create_task(post_all(limiter, 2))
         for pause in (2.0, 4.0):
-            async with post_alone(count_window=ANSWER, pause=pause) as turn:
+            async with post_alone(count_window=ANSWER, pause=pause) as permit:
                 await asyncio.sleep(5.0)
-                turn.mark_answered()
+                permit.mark_answered()
         await asyncio.sleep(100.0)
         ended = now()
 
@@ -748,29 +770,29 @@ async def test_positions_begin_anew_after_each_silence(new: New) -> None:
 @in_virtual_time
 async def test_posts_since_the_last_silence_are_told_at_every_pace(new: New) -> None:
     limiter = new()
-    told = [(await post_turn(limiter)).since_silence for _ in range(3)]
+    told = [(await post_permit(limiter)).since_silence for _ in range(3)]
     async with limiter.probe() as alone:
         for pause in (2.0, None, 2.0):
-            async with alone(count_window=ANSWER, pause=pause) as turn:
-                turn.mark_answered()
-            told.append(turn.since_silence)
+            async with alone(count_window=ANSWER, pause=pause) as permit:
+                permit.mark_answered()
+            told.append(permit.since_silence)
     assert not limiter.slow
     limiter.slow_down(0)
-    told += [(await post_turn(limiter)).since_silence for _ in range(2)]
+    told += [(await post_permit(limiter)).since_silence for _ in range(2)]
 
     assert told == [1, 2, 3, 4, 1, 2, 1, 2]
 
 
-async def post_turn(limiter: Limiter) -> Permit:
-    """Make one POST; return its turn."""
-    async with limiter.post(count_window=ANSWER) as turn:
-        turn.mark_answered()
-    return turn
+async def post_permit(limiter: Limiter) -> Permit:
+    """Make one POST; return its permit."""
+    async with limiter.post(count_window=ANSWER) as permit:
+        permit.mark_answered()
+    return permit
 
 
 async def positions(limiter: Limiter, posts: int) -> list[int]:
     """Make so many POSTs, one after another; return their positions."""
-    return [(await post_turn(limiter)).position for _ in range(posts)]
+    return [(await post_permit(limiter)).position for _ in range(posts)]
 
 
 @in_virtual_time
@@ -823,9 +845,9 @@ async def test_at_the_slow_pace_the_next_waits_until_one_without_an_answer_count
 async def test_at_the_slow_pace_an_unsent_post_keeps_nobody_waiting(new: New) -> None:
     limiter = await slow(new())
     began = now()
-    async with limiter.post(count_window=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as permit:
         await asyncio.sleep(1.0)
-        turn.mark_unsent()
+        permit.mark_unsent()
 
     assert await post_all(limiter, 2) == [about(began + 1.0), about(began + 3.0)]
 
@@ -900,15 +922,15 @@ async def migrate(limiter: Limiter, server: Window, uploads: int) -> tuple[list[
         for _ in waiting:
             accepted = False
             while not accepted:
-                async with limiter.post(count_window=ANSWER) as turn:
+                async with limiter.post(count_window=ANSWER) as permit:
                     sent.append(now())
                     await asyncio.sleep(0.125)
                     accepted = server.admit(now())
                     await asyncio.sleep(0.125)
-                    turn.mark_answered()
+                    permit.mark_answered()
                 if not accepted:
                     refused += 1
-                    limiter.slow_down(turn.position)
+                    limiter.slow_down(permit.position)
 
     await asyncio.gather(*(work() for _ in range(8)))
     return sent, refused
@@ -999,6 +1021,17 @@ async def test_a_token_that_rests_long_does_not_delay_the_forecast_of_those_befo
 @in_virtual_time
 async def test_the_forecast_knows_the_burst(posts: int, burst: int) -> None:
     await assert_forecast_comes_true(Limiter(burst=burst), posts)
+
+
+@pytest.mark.parametrize("posts", AMOUNTS)
+@in_virtual_time
+async def test_the_forecast_knows_the_hourly_budget(posts: int) -> None:
+    limiter = Limiter(requests_per_hour=100)  # 10 at once, and one every 40 s
+    for _ in range(4):
+        await limiter.request()
+    await asyncio.sleep(20.0)
+
+    await assert_forecast_comes_true(limiter, posts)
 
 
 @pytest.mark.parametrize("posts", AMOUNTS)
@@ -1271,12 +1304,12 @@ async def test_a_cancelled_waiter_leaves_nothing_in_the_line(stores: Callable[[]
     await post(limiter)
     waiting = [asyncio.create_task(post(limiter)) for _ in range(3)]
     await asyncio.sleep(1.0)
-    assert len(store.read().line) == 1
+    assert len(store.read().queue) == 1
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
 
-    assert store.read().line == []
+    assert store.read().queue == []
 
 
 @pytest.mark.parametrize("held", ["token", "pace", "probe"])
@@ -1316,9 +1349,9 @@ async def test_a_probe_holds_other_processes_back(process: New) -> None:
     async with one.probe() as post_alone:
         held = asyncio.create_task(post(other))
         also = asyncio.create_task(probe(other, pause=2.0))
-        async with post_alone(count_window=ANSWER, pause=None) as turn:
+        async with post_alone(count_window=ANSWER, pause=None) as permit:
             await asyncio.sleep(200.0)
-            turn.mark_answered()
+            permit.mark_answered()
         assert not held.done()
         assert not also.done()
 
@@ -1410,10 +1443,10 @@ async def test_a_store_that_fails_later_fails_nothing_that_was_sent(
     failing: Failing, caplog: pytest.LogCaptureFixture
 ) -> None:
     limiter = Limiter(store=failing)
-    async with limiter.post(count_window=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as permit:
         failing.fails = True
-        turn.mark_answered()
-    limiter.slow_down(turn.position)
+        permit.mark_answered()
+    limiter.slow_down(permit.position)
 
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "the disk is full" in caplog.text
@@ -1459,9 +1492,9 @@ def test_a_token_goes_on_resting_in_the_next_event_loop() -> None:
     limiter = Limiter(posts=1, period=0.2)
 
     async def use() -> float:
-        async with limiter.post(count_window=ANSWER) as turn:
+        async with limiter.post(count_window=ANSWER) as permit:
             sent = time.monotonic()
-            turn.mark_answered()
+            permit.mark_answered()
         return sent
 
     first, second = asyncio.run(use()), asyncio.run(use())
@@ -1542,14 +1575,92 @@ def test_the_hourly_budget_is_not_refilled_by_another_event_loop() -> None:
         asyncio.run(asyncio.wait_for(use_up(), 0.2))
 
 
-async def test_two_event_loops_at_once_are_refused() -> None:
-    limiter = Limiter()
+async def on_another_loop(use: Coroutine[Any, Any, Result]) -> Result:
+    """Run it on an event loop in another thread, while this loop runs."""
+    return await asyncio.to_thread(asyncio.run, use)
+
+
+async def test_a_second_loop_is_refused_while_the_first_sends(new: New) -> None:
+    limiter = new()
+    async with limiter.post(count_window=ANSWER) as permit:
+        with pytest.raises(ConfigurationError, match="two event loops use this host and key at the same time"):
+            await on_another_loop(post(limiter))
+        permit.mark_answered()
+
+    await post(limiter)  # the first loop goes on
+    assert repr(limiter).startswith("<Limiter 30 in 60 s, 0 under way, 2 resting")
+
+
+async def test_a_second_loop_is_refused_while_the_first_waits(new: New) -> None:
+    limiter = new(posts=1)
     await post(limiter)
+    for waiting in (asyncio.create_task(post(limiter)), asyncio.create_task(probe(limiter, pause=None))):
+        await asyncio.sleep(0)
+        with pytest.raises(ConfigurationError, match="two event loops"):
+            await on_another_loop(post(limiter))
+        waiting.cancel()
+        await asyncio.wait([waiting])
 
-    with pytest.raises(ConfigurationError, match="two event loops"):
-        await asyncio.to_thread(asyncio.run, post(limiter))
+    with pytest.raises(TimeoutError):
+        await on_another_loop(asyncio.wait_for(post(limiter), 0))
 
-    await post(limiter)  # the first loop's use goes on
+
+async def test_loops_of_which_one_is_idle_take_turns(new: New) -> None:
+    limiter = new()
+    for _ in range(3):
+        await post(limiter)
+        await on_another_loop(post(limiter))
+        await on_another_loop(probe(limiter, pause=0.0))
+
+    assert repr(limiter).startswith("<Limiter 30 in 60 s, 0 under way, 9 resting")
+
+
+async def test_requests_on_any_loop_keep_no_other_loop_out(new: New) -> None:
+    limiter = new()
+    async with limiter.post(count_window=ANSWER) as permit:
+        await asyncio.gather(*(on_another_loop(limiter.request()) for _ in range(3)))
+        await on_another_loop(asyncio.sleep(0, limiter.slow))
+        permit.mark_answered()
+
+    async def hold(entered: threading.Event, leave: threading.Event) -> None:
+        await limiter.request()
+        entered.set()
+        leave.wait()
+
+    entered, leave = threading.Event(), threading.Event()
+    holding = asyncio.create_task(on_another_loop(hold(entered, leave)))
+    await asyncio.to_thread(entered.wait)
+    await post(limiter)
+    leave.set()
+    await holding
+
+
+def test_a_look_at_an_idle_bucket_leaves_no_file_open(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "limits.sqlite3", "a budget")
+    limiter = Limiter(store=store)
+    for use in (lambda: limiter.slow, lambda: limiter.seconds_until(1), lambda: limiter.slow_down(1)):
+        use()
+        assert store._opened is None
+
+    assert limiter.slow
+
+
+@in_virtual_time
+async def test_the_file_is_open_while_posts_wait_or_are_sent(stores: Callable[[], Store]) -> None:
+    store = stores()
+    limiter = Limiter(posts=1, store=store)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(post(limiter, lasting=1.0))
+        await asyncio.sleep(2.0)
+        assert store._opened is not None
+        await limiter.request()
+        assert not limiter.slow
+        assert store._opened is not None
+    assert store._opened is None
+
+    await probe(limiter, pause=2.0)
+    assert store._opened is None
 
 
 def test_clients_with_one_budget_share_one_limiter() -> None:
@@ -1562,15 +1673,15 @@ def test_clients_with_different_budgets_do_not_share() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [Limiter(posts=60), Limiter(burst=1), Limiter(period=30.0)],
-    ids=["more posts", "another burst", "another period"],
+    [Limiter(posts=60), Limiter(burst=1), Limiter(period=30.0), Limiter(requests_per_hour=5000)],
+    ids=["posts", "burst", "period", "requests per hour"],
 )
-def test_one_budget_with_other_figures_is_refused(other: Limiter) -> None:
-    limiter = shared_limiter("one budget, two figures", Limiter)
+def test_one_budget_with_other_numbers_is_refused(other: Limiter) -> None:
+    limiter = shared_limiter("one budget, two limits", Limiter)
 
-    with pytest.raises(ConfigurationError, match="with 30 POSTs a minute and a burst of 30"):
-        shared_limiter("one budget, two figures", lambda: other)
-    assert shared_limiter("one budget, two figures", Limiter) is limiter
+    with pytest.raises(ConfigurationError, match="30 POSTs a minute, a burst of 30 and 4000 requests an hour"):
+        shared_limiter("one budget, two limits", lambda: other)
+    assert shared_limiter("one budget, two limits", Limiter) is limiter
 
 
 @pytest.mark.parametrize("first_shares", [False, True])
@@ -1596,13 +1707,13 @@ def test_a_file_is_used_by_one_event_loop_after_another(tmp_path: Path) -> None:
     waiter = loop.create_task(post(limiter))
     loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
-    assert len(store.read().line) == 1
+    assert len(store.read().queue) == 1
 
     try:
         began = time.monotonic()
         asyncio.run(post(limiter))
         assert 0.4 < time.monotonic() - began < A_WHILE
-        assert store.read().line == []
+        assert store.read().queue == []
     finally:
         forget(waiter)
         store.close()
@@ -1612,10 +1723,10 @@ async def test_a_process_that_was_forked_leaves_alone_what_its_parent_has_under_
     new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limiter = new()
-    async with limiter.post(count_window=ANSWER) as turn:
+    async with limiter.post(count_window=ANSWER) as permit:
         parent = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: parent + 1)
         await asyncio.to_thread(asyncio.run, post(limiter))
-        turn.mark_answered()
+        permit.mark_answered()
 
     assert repr(limiter).startswith("<Limiter 30 in 60 s, 0 under way, 2 resting")

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from springest_async.errors import ConfigurationError
-from springest_async.limits.bucket import Bucket, Probe, RateLimit, Ticket, Token
+from springest_async.limits.bucket import Bucket, Lease, Probe, RateLimit, Ticket
 from springest_async.limits.store import FileStore, default_path
 
-FIGURES = RateLimit(30, 60.0)
+RATE = RateLimit(30, 60.0)
 HOUR = 3600.0
 
 
@@ -67,21 +67,21 @@ def take(store: FileStore, name: str = "one", *, answered: bool = True) -> None:
     """Make a POST that is answered at once, or one of a process that is killed."""
     with store.change() as bucket:
         now = store.now()
-        bucket.take(FIGURES, now, name=name, holder="holder", count_window=120.0)
+        bucket.take(RATE, now, name=name, holder="holder", count_window=120.0)
         if answered:
-            bucket.end(FIGURES, now, name=name, holder="holder", counted_until=now)
+            bucket.end(RATE, now, name=name, counted_until=now)
 
 
 def out(store: FileStore) -> int:
     """How many tokens are out."""
     bucket = store.read()
     bucket.settle(store.now())
-    return len(bucket.tokens)
+    return bucket.tokens_out
 
 
 def slow_down(store: FileStore) -> None:
     with store.change() as bucket:
-        bucket.slow_down(FIGURES, 0, None)
+        bucket.slow_down(RATE, 0, None)
 
 
 # --- what it keeps, and for whom ---
@@ -131,7 +131,7 @@ def test_a_change_that_fails_is_not_kept(open_store: Open) -> None:
 
 
 def test_nobody_changes_it_while_another_does(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.limits.store._BUSY", 0.05)
+    monkeypatch.setattr("springest_async.limits.store._BUSY_TIMEOUT", 0.05)
     one, other = open_store(), open_store()
     other.read()
 
@@ -256,7 +256,7 @@ def test_a_step_of_the_wall_clock_changes_nothing(
     monkeypatch.setattr(time, "time", lambda: wall() + step)
 
     assert store.read() == open_store().read() == before
-    assert 59.0 < store.read().seconds_until(FIGURES, store.now(), posts=30, burst=30) < 60.2
+    assert 59.0 < store.read().seconds_until(RATE, store.now(), posts=30, burst=30) < 60.2
 
 
 @pytest.mark.parametrize("uptime", [0.0, 10.0, 60.0])
@@ -291,20 +291,20 @@ def test_a_clock_that_is_a_little_behind_means_no_boot(open_store: Open, clock: 
     take(store)
     clock.time -= 1.0
 
-    assert store.read().seconds_until(FIGURES, clock.time, posts=30, burst=30) == pytest.approx(61.1)
+    assert store.read().seconds_until(RATE, clock.time, posts=30, burst=30) == pytest.approx(61.1)
 
 
 def test_a_boot_ends_what_killed_processes_held(open_store: Open, clock: Clock) -> None:
     store = open_store()
     take(store, answered=False)
     with store.change() as bucket:
-        assert bucket.hold(FIGURES, store.now(), holder="killed") == 0
-        bucket.ask(FIGURES, store.now(), holder="another", bulk=False, wanted=1)
+        assert bucket.hold(RATE, store.now(), holder="killed") == 0
+        bucket.ask(RATE, store.now(), holder="another", bulk=False)
     clock.time = 120.0 + 60.1 + 12.0 + 0.1
 
     bucket = store.read()
     bucket.settle(store.now())
-    assert (bucket.tokens, bucket.line, bucket.probe) == ({}, [], None)
+    assert (bucket.tokens_out, bucket.queue, bucket.probe) == (0, [], None)
 
 
 # --- what it forgets ---
@@ -327,7 +327,7 @@ def test_a_budget_is_not_forgotten_while_anything_of_it_holds_a_post_back(open_s
     store = open_store()
     take(store)
     with store.change() as bucket:
-        bucket.slow_down(FIGURES, 0, 2 * HOUR)
+        bucket.slow_down(RATE, 0, 2 * HOUR)
     clock.time += 2 * HOUR - 1.0
     assert store.read().slow
     clock.time += 2.0
@@ -365,15 +365,15 @@ def test_a_file_of_another_program_is_left_alone(open_store: Open, path: Path) -
     assert path.read_bytes() == before
 
 
-def test_a_file_of_a_newer_version_is_left_alone(open_store: Open, path: Path) -> None:
+def test_a_file_of_another_version_is_left_alone(open_store: Open, path: Path) -> None:
     store = open_store()
     take(store)
     store.close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 1")
     before = path.read_bytes()
 
-    refused(open_store(), "newer version")
+    refused(open_store(), "another version of springest_async: use one version on this machine")
     assert path.read_bytes() == before
 
 
@@ -465,15 +465,25 @@ NEVER = 1e308
 @pytest.mark.parametrize(
     "bucket",
     [
-        Bucket(tokens={str(number): Token("x", False, 0.0, NEVER) for number in range(30)}),
-        Bucket(tokens={str(number): Token("x", True, NEVER, NEVER) for number in range(30)}),
-        Bucket(line=[Ticket("x", False, 30, 0.0, NEVER)]),
+        Bucket(resting=[0.0] + [NEVER] * 30),
+        Bucket(under_way={str(number): Lease(0.0, NEVER) for number in range(30)}),
+        Bucket(under_way={str(number): Lease(NEVER, 0.0) for number in range(30)}),
+        Bucket(queue=[Ticket("x", False, 0.0, NEVER)]),
         Bucket(probe=Probe("x", NEVER)),
         Bucket(last_answer=NEVER, slow=True, quiet=1.0),
         Bucket(last_answer=0.0, slow=True, quiet=NEVER),
-        Bucket(slow=True, quiet=NEVER, tokens={"x": Token("x", True, 0.0, 0.0)}),
+        Bucket(slow=True, quiet=NEVER, under_way={"x": Lease(0.0, 0.0)}),
     ],
-    ids=["resting", "under way", "in line", "alone", "answered in the future", "silence", "silence before an answer"],
+    ids=[
+        "resting",
+        "under way",
+        "counted",
+        "in line",
+        "alone",
+        "answered in the future",
+        "silence",
+        "silence before an answer",
+    ],
 )
 def test_a_row_that_would_hold_posts_back_for_ever_is_damaged(open_store: Open, path: Path, bucket: Bucket) -> None:
     store = open_store()
@@ -517,7 +527,7 @@ def test_a_pipe_is_told_and_not_waited_for(open_store: Open, path: Path, end: st
         file.unlink()
     os.mkfifo(f"{path}{end}")
 
-    refused(open_store(), "is no file; remove")
+    refused(open_store(), "is not a file; remove")
 
 
 @pytest.fixture(scope="module")
@@ -556,7 +566,7 @@ def test_whatever_happens_to_the_file_the_next_post_is_counted_and_none_waits_fo
     ):
         bucket, began = store.read(), store.now()
         now = began
-        while wait := bucket.ask(FIGURES, now, holder="me", bulk=False, wanted=1):
+        while wait := bucket.ask(RATE, now, holder="me", bulk=False):
             now += wait
             assert now - began < 5 * HOUR
         take(store, "mine")
@@ -578,7 +588,7 @@ def test_a_second_store_in_a_process_leaves_the_first_its_place(open_store: Open
     take(first, "1")
     open_store("another budget").read()
     code = "import sys; from pathlib import Path; from springest_async.limits.store import FileStore"
-    code += "; store = FileStore(Path(sys.argv[1]), 'a budget'); print(len(store.read().tokens)); store.close()"
+    code += "; store = FileStore(Path(sys.argv[1]), 'a budget'); print(store.read().tokens_out); store.close()"
     seen = []
     for name in ("2", "3"):
         seen.append(subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True).stdout)
@@ -609,14 +619,14 @@ def test_a_folder_that_cannot_be_made_is_told(open_store: Open, path: Path) -> N
 def test_a_path_that_is_a_folder_is_told(open_store: Open, path: Path) -> None:
     path.mkdir(parents=True)
 
-    refused(open_store(), "it is no file; remove it")
+    refused(open_store(), "it is not a file; remove it")
 
 
 def test_a_file_that_cannot_be_written_is_told(open_store: Open) -> None:
     store = open_store()
     store._connection().execute("PRAGMA query_only = 1")
 
-    with pytest.raises(ConfigurationError, match="make it and its folder such that you can write"):
+    with pytest.raises(ConfigurationError, match="you need permission to write"):
         take(store)
 
 
@@ -630,7 +640,7 @@ def test_a_full_disk_is_told_and_what_was_kept_before_stays(open_store: Open) ->
     def fill() -> None:
         with store.change() as bucket:
             for number in range(1000):
-                bucket.take(FIGURES, store.now(), name=f"post {number}", holder="holder", count_window=0.0)
+                bucket.take(RATE, store.now(), name=f"post {number}", holder="holder", count_window=0.0)
 
     with pytest.raises(ConfigurationError, match="the disk is full"):
         fill()
