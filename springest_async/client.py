@@ -1,12 +1,14 @@
-"""`Springest`: the three verbs of the API, composed of the limiter, the transport and the protocol.
+"""`Springest`: the client, composed of the limiter, the transport and the protocol.
 
-It parses nothing and decides nothing itself; how one certificate gets there is `delivery`'s business.
+It parses nothing and decides nothing itself; `springest_async.upload` takes one certificate through all its tries.
 """
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncGenerator, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import attrs
 import stamina
-from attrs import field, frozen
+from attrs import define, field, frozen
 from attrs.converters import optional
 from attrs.validators import ge, in_
 from attrs.validators import optional as given
@@ -40,7 +42,7 @@ from springest_async.version import __version__
 __all__ = ["Settings", "Springest"]
 
 _PAGE_SIZE = 100
-# A list that is longer answers no question of a settling, or has no end.
+# A longer list cannot settle anything, or it never ends.
 _MOST_LISTED = 10_000
 _USER_AGENT = f"springest_async/{__version__} aiohttp/{aiohttp.__version__}"
 
@@ -49,10 +51,10 @@ Record = TypeVar("Record", Certificate, Certification)
 
 @frozen(kw_only=True)
 class Settings:
-    """What can be set beyond host and keys; every default is right for Springest as its pages describe it.
+    """The settings beside host and keys; every default is right for Springest as its pages describe it.
 
     Args:
-        wire_format: ``"json"``, which is all that Springest fully supports, or ``"xml"``.
+        wire_format: ``"json"``, the only one that Springest supports fully, or ``"xml"``.
         timeouts: how long to wait, in seconds.
         concurrency: how many uploads of a bulk run are in flight at once.
         posts_per_minute: the limit that Springest has agreed with you (30). More without an agreement gets your uploads
@@ -115,9 +117,13 @@ class Springest:
             async for certificate in springest.certificates(email="jan@example.org"):
                 print(certificate)
 
-    It is left as a task group is: normally, it waits for the uploads that other tasks have begun, however long the
-    limit lets them wait; by an exception, or when that waiting is cancelled, it cancels those tasks, and what became of
-    each certificate is in the `asyncio.CancelledError`, as `upload` says. In both cases it takes no new uploads.
+    Its ``async with`` ends like that of a task group. It accepts no new uploads, and waits for those that other tasks
+    have begun, however long the limit makes them wait. After an exception, or when that waiting is cancelled, it
+    cancels those tasks; the `asyncio.CancelledError` of each says what became of its certificate (see `upload`). To
+    stop within a time, call `aclose`.
+
+    A client belongs to the event loop and process that opened it, and is open at most once at a time: share the open
+    client among tasks. Clients with the same host and key share one limit.
 
     Args:
         api_key: the key for certificates on this host.
@@ -126,8 +132,10 @@ class Springest:
         settings: see `Settings`.
 
     Raises:
-        ConfigurationError: when a key is empty, or the host is none, or is ``http`` to another machine; by
-            ``async with``, when `Settings.ca_file` cannot be read.
+        ConfigurationError: a key is empty, or the host is invalid, or it is ``http`` to another machine; from
+            ``async with``: `Settings.ca_file` cannot be read.
+        RuntimeError: from ``async with``: the client is open already; from all other methods: it is closed, or it was
+            opened on another event loop or in another process.
     """
 
     def __init__(
@@ -138,7 +146,7 @@ class Springest:
         host: str = "nl",
         settings: Settings | None = None,
     ) -> None:
-        # No variable keeps a key as it is: a traceback may show them.
+        # No variable may hold a plain key, because a traceback may show it.
         self._key, self._certifications_key = ApiKey(api_key), ApiKey(certifications_api_key or "")
         api_key = certifications_api_key = "***"
         if not self._key:
@@ -167,50 +175,97 @@ class Springest:
             store=FileStore(default_path(), budget) if settings.machine_wide else None,
         )
         self.limiter = settings.limiter or shared_limiter(budget, make)
-        self._executor: ThreadPoolExecutor | None = None
-        self._calls: dict[asyncio.Future[None], asyncio.Task[Any]] = {}  # what is done now, and on whose behalf
+        self._opening = threading.Lock()
+        self._opened: _Opened | None = None
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_executor"):  # a traceback of its __init__ may show it
+        if not hasattr(self, "_opened"):  # a traceback of its __init__ may show it
             return "<Springest, not made>"
-        return f"<Springest {self.origin}, {'closed' if self._executor is None else 'open'}, {self.limiter!r}>"
+        is_open = self._opened is not None and not self._opened.closing
+        return f"<Springest {self.origin}, {'open' if is_open else 'closed'}, {self.limiter!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._transport.__aenter__()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="springest-files")
+        with self._opening:
+            if self._opened is not None and not self._opened.loop.is_closed():
+                raise RuntimeError(
+                    "the client is open already: share the open client among tasks, and make a client for each thread,"
+                    " event loop and process"
+                )
+            self._opened = _Opened(asyncio.get_running_loop())
+        try:
+            await self._transport.__aenter__()
+        except BaseException:
+            self._opened = None
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        executor, self._executor = self._executor, None
-        try:
-            if error is None:
-                await self._calls_ended()
-        finally:
-            for task in set(self._calls.values()):
-                task.cancel()
-            try:
-                await self._calls_ended()
-            finally:
-                if executor is not None:
-                    executor.shutdown(wait=False, cancel_futures=True)
-                await self._transport.__aexit__(kind, error, traceback)
+        if self._opened is not None:
+            await self._close(self._opened, None if error is None else 0.0)
 
-    async def _calls_ended(self) -> None:
-        while self._calls:
-            await asyncio.wait(list(self._calls))
+    async def aclose(self, *, timeout: float) -> None:  # noqa: ASYNC109 # after it the uploads are cancelled, not aclose
+        """Close the client within a time, for instance when a service is asked to stop.
+
+        Everything that only waits is cancelled at once: uploads that wait for the limit or for their next try, lists
+        and `settle`. A POST that is being sent has `timeout` to get its answer, then it is cancelled too. Each upload
+        ends with its receipt, its error, or an `asyncio.CancelledError` whose ``__cause__`` says what became of it.
+
+        The client accepts no new uploads meanwhile. The ``async with`` that it is called beside, or in, ends as usual.
+
+        Args:
+            timeout: seconds.
+        """
+        if self._opened is None:
+            return
+        opened = self._checked()
+        opened.giving_up = True
+        for call in [*opened.calls.values()]:
+            call.cancel_if_waiting()
+        await self._close(opened, timeout)
+
+    async def _close(self, opened: "_Opened", seconds: float | None) -> None:
+        """Wait so many seconds for the calls (None: without end), cancel those that are left, and close everything."""
+        opened.closing = True
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await opened.calls_ended()
+        finally:
+            for call in [*opened.calls.values()]:
+                call.task.cancel()
+            try:
+                await opened.calls_ended()
+            finally:
+                if self._opened is opened:  # else another task has closed it meanwhile
+                    self._opened = None
+                    opened.executor.shutdown(wait=False, cancel_futures=True)
+                    await self._transport.__aexit__(None, None, None)
+
+    def _checked(self) -> "_Opened":
+        """Return what was opened, if this event loop and process may use it."""
+        opened = self._opened
+        if opened is None:
+            raise RuntimeError("the client is closed: use it inside `async with Springest(...)`")
+        if opened.pid != os.getpid():
+            raise RuntimeError("the client was opened before this process was forked: make a client in each process")
+        if opened.loop is not asyncio.get_running_loop():
+            raise RuntimeError("the client was opened on another event loop: make a client on each loop")
+        return opened
 
     @contextmanager
-    def _call(self) -> Iterator[None]:
-        """Have what is done in it waited for, or cancelled, when the client is closed."""
-        task, ended = asyncio.current_task(), asyncio.get_running_loop().create_future()
+    def _call(self) -> Iterator["_Call"]:
+        """Register what this task does in the block, so that closing the client waits for it or cancels it."""
+        opened, task = self._checked(), asyncio.current_task()
         assert task is not None
-        self._calls[ended] = task
+        call, ended = _Call(opened, task), opened.loop.create_future()
+        opened.calls[ended] = call
         try:
-            yield
+            yield call
         finally:
-            del self._calls[ended]
+            call.ended = True
+            del opened.calls[ended]
             ended.set_result(None)
 
     # --- POST /users/certificates ---
@@ -225,29 +280,32 @@ class Springest:
     ) -> Receipt:
         """Post a certificate, and return when Springest has stored it.
 
-        It waits for the limit as long as that takes. What the server cannot have is sent again (a broken connection,
-        a refusal for speed); what it may have is not.
+        It waits for the limit as long as that takes. It sends again what the server certainly has not stored (after a
+        broken connection, or a refusal for speed), and nothing that it may have stored.
 
         Args:
             upload: the certificate.
-            listener: told of each step, for instance by a progress bar.
+            listener: called at each step, for instance for a progress bar.
             bulk: let uploads that are not bulk go first.
-            source: the file as it was when it was looked at; what is no longer the same is not sent.
+            source: the file as it was when it was inspected; a file that has changed since is not sent.
 
         Raises:
             Rejected: Springest does not want this certificate; `Rejected.faults` says why, if the server did.
             NotAuthorized, Forbidden, NotFound, Redirected: nothing was stored, and no other certificate will be
-                either before a person has looked at key and host.
-            UnexpectedStatus: nothing was stored, for a reason that the API's pages do not know.
-            UnusableFile: the file cannot be read, or changed on the way.
-            NotSent: no connection, or it broke in the middle, four times in a row; or the server's TLS certificate is
-                not trusted, at once. Safe to call again.
-            InDoubt: the whole certificate was sent and no answer tells whether it is stored: see `settle`.
-            asyncio.CancelledError: its ``__cause__`` is a `NotSent`, an `InDoubt` or a `CancelledTooLate` (stored). A
+                before a person has checked key and host.
+            UnexpectedStatus: nothing was stored, for a reason that the API's pages do not mention.
+            UnusableFile: the file cannot be read, or changed while it was sent.
+            NotSent: four times in a row there was no connection, or it broke before the whole body was sent; or,
+                raised at once, the server's TLS certificate is not trusted. Safe to call again.
+            InDoubt: the whole certificate was sent, and no answer says whether it is stored: see `settle`.
+            ConfigurationError: the limit cannot be kept (see `Limiter.post`). Nothing was sent.
+            RuntimeError: the client is closed, or opened on another event loop or in another process.
+            asyncio.CancelledError: its ``__cause__`` is a `NotSent`, an `InDoubt` or a `CancelledTooLate` (stored). The
                 TimeoutError of `asyncio.timeout` has the cancellation as its own ``__cause__``.
         """
-        if self._executor is None:
-            raise RuntimeError("the client is closed: use it inside `async with Springest(...)`")
+        opened = self._checked()
+        if opened.closing:
+            raise RuntimeError("the client is closing, and accepts no new uploads")
         path = protocol.path(CERTIFICATES, self.settings.wire_format)
         delivery = Delivery(
             upload=upload,
@@ -261,10 +319,11 @@ class Springest:
             limiter=self.limiter,
             verdicts=self._verdicts,
             transport=self._transport,
-            executor=self._executor,
-            listener=listener or _nobody,
+            executor=opened.executor,
+            listener=listener or _ignore,
         )
-        with self._call():
+        with self._call() as call:
+            delivery.listener = partial(call.follow, delivery.listener)
             return await delivery.run()
 
     async def settle(self, doubt: InDoubt, *, known: Collection[int] = ()) -> Certificate | None:
@@ -278,30 +337,31 @@ class Springest:
                 if await springest.settle(doubt) is None:
                     await springest.upload(upload)  # it certainly is not stored
 
-        Stored is what Springest lists with the same employee, certification and validity dates, created since the
-        send. Not stored is what it does not list although it shows the certification, and although the server has had
-        `Timeouts.answer` to end its work, which is waited for. (Springest lists verified certifications only.)
+        A certificate is stored if Springest lists one with the same employee, certification and validity dates, created
+        since the send. It is not stored if Springest does not list it although it lists certificates of this
+        certification (it lists verified certifications only), also after the server has had `Timeouts.answer` to finish
+        its work; `settle` waits for that.
 
         Args:
-            doubt: what `upload` raised.
-            known: ids of certificates that are known to be others, such as those of receipts.
+            doubt: the error that `upload` raised.
+            known: ids of other certificates, such as those of receipts.
 
         Returns:
-            The certificate as it is listed when it is stored, None when it certainly is not.
+            The listed certificate if it is stored, None if it certainly is not.
 
         Raises:
-            InDoubt: nobody can tell; its `reason` says why. Only a person can decide.
+            InDoubt: it is still unknown; `reason` says why. Only a person can decide.
             SpringestError: the same as `certificates` and `certifications`.
         """
         with self._call():
             return await self._settled(doubt, known)
 
     async def _settled(self, doubt: InDoubt, known: Collection[int]) -> Certificate | None:
-        clock = asyncio.get_running_loop().time  # which nobody sets
+        clock = asyncio.get_running_loop().time  # which no person or time server changes
         given_up = clock() - max(0.0, (datetime.now(UTC) - doubt.given_up_at).total_seconds())
         found = await self._find(doubt, known)
         if found is None and await self._is_shown(doubt.certification_id):
-            # The server may be at work on it: behind a gateway that gave up, or when it was we who gave up.
+            # The server may still work on it, because the gateway before it or this client gave up first.
             await asyncio.sleep(given_up + self.settings.timeouts.answer - clock())
             found = await self._find(doubt, known)
             if found is None:
@@ -322,12 +382,12 @@ class Springest:
         if found is None and clock_was_ahead(doubt, datetime.now(UTC), self._server_time):
             return Unclear("the clock of this machine is, or was, days ahead of the server's")
         if found is None and any(not _asked_for(doubt, certificate) for certificate in certificates):
-            # A server that ignores the filters may ignore the offset too, or writes the address in another way.
+            # A server that ignores the filters may ignore the offset too, or it writes the address in another way.
             return Unclear("Springest lists certificates that were not asked for, so it may be there as well")
         return found
 
     async def _is_shown(self, certification_id: int) -> bool:
-        """Whether Springest lists the certificates of a certification: it is listed itself, or one of its own is."""
+        """Return whether Springest lists certificates of this certification: it lists it, or one of them."""
         if not self._certifications_key:
             query = protocol.certificates_query(None, certification_id, None) | {"size": "1"}
             page = await self._page(CERTIFICATES, "certificates", Certificate, query, self._key)
@@ -345,36 +405,37 @@ class Springest:
         certification_id: int | None = None,
         created_from: date | None = None,
     ) -> AsyncGenerator[Certificate, None]:
-        """List the verified certificates, page by page as you go.
+        """List the verified certificates; each page is requested when the iteration reaches it.
 
-        A certificate that was just uploaded is listed only after Springest has verified its certification.
+        Springest lists a certificate that was just uploaded only after it has verified its certification.
 
         Args:
-            email: only of this employee.
-            certification_id: only for this certification.
+            email: only those of this employee.
+            certification_id: only those for this certification.
             created_from: only those created on or after this date.
 
         Raises:
-            NotAuthorized, Forbidden, NotFound, Redirected, UnexpectedStatus: the request cannot be answered.
-            ServerError, NoAnswer, NotSent: also after the retries.
+            NotAuthorized, Forbidden, NotFound, Redirected, UnexpectedStatus: the server refuses the request.
+            ServerError, NoAnswer, NotSent: no list, also after the retries.
             UnreadableAnswer: the answer is not such a list.
+            RuntimeError: the client is closed, or opened on another event loop or in another process.
         """
         query = protocol.certificates_query(email, certification_id, created_from)
         return self._list(CERTIFICATES, "certificates", Certificate, query, self._key)
 
     def certifications(self, *, name: str | None = None) -> AsyncGenerator[Certification, None]:
-        """List the verified certifications of the host, page by page as you go.
+        """List the verified certifications of the host; each page is requested when the iteration reaches it.
 
         Args:
-            name: only those of this name.
+            name: only those with this name.
 
         Raises:
-            ConfigurationError: no `certifications_api_key` was given.
+            ConfigurationError: there is no `certifications_api_key`.
             SpringestError: the same as `certificates`.
         """
         if not self._certifications_key:
             raise ConfigurationError(
-                "certifications need a key of their own: give Springest(certifications_api_key=…)"
+                "certifications need their own key: pass Springest(certifications_api_key=…)"
                 " or set SPRINGEST_CERTIFICATIONS_API_KEY"
             )
         query = {} if name is None else {"name": name}
@@ -383,15 +444,15 @@ class Springest:
     async def _list(
         self, resource: str, name: str, record: type[Record], query: dict[str, str], key: ApiKey
     ) -> AsyncGenerator[Record, None]:
-        """Follow the pages until the end, and never for ever on a server that ignores `offset`."""
+        """Request page after page until the end, which comes also on a server that ignores `offset`."""
         offset = 0
         before: tuple[Record, ...] = ()
         while True:
             page = await self._page(
                 resource, name, record, query | {"size": str(_PAGE_SIZE), "offset": str(offset)}, key
             )
-            # A page that came before says that `offset` is ignored: then the first page was all there is to get.
-            # Records that move to the next page while we read it are told once.
+            # A page with nothing new shows that the server ignores `offset`: then the first page is all that there is.
+            # A record that moves to the next page meanwhile is yielded once.
             known = {item.id for item in before}
             new = [item for item in page.records if item.id not in known]
             for item in new:
@@ -426,7 +487,7 @@ class Springest:
 
 
 async def _beginning(listed: AsyncGenerator[Record, None]) -> list[Record]:
-    """Read a list up to a bound; who gets more than `_MOST_LISTED` has not got all."""
+    """Return the first records of a list; more than `_MOST_LISTED` of them are not all."""
     records: list[Record] = []
     async with aclosing(listed):
         async for record in listed:
@@ -441,5 +502,43 @@ def _asked_for(doubt: InDoubt, certificate: Certificate) -> bool:
     return (certificate.certification_id, email.casefold()) == (doubt.certification_id, doubt.email.casefold())
 
 
-def _nobody(_: UploadStep) -> None:
-    """Listen to nothing."""
+def _ignore(_: UploadStep) -> None:
+    """Do nothing, for uploads without a listener."""
+
+
+@define(eq=False)
+class _Opened:
+    """Everything that belongs to one ``async with`` of a client."""
+
+    loop: asyncio.AbstractEventLoop
+    pid: int = field(factory=os.getpid)
+    executor: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "springest-files"))  # reads files
+    calls: "dict[asyncio.Future[None], _Call]" = field(factory=dict)  # of methods; the future is done when a call ends
+    closing: bool = False
+    giving_up: bool = False  # whether what waits is cancelled
+
+    async def calls_ended(self) -> None:
+        while self.calls:
+            await asyncio.wait([*self.calls])
+
+
+@define(eq=False)
+class _Call:
+    """One call of a method, in the task that made it."""
+
+    opened: _Opened
+    task: asyncio.Task[Any]
+    sending: bool = False  # whether a POST is being sent
+    ended: bool = False
+
+    def follow(self, listener: UploadListener, step: UploadStep) -> None:
+        """Note whether a POST is being sent, and pass the step on."""
+        self.sending = step.kind == "sending"
+        if self.opened.giving_up and not self.sending:
+            # Not at once: an upload that ends with this step must not leave a cancellation in the task.
+            self.opened.loop.call_soon(self.cancel_if_waiting)
+        listener(step)
+
+    def cancel_if_waiting(self) -> None:
+        if not self.sending and not self.ended:
+            self.task.cancel()

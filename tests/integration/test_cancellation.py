@@ -506,8 +506,8 @@ async def settled_down(springest: Springest) -> None:
         await asyncio.sleep(0)  # a task that was cancelled needs a moment to be told
     ours = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") != "RawServer.serve"]
     assert ours == [asyncio.current_task()]
-    assert springest._executor is not None
-    await asyncio.get_running_loop().run_in_executor(springest._executor, lambda: None)
+    assert springest._opened is not None
+    await asyncio.get_running_loop().run_in_executor(springest._opened.executor, lambda: None)
 
 
 STORED = {"Receipt", "InDoubt", "NotSent"}

@@ -3,7 +3,8 @@
 import asyncio
 import errno
 import re
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from springest_async import (
     NotFound,
     NotSent,
     Redirected,
+    Rejected,
     ServerError,
     Settings,
     Springest,
@@ -39,6 +41,7 @@ from springest_async import (
     UnreadableAnswer,
     User,
 )
+from springest_async.client import _Opened
 from springest_async.limits.store import FileStore
 from tests.conftest import ScriptedAnswers
 
@@ -846,6 +849,226 @@ async def test_a_client_can_be_opened_again(
     for _ in range(2):
         async with springest:
             assert (await springest.upload(upload)).id == 1
+
+
+async def test_a_client_that_is_open_cannot_be_opened_again(springest: Springest, limiter: Limiter) -> None:
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the client is open already: share the open client among tasks"):
+            await springest.__aenter__()
+        with pytest.raises(RuntimeError, match="the client is open already"):
+            await asyncio.to_thread(asyncio.run, springest.__aenter__())
+
+    assert repr(springest).startswith("<Springest https://api.springest.nl, open")
+
+
+async def test_a_second_opening_leaves_the_first_alone(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1}, repeat=True)
+
+    async def handle() -> int | None:
+        async with springest:
+            return (await springest.upload(upload)).id
+
+    assert [type(end) for end in await asyncio.gather(handle(), handle(), return_exceptions=True)] == [RuntimeError] * 2
+    assert (await springest.upload(upload)).id == 1
+
+
+def test_threads_that_open_one_client_at_once_open_it_once(limiter: Limiter) -> None:
+    springest = Springest(api_key=KEY, settings=Settings(limiter=limiter))
+    together, opened, refused = threading.Barrier(8), list[None](), list[str]()
+
+    async def handle() -> None:
+        together.wait()
+        try:
+            async with springest:
+                opened.append(None)
+                await asyncio.to_thread(together.wait)
+        except RuntimeError as error:
+            refused.append(str(error))
+            together.wait()
+
+    threads = [threading.Thread(target=lambda: asyncio.run(handle())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (len(opened), len(refused)) == (1, 7)
+    assert all(words.startswith("the client is open already") for words in refused)
+
+
+async def uses(springest: Springest, upload: CertificateUpload) -> list[Any]:
+    """Call each method once; return how they end."""
+    calls = (springest.upload(upload), anext(springest.certificates()), anext(springest.certifications()))
+    more = (springest.settle(doubt()), springest.aclose(timeout=0))
+    return list(await asyncio.gather(*calls, *more, return_exceptions=True))
+
+
+async def test_a_client_of_another_event_loop_is_refused(springest: Springest, upload: CertificateUpload) -> None:
+    ends = await asyncio.to_thread(lambda: asyncio.run(uses(springest, upload)))
+
+    words = "the client was opened on another event loop: make a client on each loop"
+    assert [str(end) for end in ends] == [words] * 5
+    assert {type(end) for end in ends} == {RuntimeError}
+
+
+async def test_a_client_of_the_parent_process_is_refused(
+    springest: Springest, upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as forked:
+        forked.setattr("springest_async.client.os.getpid", lambda: -1)
+        ends = await uses(springest, upload)
+
+    words = "the client was opened before this process was forked: make a client in each process"
+    assert [str(end) for end in ends] == [words] * 5
+
+
+def test_a_client_whose_event_loop_was_closed_can_be_opened(limiter: Limiter) -> None:
+    springest = Springest(api_key=KEY, settings=Settings(limiter=limiter))
+    loop = asyncio.new_event_loop()
+    loop.close()
+    springest._opened = _Opened(loop)
+
+    async def use() -> str:
+        async with springest:
+            return repr(springest)
+
+    assert ", open, " in asyncio.run(use())
+
+
+# --- a slow stop ---
+
+
+@pytest.fixture
+async def one_at_a_time(scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
+    """Give an open client with both keys that may send one POST a minute."""
+    settings = Settings(limiter=Limiter(posts=1), timeouts=Timeouts(answer=ANSWER))
+    async with Springest(api_key=KEY, certifications_api_key="other", settings=settings) as springest:
+        yield springest
+
+
+def answer_after(seconds: float, *, status: int = 201, body: str = '{"id": 1}') -> Callable[..., Any]:
+    """Make a server that takes so long for its answer."""
+
+    async def answer(*_: Any, **__: Any) -> CallbackResult:
+        await asyncio.sleep(seconds)
+        return CallbackResult(status=status, body=body)
+
+    return answer
+
+
+async def ends_of(*tasks: asyncio.Task[Any]) -> list[str]:
+    """Return how tasks ended: the class of the result or error, and of the cause of a cancellation."""
+    await asyncio.wait(tasks)
+    return [
+        f"Cancelled<-{type(cancelled_by(task)).__name__}"
+        if task.cancelled()
+        else type(task.exception() or task.result()).__name__
+        for task in tasks
+    ]
+
+
+def cancelled_by(task: asyncio.Task[Any]) -> BaseException | None:
+    with pytest.raises(asyncio.CancelledError) as caught:
+        task.result()
+    return caught.value.__cause__
+
+
+@pytest.mark.looptime
+async def test_aclose_cancels_what_waits_and_lets_a_post_end(
+    one_at_a_time: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, callback=answer_after(5), repeat=True)
+    scripted.get(LIST, callback=answer_after(5), repeat=True)
+    sending, waiting = (asyncio.create_task(one_at_a_time.upload(upload)) for _ in range(2))
+    reading = [asyncio.create_task(call) for call in (all_of(one_at_a_time), one_at_a_time.settle(doubt()))]
+    await asyncio.sleep(1)
+
+    closing = asyncio.create_task(one_at_a_time.aclose(timeout=60))
+    assert await ends_of(waiting, *reading) == ["Cancelled<-NotSent", "Cancelled<-NoneType", "Cancelled<-NoneType"]
+    assert now() < 2
+    with pytest.raises(RuntimeError, match="accepts no new uploads"):
+        await one_at_a_time.upload(upload)
+    await closing
+
+    assert await ends_of(sending) == ["Receipt"]
+    assert now() == pytest.approx(5, abs=0.5)
+    assert posts(scripted) == 1
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        await one_at_a_time.upload(upload)
+
+
+@pytest.mark.looptime
+async def test_aclose_cancels_a_post_after_its_time(
+    one_at_a_time: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, callback=answer_after(50), repeat=True)
+    sending = asyncio.create_task(one_at_a_time.upload(upload))
+    await asyncio.sleep(1)
+
+    await one_at_a_time.aclose(timeout=10)
+
+    assert now() == pytest.approx(11, abs=0.5)
+    assert sending.cancelled()
+
+
+@pytest.mark.looptime
+async def test_aclose_gives_up_a_post_that_is_refused_meanwhile(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, callback=answer_after(5, status=400, body="{}"), repeat=True)
+    sending = asyncio.create_task(springest.upload(upload))
+    await asyncio.sleep(1)
+
+    await springest.aclose(timeout=600)
+
+    assert await ends_of(sending) == ["Cancelled<-NotSent"]
+    assert now() == pytest.approx(5, abs=0.5), "it waited for the next try"
+
+
+@pytest.mark.looptime
+async def test_an_upload_that_ends_as_aclose_waits_is_not_cancelled(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    """Its task goes on after it, and must not meet a cancellation there that was meant for the upload."""
+    rejection = '{"errors": {"email": ["is invalid"]}}'
+    scripted.post(CERTIFICATES, callback=answer_after(5, status=400, body=rejection), repeat=True)
+
+    async def handle() -> str:
+        with pytest.raises(Rejected):
+            await springest.upload(upload)
+        await asyncio.sleep(100)
+        return "went on"
+
+    handling = asyncio.create_task(handle())
+    await asyncio.sleep(1)
+    await springest.aclose(timeout=600)
+
+    assert await handling == "went on"
+
+
+async def test_aclose_inside_the_block_closes_once(limiter: Limiter, scripted: ScriptedAnswers) -> None:
+    async with Springest(api_key=KEY, settings=Settings(limiter=limiter)) as springest:
+        await asyncio.gather(*(springest.aclose(timeout=1) for _ in range(2)))
+        assert repr(springest).startswith("<Springest https://api.springest.nl, closed")
+    await springest.aclose(timeout=1)
+
+
+@pytest.mark.looptime
+async def test_a_cancelled_aclose_cancels_all_and_closes(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, callback=answer_after(50), repeat=True)
+    sending = asyncio.create_task(springest.upload(upload))
+    await asyncio.sleep(1)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2):
+            await springest.aclose(timeout=600)
+
+    assert sending.cancelled()
+    assert repr(springest).startswith("<Springest https://api.springest.nl, closed")
 
 
 async def test_the_repr_says_where_whether_it_is_open_and_how_the_limit_stands(limiter: Limiter) -> None:

@@ -842,9 +842,9 @@ async def test_cancelled_while_the_file_is_being_looked_at_it_was_not_sent(
     upload: CertificateUpload,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert springest._executor is not None
-    slow = HeldBack(springest._executor)
-    monkeypatch.setattr(springest, "_executor", slow)
+    assert springest._opened is not None
+    slow = HeldBack(springest._opened.executor)
+    monkeypatch.setattr(springest._opened, "executor", slow)
     task = asyncio.create_task(springest.upload(upload))
     await asyncio.to_thread(slow.done.wait, 5)
 
