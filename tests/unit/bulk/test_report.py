@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from springest_async import ConfigurationError, Limiter, Receipt, Settings, Springest, Timeouts
+from springest_async import ConfigurationError, Receipt
 from springest_async.bulk import (
     COLUMNS,
     Entry,
@@ -27,14 +27,11 @@ from springest_async.bulk import (
     RowStep,
     RunRecorder,
     State,
-    UploadQueue,
     default_path,
     write_failed,
 )
 from springest_async.errors import Fault, InvalidUpload
-from springest_async.sandbox import Mishap, Sandbox
 from springest_async.upload import UploadStep
-from tests.pdfs import archive
 
 HEADER = "Naam,file,certification_id,email,valid_from\n"
 ROWS = 'Jan,1.pdf,7,jan@example.org,31-01-2026\n"Piet; ""de"", jr",2.pdf,8,piet@example.org,2026-02-01\n'
@@ -431,58 +428,3 @@ def test_on_a_full_disk_no_half_of_it_is_left(tmp_path: Path) -> None:
 
         assert failed_files(tmp_path) == []
         assert write_failed(journal, manifest) == tmp_path / "archive.failed.csv"
-
-
-# --- uploaded again ---
-
-
-async def upload(sandbox: Sandbox, path: Path) -> tuple[Report, Path | None]:
-    """Do what the command does: upload with the manifest's own journal, and write down what is left over."""
-    manifest, recorder = Manifest.open(path), RunRecorder()
-    settings = Settings(limiter=Limiter(), timeouts=Timeouts(answer=0.3))
-    keys = {"api_key": sandbox.api_key, "certifications_api_key": sandbox.certifications_api_key}
-    async with Springest(**keys, host=sandbox.origin, settings=settings) as springest:
-        with Journal.open(default_path(path)) as journal:
-            journal.load(manifest, sandbox.origin)
-            assert await UploadQueue(springest, journal, recorder).run() is None
-            return recorder.report(journal), write_failed(journal, manifest)
-
-
-async def test_uploading_what_is_left_over_with_the_same_journal_doubles_nothing(tmp_path: Path) -> None:
-    path = archive(
-        tmp_path,
-        6,
-        columns=(*COLUMNS, "naam"),
-        delimiter=";",
-        changes={
-            2: {"certification_id": "99", "naam": "Zoë"},
-            3: {"file": "late.pdf", "naam": "Piet"},
-            4: {"certification_id": "3"},  # not verified, so that a doubt about it stays
-        },
-    )
-    script = iter([None, Mishap.DROP_AFTER_STORING])  # of any row: what is shown is found again
-    async with Sandbox(mishap=script.__next__) as sandbox:
-        report, failed = await upload(sandbox, path)
-
-        assert failed == tmp_path / "certificates.failed.csv"
-        assert report.rows == 6
-        assert report.count(REJECTED, FAILED) == 2
-        assert report.count(STORED) + report.count(IN_DOUBT) == 4
-        assert [row[:3] for row in table(failed, ";")[1:]] == [
-            ["2.pdf", "99", "employee2@example.org"],
-            ["late.pdf", "1", "employee3@example.org"],
-        ]
-        assert [row[-2] for row in table(failed, ";")] == ["naam", "Zoë", "Piet"]
-
-        # One of them is mended there, and the other one's file comes in.
-        failed.write_text(failed.read_text(encoding="utf-8").replace(";99;", ";1;"), encoding="utf-8")
-        (tmp_path / "late.pdf").write_bytes((tmp_path / "3.pdf").read_bytes())
-        assert await upload(sandbox, failed) == (Report(counts=Counter({STORED: 2}), posts=2, refusals=0), None)
-        assert await upload(sandbox, failed) == (Report(counts=Counter({STORED: 2}), posts=0, refusals=0), None)
-
-        # The first manifest still has the row as it was refused; nothing else of it is sent.
-        report, again = await upload(sandbox, path)
-    assert (report.posts, report.rows, report.count(REJECTED, FAILED), report.count(WAITING)) == (0, 6, 1, 0)
-    assert again == tmp_path / "certificates.failed-2.csv"
-    stored = [post.sha256 for post in sandbox.audit if post.verdict == "stored"]
-    assert len(stored) == len(set(stored)) == 6

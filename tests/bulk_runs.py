@@ -1,0 +1,191 @@
+"""Run the upload queue on a small archive, and check its events against the journal, for unit and integration tests."""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from springest_async import Springest, SpringestError
+from springest_async.bulk import (
+    Entry,
+    Journal,
+    JournalReader,
+    Manifest,
+    RowDone,
+    RowSettling,
+    RowStep,
+    State,
+    UploadQueue,
+    default_path,
+)
+from tests.pdfs import archive
+
+__all__ = [
+    "Event",
+    "Events",
+    "Kind",
+    "attempts",
+    "employees",
+    "entries",
+    "identified",
+    "queue_of",
+    "rewrite",
+    "rows_of",
+    "run",
+    "sha256_of",
+    "states",
+    "was_killed",
+]
+
+Event = RowStep | RowSettling | RowDone
+Kind = Literal["waiting", "sending", "refused", "unsent"]
+
+_LONG = 1_000_000.0
+"""Seconds; in virtual time a test that waits for something that never happens ends at once."""
+
+
+class Events:
+    """A listener that keeps all events."""
+
+    def __init__(self) -> None:
+        self.done: list[RowDone] = []
+        self.steps: list[RowStep] = []
+        self.settling: list[RowSettling] = []
+        self._waiters: list[tuple[Callable[[], bool], Callable[[], object]]] = []
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RowDone():
+                self.done.append(event)
+            case RowSettling():
+                self.settling.append(event)
+            case RowStep():
+                self.steps.append(event)
+        for condition, callback in self._waiters:
+            if condition():
+                callback()
+
+    @property
+    def states(self) -> dict[int | None, State]:
+        """The final state of each row; fails when a row was done twice."""
+        for name in ("number", "id"):
+            assert all(count == 1 for count in Counter(getattr(event.row, name) for event in self.done).values())
+        return {event.row.number: event.state for event in self.done}
+
+    def error(self, row: int) -> SpringestError | None:
+        (event,) = (event for event in self.done if event.row.number == row)
+        return event.error
+
+    def count(self, row: int, kind: Kind) -> int:
+        return sum(step.row.number == row and step.step.kind == kind for step in self.steps)
+
+    def when(self, condition: Callable[[], bool], callback: Callable[[], object]) -> None:
+        """Call back at each event after which the condition holds."""
+        self._waiters.append((condition, callback))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        reached = asyncio.Event()
+        self.when(condition, reached.set)
+        async with asyncio.timeout(_LONG):
+            while not condition():
+                await reached.wait()
+
+    def agree_with(self, journal: JournalReader, before: dict[int, State]) -> None:
+        """Check that the journal has the states of the events, and that every row that was begun was done."""
+        done = self.states
+        assert _states_in(journal) == before | done
+        assert {step.row.number for step in self.steps} <= done.keys()
+        assert {row for row, state in before.items() if state is State.IN_DOUBT} <= done.keys()
+        assert journal.counts().total() == len(before)  # rows = stored + rejected + failed + in doubt + waiting
+        assert {event.row.number for event in self.done if event.receipt} <= {
+            row for row, state in done.items() if state is State.STORED
+        }
+
+
+def _states_in(journal: JournalReader) -> dict[int | None, State]:
+    """Return each row's state. "Sending", which a run could not change any more, is in doubt for the next run."""
+    found = {entry.number: entry.state for entry in journal.entries()}
+    return {row: State.IN_DOUBT if state is State.SENDING else state for row, state in found.items()}
+
+
+def rows_of(folder: Path, count: int, changes: Mapping[int, Mapping[str, str]] | None = None) -> Manifest:
+    """Return a manifest of new certificates; `changes` are other cells by number, which begins with 1."""
+    return Manifest.open(archive(folder, count, changes=changes))
+
+
+def rewrite(manifest: Manifest, change: Callable[[list[str]], list[str]]) -> Manifest:
+    header, *lines = manifest.path.read_text().splitlines()
+    manifest.path.write_text("\n".join([header, *change(lines), ""]))
+    return Manifest.open(manifest.path)
+
+
+@contextmanager
+def queue_of(
+    springest: Springest, manifest: Manifest, events: Events, kind: type[Journal] = Journal
+) -> Iterator[UploadQueue]:
+    """Open a queue on the manifest's journal; at the end, compare the events with the journal."""
+    with kind.open(default_path(manifest.path)) as journal:
+        journal.load(manifest, springest.origin)
+        before = {entry.number: entry.state for entry in journal.entries() if entry.number is not None}
+        yield UploadQueue(springest, journal, events)
+        events.agree_with(journal, before)
+
+
+async def run(
+    springest: Springest, manifest: Manifest, events: Events, kind: type[Journal] = Journal
+) -> SpringestError | None:
+    """Upload, or continue; fails when that does not end."""
+    with queue_of(springest, manifest, events, kind) as queue:
+        async with asyncio.timeout(_LONG):
+            return await queue.run()
+
+
+def entries(manifest: Manifest) -> dict[int | None, Entry]:
+    with JournalReader.open(default_path(manifest.path)) as journal:
+        return {entry.number: entry for entry in journal.entries()}
+
+
+def states(manifest: Manifest) -> dict[int | None, State]:
+    return {number: entry.state for number, entry in entries(manifest).items()}
+
+
+def attempts(manifest: Manifest, row: int) -> list[tuple[State | None, int | None, str]]:
+    """Return the outcome of each POST of a row; fails when their times are out of order."""
+    entry = entries(manifest)[row]
+    with JournalReader.open(default_path(manifest.path)) as journal:
+        found = journal.attempts(entry.id)
+    assert [attempt.number for attempt in found] == list(range(1, len(found) + 1))
+    for attempt in found:
+        assert attempt.ended_at is not None
+        assert attempt.ended_at - attempt.sent_at >= timedelta()
+    assert entry.sent_at == (found[-1].sent_at if found else None)
+    return [(attempt.outcome, attempt.status, attempt.words) for attempt in found]
+
+
+def employees(*numbers: int) -> list[str]:
+    return sorted(f"employee{number}@example.org" for number in numbers)
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def identified(journal: Journal, entry: Entry) -> Entry:
+    """Hash a row's file, as the queue does."""
+    status = entry.path.stat()
+    return journal.identify(entry, status.st_size, status.st_mtime_ns, bytes.fromhex(sha256_of(entry.path)))
+
+
+def was_killed(manifest: Manifest, origin: str, count: int) -> None:
+    """Leave a journal as a process does that is killed while it sends the first rows."""
+    with Journal.open(default_path(manifest.path)) as journal:
+        journal.load(manifest, origin)
+        for _ in range(count):
+            entry = journal.next()
+            assert entry is not None
+            entry = identified(journal, entry)
+            journal.sending(entry.id, datetime.now(UTC))
