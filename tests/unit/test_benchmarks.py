@@ -42,7 +42,7 @@ def test_a_bucket_that_refills_sends_nearly_twice_the_limit(rows: dict[str, Row]
     assert rows[NAIVE].runs["sliding window"].refused > 0
 
 
-def test_neither_spacing_nor_counting_from_the_send_survives_the_network(rows: dict[str, Row]) -> None:
+def test_spacing_and_counting_from_the_send_exceed_the_limit(rows: dict[str, Row]) -> None:
     assert rows[EVENLY].most > 30
     assert rows[FROM_THE_SEND].most > 30
 
@@ -53,7 +53,7 @@ def ways() -> dict[str, Way]:
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_no_row_fails_for_speed_and_no_minute_has_more_than_thirty(ways: dict[str, Way], name: str) -> None:
+def test_no_row_fails_for_speed_at_any_server(ways: dict[str, Way], name: str) -> None:
     runs = ways[name].runs
 
     assert runs.keys() == REFUSALS.keys()
@@ -62,7 +62,7 @@ def test_no_row_fails_for_speed_and_no_minute_has_more_than_thirty(ways: dict[st
     assert all((run.refused > 0) == (name in (ELASTIC, SPACED)) for run in runs.values())
 
 
-def test_beside_another_client_there_are_refusals_and_no_row_fails() -> None:
+def test_beside_another_client_no_row_fails() -> None:
     ways = measure_ways(uploads=200, seed=1, others=10)
 
     assert [way.name for way in ways] == [name for name in WAYS if name != ELASTIC]
@@ -70,13 +70,13 @@ def test_beside_another_client_there_are_refusals_and_no_row_fails() -> None:
     assert all(run.failed == 0 for way in ways for run in way.runs.values())
 
 
-def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
+def test_the_seed_decides_the_numbers() -> None:
     assert measure(uploads=60, seed=1) == measure(uploads=60, seed=1) != measure(uploads=60, seed=2)
     once, again, otherwise = (measure_ways(uploads=60, seed=seed, others=10) for seed in (1, 1, 2))
     assert once == again != otherwise
 
 
-def test_there_is_no_ideal_for_fewer_uploads_than_one_minute_takes() -> None:
+def test_too_few_uploads_have_no_ideal() -> None:
     with pytest.raises(ValueError, match="more than 30"):
         measure(uploads=30, seed=1)
 
@@ -106,7 +106,7 @@ def test_the_benchmark_prints_the_tables_of_the_docs(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.soak
-def test_the_figures_in_the_docs_are_those_that_the_benchmark_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_docs_show_the_numbers_that_the_benchmark_prints(capsys: pytest.CaptureFixture[str]) -> None:
     in_docs = [block.splitlines() for block in DOCS.read_text().split("\n\n") if "time / ideal" in block]
 
     assert in_docs == printed(capsys)
@@ -118,7 +118,7 @@ def test_without_a_name_the_benchmarks_are_listed() -> None:
     assert '\nlimiter      How many POSTs get refused for each way of keeping "30 a minute"' in listed.stdout
 
 
-def test_a_name_that_is_none_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["limitter"]) == 2
     assert "no benchmark 'limitter'" in capsys.readouterr().err
 

@@ -120,7 +120,7 @@ async def test_all_pages_are_fetched(
 
 
 @pytest.mark.parametrize("shape", [{}, {"meta": False}, {"envelope": False}], ids=["meta", "no meta", "bare"])
-async def test_a_server_that_ignores_offset_does_not_keep_us_for_ever(
+async def test_a_list_ends_on_a_server_that_ignores_offset(
     shape: dict[str, bool], springest: Springest, scripted: ScriptedAnswers
 ) -> None:
     lister = Lister(5, cap=2, ignores=True, **shape)
@@ -130,7 +130,7 @@ async def test_a_server_that_ignores_offset_does_not_keep_us_for_ever(
     assert len(lister.asked) == 2
 
 
-async def test_records_that_move_to_the_next_page_are_told_once(
+async def test_a_record_that_moves_to_the_next_page_is_yielded_once(
     springest: Springest, scripted: ScriptedAnswers
 ) -> None:
     pages = iter([[1, 2], [2, 3], []])
@@ -233,9 +233,7 @@ async def test_a_list_is_asked_for_again_when_the_server_says(
 
 
 @pytest.mark.looptime
-async def test_a_wait_that_the_server_asked_for_once_is_not_kept_for_later_failures(
-    springest: Springest, scripted: ScriptedAnswers
-) -> None:
+async def test_a_retry_after_counts_for_one_try_only(springest: Springest, scripted: ScriptedAnswers) -> None:
     scripted.get(LIST, status=503, headers={"Retry-After": "77"})
     scripted.get(LIST, exception=REFUSED)
     scripted.get(LIST, payload={"certificates": [row(1)], "meta": {"results": 1}})
@@ -392,9 +390,7 @@ async def test_a_certificate_in_doubt_that_is_listed_is_found_at_once(
     assert server.paths == ["users/certificates"]
 
 
-async def test_a_certificate_in_doubt_is_asked_for_by_employee_certification_and_day(
-    settling: Springest, scripted: ScriptedAnswers
-) -> None:
+async def test_settle_asks_by_employee_certification_and_day(settling: Springest, scripted: ScriptedAnswers) -> None:
     server = Springests(scripted, {0.0: stored()})
     missing = doubt(sent_at=datetime(2026, 1, 31, 12, tzinfo=UTC))
 
@@ -412,7 +408,7 @@ async def test_a_certificate_in_doubt_is_asked_for_by_employee_certification_and
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("age", [0.0, 10.0, 89.0])
-async def test_what_is_not_listed_though_its_certification_is_shown_is_not_stored_when_the_server_had_its_time(
+async def test_a_certificate_not_listed_though_shown_is_not_stored(
     age: float, settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     server = Springests(scripted)
@@ -426,7 +422,7 @@ async def test_what_is_not_listed_though_its_certification_is_shown_is_not_store
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("age", [ANSWER, 2 * ANSWER, 40 * 86_400.0])
-async def test_a_doubt_of_long_ago_is_settled_without_waiting_and_still_asked_for_twice(
+async def test_an_old_doubt_is_settled_at_once_by_two_requests(
     age: float, settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     server = Springests(scripted)
@@ -439,7 +435,7 @@ async def test_a_doubt_of_long_ago_is_settled_without_waiting_and_still_asked_fo
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("ahead", [1.0, 3600.0, 80_000.0])
-async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_for_an_answer(
+async def test_a_clock_set_back_makes_settle_wait_no_longer(
     ahead: float, settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     Springests(scripted)
@@ -450,7 +446,7 @@ async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_for_an_an
 
 
 @pytest.mark.looptime
-async def test_a_clock_that_is_set_forward_meanwhile_makes_nobody_wait_any_less(
+async def test_a_clock_set_forward_makes_settle_wait_no_less(
     settling: Springest, scripted: ScriptedAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or what the server is still at work on would be called not stored, and be sent twice."""
@@ -470,7 +466,7 @@ async def test_a_clock_that_is_set_forward_meanwhile_makes_nobody_wait_any_less(
 
 
 @pytest.mark.looptime
-async def test_what_the_server_was_still_at_work_on_is_found_at_the_second_asking(
+async def test_a_certificate_stored_late_is_found_the_second_time(
     settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     certificate = stored()
@@ -482,7 +478,7 @@ async def test_what_the_server_was_still_at_work_on_is_found_at_the_second_askin
 
 
 @pytest.mark.looptime
-async def test_what_is_unclear_at_the_second_asking_is_put_before_a_person(
+async def test_what_is_unclear_at_the_second_request_stays_in_doubt(
     settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     Springests(scripted, {60.0: stored(created_at=None)})
@@ -510,9 +506,7 @@ async def test_what_is_not_listed_and_not_shown_stays_in_doubt(settling: Springe
 
 
 @pytest.mark.looptime
-async def test_settling_again_what_stays_in_doubt_does_not_pile_up_the_reason(
-    settling: Springest, scripted: ScriptedAnswers
-) -> None:
+async def test_settling_again_does_not_pile_up_the_reason(settling: Springest, scripted: ScriptedAnswers) -> None:
     server = Springests(scripted, certifications=[])
     left = doubt()
     reasons = []
@@ -539,7 +533,7 @@ async def test_settling_again_what_stays_in_doubt_does_not_pile_up_the_reason(
     [(0, 3), (0, 400), (3, -1)],
     ids=["set right since", "set right since, a year", "still wrong"],
 )
-async def test_what_was_sent_when_our_clock_was_days_ahead_is_never_said_to_be_missing(
+async def test_sent_with_a_clock_days_ahead_it_stays_in_doubt(
     ours: int, sent_at: int, settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     """By its time it is older than what was sent; sent again, it would be stored twice. In days, of the server's."""
@@ -556,7 +550,7 @@ async def test_what_was_sent_when_our_clock_was_days_ahead_is_never_said_to_be_m
 
 
 @pytest.mark.looptime
-async def test_what_stayed_in_doubt_is_settled_when_its_certification_is_verified(
+async def test_a_doubt_is_settled_once_its_certification_is_verified(
     settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     server = Springests(scripted, certifications=[])
@@ -576,7 +570,7 @@ async def test_what_stayed_in_doubt_is_settled_when_its_certification_is_verifie
     [{"user": None}, {"created_at": None}, {"valid_until": date(2027, 1, 31)}],
     ids=["no user", "no time", "another end"],
 )
-async def test_what_is_listed_unclearly_is_put_before_a_person_at_once(
+async def test_what_is_listed_unclearly_stays_in_doubt_at_once(
     changes: dict[str, Any], settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     page = {"certificates": [as_json(stored(**changes))], "meta": {"results": 1}}
@@ -613,7 +607,7 @@ async def test_that_a_certification_is_shown_is_not_asked_for_again(
 
 
 @pytest.mark.looptime
-async def test_without_a_key_for_certifications_another_certificate_of_it_shows_it(
+async def test_without_the_second_key_another_certificate_shows_it(
     settling_with_one_key: Springest, scripted: ScriptedAnswers
 ) -> None:
     server = Springests(scripted, {0.0: stored(id=1, user=User(email="piet@example.org"))})
@@ -631,7 +625,7 @@ async def test_without_a_key_for_certifications_another_certificate_of_it_shows_
     [{}, {0.0: Certificate(id=1, certification_id=8, valid_from=date(2026, 1, 31))}],
     ids=["nothing listed", "a server that ignores what it was asked for"],
 )
-async def test_without_a_key_and_without_another_certificate_it_stays_in_doubt(
+async def test_without_key_and_other_certificate_it_stays_in_doubt(
     others: dict[float, Certificate], settling_with_one_key: Springest, scripted: ScriptedAnswers
 ) -> None:
     Springests(scripted, others)
@@ -654,7 +648,7 @@ async def test_without_a_key_and_without_another_certificate_it_stays_in_doubt(
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-async def test_what_a_list_fails_with_is_told_and_decides_nothing(
+async def test_a_list_that_fails_settles_nothing(
     pattern: re.Pattern[str],
     failure: dict[str, Any],
     kind: type[SpringestError],
@@ -671,7 +665,7 @@ async def test_what_a_list_fails_with_is_told_and_decides_nothing(
 
 
 @pytest.mark.looptime
-async def test_a_list_that_fails_at_the_second_asking_says_nothing_of_not_stored(
+async def test_a_list_that_fails_at_the_second_request_settles_nothing(
     settling: Springest, scripted: ScriptedAnswers
 ) -> None:
     empty = {"certificates": [], "meta": {"results": 0}}
@@ -699,7 +693,7 @@ def test_a_key_must_be_given(key: Any) -> None:
 
 @pytest.mark.parametrize("key", ["s3cr3t\udce9", "s3cr3t\n", "s3cr3t\x00x", "\udcff" * 8])
 @pytest.mark.parametrize("name", ["api_key", "certifications_api_key"])
-def test_a_key_that_is_no_text_is_refused_and_not_shown(name: str, key: str) -> None:
+def test_a_key_that_is_not_text_is_refused_and_not_shown(name: str, key: str) -> None:
     keys: dict[str, Any] = {"api_key": KEY} | {name: key}
     with pytest.raises(ConfigurationError, match="letters that cannot be printed") as caught:
         Springest(**keys)
@@ -732,7 +726,7 @@ async def test_a_ca_file_would_be_ignored_with_a_session_of_ones_own(tmp_path: P
             Settings(session=session, ca_file=tmp_path / "ca.pem")
 
 
-def test_settings_that_are_changed_keep_their_proxy_and_its_password() -> None:
+def test_changed_settings_keep_the_password_of_the_proxy() -> None:
     settings = Settings(proxy="http://jan:secret@proxy.example:3128", ca_file="ca.pem")
 
     changed = attrs.evolve(settings, concurrency=4)
@@ -747,7 +741,7 @@ def test_a_burst_above_the_limit_is_refused() -> None:
         Springest(api_key="a key of this test", settings=Settings(burst=31))
 
 
-def test_clients_of_one_host_and_key_share_a_bucket_and_others_do_not() -> None:
+def test_clients_of_one_host_and_key_share_a_bucket() -> None:
     one, same, other = (Springest(api_key=key, host="com") for key in ("one", "one", "other"))
 
     assert one.limiter is same.limiter
@@ -771,9 +765,7 @@ def content_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("limits*"))
 
 
-def test_the_limit_is_shared_with_other_programs_when_that_is_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_machine_wide_shares_the_limit_with_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_state_folder(tmp_path, monkeypatch)
     shared = Springest(api_key="machine-wide", settings=Settings(machine_wide=True))
     alone = Springest(api_key="not so wide")
@@ -783,7 +775,7 @@ def test_the_limit_is_shared_with_other_programs_when_that_is_set(
     assert alone.limiter.store is None
 
 
-async def test_the_file_of_the_limits_tells_nobody_the_key(
+async def test_the_file_of_the_limits_does_not_contain_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     a_state_folder(tmp_path, monkeypatch)
@@ -1071,7 +1063,7 @@ async def test_a_cancelled_aclose_cancels_all_and_closes(
     assert repr(springest).startswith("<Springest https://api.springest.nl, closed")
 
 
-async def test_the_repr_says_where_whether_it_is_open_and_how_the_limit_stands(limiter: Limiter) -> None:
+async def test_the_repr_shows_the_host_whether_open_and_the_limit(limiter: Limiter) -> None:
     springest = Springest(api_key=KEY, settings=Settings(limiter=limiter))
     bucket = "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
     assert repr(springest) == f"<Springest https://api.springest.nl, closed, {bucket}>"
@@ -1081,7 +1073,7 @@ async def test_the_repr_says_where_whether_it_is_open_and_how_the_limit_stands(l
 
 
 @pytest.mark.looptime
-async def test_cancelling_an_upload_that_waits_for_the_limit_sends_nothing(
+async def test_an_upload_cancelled_while_it_waits_sends_nothing(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=201, repeat=True)

@@ -313,7 +313,7 @@ def test_at_the_slow_pace_a_dead_one_in_the_line_costs_a_beat() -> None:
     assert (waits, now) == (3, about(SILENCE + BEAT))
 
 
-def test_at_the_slow_pace_a_killed_process_is_waited_for_as_long_as_its_post_may_count() -> None:
+def test_at_the_slow_pace_others_wait_for_a_killed_process() -> None:
     bucket = slow(Bucket())
     take(bucket, SILENCE, "killed")
 
@@ -357,7 +357,7 @@ def test_the_probe_of_a_killed_process_ends_after_two_beats() -> None:
     assert ask(bucket, 3 * BEAT, "a") == 0.0
 
 
-def test_a_probe_that_was_believed_dead_waits_for_the_one_that_came_after() -> None:
+def test_a_probe_that_seemed_dead_waits_for_the_next_one() -> None:
     bucket = Bucket()
     bucket.hold(THIRTY, 0.0, holder="stopped")
     bucket.hold(THIRTY, 100.0, holder="b")
@@ -365,7 +365,7 @@ def test_a_probe_that_was_believed_dead_waits_for_the_one_that_came_after() -> N
     assert bucket.ask_alone(THIRTY, 101.0, holder="stopped", quiet=2.0) == 2.0
 
 
-def test_a_probe_waits_for_those_under_way_in_all_processes_and_for_its_pause() -> None:
+def test_a_probe_waits_for_all_processes_and_for_its_pause() -> None:
     bucket = Bucket()
     take(bucket, 0.0, "a")
     bucket.hold(THIRTY, 1.0, holder="b")
@@ -445,7 +445,7 @@ def test_data_that_is_not_a_state_is_refused(data: object) -> None:
 
 
 @pytest.mark.parametrize("bucket", [Bucket(), full()], ids=["new", "full"])
-def test_on_a_clock_that_counts_from_elsewhere_it_answers_the_same(bucket: Bucket) -> None:
+def test_a_shifted_bucket_answers_the_same(bucket: Bucket) -> None:
     moved = Bucket.load(bucket.dump())
     moved.shift(-1000.0)
 
@@ -454,7 +454,7 @@ def test_on_a_clock_that_counts_from_elsewhere_it_answers_the_same(bucket: Bucke
     assert moved.is_idle(-1.0) == bucket.is_idle(999.0)
 
 
-def test_it_is_idle_when_nothing_of_it_would_hold_a_post_back() -> None:
+def test_a_bucket_is_idle_when_nothing_holds_a_post_back() -> None:
     assert Bucket().is_idle(0.0)
 
     for bucket, until in [

@@ -101,7 +101,7 @@ def test_what_one_keeps_another_finds(open_store: Open) -> None:
     assert other.read().slow
 
 
-def test_a_file_that_was_closed_and_opened_again_has_forgotten_nothing(open_store: Open) -> None:
+def test_a_file_opened_again_has_forgotten_nothing(open_store: Open) -> None:
     one = open_store()
     take(one)
     one.close()
@@ -156,7 +156,7 @@ def test_what_was_not_changed_is_not_written(open_store: Open, path: Path) -> No
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-def test_it_is_for_this_user_only(open_store: Open, path: Path) -> None:
+def test_the_file_is_for_this_user_only(open_store: Open, path: Path) -> None:
     store = open_store()
     take(store)
 
@@ -164,7 +164,7 @@ def test_it_is_for_this_user_only(open_store: Open, path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
-def test_it_is_written_so_that_a_loss_of_power_loses_nothing(open_store: Open) -> None:
+def test_a_power_cut_loses_nothing(open_store: Open) -> None:
     store = open_store()
     connection = store._connection()
 
@@ -190,7 +190,7 @@ def test_the_default_is_in_the_state_folder_of_the_user(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere other variables tell the folder")
 @pytest.mark.parametrize("platform", ["raises", "answers"])
-def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+def test_a_user_without_a_home_gets_an_error(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
     """As in a container that was started for a number and not for a name."""
     for name in ("HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -275,7 +275,7 @@ def test_after_a_boot_what_was_left_is_counted_from_it(open_store: Open, clock: 
     assert out(store) == 1
 
 
-def test_after_a_boot_that_cannot_be_seen_no_more_is_left_than_was(open_store: Open, clock: Clock) -> None:
+def test_after_an_unseen_boot_no_more_time_is_left_than_was(open_store: Open, clock: Clock) -> None:
     store = open_store()
     clock.time = 30.0
     take(store)
@@ -310,7 +310,7 @@ def test_a_boot_ends_what_killed_processes_held(open_store: Open, clock: Clock) 
 # --- what it forgets ---
 
 
-def test_an_hour_after_its_last_use_a_budget_is_forgotten_and_its_pace_with_it(open_store: Open, clock: Clock) -> None:
+def test_a_budget_unused_for_an_hour_is_forgotten(open_store: Open, clock: Clock) -> None:
     store = open_store()
     take(store)
     slow_down(store)
@@ -323,7 +323,7 @@ def test_an_hour_after_its_last_use_a_budget_is_forgotten_and_its_pace_with_it(o
     assert not store.read().slow
 
 
-def test_a_budget_is_not_forgotten_while_anything_of_it_holds_a_post_back(open_store: Open, clock: Clock) -> None:
+def test_a_budget_that_holds_a_post_back_is_not_forgotten(open_store: Open, clock: Clock) -> None:
     store = open_store()
     take(store)
     with store.change() as bucket:
@@ -410,7 +410,7 @@ def test_a_row_that_was_tampered_with_is_damaged(open_store: Open, path: Path, c
     assert open_store("another budget").read() == Bucket()
 
 
-def test_a_row_that_is_no_text_is_told_and_not_repeated(open_store: Open, path: Path) -> None:
+def test_a_row_that_is_not_text_is_not_repeated_in_the_error(open_store: Open, path: Path) -> None:
     store = open_store()
     take(store)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -419,7 +419,7 @@ def test_a_row_that_is_no_text_is_told_and_not_repeated(open_store: Open, path: 
     refused(store, r"limits\.sqlite3: it is damaged; remove it, and wait a minute before you go on$")
 
 
-def test_a_row_as_long_as_none_of_ours_is_not_read(open_store: Open, path: Path) -> None:
+def test_a_row_that_is_too_long_is_not_read(open_store: Open, path: Path) -> None:
     store = open_store()
     take(store)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -443,7 +443,7 @@ def test_an_index_that_does_not_know_a_row_is_damage(open_store: Open, path: Pat
     assert path.read_bytes() == content
 
 
-def test_figures_that_another_program_has_made_of_it_are_no_damage(open_store: Open, path: Path) -> None:
+def test_statistics_of_another_program_are_not_damage(open_store: Open, path: Path) -> None:
     """Programs that show a database run ANALYZE, some of them unasked."""
     take(open_store())
     with closing(sqlite3.connect(path)) as connection:
@@ -504,9 +504,7 @@ def test_a_row_that_would_hold_posts_back_for_ever_is_damaged(open_store: Open, 
     ],
     ids=["a trigger", "a table without a key", "a view", "no table"],
 )
-def test_tables_that_would_forget_what_they_are_told_are_left_alone(
-    open_store: Open, path: Path, statements: list[str]
-) -> None:
+def test_tables_that_would_forget_are_left_alone(open_store: Open, path: Path, statements: list[str]) -> None:
     """With any of these each process would find a full bucket for ever."""
     store = open_store()
     take(store)
@@ -521,7 +519,7 @@ def test_tables_that_would_forget_what_they_are_told_are_left_alone(
 
 
 @pytest.mark.parametrize("end", ["", "-journal", "-wal", "-shm"])
-def test_a_pipe_is_told_and_not_waited_for(open_store: Open, path: Path, end: str) -> None:
+def test_a_pipe_is_refused_at_once(open_store: Open, path: Path, end: str) -> None:
     take(open_store())
     for file in path.parent.iterdir():
         file.unlink()
@@ -542,7 +540,7 @@ def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @given(data=st.data())
-def test_whatever_happens_to_the_file_the_next_post_is_counted_and_none_waits_for_ever(
+def test_after_any_damage_the_next_post_is_counted(
     tmp_path_factory: pytest.TempPathFactory, nothing_left: bytes, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("store") / "limits.sqlite3"
@@ -573,7 +571,7 @@ def test_whatever_happens_to_the_file_the_next_post_is_counted_and_none_waits_fo
         assert out(other) > 0
 
 
-def test_a_table_that_is_not_there_is_told(open_store: Open, path: Path) -> None:
+def test_a_missing_table_is_reported(open_store: Open, path: Path) -> None:
     store = open_store()
     take(store)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -610,19 +608,19 @@ def test_a_file_that_was_removed_is_made_anew(open_store: Open, path: Path) -> N
     assert out(one) == 1
 
 
-def test_a_folder_that_cannot_be_made_is_told(open_store: Open, path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(open_store: Open, path: Path) -> None:
     path.parent.parent.write_text("a file where the folder should be")
 
     refused(open_store(), "File exists|Not a directory")
 
 
-def test_a_path_that_is_a_folder_is_told(open_store: Open, path: Path) -> None:
+def test_a_path_that_is_a_folder_is_reported(open_store: Open, path: Path) -> None:
     path.mkdir(parents=True)
 
     refused(open_store(), "it is not a file; remove it")
 
 
-def test_a_file_that_cannot_be_written_is_told(open_store: Open) -> None:
+def test_a_file_that_cannot_be_written_is_reported(open_store: Open) -> None:
     store = open_store()
     store._connection().execute("PRAGMA query_only = 1")
 
@@ -630,7 +628,7 @@ def test_a_file_that_cannot_be_written_is_told(open_store: Open) -> None:
         take(store)
 
 
-def test_a_full_disk_is_told_and_what_was_kept_before_stays(open_store: Open) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(open_store: Open) -> None:
     store = open_store()
     take(store)
     connection = store._connection()
