@@ -25,6 +25,8 @@ from springest_async.bulk import (
 from tests.pdfs import archive
 
 __all__ = [
+    "LATER",
+    "NOW",
     "Event",
     "Events",
     "Kind",
@@ -32,17 +34,23 @@ __all__ = [
     "employees",
     "entries",
     "identified",
+    "manifest_of",
     "queue_of",
     "rewrite",
     "rows_of",
     "run",
+    "settle",
     "sha256_of",
     "states",
+    "turn",
     "was_killed",
 ]
 
 Event = RowStep | RowSettling | RowDone
 Kind = Literal["waiting", "sending", "refused", "unsent"]
+
+NOW = datetime(2026, 1, 31, 12, 30, 1, 2, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=3)
 
 _LONG = 1_000_000.0
 """Seconds; in virtual time a test that waits for something that never happens ends at once."""
@@ -112,6 +120,12 @@ def _states_in(journal: JournalReader) -> dict[int | None, State]:
     return {row: State.IN_DOUBT if state is State.SENDING else state for row, state in found.items()}
 
 
+def manifest_of(folder: Path, content: str | bytes, name: str = "certificates.csv") -> Manifest:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Manifest.open(path)
+
+
 def rows_of(folder: Path, count: int, changes: Mapping[int, Mapping[str, str]] | None = None) -> Manifest:
     """Return a manifest of new certificates; `changes` are other cells by number, which begins with 1."""
     return Manifest.open(archive(folder, count, changes=changes))
@@ -177,7 +191,34 @@ def sha256_of(path: Path) -> str:
 def identified(journal: Journal, entry: Entry) -> Entry:
     """Hash a row's file, as the queue does."""
     status = entry.path.stat()
-    return journal.identify(entry, status.st_size, status.st_mtime_ns, bytes.fromhex(sha256_of(entry.path)))
+    sha256 = journal.known_hash(entry.path, status.st_size, status.st_mtime_ns)
+    return journal.identify(entry, status.st_size, status.st_mtime_ns, sha256 or bytes.fromhex(sha256_of(entry.path)))
+
+
+def turn(journal: Journal) -> Entry:
+    """Begin the turn of the next waiting row."""
+    entry = journal.next()
+    assert entry is not None
+    return identified(journal, entry)
+
+
+def settle(
+    journal: Journal,
+    state: State = State.STORED,
+    *,
+    entry: Entry | None = None,
+    sha256: bytes | None = None,
+    springest_id: int | None = None,
+    reason: str = "",
+) -> Entry:
+    """Bring the next row, or this entry, to a state by a POST; `sha256` stands for a file that does not exist."""
+    entry = entry or journal.next()
+    assert entry is not None
+    entry = identified(journal, entry) if sha256 is None else journal.identify(entry, 1, 1, sha256)
+    assert entry.state is State.WAITING
+    journal.sending(entry.id, NOW)
+    journal.ended(entry.id, state, at=LATER, springest_id=springest_id, reason=reason)
+    return entry
 
 
 def was_killed(manifest: Manifest, origin: str, count: int) -> None:
@@ -185,7 +226,4 @@ def was_killed(manifest: Manifest, origin: str, count: int) -> None:
     with Journal.open(default_path(manifest.path)) as journal:
         journal.load(manifest, origin)
         for _ in range(count):
-            entry = journal.next()
-            assert entry is not None
-            entry = identified(journal, entry)
-            journal.sending(entry.id, datetime.now(UTC))
+            journal.sending(turn(journal).id, datetime.now(UTC))

@@ -113,7 +113,7 @@ def socket_at(path: Path) -> None:
     ],
     ids=["pipe", "device", "folder", "socket"],
 )
-def test_what_is_put_in_a_files_place_just_before_it_is_opened_is_refused(
+def test_what_replaces_a_file_before_it_is_opened_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], Any], reason: str
 ) -> None:
     path = tmp_path / "certificate.pdf"

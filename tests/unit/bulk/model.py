@@ -26,12 +26,11 @@ from springest_async import (
 )
 from springest_async.source_file import SourceFile
 from springest_async.upload import UploadListener, UploadStep
-from tests.bulk_runs import Kind, sha256_of
+from tests.bulk_runs import NOW, Kind, sha256_of
 
-__all__ = ["ENDS", "NOW", "PLAIN", "WHERE", "Look", "ModelClient", "Script", "doubt_of"]
+__all__ = ["ENDS", "PLAIN", "WHERE", "Look", "ModelClient", "Script", "doubt_of"]
 
 WHERE = "POST https://springest.example/users/certificates.json"
-NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
 Look = Literal["tells", "cannot tell", "is down", "may not be asked"]
 

@@ -235,15 +235,13 @@ def test_a_letter_of_a_statement_that_is_no_letter_is_told(archive: Archive) -> 
 # A number makes the same damage again, and shows less than the bytes would when a test fails.
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
-def test_whatever_happens_to_the_file_it_is_told_and_doubles_nothing(archive: Archive, seed: int) -> None:
+def test_any_damage_of_the_file_doubles_nothing(archive: Archive, seed: int) -> None:
     check(archive, {"": damaged(archive.closed[""], random.Random(seed))})
 
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), ends=st.sampled_from([("-wal",), ("",), ("", "-wal")]))
-def test_whatever_happens_to_the_files_of_a_killed_run_is_told_and_doubles_nothing(
-    archive: Archive, seed: int, ends: tuple[str, ...]
-) -> None:
+def test_any_damage_after_a_killed_run_doubles_nothing(archive: Archive, seed: int, ends: tuple[str, ...]) -> None:
     chance = random.Random(seed)
     changed = {end: damaged(archive.killed[end], chance) for end in ends}
     garbage = chance.choice([{}, {"-shm": b"\xff" * 32768}, {"-journal": b"\xff" * 512}, {".lock": b"x"}])
@@ -261,7 +259,7 @@ def test_a_page_that_comes_back_as_it_was_before_doubles_nothing(archive: Archiv
         check(archive, {"": new[:at] + old[at : at + PAGE] + new[at + PAGE :]})
 
 
-def test_a_backup_beside_the_log_of_a_killed_run_is_told_and_spared(archive: Archive) -> None:
+def test_a_backup_beside_the_log_of_a_killed_run_is_refused(archive: Archive) -> None:
     """SQLite takes the log for the backup's own, and would write it into that when it closes it."""
     path = archive.put({"": archive.earlier[""], "-wal": archive.killed["-wal"]})
 
@@ -376,7 +374,7 @@ FALSE_FIGURES = [
     ],
     ids=lambda statements: statements[-1][:40],
 )
-def test_tables_that_are_not_its_own_are_told_and_nothing_in_them_runs(
+def test_foreign_tables_are_refused_and_nothing_in_them_runs(
     archive: Archive, statements: list[str], open_it: Any
 ) -> None:
     path = archive.put(archive.closed)
@@ -391,7 +389,7 @@ def test_tables_that_are_not_its_own_are_told_and_nothing_in_them_runs(
 
 
 @pytest.mark.parametrize("open_it", OPEN_IT)
-def test_figures_that_another_program_has_made_of_it_are_no_damage(archive: Archive, open_it: Any) -> None:
+def test_statistics_of_another_program_are_no_damage(archive: Archive, open_it: Any) -> None:
     """Programs that show a database run ANALYZE, some of them unasked."""
     path = archive.put(archive.closed)
     forge(path, "ANALYZE")
@@ -408,7 +406,7 @@ def test_nothing_that_the_file_says_is_trusted(archive: Archive, open_it: Any) -
 
 
 @pytest.mark.parametrize("change", ["email = 'other@example.org'", "certification_id = 8", "valid_from = '2026-01-30'"])
-def test_a_certificate_is_never_sent_with_fields_that_are_not_its_own(archive: Archive, change: str) -> None:
+def test_a_certificate_is_never_sent_with_changed_fields(archive: Archive, change: str) -> None:
     path = archive.put(archive.closed)
     forge(path, f"UPDATE entry SET {change} WHERE state = 'waiting'")  # noqa: S608 # of the list above
 
@@ -419,7 +417,7 @@ def test_a_certificate_is_never_sent_with_fields_that_are_not_its_own(archive: A
             identified(journal, entry)
 
 
-def test_what_was_stored_is_never_sent_even_if_all_of_its_row_says_that_it_waits(archive: Archive) -> None:
+def test_a_stored_certificate_marked_as_waiting_is_not_sent(archive: Archive) -> None:
     path = archive.put(archive.closed)
     forge(path, "UPDATE entry SET state = 'waiting', springest_id = NULL WHERE id = 1")
 
@@ -475,7 +473,7 @@ def test_what_is_no_file_beside_it_is_told(
     assert path.read_bytes() == archive.closed[""]
 
 
-def test_a_link_instead_of_the_lock_costs_nothing_that_it_leads_to(archive: Archive) -> None:
+def test_a_link_in_place_of_the_lock_is_not_followed(archive: Archive) -> None:
     path = archive.put(archive.closed)
     (path.parent / "x.journal.lock").symlink_to(path.parent / "0.pdf")
 

@@ -141,7 +141,7 @@ def test_a_bad_header_is_told(tmp_path: Path, header: str, reason: str) -> None:
     ],
     ids=["UTF-16 without a mark", "two byte order marks", "tabs and escapes", "a newline", "a long name"],
 )
-def test_a_header_that_only_looks_right_is_told_so_that_one_sees_it(tmp_path: Path, header: bytes, found: str) -> None:
+def test_invisible_letters_in_a_header_are_shown(tmp_path: Path, header: bytes, found: str) -> None:
     with pytest.raises(ManifestError) as caught:
         manifest_of(tmp_path, header)
 
@@ -208,9 +208,7 @@ def test_what_is_no_regular_file_is_told_and_not_waited_for(tmp_path: Path, kind
         without_waiting(path, lambda: numbers(manifest))
 
 
-def test_a_pipe_that_is_put_in_a_manifests_place_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_that_replaces_the_manifest_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = manifest_of(tmp_path, HEADER + JAN)
     swap_after_a_look(monkeypatch, manifest.path, becomes_a_pipe)
 
@@ -283,7 +281,7 @@ def test_line_ends_may_be_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_the_separator_is_that_of_the_header_whatever_the_rows_are_full_of(tmp_path: Path, line_end: str) -> None:
+def test_the_separator_is_that_of_the_header(tmp_path: Path, line_end: str) -> None:
     manifest = manifest_of(tmp_path, (HEADER + JAN.replace("jan", ";" * 9)).replace("\n", line_end))
 
     assert (manifest.delimiter, manifest.columns, numbers(manifest)) == (",", COLUMNS, [2])
@@ -588,7 +586,7 @@ def anew(path: Path, content: str) -> None:
     [HEADER + JAN * 400, HEADER + JAN * 100, HEADER, "", HEADER.replace("\n", ",a\n") + JAN * 200, "\xff" * 20000],
     ids=["rows added", "rows taken away", "no rows", "emptied", "a column added", "something else"],
 )
-def test_a_manifest_that_changes_in_place_ends_before_the_next_row(tmp_path: Path, content: str) -> None:
+def test_a_manifest_changed_in_place_ends_before_the_next_row(tmp_path: Path, content: str) -> None:
     manifest = manifest_of(tmp_path, HEADER + JAN * 200)
     rows = iter(manifest)
     assert [next(rows).number for _ in range(3)] == [2, 3, 4]
@@ -603,7 +601,7 @@ def test_a_manifest_that_changes_in_place_ends_before_the_next_row(tmp_path: Pat
     )
 
 
-def test_a_manifest_that_is_cut_off_where_the_next_piece_begins_is_told(tmp_path: Path) -> None:
+def test_a_manifest_cut_off_between_two_pieces_is_reported(tmp_path: Path) -> None:
     """A file is read in pieces of 8 KiB; here a row ends where one ends, so the file is asked for the next row."""
     line = "jan.pdf,7,jan@example.org,2026-01-31,".ljust(63, "x") + "\n"
     header = HEADER.strip().removesuffix(",conversion_id").ljust(63) + "\n"
@@ -617,7 +615,7 @@ def test_a_manifest_that_is_cut_off_where_the_next_piece_begins_is_told(tmp_path
         next(rows)
 
 
-def test_a_change_between_the_check_and_the_run_is_told_before_the_first_row(tmp_path: Path) -> None:
+def test_a_change_before_the_run_is_reported_before_any_row(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, HEADER + JAN)
 
     anew(manifest.path, HEADER + JAN)
@@ -663,9 +661,7 @@ def manifests(draw: st.DrawFn) -> bytes:
 @given(content=manifests())
 @example(content=HEADER.encode() + b"a,1,\xff@b.c,2026-01-01")
 @example(content=HEADER.encode() + "a,1,a@\u202e.xn--a,2026-01-01".encode())
-def test_whatever_the_bytes_are_they_are_rows_or_a_manifest_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_any_bytes_are_rows_or_a_manifest_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "arbitrary.csv"
     path.write_bytes(content)
     with suppress(ManifestError):

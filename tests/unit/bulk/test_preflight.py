@@ -360,7 +360,7 @@ def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
     ]
 
 
-def test_a_missing_valid_until_that_the_certification_requires_is_a_fault(tmp_path: Path) -> None:
+def test_a_missing_but_required_valid_until_is_a_fault(tmp_path: Path) -> None:
     manifest = manifest_of(
         tmp_path, "ok.pdf,2,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31,2031-01-31"
     )
@@ -452,7 +452,7 @@ def test_the_same_file_with_the_same_fields_is_one_certificate(tmp_path: Path) -
     assert findings(manifest) == [Finding(4, "file", "is the same certificate as in row 2")]
 
 
-def test_copies_of_a_file_with_the_same_fields_are_one_certificate(tmp_path: Path) -> None:
+def test_copies_of_a_file_with_equal_fields_are_one_certificate(tmp_path: Path) -> None:
     for name in ("a.pdf", "b.pdf", "c.pdf"):
         (tmp_path / name).write_bytes(PDF)
     manifest = manifest_of(tmp_path, "a.pdf,*", "b.pdf,*", "./c.pdf,*")
@@ -477,7 +477,7 @@ def test_the_same_file_with_other_fields_is_another_certificate(tmp_path: Path) 
     assert findings(manifest) == []
 
 
-def test_files_that_differ_in_their_last_byte_only_are_two_certificates(tmp_path: Path) -> None:
+def test_files_with_another_last_byte_are_two_certificates(tmp_path: Path) -> None:
     """Certificates that are made from one template share their fonts and logo, which stand in front."""
     template = PDF + b"%" * 128 * 1024 + b"\nstartxref\n0\n%%EOF"
     (tmp_path / "a.pdf").write_bytes(template + b"\n")
@@ -531,7 +531,7 @@ def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])
-def test_a_pipe_that_is_put_in_the_place_of_a_duplicate_is_not_waited_for(
+def test_a_pipe_that_replaces_a_duplicate_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     """It is looked at for each of its rows, and once more when they are compared."""
@@ -590,7 +590,7 @@ def test_a_file_that_will_be_sent_again_is_looked_at(tmp_path: Path, outcome: St
         assert known_findings(manifest, journal) == [Finding(2, "file", f"{NOT_FOUND}: 'a.pdf'")]
 
 
-def test_a_file_that_was_stored_and_is_another_one_now_is_looked_at(tmp_path: Path) -> None:
+def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, "a.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
     with journal_of(manifest, State.STORED) as journal:
@@ -635,9 +635,7 @@ def hostile_manifests(draw: st.DrawFn) -> bytes:
 @given(content=st.binary(max_size=400) | hostile_manifests())
 @example(content=HEADER.encode() + b"," * 200_000)
 @example(content=HEADER.encode() * 2 + b"\xff")
-def test_whatever_the_bytes_are_nothing_but_errors_of_ours_come_out(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_any_bytes_raise_only_our_own_errors(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.getbasetemp() / "hostile"
     if not folder.exists():
         folder.mkdir()

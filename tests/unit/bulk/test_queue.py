@@ -54,6 +54,7 @@ from springest_async.bulk import (
 from springest_async.source_file import SourceFile, _inspect
 from springest_async.upload import UploadListener, UploadStep
 from tests.bulk_runs import (
+    NOW,
     Event,
     Events,
     attempts,
@@ -69,7 +70,7 @@ from tests.bulk_runs import (
     was_killed,
 )
 from tests.pdfs import archive, certificate
-from tests.unit.bulk.model import ENDS, NOW, PLAIN, Look, ModelClient, Script, doubt_of
+from tests.unit.bulk.model import ENDS, PLAIN, Look, ModelClient, Script, doubt_of
 
 pytestmark = pytest.mark.looptime(start=0)
 
@@ -1148,8 +1149,8 @@ async def test_a_row_costs_as_much_among_twenty_thousand(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def ten_rows(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return Manifest.open(archive(tmp_path_factory.mktemp("ten"), 10, changes={4: {"email": "no address"}}))
+def ten_rows(module_folder: Path) -> Manifest:
+    return Manifest.open(archive(module_folder, 10, changes={4: {"email": "no address"}}))
 
 
 @settings(max_examples=40)

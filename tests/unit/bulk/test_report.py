@@ -88,7 +88,7 @@ def failed_files(folder: Path) -> list[str]:
 # --- the totals ---
 
 
-def test_the_totals_are_those_of_the_journal_and_the_posts_those_of_this_run(tmp_path: Path) -> None:
+def test_totals_are_of_all_runs_and_posts_of_this_run(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path)
     with Journal.open(tmp_path / "journal") as journal:
         journal.load(manifest, ORIGIN)
@@ -128,7 +128,7 @@ def test_the_states_add_up_to_the_rows(tmp_path: Path) -> None:
     assert [report.count(state) for state in (STORED, REJECTED, FAILED, IN_DOUBT, WAITING)] == [5, 4, 3, 2, 1]
 
 
-def test_what_was_being_sent_when_the_journal_could_not_be_written_any_more_counts_as_in_doubt(tmp_path: Path) -> None:
+def test_rows_still_sending_after_a_run_count_as_in_doubt(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path)
     with Journal.open(tmp_path / "journal") as journal:
         journal.load(manifest, ORIGIN)
@@ -142,7 +142,7 @@ def test_what_was_being_sent_when_the_journal_could_not_be_written_any_more_coun
     assert (report.rows, report.count(IN_DOUBT), report.count(State.SENDING)) == (2, 1, 0)
 
 
-def test_the_counts_that_a_report_is_made_of_are_left_as_they_are() -> None:
+def test_a_report_does_not_change_the_counts_it_is_given() -> None:
     counts = Counter({State.SENDING: 1, IN_DOUBT: 2})
 
     assert Report(counts=counts, posts=0, refusals=0).count(IN_DOUBT) == 3
@@ -153,7 +153,7 @@ def test_the_counts_that_a_report_is_made_of_are_left_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("state", [REJECTED, FAILED])
-def test_rows_that_are_not_stored_are_written_down_with_the_reason(tmp_path: Path, state: State) -> None:
+def test_rows_not_stored_are_written_with_the_reason(tmp_path: Path, state: State) -> None:
     path = left_over(manifest_of(tmp_path), STORED, state)
 
     assert path == tmp_path / "archive.failed.csv"
@@ -189,7 +189,7 @@ def test_only_what_the_manifest_names_is_written_down(tmp_path: Path) -> None:
     assert [row[1] for row in table(path)] == ["file", "1.pdf"]
 
 
-def test_what_is_left_over_is_a_manifest_for_the_same_certificates(tmp_path: Path) -> None:
+def test_the_failed_rows_are_a_manifest_of_the_same_certificates(tmp_path: Path) -> None:
     columns = ",".join(reversed(COLUMNS))
     text = f"{columns}\n3,31.12.2027,1-2-2026,Jan@Example.org,7,sub/één.pdf\n,,2026-02-01,piet@example.org,8,2.pdf\n"
     manifest = manifest_of(tmp_path, text)
@@ -201,7 +201,7 @@ def test_what_is_left_over_is_a_manifest_for_the_same_certificates(tmp_path: Pat
     assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
 
 
-def test_the_errors_of_an_earlier_run_make_place_for_the_new_ones(tmp_path: Path) -> None:
+def test_errors_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
     first = left_over(manifest_of(tmp_path), REJECTED, STORED, reason="an old reason")
     manifest = Manifest.open(first)
     with Journal.open(tmp_path / "another journal") as journal:
@@ -243,7 +243,7 @@ def test_what_is_left_over_is_written_as_the_manifest_was(tmp_path: Path, delimi
     assert (again.delimiter, again.bom) == (delimiter, bool(bom))
 
 
-def test_half_a_character_from_the_server_is_written_down_all_the_same(tmp_path: Path) -> None:
+def test_half_a_character_from_the_server_is_written(tmp_path: Path) -> None:
     """JSON can say half a surrogate pair, which no encoding can."""
     path = left_over(manifest_of(tmp_path), STORED, REJECTED, reason="bad \ud800 word")
 
@@ -290,7 +290,7 @@ def test_no_cell_is_run_and_each_is_read_as_it_was(tmp_path: Path, delimiter: st
 
 
 @pytest.mark.parametrize("email", ["+jan@example.org", "'-jan@example.org"])
-def test_without_its_errors_no_apostrophe_of_ours_becomes_part_of_an_address(tmp_path: Path, email: str) -> None:
+def test_without_errors_our_apostrophe_is_not_sent_in_an_email(tmp_path: Path, email: str) -> None:
     """Who has mended the rows may take the reasons away, by which we know that the apostrophes are ours."""
     header, row = "file,certification_id,email,valid_from\n", f"1.pdf,7,{email},2026-01-31\n"
     failed = left_over(manifest_of(tmp_path, header + row), REJECTED, reason="no")
@@ -306,7 +306,7 @@ def test_without_its_errors_no_apostrophe_of_ours_becomes_part_of_an_address(tmp
     assert caught.value.faults == (Fault("email", words),)
 
 
-def test_an_apostrophe_in_any_other_manifest_is_the_file_names_own(tmp_path: Path) -> None:
+def test_an_apostrophe_in_other_manifests_belongs_to_the_cell(tmp_path: Path) -> None:
     header = "file,certification_id,email,valid_from,'=naam\n"
     (row,) = manifest_of(tmp_path, f"{header}'=1.pdf,7,jan@example.org,2026-01-31,'=x\n")
 
@@ -319,7 +319,7 @@ CELLS = st.text("=+-@＝＋－＠'\" \t\r\n,;\0ab", max_size=12) | st.text(max_s
 
 @settings(max_examples=50)
 @given(file=CELLS, email=CELLS, note=CELLS, reason=CELLS, delimiter=st.sampled_from(",;"))
-def test_whatever_the_cells_are_they_are_read_as_they_were_and_none_is_run(
+def test_any_cells_are_read_back_and_none_is_run(
     tmp_path_factory: pytest.TempPathFactory, file: str, email: str, note: str, reason: str, delimiter: str
 ) -> None:
     folder = tmp_path_factory.mktemp("cells")

@@ -79,16 +79,14 @@ def report_of(counts: dict[State, int]) -> Report:
 
 @pytest.mark.parametrize("error", [HOST, NETWORK, FULL, LIMITS], ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("counts", [{State.STORED: 3, State.WAITING: 1}, {State.IN_DOUBT: 1, State.WAITING: 2}])
-def test_a_run_of_which_nothing_came_sent_nothing_whatever_earlier_runs_did(
-    counts: dict[State, int], error: SpringestError
-) -> None:
+def test_a_run_that_changed_nothing_sent_nothing(counts: dict[State, int], error: SpringestError) -> None:
     report = report_of(counts)
 
     assert exit_of(report, error, before=report, interrupted=False) is Exit.USAGE
     assert exit_of(report, KEY, before=report, interrupted=False) is Exit.KEY_REFUSED
 
 
-def test_an_interrupted_run_of_which_nothing_came_was_interrupted() -> None:
+def test_an_interrupted_run_that_changed_nothing() -> None:
     report = report_of({State.STORED: 3, State.WAITING: 1})
 
     assert exit_of(report, None, before=report, interrupted=True) is Exit.INTERRUPTED

@@ -91,7 +91,7 @@ async def test_json_is_json_with_all_that_is_known() -> None:
     ]
 
 
-async def test_json_stands_in_lines_of_one_record_with_letters_as_they_are() -> None:
+async def test_json_has_a_record_a_line_and_letters_unescaped() -> None:
     lines = (await shown("json", Certificate, JAN, BARE)).splitlines()
 
     assert (lines[0], lines[-1], len(lines)) == ("[", "]", 4)
@@ -165,7 +165,7 @@ async def test_json_says_what_a_terminal_would_do_and_not_show() -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-async def test_csv_for_a_program_has_each_cell_as_it_is_and_a_terminal_gets_what_it_can_show(terminal: bool) -> None:
+async def test_csv_has_control_characters_except_in_a_terminal(terminal: bool) -> None:
     record = attrs.evolve(FIRST_AID, name=DOES, description="two\nlines")
     text = await shown("csv", Certification, record, terminal=terminal)
 

@@ -112,7 +112,7 @@ async def test_in_a_terminal_the_bar_begins_where_earlier_runs_ended(screen: io.
     assert "4/4" in screen.getvalue().rpartition("\r")[2]
 
 
-async def test_asking_about_a_row_without_an_answer_is_told_until_it_is_settled(screen: io.StringIO) -> None:
+async def test_checking_a_row_in_doubt_is_shown_until_settled(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=20), 3, Limiter())
     asking = r"0 of 3 done, checking rows in doubt, 0 s left\n"
     async with progress.shown():
@@ -128,7 +128,7 @@ async def test_asking_about_a_row_without_an_answer_is_told_until_it_is_settled(
         await until_shown(screen, r"1 of 3 done, 0 s left\n")
 
 
-async def test_a_doubt_that_the_manifest_names_no_more_is_none_of_its_rows(screen: io.StringIO) -> None:
+async def test_a_doubt_no_longer_in_the_manifest_is_not_counted(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=20), 2, Limiter())
     async with progress.shown():
         progress(RowSettling(row(None, 7)))
@@ -139,7 +139,7 @@ async def test_a_doubt_that_the_manifest_names_no_more_is_none_of_its_rows(scree
     assert line == "1 of 2 done, 0 s left\n"
 
 
-async def test_the_wait_for_the_limit_is_told_unless_something_is_being_sent(screen: io.StringIO) -> None:
+async def test_the_wait_for_the_limit_is_shown_unless_sending(screen: io.StringIO) -> None:
     limiter = Limiter(posts=2)
     await use_up(limiter)
     progress = UploadProgress(Console(file=screen, width=20), 3, limiter)

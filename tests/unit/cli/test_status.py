@@ -43,7 +43,7 @@ def journal_of(folder: Path, *doubts: tuple[str, str]) -> Path:
     return folder / "x.journal"
 
 
-def test_the_table_of_outcomes_has_a_line_for_each_and_right_aligned_numbers(out: io.StringIO) -> None:
+def test_the_table_of_outcomes_has_right_aligned_numbers(out: io.StringIO) -> None:
     report = Report(counts=Counter({State.STORED: 12, State.REJECTED: 3}), posts=0, refusals=0)
     console(out).print(table_of(report))
 
