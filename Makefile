@@ -1,26 +1,31 @@
 # Two commands do all the set-up on a machine with python3 (3.11 or newer), git and make: `make demo` and `make test`.
-.PHONY: demo test check format clean
+.PHONY: demo test soak check format clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Most tests wait for a socket, a process or a scaled minute: two cores carry four at once.
-AT_ONCE := -n 4
+# Many tests wait for a socket or a process: two cores carry four at once.
+PYTEST := $(BIN)/pytest --dist worksteal
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/springest demo
 
-# Everything: also what waits for the real limit, and what needs Rails or nginx where they are installed.
+# All that proves the promises quickly. What needs Rails, nginx or haproxy is skipped where they are not installed: the
+# last lines say which tests and why.
 test: $(VENV)/.ready-dev
-	$(BIN)/pytest $(AT_ONCE) --cov --cov-report=term
+	$(PYTEST) -n 4 -m "not soak"
 
-# What to run while working: no test here waits for a real minute.
+# What takes real minutes, hundreds of kills and thousands of uploads; then every supported Python, aiohttp and loop.
+soak: $(VENV)/.ready-dev
+	$(PYTEST) -n 8 -m soak
+	.ci/matrix
+
+# Format, lint, types and the floors of the design: no tests.
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(AT_ONCE) -m "not soak"
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
@@ -34,4 +39,4 @@ $(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist demo-certificates .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-3.* dist demo-certificates .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

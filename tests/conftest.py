@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import importlib
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
@@ -19,6 +21,22 @@ from springest_async import CertificateUpload, Limiter, Settings, Springest
 # A busy machine is no fault of the code under test.
 settings.register_profile("springest", deadline=None)
 settings.load_profile("springest")
+
+
+class _EagerPolicy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        loop = super().new_event_loop()
+        loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 # Python 3.12 or newer has it
+        return loop
+
+
+def pytest_configure() -> None:
+    """Run all tests on the event loop that SPRINGEST_TESTS_LOOP names: ``uvloop``, or ``eager`` tasks (`make soak`)."""
+    match os.environ.get("SPRINGEST_TESTS_LOOP"):
+        case "uvloop":
+            asyncio.set_event_loop_policy(importlib.import_module("uvloop").EventLoopPolicy())
+        case "eager":
+            asyncio.set_event_loop_policy(_EagerPolicy())
 
 
 @pytest.fixture(scope="session", autouse=True)
