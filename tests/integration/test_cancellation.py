@@ -248,7 +248,7 @@ async def test_cancelled_when_the_server_has_said_201_it_is_stored(
 
 @pytest.mark.parametrize(("size", "by"), WAYS)
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 413, 417, 422, 429])
-async def test_cancelled_when_the_server_has_refused_it_it_was_not_stored(
+async def test_cancelled_after_a_refusal_it_was_not_stored(
     status: int, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     told, exchange = await cancel_at(says(f"{status} No", b"said"), size, by, make_upload, tmp_path)
@@ -270,7 +270,7 @@ async def test_cancelled_when_the_server_has_refused_it_it_was_not_stored(
         pytest.param(says_early("200 OK"), id="200 in the middle"),
     ],
 )
-async def test_cancelled_before_the_whole_body_was_sent_it_never_arrives_whole(
+async def test_cancelled_in_the_middle_of_the_body_it_arrives_in_part(
     behaviour: Behaviour, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     told, exchange = await cancel_at(behaviour, LARGE, by, make_upload, tmp_path)
@@ -279,7 +279,7 @@ async def test_cancelled_before_the_whole_body_was_sent_it_never_arrives_whole(
     assert len(exchange.body) < exchange.length
 
 
-async def test_cancelled_when_the_server_has_said_201_too_early_nobody_can_tell(
+async def test_cancelled_after_an_early_201_it_is_in_doubt(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     told, exchange = await cancel_at(says_early("201 Created"), LARGE, by_cancel, make_upload, tmp_path)
@@ -335,7 +335,7 @@ async def test_many_that_are_cancelled_at_once_leave_nothing_behind(
     assert Counter(causes) == {"InDoubt": 2, "CancelledTooLate": 2, "NotSent": 4}
 
 
-async def test_cancelled_before_a_server_that_does_not_read_it_leaves_no_connection_that_waits_for_it(
+async def test_cancelled_while_nobody_reads_it_leaves_no_connection(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     stage = Stage(takes_a_part)
@@ -562,7 +562,7 @@ def told_of_it(outcome: Any) -> Any:
 
 @WAYS_OUT
 @pytest.mark.parametrize("name", SCENES)
-async def test_an_upload_that_is_interrupted_at_any_await_leaves_nothing_and_tells_the_truth(
+async def test_interrupted_at_any_await_an_upload_tells_the_truth(
     name: str,
     by_timeout: bool,
     make_upload: Callable[..., CertificateUpload],
@@ -617,7 +617,7 @@ async def test_an_upload_that_is_interrupted_at_any_await_leaves_nothing_and_tel
 @WAYS_OUT
 @pytest.mark.parametrize("bulk", [False, True])
 @pytest.mark.usefixtures("_short_waits")
-async def test_who_is_interrupted_in_the_line_at_any_await_loses_no_token_and_holds_nobody_up(
+async def test_interrupted_at_any_await_in_the_queue_no_token_is_lost(
     bulk: bool, by_timeout: bool, upload: CertificateUpload
 ) -> None:
     async def keep_the_time(exchange: Exchange) -> None:
@@ -649,9 +649,7 @@ async def test_who_is_interrupted_in_the_line_at_any_await_loses_no_token_and_ho
 
 @WAYS_OUT
 @pytest.mark.usefixtures("_short_waits")
-async def test_a_probe_that_is_interrupted_at_any_await_lets_the_others_go(
-    by_timeout: bool, upload: CertificateUpload
-) -> None:
+async def test_interrupted_at_any_await_a_probe_lets_the_others_go(by_timeout: bool, upload: CertificateUpload) -> None:
     for interruption in each_await(by_timeout):
         keeper, limiter = Keeper(), Limiter(posts=5, period=0.05)
         timeouts = evolve(PATIENT, answer=0.2)
@@ -677,7 +675,7 @@ async def test_a_probe_that_is_interrupted_at_any_await_lets_the_others_go(
 
 
 @WAYS_OUT
-async def test_a_handshake_that_is_interrupted_at_any_await_leaves_no_socket(
+async def test_interrupted_at_any_await_a_handshake_leaves_no_socket(
     by_timeout: bool, upload: CertificateUpload
 ) -> None:
     for interruption in each_await(by_timeout):
@@ -725,7 +723,7 @@ async def settle(springest: Springest) -> list[int]:
 
 @WAYS_OUT
 @pytest.mark.parametrize(("call", "given"), [(list_all, [1, 2, 3, 4]), (settle, [])])
-async def test_a_list_and_a_settling_that_are_interrupted_at_any_await_leave_nothing(
+async def test_interrupted_at_any_await_a_list_leaves_nothing(
     call: Callable[[Springest], Coroutine[Any, Any, list[int]]], given: list[int], by_timeout: bool
 ) -> None:
     timeouts = evolve(PATIENT, answer=0.05)

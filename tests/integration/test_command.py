@@ -199,7 +199,7 @@ async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
     assert sandbox.summary().posts <= 8
 
 
-async def test_a_refused_key_for_certifications_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+async def test_a_refused_certifications_key_ends_before_any_post(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 2)
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=KEY)
@@ -243,7 +243,7 @@ async def test_a_missing_key_is_told_by_its_name(
     assert f"set {variable} to the API key" in ran.err
 
 
-async def test_a_reader_who_goes_away_changes_nothing_of_what_an_upload_came_to(tmp_path: Path) -> None:
+async def test_a_reader_who_goes_away_does_not_change_the_exit_code(tmp_path: Path) -> None:
     """`springest upload … | true` has stored what it has stored, and tells a script so."""
     manifest = archive(tmp_path, 2)
     async with springest_sandbox() as sandbox:
@@ -569,7 +569,7 @@ async def test_certificates_can_be_chosen(filled: Sandbox) -> None:
     assert json.loads(none.out) == []
 
 
-async def test_certifications_are_listed_in_each_format_with_their_own_key_only() -> None:
+async def test_certifications_are_listed_in_each_format_with_their_key() -> None:
     async with springest_sandbox(certifications=CERTIFICATIONS) as sandbox:
         table, plain, spreadsheet, named = await asyncio.gather(
             *(

@@ -87,9 +87,7 @@ class _Addresses(AbstractResolver):
 
 # Nobody listens at the one, and the other nobody can reach, which the system tells in other words.
 @pytest.mark.parametrize("other", ["::1", "ff02::1"])
-async def test_a_name_with_two_addresses_at_neither_of_which_anybody_is_reached(
-    other: str, upload: CertificateUpload
-) -> None:
+async def test_a_name_with_two_addresses_that_both_refuse(other: str, upload: CertificateUpload) -> None:
     resolver = _Addresses(other, "127.0.0.1")
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver)) as session,
@@ -135,7 +133,7 @@ SILENT = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 @pytest.mark.skipif(sys.platform != "linux", reason="only there all of 127.0.0.0/8 is loopback")
 @pytest.mark.parametrize(("told_after", "addresses"), [(0.0, SILENT), (4.0, SILENT[:1])])
 @pytest.mark.parametrize("behind_a_proxy", [False, True])
-async def test_a_connection_is_given_up_in_time_whatever_its_name_stands_for(
+async def test_a_connection_is_given_up_in_time_whatever_its_name(
     told_after: float,
     addresses: tuple[str, ...],
     behind_a_proxy: bool,
@@ -159,7 +157,7 @@ async def test_a_connection_is_given_up_in_time_whatever_its_name_stands_for(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there all of 127.0.0.0/8 is loopback")
-async def test_a_name_most_of_whose_addresses_are_silent_is_reached_at_the_other_and_once(
+async def test_a_name_is_reached_at_the_one_address_that_answers(
     upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with raw_server(created) as server:
@@ -240,9 +238,7 @@ STALE: list[tuple[str, Behaviour, Behaviour, list[int]]] = [
 
 
 @pytest.mark.parametrize(("first", "second", "arrived"), [case[1:] for case in STALE], ids=[case[0] for case in STALE])
-async def test_a_connection_that_went_stale_costs_a_list_nothing_and_each_request_counts(
-    first: Behaviour, second: Behaviour, arrived: list[int]
-) -> None:
+async def test_a_stale_connection_costs_a_list_nothing(first: Behaviour, second: Behaviour, arrived: list[int]) -> None:
     limiter = CountingLimiter()
     # Without stamina's waits.
     with stamina.set_testing(True, attempts=2):

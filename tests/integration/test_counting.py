@@ -113,7 +113,7 @@ async def test_the_command_offers_every_way_of_counting() -> None:
 
 
 @pytest.mark.soak
-async def test_the_command_stores_every_row_where_a_first_hit_begins_the_minute_and_where_each_pushes_it_back(
+async def test_the_command_stores_every_row_in_first_hit_and_elastic(
     tmp_path: Path,
 ) -> None:
     async def upload(counting: Counting) -> tuple[int, dict[str, int], list[str], Summary]:

@@ -183,7 +183,7 @@ def resident() -> int:
 
 
 @pytest.mark.parametrize("uploads", [1_000, pytest.param(10_000, marks=pytest.mark.soak)])
-async def test_uploads_through_all_faults_are_what_they_are_said_to_be_and_leave_nothing(
+async def test_uploads_through_all_faults_end_as_reported(
     uploads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("springest_async.upload.backoff", lambda _: 0.002)

@@ -128,7 +128,7 @@ class Meddler:
             change(event.row.path)
 
 
-async def test_a_file_that_changes_between_its_check_and_its_sending_is_not_sent_and_keeps_no_other_back(
+async def test_a_file_that_changes_after_its_check_fails_alone(
     tmp_path: Path,
 ) -> None:
     manifest = Manifest.open(archive(tmp_path, len(CHANGES) + 1))
@@ -167,9 +167,7 @@ async def test_a_file_that_changes_between_its_check_and_its_sending_is_not_sent
         assert stored(sandbox) == sorted(hashlib.sha256(content).hexdigest() for content in before.values())
 
 
-async def test_a_pipe_that_takes_a_files_place_before_it_is_read_whole_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest.open(archive(tmp_path, 2))
     pipe = tmp_path / "1.pdf"
     really_known = JournalReader.known_hash
@@ -249,7 +247,7 @@ async def start_without_privileges(*arguments: str | Path, origin: str) -> async
     )
 
 
-async def test_what_became_of_a_file_since_the_preflight_is_told_at_its_turn(tmp_path: Path) -> None:
+async def test_a_file_that_changed_since_the_preflight_is_reported(tmp_path: Path) -> None:
     in_flight = 8
     manifest = archive(tmp_path, in_flight + len(MEANWHILE) + 1)
     whole = pdfs(tmp_path)
@@ -271,7 +269,7 @@ async def test_what_became_of_a_file_since_the_preflight_is_told_at_its_turn(tmp
     assert len(sandbox.audit) == len(good)
 
 
-async def test_what_is_no_file_that_can_be_read_is_told_by_row_and_nothing_is_sent(tmp_path: Path) -> None:
+async def test_files_that_cannot_be_read_are_reported_before_any_post(tmp_path: Path) -> None:
     odd: list[tuple[str, str]] = [
         ("none.pdf", "there is no such file: 'none.pdf'"),
         ("loop.pdf", "Too many levels of symbolic links"),
@@ -345,7 +343,7 @@ def assert_harmless(ran: Ran) -> None:
     assert "".join((ran.out + ran.err).split("\n")).isprintable()
 
 
-async def test_whatever_a_file_is_called_it_is_stored_under_a_harmless_name(folder: Path) -> None:
+async def test_any_file_name_is_stored_under_a_harmless_name(folder: Path) -> None:
     manifest = archive_of_names(folder)
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, origin=sandbox.origin)
@@ -382,7 +380,7 @@ async def test_whatever_a_file_is_called_its_row_can_be_mended(folder: Path) -> 
     assert csvs(folder) == ["certificates.csv", "certificates.failed.csv"]
 
 
-async def test_whatever_a_file_is_called_what_is_wrong_with_it_is_told_in_one_line(folder: Path) -> None:
+async def test_a_fault_of_any_file_name_is_reported_in_one_line(folder: Path) -> None:
     manifest = archive_of_names(folder, email="jan\x1b[31m\nrow 9: fine\u202e")
     for name in NAMES:
         (folder / name).write_bytes(b"")

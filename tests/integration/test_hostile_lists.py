@@ -211,7 +211,7 @@ async def test_a_list_that_comes_slowly_and_keeps_coming_is_read() -> None:
     assert len(server.exchanges) == 1
 
 
-async def test_of_two_answers_in_one_go_the_second_is_not_for_the_next_question() -> None:
+async def test_a_second_answer_is_not_taken_for_the_next_request() -> None:
     async def answers_twice(exchange: Exchange) -> None:
         await exchange.send(answer(200, b"[]") + answer(200, LIST))
 
@@ -265,7 +265,7 @@ async def asked(behaviour: Behaviour, file: Path | None) -> str:
     return name.decode()
 
 
-async def test_an_answer_without_end_is_given_up_and_its_connection_closed(pdf: Path) -> None:
+async def test_an_endless_answer_is_given_up_and_disconnected(pdf: Path) -> None:
     server_of_lists, server_of_errors = Endless(200), Endless(404)
 
     assert await asked(server_of_lists, None) == "UnreadableAnswer"

@@ -78,7 +78,7 @@ async def interrupt_twice(process: Process) -> Ran:
 # --- interrupted, and started again ---
 
 
-async def test_ctrl_c_while_waiting_for_the_limit_ends_the_run_and_the_next_one_waits_for_it(tmp_path: Path) -> None:
+async def test_ctrl_c_in_a_wait_for_the_limit_ends_the_run(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 33)
     async with springest_sandbox() as sandbox:
         process = await start("upload", manifest, env=environment(sandbox.origin))
@@ -104,9 +104,7 @@ async def test_ctrl_c_while_waiting_for_the_limit_ends_the_run_and_the_next_one_
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_what_is_under_way_at_an_interruption_ends_and_the_next_run_does_the_rest(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+async def test_uploads_in_progress_at_an_interruption_finish(tmp_path: Path, number: signal.Signals) -> None:
     manifest = archive(tmp_path, 12)
     async with HeldSandbox() as sandbox:
         process = await upload_and_hold(manifest, sandbox)
@@ -159,7 +157,7 @@ async def test_what_was_given_up_is_found_at_springest_by_the_next_run(
     assert stored(sandbox) == hashes(tmp_path)
 
 
-async def test_the_manifest_may_be_sorted_and_extended_and_files_renamed_between_two_runs(tmp_path: Path) -> None:
+async def test_the_manifest_may_change_between_two_runs(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 12)
     async with HeldSandbox() as sandbox:
         process = await upload_and_hold(manifest, sandbox)
@@ -192,7 +190,7 @@ async def test_the_manifest_may_be_sorted_and_extended_and_files_renamed_between
     assert stored(sandbox) == sorted({*expected, *hashes(tmp_path)})
 
 
-async def test_a_file_that_changed_is_another_certificate_and_shown_as_changed(tmp_path: Path) -> None:
+async def test_a_changed_file_is_a_new_certificate_and_reported(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 3)
     async with springest_sandbox() as sandbox:
         await springest("upload", manifest, origin=sandbox.origin)
@@ -249,7 +247,7 @@ async def test_mended_rows_have_the_journal_of_the_first_manifest(tmp_path: Path
     ]
 
 
-async def test_a_journal_that_is_closed_while_it_is_being_filled_is_left_whole(tmp_path: Path) -> None:
+async def test_a_journal_closed_while_it_is_filled_is_left_whole(tmp_path: Path) -> None:
     """As Ctrl-C does at the beginning of a run, while a thread is at it. In a process that may crash."""
     manifest = archive(tmp_path, 1)
     row = rows_of(manifest)[0]
@@ -275,7 +273,7 @@ async def test_a_journal_that_is_closed_while_it_is_being_filled_is_left_whole(t
 # --- in doubt ---
 
 
-async def test_what_springest_stored_without_an_answer_is_found_at_once(tmp_path: Path) -> None:
+async def test_a_certificate_stored_without_an_answer_is_found(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 4)
     mishaps = iter([Mishap.DROP_AFTER_STORING, None, Mishap.ERROR_AFTER_STORING]).__next__
     async with springest_sandbox(mishap=mishaps) as sandbox:
@@ -377,7 +375,7 @@ async def test_a_decision_that_is_none_changes_nothing(
     assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
 
 
-async def test_a_doubt_that_the_manifest_names_no_more_is_not_forgotten(
+async def test_a_doubt_whose_row_left_the_manifest_is_kept(
     tmp_path: Path, doubtful: tuple[Sandbox, Path, int, int]
 ) -> None:
     sandbox, manifest, there, lost = doubtful
@@ -404,7 +402,7 @@ async def test_a_doubt_that_the_manifest_names_no_more_is_not_forgotten(
 # --- two at once ---
 
 
-async def test_a_second_process_ends_at_once_and_names_the_first_which_goes_on(tmp_path: Path) -> None:
+async def test_a_second_process_ends_and_names_the_first(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 12)
     journal = tmp_path / "certificates.journal"
     async with HeldSandbox() as sandbox:
@@ -429,7 +427,7 @@ async def test_a_second_process_ends_at_once_and_names_the_first_which_goes_on(t
     assert stored(sandbox) == hashes(tmp_path)
 
 
-async def test_the_key_is_in_no_file_that_a_run_keeps_nor_in_what_is_told_of_it(tmp_path: Path, state: Path) -> None:
+async def test_the_key_is_in_no_file_that_a_run_keeps(tmp_path: Path, state: Path) -> None:
     manifest = archive(tmp_path, 12)
     kept: list[bytes] = []
     paths: set[Path] = set()
@@ -463,7 +461,7 @@ async def test_the_key_is_in_no_file_that_a_run_keeps_nor_in_what_is_told_of_it(
 
 
 @pytest.mark.soak
-async def test_interrupted_and_at_once_started_again_nothing_is_refused(tmp_path: Path) -> None:
+async def test_interrupted_and_restarted_nothing_is_refused(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 40)
     async with springest_sandbox() as sandbox:
         process = await start("upload", manifest, env=environment(sandbox.origin))
@@ -501,7 +499,7 @@ async def test_two_commands_at_once_share_the_minute(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-async def test_killed_five_times_every_certificate_is_stored_once_and_the_limit_is_kept(tmp_path: Path) -> None:
+async def test_killed_five_times_every_certificate_is_stored_once(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 40)
     async with springest_sandbox() as sandbox:
         for _ in range(5):

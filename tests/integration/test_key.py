@@ -139,7 +139,7 @@ def resetting(listener: socket.socket) -> None:
             connection.close()
 
 
-async def test_a_connection_that_breaks_before_the_request_is_written_shows_the_key_to_nobody(
+async def test_a_connection_that_breaks_early_does_not_show_the_key(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path, witness: Witness, caplog: pytest.LogCaptureFixture
 ) -> None:
     large = tmp_path / "large.pdf"
@@ -213,7 +213,7 @@ def becomes_shorter(file: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [Path.unlink, becomes_shorter])
-async def test_a_file_that_is_not_the_same_any_more_does_not_show_the_key(
+async def test_a_file_that_was_replaced_does_not_show_the_key(
     change: Callable[[Path], None], make_upload: Callable[..., CertificateUpload], tmp_path: Path, witness: Witness
 ) -> None:
     def listen(step: UploadStep) -> None:
@@ -230,7 +230,7 @@ async def test_a_file_that_is_not_the_same_any_more_does_not_show_the_key(
     assert f"api_key={quote(KEY, safe='')}" in server.lines[0]
 
 
-async def test_a_file_that_becomes_shorter_on_the_way_does_not_show_the_key(
+async def test_a_file_that_shrinks_on_the_way_does_not_show_the_key(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path, witness: Witness
 ) -> None:
     async def shortens_it(exchange: Exchange) -> None:
@@ -568,7 +568,7 @@ async def test_the_key_is_found_in_logs_and_on_stdout_and_stderr() -> None:
 _WAIT = compile("async def wait(call, hidden): return await call", "elsewhere.py", "exec")
 
 
-async def test_the_key_is_found_in_the_variables_of_who_is_at_work_and_of_who_waits(upload: CertificateUpload) -> None:
+async def test_the_key_is_found_in_variables_of_frames_and_tasks(upload: CertificateUpload) -> None:
     names: dict[str, Any] = {}
     exec(_WAIT, names)  # noqa: S102 # see _RAISE
     with watching() as witness:
@@ -593,7 +593,7 @@ class _Shown:
         return KEY
 
 
-async def test_the_key_is_found_in_all_that_a_client_is_made_of_and_in_its_traces(upload: CertificateUpload) -> None:
+async def test_the_key_is_found_in_a_clients_parts_and_traces(upload: CertificateUpload) -> None:
     async def answer_with_key(exchange: Exchange) -> None:
         await exchange.read()
         await exchange.answer(404, b"", X_Other=CERTIFICATIONS_KEY)

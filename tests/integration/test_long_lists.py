@@ -33,7 +33,7 @@ async def test_a_list_that_is_too_long_is_told_and_not_asked_for_again(item: byt
     assert KEY not in str(caught.value)
 
 
-async def test_a_page_of_a_hundred_records_with_the_longest_texts_is_read() -> None:
+async def test_a_page_of_a_hundred_longest_records_is_read() -> None:
     record = b'{"id": 1, "name": "VCA", "certification_id": 7, "valid_from": "2026-01-31", "description": "%s"}'
     records = b",".join([record % (b"x" * 65_535)] * 100)
 
@@ -66,7 +66,7 @@ async def settle(springest: Springest, server: RawServer) -> tuple[str, int, int
 
 
 @pytest.mark.parametrize("asked_for", [True, False])
-async def test_a_list_of_certificates_without_an_end_settles_nothing_and_has_one(asked_for: bool) -> None:
+async def test_an_endless_list_of_certificates_settles_nothing(asked_for: bool) -> None:
     numbers = count(1)
 
     async def lists(exchange: Exchange) -> None:
@@ -80,7 +80,7 @@ async def test_a_list_of_certificates_without_an_end_settles_nothing_and_has_one
     assert pages == _MOST_LISTED // 100 + 1
 
 
-async def test_a_list_of_certifications_without_an_end_shows_only_those_at_its_beginning() -> None:
+async def test_an_endless_list_of_certifications_shows_its_beginning() -> None:
     numbers = count(8)
 
     async def lists(exchange: Exchange) -> None:

@@ -116,9 +116,7 @@ class Recorder:
 
 @pytest.mark.soak
 @pytest.mark.rails
-async def test_rails_that_counts_a_sliding_window_stores_forty_without_a_refusal(
-    tmp_path: Path, rails: RailsServer
-) -> None:
+async def test_rails_with_a_sliding_window_refuses_none_of_forty(tmp_path: Path, rails: RailsServer) -> None:
     manifest = make_archive(tmp_path, 40, certification_id=101)
     code, said = await springest_upload(manifest, rails)
     audit = await rails.audit()
@@ -132,7 +130,7 @@ async def test_rails_that_counts_a_sliding_window_stores_forty_without_a_refusal
 
 @pytest.mark.soak
 @pytest.mark.nginx
-async def test_nginx_that_wants_two_seconds_between_posts_refuses_a_few_at_the_start_and_none_after(
+async def test_nginx_with_strict_spacing_refuses_only_at_the_start(
     tmp_path: Path,
 ) -> None:
     manifest = make_archive(tmp_path, 16, certification_id=1)

@@ -91,7 +91,7 @@ async def test_a_proxy_learns_the_host_and_neither_key_nor_certificate(
         assert exchange.header("Proxy-Authorization") is None
 
 
-async def test_a_proxy_is_not_told_the_headers_of_a_session_of_ones_own(
+async def test_a_proxy_does_not_get_the_headers_of_our_own_session(
     upload: CertificateUpload, authority: Authority
 ) -> None:
     proxy = ConnectProxy()
@@ -113,7 +113,7 @@ async def test_a_proxy_is_not_told_the_headers_of_a_session_of_ones_own(
     assert [set(headers) & {"X-Team", "Authorization"} for _, headers in proxy.heads] == [set(), set()]
 
 
-async def test_through_a_proxy_too_each_post_has_a_connection_of_its_own_and_lists_share_one(
+async def test_connections_are_used_through_a_proxy_as_without_one(
     upload: CertificateUpload, authority: Authority
 ) -> None:
     proxy = ConnectProxy()
@@ -168,7 +168,7 @@ async def test_a_host_in_the_clear_is_reached_without_the_proxy(upload: Certific
     assert len(server.exchanges) == 2
 
 
-async def test_a_session_that_trusts_its_environment_shows_the_key_to_no_proxy_and_nobody_s_password_to_the_host(
+async def test_a_session_with_trust_env_shows_nobody_a_secret(
     upload: CertificateUpload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login jan password p4ss\n", encoding="utf-8")
@@ -193,7 +193,7 @@ async def test_a_session_that_trusts_its_environment_shows_the_key_to_no_proxy_a
 @pytest.mark.parametrize(
     ("behaviour", "reason"), [pytest.param(case, reason, id=name) for name, case, reason in FAULTY]
 )
-async def test_a_proxy_that_does_not_connect_us_is_told_plainly_and_nothing_was_sent(
+async def test_a_proxy_that_does_not_connect_is_reported_plainly(
     behaviour: Behaviour, reason: str, upload: CertificateUpload, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -313,7 +313,7 @@ async def test_the_command_goes_through_the_proxy_of_its_environment(
     assert_no_key_in(bytes(proxy.passed))
 
 
-async def test_the_command_reaches_this_machine_in_the_clear_without_a_proxy() -> None:
+async def test_the_command_reaches_loopback_without_a_proxy() -> None:
     proxy = ConnectProxy()
     async with raw_server(either) as server, raw_server(proxy) as front:
         ran = await springest("certifications", origin=server.origin, HTTPS_PROXY=front.origin, HTTP_PROXY=front.origin)

@@ -657,9 +657,7 @@ async def test_only_what_would_be_stored_meets_a_mishap(session: aiohttp.ClientS
     assert (refused, failed, asked) == ([401, 400, 400], 500, 1)
 
 
-async def test_a_certificate_whose_answer_was_dropped_is_listed_when_verified(
-    sandbox: Sandbox, session: aiohttp.ClientSession
-) -> None:
+async def test_a_certificate_with_a_dropped_answer_is_listed(sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
     sandbox.mishap = iter([Mishap.DROP_AFTER_STORING, Mishap.DROP_BEFORE_STORING]).__next__
     before_and_after = []
     for _ in range(2):
@@ -725,7 +723,7 @@ def held() -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-async def test_hundreds_of_killed_clients_leave_one_record_each_and_nothing_else(
+async def test_hundreds_of_killed_clients_leave_one_record_each(
     caplog: pytest.LogCaptureFixture, noticed: bool
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -864,7 +862,7 @@ async def test_certificates_are_listed_in_xml(stored: Sandbox, session: aiohttp.
     assert [element.findtext("user/email") for element in shown] == ["jan@example.com", "piet@example.com"]
 
 
-async def test_certificates_appear_when_their_certification_is_verified(
+async def test_certificates_appear_once_the_certification_is_verified(
     stored: Sandbox, session: aiohttp.ClientSession
 ) -> None:
     stored.verify(3)

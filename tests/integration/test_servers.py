@@ -94,7 +94,7 @@ async def test_posts_at_once_are_all_counted_and_all_kept(session: aiohttp.Clien
 
 
 @pytest.mark.rails
-async def test_a_post_over_the_limit_is_refused_without_naming_a_field_and_later_accepted(
+async def test_a_post_over_the_limit_is_refused_and_later_accepted(
     session: aiohttp.ClientSession,
 ) -> None:
     async with rails_server(limit=3, period=4.0, count_refusals=False) as rails:
@@ -168,7 +168,7 @@ async def test_a_part_that_says_it_is_base64_is_rejected(session: aiohttp.Client
 
 
 @pytest.mark.rails
-async def test_a_form_that_rails_cannot_read_is_in_the_audit_and_counts(
+async def test_a_form_that_rails_cannot_read_is_in_the_audit(
     session: aiohttp.ClientSession, rails: RailsServer
 ) -> None:
     url, headers = f"{rails.origin}/users/certificates", {"Content-Type": "multipart/form-data; boundary=b"}
@@ -237,7 +237,7 @@ async def test_each_list_has_a_key_of_its_own(session: aiohttp.ClientSession, ra
 
 @pytest.mark.rails
 @pytest.mark.nginx
-async def test_nginx_refuses_the_second_of_two_posts_and_lets_gets_through(
+async def test_nginx_refuses_the_second_post_and_no_get(
     session: aiohttp.ClientSession, nginx_and_rails: tuple[str, RailsServer]
 ) -> None:
     origin, rails = nginx_and_rails

@@ -139,6 +139,7 @@ def test_a_process_that_starts_late_gets_its_turns(machine: Machine) -> None:
     assert shares["late"] >= 3
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
 def test_what_a_killed_process_held_comes_back_by_itself(machine: Machine) -> None:
     hanging = machine.start("hanging", at_once=20, lasting=3600.0)

@@ -55,7 +55,7 @@ async def left_open_by(task: "asyncio.Task[Any]") -> set[str]:
 
 
 @pytest.mark.usefixtures("_hardly_any_margin")
-async def test_a_client_that_is_left_normally_waits_for_its_uploads_and_takes_no_more(
+async def test_a_client_that_is_closed_waits_for_its_uploads(
     upload: CertificateUpload,
 ) -> None:
     held, entered, uploads = Held(), asyncio.Event(), list["asyncio.Task[Receipt]"]()
@@ -115,7 +115,7 @@ async def test_a_client_that_is_left_in_haste_cancels_its_uploads(how: str, uplo
     assert repr(limiter) == "<Limiter 1 in 30 s, 0 under way, 1 resting, fast>"
 
 
-async def test_an_upload_that_begins_when_the_client_is_being_left_is_told_so(upload: CertificateUpload) -> None:
+async def test_an_upload_that_begins_while_the_client_closes_fails(upload: CertificateUpload) -> None:
     async with raw_server(created) as server:
         async with client_of(server) as springest:
             late = asyncio.create_task(springest.upload(upload))  # a task that has not begun cannot be known
@@ -123,7 +123,7 @@ async def test_an_upload_that_begins_when_the_client_is_being_left_is_told_so(up
             await late
 
 
-async def test_an_upload_whose_own_session_is_closed_under_it_keeps_no_token(upload: CertificateUpload) -> None:
+async def test_an_upload_in_a_closed_session_keeps_no_token(upload: CertificateUpload) -> None:
     async with (
         raw_server(created) as server,
         aiohttp.ClientSession() as own,
@@ -292,13 +292,13 @@ def only_traceback(error: str) -> re.Pattern[str]:
         ),
     ],
 )
-async def test_a_program_that_ends_in_the_middle_of_everything_says_nothing(
+async def test_a_program_that_ends_in_the_middle_prints_nothing(
     ending: str, run: str, code: int, tmp_path: Path
 ) -> None:
     assert await ran(RUN.replace("{ending}", ending).replace("{run}", run), tmp_path) == (code, "")
 
 
-async def test_a_program_that_fails_in_the_middle_of_everything_tells_its_error_only(tmp_path: Path) -> None:
+async def test_a_program_that_fails_in_the_middle_prints_its_error(tmp_path: Path) -> None:
     program = RUN.replace("{ending}", "raise ZeroDivisionError('let out')").replace("{run}", PLAINLY)
 
     code, err = await ran(program, tmp_path)
@@ -307,7 +307,7 @@ async def test_a_program_that_fails_in_the_middle_of_everything_tells_its_error_
     assert only_traceback("ZeroDivisionError: let out").fullmatch(err)
 
 
-async def test_ctrl_c_in_the_middle_of_everything_ends_the_program_at_once(tmp_path: Path) -> None:
+async def test_ctrl_c_in_the_middle_ends_the_program_at_once(tmp_path: Path) -> None:
     async def ctrl_c(process: asyncio.subprocess.Process) -> None:
         process.send_signal(signal.SIGINT)
 
@@ -331,7 +331,7 @@ async def test_a_program_that_forgets_its_uploads_has_them_all_stored(tmp_path: 
     assert len([length for length in stored if length]) == 5
 
 
-async def test_a_program_that_never_closes_its_client_is_told_so_by_aiohttp_only(tmp_path: Path) -> None:
+async def test_a_client_that_is_never_closed_is_reported_by_aiohttp(tmp_path: Path) -> None:
     program = """
 async def main():
     springest = await client().__aenter__()
@@ -375,9 +375,7 @@ with contextlib.suppress(ZeroDivisionError):
 
 @pytest.mark.parametrize("after", [0.1, 0.7, 1.1])
 @pytest.mark.parametrize("what", ["open_regular", "CertificateBody._next_piece"])
-async def test_a_program_that_ends_while_files_are_being_read_closes_them(
-    what: str, after: float, tmp_path: Path
-) -> None:
+async def test_a_program_that_ends_while_files_are_read_closes_them(what: str, after: float, tmp_path: Path) -> None:
     program = SLOW_DISK.replace("{what}", what).replace("{after}", str(after))
 
     assert await ran(program, tmp_path) == (0, "")

@@ -118,7 +118,7 @@ async def test_a_body_that_stops_in_the_middle_is_not_sent(
     assert time.monotonic() - before < timeouts.answer
 
 
-async def test_a_body_that_stops_when_the_system_has_all_of_it_is_in_doubt(big: CertificateUpload) -> None:
+async def test_a_body_that_stops_in_the_system_buffer_is_in_doubt(big: CertificateUpload) -> None:
     timeouts = evolve(PATIENT, stall=0.5)
     before = time.monotonic()
     async with over(thin(cut_after=80_000), send_buffer=None, timeouts=timeouts) as (springest, server):
@@ -130,7 +130,7 @@ async def test_a_body_that_stops_when_the_system_has_all_of_it_is_in_doubt(big: 
     assert time.monotonic() - before < timeouts.answer
 
 
-async def test_the_time_for_the_answer_begins_when_the_body_has_arrived(big: CertificateUpload) -> None:
+async def test_the_answer_timeout_begins_when_the_body_arrived(big: CertificateUpload) -> None:
     async def waited(send_buffer: int | None) -> float:
         arrived = 0.0
 
@@ -172,7 +172,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_hundred_megabytes_over_a_thin_line_take_no_more_memory_than_two(tmp_path: Path) -> None:
+async def test_100_mb_over_a_thin_line_take_no_more_memory_than_2(tmp_path: Path) -> None:
     sizes = (2_000_000, 100_000_000)
     files = [file_of(size, tmp_path / f"{size}.pdf") for size in sizes]
     line = Line(up=Direction(bandwidth=20_000_000))

@@ -68,7 +68,7 @@ async def test_an_upload_whose_words_go_nowhere_is_an_upload(tmp_path: Path, whe
     assert table_of(ran.out) == (outcomes(stored=2) if where.startswith("2>") else {})
 
 
-async def test_output_that_cannot_be_written_is_told_and_output_that_nobody_wants_is_not(tmp_path: Path) -> None:
+async def test_a_full_disk_is_reported_and_a_closed_stdout_is_not(tmp_path: Path) -> None:
     async with springest_sandbox() as sandbox:
         assert (await springest("upload", archive(tmp_path, 1), origin=sandbox.origin)).code == 0
         commands: list[list[str]] = [
@@ -131,7 +131,7 @@ async def test_with_nohup_an_upload_outlives_its_terminal(tmp_path: Path) -> Non
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=12))
 
 
-async def test_where_the_certifications_cannot_be_had_nothing_was_sent_and_the_code_says_so(tmp_path: Path) -> None:
+async def test_without_certifications_nothing_is_sent(tmp_path: Path) -> None:
     async with TestServer(web.Application()) as server:
         ran = await springest("upload", archive(tmp_path, 1), origin=str(server.make_url("/")))
 
@@ -139,7 +139,7 @@ async def test_where_the_certifications_cannot_be_had_nothing_was_sent_and_the_c
     assert re.match(r"springest: GET http://[0-9.:]+/certifications\.json answered 404", ran.err)
 
 
-async def test_what_is_told_to_type_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:
+async def test_commands_to_type_are_quoted_for_a_shell(tmp_path: Path) -> None:
     folder = tmp_path / "it's here; touch $(echo owned)"
     folder.mkdir()
     async with springest_sandbox() as sandbox:

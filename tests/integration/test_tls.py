@@ -50,7 +50,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
 @pytest.mark.parametrize(("certificate", "words"), [wrong[1:] for wrong in WRONG], ids=[name for name, *_ in WRONG])
-async def test_a_certificate_that_is_not_right_is_told_plainly_at_once_and_nothing_is_sent(
+async def test_a_wrong_certificate_is_reported_at_once(
     certificate: Callable[[Authority, Authority], ssl.SSLContext],
     words: str,
     name: str,
@@ -85,9 +85,7 @@ async def test_a_certificate_that_is_not_right_is_told_plainly_at_once_and_nothi
     assert_no_key_in(caplog.text)
 
 
-async def test_bytes_that_are_no_tls_break_the_connection_and_are_told_as_what_they_are(
-    upload: CertificateUpload, authority: Authority
-) -> None:
+async def test_bytes_that_are_not_tls_are_reported_as_such(upload: CertificateUpload, authority: Authority) -> None:
     async def garbles(exchange: Exchange) -> None:
         await exchange.read()
         os.write(exchange.writer.get_extra_info("socket").fileno(), b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
@@ -116,7 +114,7 @@ async def test_a_certificate_of_a_ca_that_is_trusted_is_right(
         assert await ids(client) == [7]
 
 
-async def test_a_migration_waits_for_a_certificate_that_was_right_before(
+async def test_a_run_waits_for_a_certificate_that_was_right_before(
     tmp_path: Path, make_upload: Callable[..., CertificateUpload], authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 0.02)
@@ -174,9 +172,7 @@ for host in sys.argv[2:]:
 """
 
 
-async def test_the_setting_adds_to_the_cas_of_the_system_which_the_environment_names(
-    authority: Authority, stranger: Authority
-) -> None:
+async def test_the_ca_setting_adds_to_those_of_the_system(authority: Authority, stranger: Authority) -> None:
     async with raw_server(either, tls=authority.right()) as ours, raw_server(either, tls=stranger.right()) as others:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", LISTS, str(stranger.file), ours.origin, others.origin),
@@ -197,7 +193,7 @@ async def test_the_setting_adds_to_the_cas_of_the_system_which_the_environment_n
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "there are no certificates in it (PEM)"),
     ],
 )
-async def test_a_ca_file_that_cannot_be_used_is_a_fault_of_the_settings(
+async def test_a_ca_file_that_cannot_be_used_is_a_settings_error(
     content: bytes | None, words: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -279,7 +275,7 @@ async def test_the_command_says_at_once_why_it_does_not_trust(authority: Authori
     assert server.exchanges == []
 
 
-async def test_the_command_says_of_a_file_of_the_environment_that_there_is_none(tmp_path: Path) -> None:
+async def test_the_command_reports_a_missing_ca_file(tmp_path: Path) -> None:
     missing = tmp_path / "gone.pem"
     ran = await springest("certifications", origin="https://springest.test", SSL_CERT_FILE=str(missing))
 

@@ -91,7 +91,7 @@ async def test_the_key_is_the_querys_only_parameter_percent_encoded(
     assert parse_qs(urlsplit(server.lines[0].split()[1]).query) == {"api_key": [key]}
 
 
-async def test_the_key_follows_a_lists_query_which_is_percent_encoded_too() -> None:
+async def test_the_key_follows_a_lists_percent_encoded_query() -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(200, b"[]")
 
@@ -234,7 +234,7 @@ async def test_a_big_body_waits_for_the_word_to_go_on(make_upload: Callable[...,
     assert (receipt.attempts, len(exchange.body)) == (1, exchange.length)
 
 
-async def test_a_server_that_does_not_know_how_to_say_it_gets_the_body_after_a_second(
+async def test_a_server_that_ignores_expect_gets_the_body_in_a_second(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     waited = 0.0
@@ -262,7 +262,7 @@ async def fails_the_expectation(exchange: Exchange) -> None:
     exchange.hang_up()
 
 
-async def test_a_server_that_cannot_be_asked_gets_the_body_at_once_from_then_on(
+async def test_a_server_that_ignores_expect_is_not_asked_again(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     upload = make_upload(file=file_of(200_000, tmp_path / "x.pdf"))
@@ -277,7 +277,7 @@ async def test_a_server_that_cannot_be_asked_gets_the_body_at_once_from_then_on(
     assert [len(exchange.body) == exchange.length for exchange in stored] == [True, True]
 
 
-async def test_a_server_that_says_so_only_when_it_has_the_body_is_not_asked_again_either(
+async def test_a_server_whose_100_comes_late_is_not_asked_again(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     async def fails_late(exchange: Exchange) -> None:
@@ -317,7 +317,7 @@ async def test_an_early_400_reaches_us_and_the_body_stays_here(
 
 
 @pytest.mark.parametrize("method", ["send", "sendmsg"])
-def test_what_a_server_said_before_it_hung_up_can_be_read_before_the_line_is_found_broken(method: str) -> None:
+def test_an_answer_is_read_before_the_broken_connection_is_seen(method: str) -> None:
     def write(data: bytes) -> int:
         return ours.send(data) if method == "send" else ours.sendmsg([data])
 
@@ -405,7 +405,7 @@ DOUBTS = [
 @pytest.mark.parametrize(
     ("behaviour", "reason", "status", "words"), DOUBTS, ids=[behaviour.__name__ for behaviour, *_ in DOUBTS]
 )
-async def test_after_a_whole_body_what_is_no_answer_is_in_doubt_and_never_sent_again(
+async def test_without_an_answer_to_a_whole_body_it_is_in_doubt(
     behaviour: Behaviour,
     reason: str,
     status: int | None,
@@ -479,7 +479,7 @@ async def answers_408_at_once(exchange: Exchange) -> None:
         answers_408_at_once,
     ],
 )
-async def test_what_breaks_in_the_middle_of_the_body_is_sent_again_from_the_start(
+async def test_a_body_that_breaks_off_is_sent_again_from_the_start(
     behaviour: Behaviour, make_upload: Callable[..., CertificateUpload], big: Path
 ) -> None:
     async with raw_server(behaviour, created) as server, client_of(server) as springest:
@@ -553,7 +553,7 @@ class Ghost:
 )
 @pytest.mark.parametrize("send_buffer", [4096, 128 * 1024, None])
 @pytest.mark.parametrize("size", [40_000, 300_000])
-async def test_what_is_said_to_be_not_sent_never_arrives_whole_however_late(
+async def test_what_is_reported_as_not_sent_never_arrives_whole(
     size: int,
     send_buffer: int | None,
     timeouts: Timeouts,
@@ -584,7 +584,7 @@ async def test_what_is_said_to_be_not_sent_never_arrives_whole_however_late(
         assert whole[-1]
 
 
-async def test_a_server_that_reads_nothing_for_too_long_gets_nothing_whole(
+async def test_a_server_that_does_not_read_gets_nothing_whole(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     ghost = Ghost(0.8)
@@ -626,7 +626,7 @@ async def test_a_slow_server_is_no_stalled_one(make_upload: Callable[..., Certif
     assert len(server.exchanges) == 1
 
 
-async def test_a_file_that_changes_on_the_way_is_to_blame_and_not_the_line(
+async def test_a_file_that_changes_on_the_way_is_reported(
     make_upload: Callable[..., CertificateUpload], big: Path
 ) -> None:
     async def truncates(exchange: Exchange) -> None:
@@ -758,7 +758,7 @@ async def test_a_201_whose_body_breaks_off_is_stored(told: bytes, upload: Certif
     ids=["grew", "shrank", "was rewritten", "was replaced", "vanished"],
 )
 @pytest.mark.parametrize("size", [1000, 3_000_000])
-async def test_a_file_that_is_no_longer_the_one_that_was_looked_at_is_not_sent(
+async def test_a_file_that_changed_since_its_check_is_not_sent(
     size: int, change: Callable[[Path], Any], make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     path = file_of(size, tmp_path / "x.pdf")
@@ -773,7 +773,7 @@ async def test_a_file_that_is_no_longer_the_one_that_was_looked_at_is_not_sent(
     assert open_files_in(tmp_path) == []
 
 
-async def test_a_file_that_is_still_the_one_that_was_looked_at_is_sent_without_another_look(
+async def test_an_unchanged_file_is_sent_without_another_check(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = file_of(200_000, tmp_path / "x.pdf")
@@ -786,7 +786,7 @@ async def test_a_file_that_is_still_the_one_that_was_looked_at_is_sent_without_a
     assert form_of(server.exchanges[1])["file"].get_payload(decode=True) == path.read_bytes()
 
 
-async def test_a_file_that_changes_between_two_tries_is_not_sent_the_second_time(
+async def test_a_file_that_changes_between_two_tries_is_not_sent(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     path = file_of(200_000, tmp_path / "x.pdf")
@@ -825,7 +825,7 @@ async def test_when_a_listener_objects_to_sending_nothing_is_sent(upload: Certif
         assert springest.limiter.seconds_until(30) == 0
 
 
-async def test_when_a_listener_objects_to_sending_again_nothing_more_is_sent(
+async def test_when_a_listener_fails_nothing_more_is_sent(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     upload = make_upload(file=file_of(200_000, tmp_path / "x.pdf"))
@@ -905,7 +905,7 @@ async def doubt_of(springest: Springest, upload: CertificateUpload) -> InDoubt:
     return caught.value
 
 
-async def test_a_post_without_an_answer_counts_for_as_long_again_as_was_waited_for_it(
+async def test_a_token_without_an_answer_rests_for_the_whole_timeout(
     upload: CertificateUpload,
 ) -> None:
     """The server may still be working on it, so its token rests behind that time and not before it."""
@@ -939,7 +939,7 @@ VERIFIED, NEEDS_AN_END, UNVERIFIED = 1, 2, 3  # of the sandbox's certifications
     ],
     ids=["no end", "an odd address", "an end"],
 )
-async def test_what_was_stored_without_an_answer_is_found_and_not_sent_again(
+async def test_a_doubt_that_was_stored_is_found_and_not_sent_again(
     changes: dict[str, Any], both_keys: bool, make_upload: Callable[..., CertificateUpload]
 ) -> None:
     upload = make_upload(**changes)
@@ -956,7 +956,7 @@ async def test_what_was_stored_without_an_answer_is_found_and_not_sent_again(
     assert found.user.email == upload.email
 
 
-async def test_what_was_not_stored_is_known_not_to_be_and_can_be_sent_again(
+async def test_a_doubt_that_was_not_stored_can_be_sent_again(
     make_upload: Callable[..., CertificateUpload],
 ) -> None:
     upload = make_upload(certification_id=VERIFIED)
@@ -989,7 +989,7 @@ async def test_what_is_stored_only_after_the_client_gave_up_is_found(
 
 @pytest.mark.parametrize("fate", ["lost", "unanswered"])
 @pytest.mark.parametrize("both_keys", [True, False])
-async def test_of_a_certification_that_is_not_shown_nobody_can_tell_until_it_is(
+async def test_a_hidden_certification_settles_nothing_until_shown(
     fate: str, both_keys: bool, make_upload: Callable[..., CertificateUpload]
 ) -> None:
     upload = make_upload(certification_id=UNVERIFIED)
@@ -1113,7 +1113,7 @@ async def test_a_server_without_tls_is_not_sent_anything(
     assert server.exchanges == []
 
 
-async def test_each_post_has_a_connection_of_its_own_and_lists_share_one(upload: CertificateUpload) -> None:
+async def test_posts_have_connections_of_their_own_and_lists_share(upload: CertificateUpload) -> None:
     async def either(exchange: Exchange) -> None:
         if exchange.line.startswith("POST"):
             await created(exchange)  # and leaves the connection open, whatever the client asked for
@@ -1135,9 +1135,7 @@ async def test_each_post_has_a_connection_of_its_own_and_lists_share_one(upload:
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_no_post_uses_a_connection_again_that_the_server_keeps_alive(
-    at_once: bool, upload: CertificateUpload
-) -> None:
+async def test_no_post_uses_a_kept_connection_again(at_once: bool, upload: CertificateUpload) -> None:
     async def keeps_alive(exchange: Exchange) -> None:
         assert exchange.header("Connection") == "close"
         await taken(exchange)
@@ -1171,7 +1169,7 @@ async def test_many_at_once_arrive_each_whole(make_upload: Callable[..., Certifi
 # --- a session of one's own ---
 
 
-async def test_headers_of_a_session_of_ones_own_do_not_go_before_those_of_a_post(upload: CertificateUpload) -> None:
+async def test_headers_of_our_own_session_replace_none_of_a_post(upload: CertificateUpload) -> None:
     theirs = {
         "content-type": "application/json",
         "Accept-Encoding": "gzip",
@@ -1205,7 +1203,7 @@ async def test_there_is_one_user_agent_and_it_is_ours(name: str, upload: Certifi
     assert str(server.exchanges[0].header("User-Agent")).startswith("springest_async/")
 
 
-async def test_a_session_of_ones_own_is_used_and_its_traces_never_see_the_key(
+async def test_traces_of_our_own_session_never_see_the_key(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
     seen: dict[str, list[str]] = {}
@@ -1299,7 +1297,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ids=["in one piece", "behind the head", "behind its beginning"],
 )
 @pytest.mark.usefixtures("_each_of_aiohttp_s_parsers")
-async def test_a_list_that_cannot_be_read_to_its_end_is_asked_for_again_at_once(pieces: tuple[bytes, ...]) -> None:
+async def test_a_list_that_breaks_off_is_asked_for_again_at_once(pieces: tuple[bytes, ...]) -> None:
     async def miscounts(exchange: Exchange) -> None:
         for piece in pieces:
             await exchange.send(piece)
