@@ -1,7 +1,7 @@
 """Run a benchmark: ``python -m benchmarks NAME [OPTION...]``; without a name, list them.
 
-A benchmark is a module of this package with a ``main(arguments)``; the first line of its docstring is its entry in
-the list.
+A benchmark is a module of this package with a function ``main(arguments)``; the list shows the first line of its
+docstring.
 """
 
 import importlib
@@ -20,7 +20,7 @@ def find() -> dict[str, ModuleType]:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the benchmark that the first argument names, with the other arguments; return the exit code."""
+    """Run the benchmark named by the first argument, with the other arguments, and return the exit code."""
     found = find()
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m benchmarks NAME [--help] [OPTION...]\n")

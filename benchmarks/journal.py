@@ -1,9 +1,9 @@
-"""How long a journal takes to load a manifest, to load it again, to count it, and to note an upload; and its memory.
+"""How long a journal takes to load a manifest, to load it again, to count it, and to record an upload; and its memory.
 
-Run it with ``python -m benchmarks journal`` (a million rows, some 2 GB of disk for a minute). It prints a Markdown
-table. The manifest is a million certificates of a quarter of a million people; there are no files, so what a load
-that resumes spends on looking at those that were uploaded is not in it. Memory is Python's own and SQLite's: how much
-larger the process became (Linux only).
+Run it with ``python -m benchmarks journal`` (a million rows, about 2 GB of disk for a minute). It prints a Markdown
+table. The manifest has a million certificates of a quarter of a million people; there are no files, so the time that a
+resuming load spends on checking uploaded files is not included. Memory is how much larger the process became, with
+Python and SQLite (Linux only).
 """
 
 import argparse
@@ -28,21 +28,21 @@ _SETTLED = 500  # rows that are uploaded one by one
 
 @define
 class Timings:
-    """Seconds by what was done, in its order; `largest` is the growth of the process in MB, None where unknown."""
+    """The seconds of each step, in order; `largest` is the growth of the process in MB, None where it is unknown."""
 
     seconds: dict[str, float] = field(factory=dict)
     largest: float | None = None
 
     @contextmanager
     def of(self, what: str, times: int = 1) -> Iterator[None]:
-        """Time what is done inside, `times` times."""
+        """Measure a block that does something `times` times."""
         began = time.perf_counter()
         yield
         self.seconds[what] = (time.perf_counter() - began) / times
 
 
 def measure(rows: int, folder: Path) -> Timings:
-    """Do it all in a folder, which has to be empty."""
+    """Run all steps in a folder, which must be empty."""
     timings = Timings()
     path, moved = folder / "certificates.csv", folder / "moved"
     _write(path, rows, lambda number: f"{number:07}.pdf")

@@ -1,27 +1,27 @@
 """How many POSTs get refused for each way of keeping "30 a minute", by servers that count it in seven ways.
 
-Run it with ``python -m benchmarks limiter`` (needs the ``dev`` extra). It prints three Markdown tables, the same ones
-at every run with the same ``--uploads`` and ``--seed``.
+Run it with ``python -m benchmarks limiter`` (needs the ``dev`` extra). It prints three Markdown tables, which are the
+same at every run with the same ``--uploads`` and ``--seed``.
 
-Eight workers make the uploads one after another, in virtual time: the limiters and the event loop are real, the
-clock and the network are not. A POST takes its time to the server, is counted there when it arrives, is worked on, and
-its answer takes its time back. Times vary from POST to POST, and some are slow, so that POSTs sent 2 s apart may
-arrive closer. The first one leaves in the middle of a minute of the clock.
+Eight workers upload one certificate after another, in virtual time: the limiters and the event loop are real, the
+clock and the network are not. A POST travels to the server, is counted when it arrives, is worked on, and its answer
+travels back. The times vary from POST to POST, and some are long, so that POSTs sent 2 s apart may arrive closer
+together. The first POST leaves in the middle of a minute of the clock.
 
-The first table compares limiters, at servers where this one is never refused. What is refused is sent again at its next
-turn. It tells, for each client: the POSTs that each server refused; the most POSTs that any 60 s held, as they arrived,
-on the worst of the servers; and when the last POST left, as a multiple of the ideal, in which thirty leave at the
-beginning of every minute (two figures when the fastest and the slowest of the servers differ).
+The first table compares limiters, at servers that never refuse ours. A refused POST is sent again as soon as the
+limiter lets it. For each client it shows the POSTs that each server refused; the most POSTs that arrived in any 60 s,
+at the worst of the servers; and the time when the last POST left, as a multiple of the ideal, in which thirty leave at
+the beginning of every minute (two numbers when the fastest and the slowest of the servers differ).
 
-The second table is this client whole, with what it decides after a refusal: each upload is a real `Delivery`, and only
-the connection is stood in for. It tells, for each way of counting: the POSTs that were refused, when the body of the
-refusal tells nothing and when it names the limit; and, on the worse of these two, the most POSTs in any 60 s, the rows
-that failed, and the time. The third table is the same beside another client with the same key, which posts ten times a
-minute at random moments, whatever it is answered. (Its POSTs are in no figure. Where only a silence of all clients
-resets the count nobody would get in, so that way is not in it.)
+The second table shows the whole client, with its decisions after a refusal: each upload is a real `Delivery`, and only
+the connection is simulated. For each way of counting it shows the refused POSTs, when the body of the refusal says
+nothing and when it names the limit; and, for the worse of these two, the most POSTs in any 60 s, the failed rows, and
+the time. The third table is the same beside another client with the same key, which posts ten times a minute at random
+moments, whatever the server answers. (No number includes its POSTs. Where only a silence of all clients resets the
+count, no client would ever get in, so that way is left out.)
 
-It does not measure: the speed of the code, the network's or Springest's real latencies (the model below is a guess
-that only has to be uneven), losses, or certificates that are invalid.
+It does not measure the speed of the code, the real latencies of the network or of Springest (the model below is a guess
+that only has to be uneven), lost connections, or invalid certificates.
 """
 
 import argparse
@@ -67,52 +67,52 @@ POSTS, PERIOD = 30, 60.0
 CONCURRENCY = 8
 _BEGIN = 37.0  # the clock when the first POST leaves: in the middle of a fixed minute
 
-# The clock ticks in a power of two, because aiolimiter adds and subtracts times: with decimal ticks it can be left with
-# 1e-16 of a token too few and then sets a timer for "now" again and again. A real clock moves on in between; a virtual
-# one only moves when nothing is due, so it would stand still for ever. Multiples of 2**-20 s add up exactly.
+# The clock ticks in a power of two, because aiolimiter adds and subtracts times: with decimal ticks it can lack 1e-16
+# of a token, and then sets a timer for "now" again and again. A real clock moves on in between; a virtual one only
+# moves when nothing is due, so it would stop for ever. Multiples of 2**-20 s add up exactly.
 _TICK = 2**-20
 
-Permit = Callable[[], AbstractAsyncContextManager[None]]
-"""Entered when the POST may leave, and left when its answer has come."""
+Pacer = Callable[[], AbstractAsyncContextManager[None]]
+"""Entered when the POST may leave, and exited when its answer has come."""
 
 
 # --- the clients ---
 
 
-def _pacing(posts: int, period: float) -> Permit:
+def _pacing(posts: int, period: float) -> Pacer:
     limiter = AsyncLimiter(posts, period)
     return lambda: limiter
 
 
-def _counting_from_the_send() -> Permit:
+def _counting_from_the_send() -> Pacer:
     sent: deque[float] = deque(maxlen=POSTS)
-    door = asyncio.Lock()
+    head_of_queue = asyncio.Lock()
 
     @asynccontextmanager
-    async def turn() -> AsyncIterator[None]:
+    async def permit() -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        async with door:
+        async with head_of_queue:
             if len(sent) == POSTS:
                 await asyncio.sleep(sent[0] + PERIOD - loop.time())
             sent.append(loop.time())
         yield
 
-    return turn
+    return permit
 
 
-def _resting() -> Permit:
+def _resting() -> Pacer:
     limiter = Limiter(posts=POSTS, period=PERIOD)
 
     @asynccontextmanager
-    async def turn() -> AsyncIterator[None]:
+    async def permit() -> AsyncIterator[None]:
         async with limiter.post(count_window=120.0) as post:
             yield
             post.mark_answered()
 
-    return turn
+    return permit
 
 
-CLIENTS: dict[str, Callable[[], Permit]] = {
+CLIENTS: dict[str, Callable[[], Pacer]] = {
     "`AsyncLimiter(30, 60)`": lambda: _pacing(POSTS, PERIOD),
     "`AsyncLimiter(1, 2)`": lambda: _pacing(1, PERIOD / POSTS),
     "30 in any 60 s, counted from the send": _counting_from_the_send,
@@ -133,20 +133,20 @@ WAYS: dict[str, Callable[[], Window]] = {
 
 ELASTIC, SPACED = "expiry pushed back at each hit", "strict spacing, one every 2 s"
 
-# The other two want more than that a limit is kept: a client that does not slow down would never end there.
+# The other two servers require more than a limit: a client that does not slow down would never finish there.
 SERVERS = {name: make for name, make in WAYS.items() if name not in (ELASTIC, SPACED)}
 
 REFUSALS = {
-    "tells nothing": b'{"status": 400, "error": "Bad Request"}',
+    "says nothing": b'{"status": 400, "error": "Bad Request"}',
     "names the limit": b'{"error": "Too many requests"}',
 }
 
 
 def _latency(chance: random.Random) -> tuple[float, float]:
-    """Seconds from the send to the arrival, and from there to the answer.
+    """Return the seconds from the send to the arrival, and from there to the answer.
 
-    A tenth of a second each way and three for the work, in the middle; one POST in fifty meets a delay of some
-    seconds on its way, and one in fifty at work.
+    The medians are 0.1 s and 0.4 s; one POST in fifty has a delay of some seconds on its way, and one in fifty at the
+    server.
     """
 
     def spread(middle: float) -> float:
@@ -161,9 +161,13 @@ def _latency(chance: random.Random) -> tuple[float, float]:
 
 @frozen
 class Run:
-    """What one client met at one server.
+    """The result of one client at one server.
 
-    How many POSTs were refused, the most arrivals in any 60 s, when the last POST left (s), and how many rows failed.
+    Attributes:
+        refused: how many POSTs were refused.
+        most: the most arrivals in any 60 s.
+        seconds: when the last POST left.
+        failed: how many rows failed.
     """
 
     refused: int
@@ -174,7 +178,7 @@ class Run:
 
 @define
 class _Server:
-    """A server, the way to it, and its account of one run."""
+    """A server, the network before it, and what it counts in one run."""
 
     window: Window
     chance: random.Random
@@ -183,7 +187,7 @@ class _Server:
     last_sent: float = _BEGIN
 
     async def accepts(self) -> bool:
-        """Take one POST from its send to its answer."""
+        """Take one POST from its send to its answer, and return whether it was accepted."""
         loop = asyncio.get_running_loop()
         self.last_sent = loop.time()
         to_arrival, to_answer = _latency(self.chance)
@@ -195,14 +199,14 @@ class _Server:
         return accepted
 
     async def serve_another(self, a_minute: int) -> None:
-        """Take the POSTs of another client, for ever, at random moments."""
+        """Take the POSTs of another client at random moments, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.chance.expovariate(a_minute / PERIOD))
             self.window.admit(loop.time())
 
     def run(self, failed: int = 0) -> Run:
-        """Give what it has seen."""
+        """Return the result of the run."""
         return Run(self.refused, most_in_any(self.arrivals, PERIOD), self.last_sent - _BEGIN, failed)
 
 
@@ -226,7 +230,7 @@ class Row:
 
 @frozen
 class Way:
-    """Our client at a server that counts in one way, by what the refusals tell; `ideal` is in seconds."""
+    """Our client at a server that counts in one way, by what the refusals say; `ideal` is in seconds."""
 
     name: str
     ideal: float
@@ -248,12 +252,12 @@ def _times(runs: Iterable[Run], ideal: float) -> str:
     return times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
 
 
-async def _simulate(make_turn: Callable[[], Permit], window: Window, uploads: int, seed: int) -> Run:
-    turn, server = make_turn(), _Server(window, random.Random(seed))
+async def _simulate(make_pacer: Callable[[], Pacer], window: Window, uploads: int, seed: int) -> Run:
+    pacer, server = make_pacer(), _Server(window, random.Random(seed))
     waiting = iter(range(uploads))
 
     async def post() -> bool:
-        async with turn():
+        async with pacer():
             return await server.accepts()
 
     async def work() -> None:
@@ -266,14 +270,14 @@ async def _simulate(make_turn: Callable[[], Permit], window: Window, uploads: in
 
 
 class _Connection(Transport):
-    """What stands in for the network: no file is read and no byte is sent."""
+    """A simulated network: it reads no file and sends no byte."""
 
     def __init__(self, server: _Server, refusal: bytes) -> None:
         super().__init__("https://api.springest.nl", timeouts=Timeouts(), user_agent="benchmark")
         self._server, self._refusal = server, refusal
 
     async def post(self, path: str, body: Payload, key: ApiKey, **told: Any) -> Answer:
-        """Bring a POST to the server, and its answer back."""
+        """Take a POST to the server, and return its answer."""
         told["begun"]()
         accepted = await self._server.accepts()
         status = 201 if accepted else 400
@@ -321,7 +325,7 @@ async def _deliver(connection: Transport, limiter: Limiter, verdicts: Verdicts) 
     ).run()
 
 
-_NO_FILES = ThreadPoolExecutor(max_workers=1)  # starts no thread as long as no file is read
+_NO_FILES = ThreadPoolExecutor(max_workers=1)  # starts no thread because no file is read
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -336,35 +340,35 @@ def _ideal(uploads: int) -> float:
 
 
 def measure(uploads: int, seed: int) -> list[Row]:
-    """Return one row for each client; `uploads` is more than 30, so that there is an ideal to compare with.
+    """Return one row for each client.
 
     Raises:
-        ValueError: when there are too few uploads.
+        ValueError: `uploads` is 30 or less, so that there is no ideal to compare with.
     """
     rows = []
-    for client, make_turn in CLIENTS.items():
+    for client, make_pacer in CLIENTS.items():
         row = Row(client, _ideal(uploads))
         for name, make_server in SERVERS.items():
             with asyncio.Runner(loop_factory=_new_loop) as runner:
-                row.runs[name] = runner.run(_simulate(make_turn, make_server(), uploads, seed))
+                row.runs[name] = runner.run(_simulate(make_pacer, make_server(), uploads, seed))
         rows.append(row)
     return rows
 
 
 def measure_ways(uploads: int, seed: int, *, others: int = 0) -> list[Way]:
-    """Return our client at each way of counting, beside another client that posts `others` times a minute.
+    """Return the results of our client for each way of counting, beside another client with `others` POSTs a minute.
 
     Raises:
-        ValueError: when there are too few uploads.
+        ValueError: `uploads` is 30 or less, so that there is no ideal to compare with.
     """
     ways = []
     for name, make_server in WAYS.items():
         if others and name == ELASTIC:
             continue
         way = Way(name, _ideal(uploads))
-        for told, refusal in REFUSALS.items():
+        for says, refusal in REFUSALS.items():
             with asyncio.Runner(loop_factory=_new_loop) as runner:
-                way.runs[told] = runner.run(_migrate(make_server(), refusal, uploads, seed, others))
+                way.runs[says] = runner.run(_migrate(make_server(), refusal, uploads, seed, others))
         ways.append(way)
     return ways
 
@@ -381,14 +385,14 @@ def main(arguments: list[str]) -> None:
         prog="python -m benchmarks limiter", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--uploads", type=int, default=3000, help="how many certificates (3000)")
-    parser.add_argument("--seed", type=int, default=1, help="another one gives other latencies (1)")
+    parser.add_argument("--seed", type=int, default=1, help="a different seed gives different latencies (1)")
     options = parser.parse_args(arguments)
     try:
         rows = measure(options.uploads, options.seed)
     except ValueError as error:
         parser.error(str(error))
     _print(["client", *SERVERS, "most in any 60 s", "time / ideal"], rows)
-    refused = [f"refused, when the answer {told}" for told in REFUSALS]
+    refused = [f"refused, when the answer {says}" for says in REFUSALS]
     for where, others in ("how the server counts", 0), ("beside another client", 10):
         print()
         _print(

@@ -98,12 +98,14 @@ class Ticket:
     Attributes:
         holder: the process whose POSTs wait; each has at most one ticket.
         bulk: whether tickets that are not bulk go first.
+        wanted: how many POSTs of this kind wait in that process.
         wakes_at: the time when the holder asks again.
         expires: the time after which the holder counts as dead, because it has not asked.
     """
 
     holder: str = field(validator=instance_of(str))
     bulk: bool = field(validator=instance_of(bool))
+    wanted: int = field(validator=and_(_count, ge(1)))
     wakes_at: float = field(validator=_time)
     expires: float = field(validator=_time)
 
@@ -244,11 +246,11 @@ class Bucket:
 
     # --- a POST: it asks, leaves and ends ---
 
-    def ask(self, rate: RateLimit, now: float, *, holder: str, bulk: bool) -> float:
+    def ask(self, rate: RateLimit, now: float, *, holder: str, bulk: bool, wanted: int = 1) -> float:
         """Return 0 if a POST may leave now, else the seconds after which to ask again.
 
-        A holder that has to wait stands in the queue from then on, until it rejoins or leaves it. Interactive POSTs go
-        before bulk, else the first that came goes first.
+        A holder that has to wait stands in the queue from then on, until it leaves it. All interactive POSTs go before
+        bulk; otherwise each holder sends one when its turn comes, first come, first served.
         """
         self.settle(now)
         holders = [ticket.holder for ticket in self.queue]
@@ -256,16 +258,15 @@ class Bucket:
         before, after = self.queue[:place], self.queue[place + 1 :]
         ahead = [ticket for ticket in before if bulk or not ticket.bulk]
         ahead += [ticket for ticket in after if bulk and not ticket.bulk]
-        wait = self._wait(rate, now, holder, ahead)
+        wait = self._wait(rate, now, holder, ahead, bulk=bulk)
         if wait > 0 or holder in holders:
-            ticket = Ticket(holder, bulk, wakes_at=now + wait, expires=now + wait + rate.beat)
+            ticket = Ticket(holder, bulk, wanted, wakes_at=now + wait, expires=now + wait + rate.beat)
             self.queue = [*before, ticket, *after]
         return wait
 
-    def rejoin_queue(self, rate: RateLimit, now: float, *, holder: str, bulk: bool) -> None:
-        """Move a holder to the end of the queue after one of its POSTs has left, because another one waits."""
-        self.leave_queue(holder)
-        self.queue.append(Ticket(holder, bulk, wakes_at=now, expires=now + rate.beat))
+    def join_queue(self, rate: RateLimit, now: float, *, holder: str, bulk: bool, wanted: int = 1) -> None:
+        """Put a holder at the end of the queue, because other POSTs wait behind the one that has just left."""
+        self.queue.append(Ticket(holder, bulk, wanted, wakes_at=now, expires=now + rate.beat))
 
     def leave_queue(self, holder: str) -> None:
         """Remove a holder from the queue, if it is there."""
@@ -354,7 +355,7 @@ class Bucket:
 
     # --- how long to wait ---
 
-    def _wait(self, rate: RateLimit, now: float, holder: str, ahead: list[Ticket]) -> float:
+    def _wait(self, rate: RateLimit, now: float, holder: str, ahead: list[Ticket], *, bulk: bool) -> float:
         if self.probe is not None:
             left = self.probe.expires - now
             return left if self.probe.holder == holder else min(left, rate.spacing)
@@ -363,7 +364,7 @@ class Bucket:
         until_dead = min((ticket.expires - now for ticket in awake), default=math.inf)
         free = rate.posts - self.tokens_out
         if self.quiet == 0 or free <= 0:
-            if free > len(awake):
+            if free > sum(ticket.wanted if bulk and not ticket.bulk else 1 for ticket in awake):
                 return 0.0
             nth = min(self.tokens_out, max(1, len(ahead) + 1 - free))
             return min(until_dead, self._back_at(rate, now, nth) - now if nth else math.inf)

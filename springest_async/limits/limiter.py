@@ -335,7 +335,7 @@ class Limiter:
 
         def ask(bucket: Bucket, now: float) -> float:
             # The first in the queue of this process has the place in the bucket's queue for all that wait here.
-            return bucket.ask(self._rate, now, holder=self._holder, bulk=not state.interactive)
+            return bucket.ask(self._rate, now, holder=self._holder, bulk=not state.interactive, wanted=state.wanted)
 
         def leave(bucket: Bucket, now: float) -> float:
             nonlocal position, since_silence
@@ -343,16 +343,16 @@ class Limiter:
                 position = bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window)
                 since_silence = bucket.since_silence
                 waiting.remove(name)
-                if state.interactive or state.bulk:
-                    bucket.rejoin_queue(self._rate, now, holder=self._holder, bulk=not state.interactive)
-                else:
-                    bucket.leave_queue(self._holder)
+                bucket.leave_queue(self._holder)
+                if wanted := state.wanted:
+                    bulk_only = not state.interactive
+                    bucket.join_queue(self._rate, now, holder=self._holder, bulk=bulk_only, wanted=wanted)
             return wait
 
         waiting = state.bulk if bulk else state.interactive
         waiting.add(name)
-        if state.interactive == {name}:
-            state.notify()  # so that a bulk POST at the head asks again, now with the place of an interactive one
+        if not bulk and len(waiting).bit_count() == 1:
+            state.notify()  # so that the head of the queue asks for them too, but not anew for each of a crowd
         try:
             async with state.bulk_queue if bulk else nullcontext(), state.head_of_queue:
                 await self._until(state, ask)
@@ -362,7 +362,7 @@ class Limiter:
                 await self._until(state, leave)
         except asyncio.CancelledError:
             waiting.discard(name)
-            if not state.interactive and not state.bulk:
+            if not state.wanted:
                 self._note(lambda bucket, _: bucket.leave_queue(self._holder))
             raise
         finally:
@@ -476,6 +476,11 @@ class _LoopState:
     under_way: dict[str, Permit] = field(factory=dict)
     probing: bool = False
     pulse: asyncio.TimerHandle | None = None
+
+    @property
+    def wanted(self) -> int:
+        """How many POSTs wait, of the kind that goes first."""
+        return len(self.interactive or self.bulk)
 
     def notify(self) -> None:
         """Wake those that wait, because something may have changed for them."""

@@ -1,4 +1,4 @@
-"""The benchmarks, run small: that they run, and that what they show is so."""
+"""The benchmarks with few uploads: they run, and they show what the documents say."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def test_no_server_refuses_a_post_whose_token_rested(rows: dict[str, Row], serve
 
 
 def test_tokens_that_rest_cost_little_time(rows: dict[str, Row]) -> None:
-    # Of 200 the last minute is not full, so that the last one leaves later within it than in the ideal.
+    # The last minute of 200 is not full, so that the last POST leaves later in it than in the ideal.
     assert all(run.seconds / rows[OURS].ideal < 1.1 for run in rows[OURS].runs.values())
 
 
@@ -82,7 +82,7 @@ def test_too_few_uploads_have_no_ideal() -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *options: str) -> list[list[str]]:
-    """Run the benchmark of the limiter; give the lines of each table."""
+    """Run the benchmark of the limiter, and return the lines of each table."""
     assert run(["limiter", *options]) == 0
     return [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
 

@@ -27,9 +27,10 @@ def ask(
     who: str,
     *,
     bulk: bool = False,
+    wanted: int = 1,
     rate: RateLimit = THIRTY,
 ) -> float:
-    return bucket.ask(rate, now, holder=who, bulk=bulk)
+    return bucket.ask(rate, now, holder=who, bulk=bulk, wanted=wanted)
 
 
 def take(bucket: Bucket, now: float, who: str, *, name: str | None = None, rate: RateLimit = THIRTY) -> int:
@@ -54,7 +55,8 @@ def leave_as_often_as_possible(bucket: Bucket, now: float, who: str, *, bulk: bo
     while not ask(bucket, now, who, bulk=bulk):
         take(bucket, now, who, name=f"{who} {now} {left}")
         left += 1
-        bucket.rejoin_queue(THIRTY, now, holder=who, bulk=bulk)
+        bucket.leave_queue(who)
+        bucket.join_queue(THIRTY, now, holder=who, bulk=bulk)
     return left
 
 
@@ -202,7 +204,8 @@ def test_processes_that_wait_take_turns() -> None:
             assert ask(bucket, SILENCE + 1.0, who) == 0.0
             take(bucket, SILENCE + 1.0, who, name=f"{who} {len(order)}")
             order.append(bucket.queue[0].holder)
-            bucket.rejoin_queue(THIRTY, SILENCE + 1.0, holder=who, bulk=False)
+            bucket.leave_queue(who)
+            bucket.join_queue(THIRTY, SILENCE + 1.0, holder=who, bulk=False)
 
     assert "".join(order) == "abc" * 4
 
@@ -258,7 +261,8 @@ def test_nobody_slips_in_between_two_of_one_process() -> None:
     ask(bucket, 1.0, "a")
     assert ask(bucket, SILENCE, "a") == 0.0
     take(bucket, SILENCE, "a")
-    bucket.rejoin_queue(THIRTY, SILENCE, holder="a", bulk=False)
+    bucket.leave_queue("a")
+    bucket.join_queue(THIRTY, SILENCE, holder="a", bulk=False)
 
     assert leave_as_often_as_possible(bucket, SILENCE, "b") == 28
     assert ask(bucket, SILENCE, "a") == 0.0
@@ -276,6 +280,15 @@ def test_interactive_goes_before_bulk_whoever_came_first() -> None:
     assert ask(bucket, SILENCE, "service", rate=one) == 0.0
     bucket.leave_queue("service")
     assert ask(bucket, SILENCE, "bulk", bulk=True, rate=one) == 0.0
+
+
+def test_bulk_leaves_all_that_interactive_posts_want() -> None:
+    bucket = Bucket()
+    post(bucket, 0.0, "before", 30)
+    ask(bucket, 1.0, "bulk", bulk=True, wanted=50)
+    ask(bucket, 1.0, "service", wanted=12)
+
+    assert leave_as_often_as_possible(bucket, SILENCE, "bulk", bulk=True) == 18
 
 
 # --- the slow pace ---
@@ -394,7 +407,7 @@ def test_a_bucket_comes_back_from_json_as_it_was(bucket: Bucket) -> None:
 
 
 LEASE_DATA = {"counted_until": 1.0, "back_at": 61.1}
-TICKET = {"holder": "a", "bulk": False, "wakes_at": 1.0, "expires": 2.0}
+TICKET = {"holder": "a", "bulk": False, "wanted": 1, "wakes_at": 1.0, "expires": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -418,6 +431,7 @@ TICKET = {"holder": "a", "bulk": False, "wakes_at": 1.0, "expires": 2.0}
         {"queue": {"one": TICKET}},
         {"queue": [TICKET | {"bulk": None}]},
         {"queue": [TICKET | {"holder": 1}]},
+        {"queue": [TICKET | {"wanted": 0}]},
         {"probe": []},
         {"probe": {"holder": "a"}},
         {"last_answer": float("nan")},
@@ -459,7 +473,7 @@ def test_a_bucket_is_idle_when_nothing_holds_a_post_back() -> None:
 
     for bucket, until in [
         (slow(Bucket()), SILENCE),
-        (Bucket(queue=[Ticket("a", bulk=False, wakes_at=1.0, expires=7.0)]), 7.0),
+        (Bucket(queue=[Ticket("a", bulk=False, wanted=1, wakes_at=1.0, expires=7.0)]), 7.0),
     ]:
         assert not bucket.is_idle(until - 0.1)
         assert bucket.is_idle(until)

@@ -468,7 +468,7 @@ NEVER = 1e308
         Bucket(resting=[0.0] + [NEVER] * 30),
         Bucket(under_way={str(number): Lease(0.0, NEVER) for number in range(30)}),
         Bucket(under_way={str(number): Lease(NEVER, 0.0) for number in range(30)}),
-        Bucket(queue=[Ticket("x", False, 0.0, NEVER)]),
+        Bucket(queue=[Ticket("x", False, 1, 0.0, NEVER)]),
         Bucket(probe=Probe("x", NEVER)),
         Bucket(last_answer=NEVER, slow=True, quiet=1.0),
         Bucket(last_answer=0.0, slow=True, quiet=NEVER),
