@@ -3,14 +3,12 @@
 import contextlib
 import csv
 import faulthandler
-import hashlib
 import os
 import random
 import shutil
-import socket
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,13 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from springest_async.bulk.journal import Entry, Journal, JournalReader, State
+from springest_async.bulk.journal import Journal, JournalReader, State
 from springest_async.bulk.manifest import COLUMNS, Manifest
 from springest_async.cli.app import run
 from springest_async.errors import ConfigurationError, JournalError
+from tests.bulk_runs import LATER, NOW, identified, settle, turn
 
 ORIGIN = "https://api.springest.nl"
-NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
-LATER = NOW + timedelta(seconds=3)
 PAGE = 4096
 ROWS = 60
 ENDS = [State.STORED, State.REJECTED, State.FAILED, State.IN_DOUBT, State.STORED, State.WAITING]
@@ -71,28 +68,9 @@ class Archive:
         return {end: file.read_bytes() for end in ("", "-wal") if (file := Path(f"{self.path}{end}")).exists()}
 
 
-def identified(journal: Journal, entry: Entry) -> Entry:
-    """Learn what is in the file of a row, as the queue does."""
-    status = entry.path.stat()
-    sha256 = journal.known_hash(entry.path, status.st_size, status.st_mtime_ns)
-    if sha256 is None:
-        sha256 = hashlib.sha256(entry.path.read_bytes()).digest()
-    return journal.identify(entry, status.st_size, status.st_mtime_ns, sha256)
-
-
-def settle(journal: Journal, state: State) -> None:
-    """Give the next row its turn."""
-    entry = journal.next()
-    assert entry is not None
-    entry = identified(journal, entry)
-    journal.sending(entry.id, NOW)
-    stored = 5000 + entry.id if state is State.STORED else None
-    journal.ended(entry.id, state, at=LATER, status=201 if stored else 500, words="words", springest_id=stored)
-
-
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    folder = tmp_path_factory.mktemp("archive")
+def archive(module_folder: Path) -> Archive:
+    folder = module_folder
     with (folder / "x.csv").open("w", encoding="utf-8", newline="") as stream:
         lines = csv.writer(stream)
         lines.writerow([*COLUMNS, "department"])
@@ -104,13 +82,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     with Journal.open(archive.path) as journal:
         journal.load(Manifest.open(folder / "x.csv"), ORIGIN)
         for number in range(ROWS // 2):
-            settle(journal, ENDS[number % 5])
+            settle(journal, ENDS[number % 5], springest_id=5000 + number)
         archive.earlier.update({"": archive.path.read_bytes()})
         for number in range(ROWS // 2, ROWS - 5):
-            settle(journal, ENDS[number % 5])
-        entry = journal.next()
-        assert entry is not None
-        journal.sending(identified(journal, entry).id, NOW)
+            settle(journal, ENDS[number % 5], springest_id=5000 + number)
+        journal.sending(turn(journal).id, NOW)
         archive.killed.update(archive.kept())
     archive.closed.update(archive.kept())
     assert set(archive.killed) == {"", "-wal"}
@@ -442,8 +418,7 @@ def loop(path: Path) -> None:
 
 
 def door(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
+    os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
 STRANGE: list[Callable[[Path], None]] = [pipe, loop, door, Path.mkdir]

@@ -16,6 +16,7 @@ from springest_async.bulk import COLUMNS, Manifest, Row
 from springest_async.bulk.manifest import Fields
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload
+from tests.bulk_runs import manifest_of
 from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
 
 HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
@@ -29,16 +30,6 @@ JANS_CELLS = {
     "conversion_id": "5",
     "": "",
 }
-
-
-def file_of(folder: Path, content: str | bytes) -> Path:
-    path = folder / "manifest.csv"
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def manifest_of(folder: Path, content: str | bytes) -> Manifest:
-    return Manifest.open(file_of(folder, content))
 
 
 def numbers(manifest: Manifest) -> list[int]:
@@ -68,7 +59,7 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, bom: bo
 
     manifest = manifest_of(tmp_path, (b"\xef\xbb\xbf" if bom else b"") + text.encode())
 
-    assert (manifest.path, manifest.columns) == (tmp_path / "manifest.csv", COLUMNS)
+    assert (manifest.path, manifest.columns) == (tmp_path / "certificates.csv", COLUMNS)
     assert (manifest.delimiter, manifest.bom) == (delimiter, bom)
     assert list(manifest) == [Row(2, JANS_CELLS)]
 
@@ -127,7 +118,7 @@ def test_a_bad_header_is_told(tmp_path: Path, header: str, reason: str) -> None:
     with pytest.raises(ManifestError) as caught:
         manifest_of(tmp_path, header)
 
-    assert (caught.value.manifest, caught.value.reason) == (tmp_path / "manifest.csv", reason)
+    assert (caught.value.manifest, caught.value.reason) == (tmp_path / "certificates.csv", reason)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +148,8 @@ def test_more_columns_than_a_spreadsheet_has_are_refused(tmp_path: Path) -> None
 
 
 def test_a_million_columns_are_refused_before_they_are_made(tmp_path: Path) -> None:
-    path = file_of(tmp_path, HEADER.strip() + "," * 1_000_000)
+    path = tmp_path / "certificates.csv"
+    path.write_text(HEADER.strip() + "," * 1_000_000)
 
     with memory_below(4 * 1024 * 1024), pytest.raises(ManifestError) as caught:
         Manifest.open(path)
@@ -194,7 +186,7 @@ def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK], ids=["pipe", "socket"])
 def test_what_is_no_regular_file_is_told_and_not_waited_for(tmp_path: Path, kind: int) -> None:
-    path = tmp_path / "manifest.csv"
+    path = tmp_path / "certificates.csv"
     os.mknod(path, kind | 0o600)
     (tmp_path / "checked").mkdir()
     manifest = manifest_of(tmp_path / "checked", HEADER + JAN)
@@ -480,7 +472,7 @@ def test_a_row_in_another_encoding_is_told_by_its_number(tmp_path: Path, before:
     assert [next(rows).number for _ in range(before)] == list(range(2, before + 2))
     with pytest.raises(ManifestError) as caught:
         next(rows)
-    assert caught.value.manifest == tmp_path / "manifest.csv"
+    assert caught.value.manifest == tmp_path / "certificates.csv"
     assert caught.value.reason == f"row {before + 2}: the file is not in UTF-8 (in Excel, save it as “CSV UTF-8”)"
 
 
@@ -535,7 +527,7 @@ def memory_below(limit: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("start", ["", HEADER], ids=["as its header", "as a row"])
 def test_a_line_of_a_hundred_megabytes_is_not_read_whole(tmp_path: Path, start: str) -> None:
-    path = tmp_path / "manifest.csv"
+    path = tmp_path / "certificates.csv"
     with path.open("w") as stream:
         stream.write(start)
         stream.truncate(100 * 1024 * 1024)  # the rest are NULs

@@ -1,14 +1,13 @@
 """The preflight with real files: what is told, of which row and column, and what is not even opened."""
 
 import base64
-import hashlib
 import io
 import os
 import unicodedata
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ from springest_async.bulk import Finding, Manifest, check_manifest, check_pdf
 from springest_async.bulk.journal import Journal, State
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.records import Certification
+from tests.bulk_runs import manifest_of, settle
 from tests.pdfs import certificate
 from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
 
@@ -218,7 +218,7 @@ def test_a_name_of_no_file_is_a_fault(tmp_path: Path, name: str, reason: str) ->
 def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(PDF)
     quoted = name.replace('"', '""')
-    manifest = manifest_of(
+    manifest = manifest_with(
         tmp_path, *(f'"{start}{quoted}",*' for start in ("", f"../{tmp_path.name}/", f"{tmp_path}/"))
     )
 
@@ -263,13 +263,11 @@ def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytes
 # --- a manifest ---
 
 
-def manifest_of(folder: Path, *rows: str) -> Manifest:
+def manifest_with(folder: Path, *rows: str) -> Manifest:
     """Write a manifest of rows in which ``ok`` is a good file and ``*`` the usual fields."""
     (folder / "ok.pdf").write_bytes(PDF)
     lines = [row.replace("*", "1,jan@example.org,2026-01-31") for row in rows]
-    path = folder / "manifest.csv"
-    path.write_text(HEADER + "".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return Manifest.open(path)
+    return manifest_of(folder, HEADER + "".join(f"{line}\n" for line in lines))
 
 
 def findings(manifest: Manifest, certifications: dict[int, Certification] | None = None) -> list[Finding]:
@@ -277,7 +275,7 @@ def findings(manifest: Manifest, certifications: dict[int, Certification] | None
 
 
 def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "ok.pdf,*", "ok.pdf,1,piet@example.org,2026-01-31")
+    manifest = manifest_with(tmp_path, "ok.pdf,*", "ok.pdf,1,piet@example.org,2026-01-31")
 
     assert list(check_manifest(manifest, CERTIFICATIONS)) == [None, None]
 
@@ -293,7 +291,7 @@ def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path)
     ],
 )
 def test_what_nobody_sees_in_a_name_that_no_file_has_is_shown(tmp_path: Path, name: str, found: str) -> None:
-    manifest = manifest_of(tmp_path, f"{name},*")
+    manifest = manifest_with(tmp_path, f"{name},*")
     reason = "File name too long" if len(name) > 255 else NOT_FOUND
 
     assert findings(manifest) == [Finding(2, "file", reason + found)]
@@ -309,7 +307,7 @@ def test_a_file_whose_accents_are_encoded_in_another_way_is_told(
     path.parent.mkdir()
     path.write_bytes(PDF)
 
-    manifest = manifest_of(tmp_path, f"{unicodedata.normalize(named, name)},*")
+    manifest = manifest_with(tmp_path, f"{unicodedata.normalize(named, name)},*")
 
     hint = f"(one exists whose accents are encoded differently, in Unicode's {there}: rename it)"
     reason = f"{NOT_FOUND}: '{unicodedata.normalize(named, name)}' {hint}"
@@ -317,7 +315,7 @@ def test_a_file_whose_accents_are_encoded_in_another_way_is_told(
 
 
 def test_an_id_of_thousands_of_noughts_is_a_fault_and_no_crash(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, f"ok.pdf,{'0' * 5000}1,jan@example.org,2026-01-31")
+    manifest = manifest_with(tmp_path, f"ok.pdf,{'0' * 5000}1,jan@example.org,2026-01-31")
 
     assert [(finding.row, finding.column) for finding in findings(manifest, CERTIFICATIONS)] == [
         (2, "certification_id")
@@ -325,7 +323,7 @@ def test_an_id_of_thousands_of_noughts_is_a_fault_and_no_crash(tmp_path: Path) -
 
 
 def test_a_warning_is_told_as_one(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "old.pdf,*")
+    manifest = manifest_with(tmp_path, "old.pdf,*")
     (tmp_path / "old.pdf").write_bytes(b"\n" + PDF)
 
     assert findings(manifest) == [Finding(2, "file", MORE_AT_THE_START, warning=True)]
@@ -345,15 +343,14 @@ def test_columns_that_mean_nothing_are_named_once(tmp_path: Path) -> None:
 
 
 def test_a_great_many_columns_that_mean_nothing_are_a_short_line(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.csv"
-    path.write_text(HEADER.replace("\n", ",n".join(map(str, range(9000))) + "\n"))
+    manifest = manifest_of(tmp_path, HEADER.replace("\n", ",n".join(map(str, range(9000))) + "\n"))
 
-    (finding,) = findings(Manifest.open(path))
+    (finding,) = findings(manifest)
     assert len(finding.reason) < 600
 
 
 def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31")
+    manifest = manifest_with(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31")
 
     assert findings(manifest, CERTIFICATIONS) == [
         Finding(2, "certification_id", "99 does not exist: springest certifications lists the 2 that do")
@@ -361,7 +358,7 @@ def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_a_missing_but_required_valid_until_is_a_fault(tmp_path: Path) -> None:
-    manifest = manifest_of(
+    manifest = manifest_with(
         tmp_path, "ok.pdf,2,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31,2031-01-31"
     )
 
@@ -371,13 +368,13 @@ def test_a_missing_but_required_valid_until_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_without_certifications_what_needs_them_is_left_out(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31")
+    manifest = manifest_with(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31")
 
     assert findings(manifest, None) == []
 
 
 def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "ok.pdf,*,2026-01-30", "ok.pdf,2,jan@example.org,2026-01-31,2026-01-31")
+    manifest = manifest_with(tmp_path, "ok.pdf,*,2026-01-30", "ok.pdf,2,jan@example.org,2026-01-31,2026-01-31")
 
     assert findings(manifest) == [
         Finding(2, "valid_until", f"is before valid_from ({date(2026, 1, 31)})", warning=True)
@@ -386,7 +383,7 @@ def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
 
 def test_all_faults_of_all_rows_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "text.pdf").write_bytes(base64.b64encode(PDF))
-    manifest = manifest_of(
+    manifest = manifest_with(
         tmp_path,
         "none.pdf,1,jan,31/01/2026",
         "ok.pdf,*",
@@ -410,7 +407,7 @@ def test_all_faults_of_all_rows_are_told_together(tmp_path: Path) -> None:
 
 def test_a_bad_email_hides_no_unknown_certification(tmp_path: Path) -> None:
     """Whoever mends a row should have to mend it once."""
-    manifest = manifest_of(tmp_path, "ok.pdf,99,jan,2026-01-31", "ok.pdf,2,jan,2026-01-31")
+    manifest = manifest_with(tmp_path, "ok.pdf,99,jan,2026-01-31", "ok.pdf,2,jan,2026-01-31")
 
     assert {(finding.row, finding.column) for finding in findings(manifest, CERTIFICATIONS)} == {
         (2, "email"),
@@ -422,7 +419,7 @@ def test_a_bad_email_hides_no_unknown_certification(tmp_path: Path) -> None:
 
 def test_a_row_that_is_no_csv_is_told(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="row 3 is not valid CSV"):
-        findings(manifest_of(tmp_path, "none.pdf,*", '"ok.pdf,*'))
+        findings(manifest_with(tmp_path, "none.pdf,*", '"ok.pdf,*'))
 
 
 @pytest.mark.parametrize(
@@ -447,7 +444,7 @@ def test_a_finding_reads_as_a_line(finding: Finding, text: str) -> None:
 
 
 def test_the_same_file_with_the_same_fields_is_one_certificate(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "ok.pdf,*", "ok.pdf,*,2031-01-31", "ok.pdf,1,JAN@Example.org,2026-01-31")
+    manifest = manifest_with(tmp_path, "ok.pdf,*", "ok.pdf,*,2031-01-31", "ok.pdf,1,JAN@Example.org,2026-01-31")
 
     assert findings(manifest) == [Finding(4, "file", "is the same certificate as in row 2")]
 
@@ -455,7 +452,7 @@ def test_the_same_file_with_the_same_fields_is_one_certificate(tmp_path: Path) -
 def test_copies_of_a_file_with_equal_fields_are_one_certificate(tmp_path: Path) -> None:
     for name in ("a.pdf", "b.pdf", "c.pdf"):
         (tmp_path / name).write_bytes(PDF)
-    manifest = manifest_of(tmp_path, "a.pdf,*", "b.pdf,*", "./c.pdf,*")
+    manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*", "./c.pdf,*")
 
     assert findings(manifest) == [
         Finding(3, "file", "is the same certificate as in row 2"),
@@ -464,7 +461,7 @@ def test_copies_of_a_file_with_equal_fields_are_one_certificate(tmp_path: Path) 
 
 
 def test_the_same_file_with_other_fields_is_another_certificate(tmp_path: Path) -> None:
-    manifest = manifest_of(
+    manifest = manifest_with(
         tmp_path,
         "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,1",
         "ok.pdf,2,jan@example.org,2026-01-31,2031-01-31,1",
@@ -482,7 +479,7 @@ def test_files_with_another_last_byte_are_two_certificates(tmp_path: Path) -> No
     template = PDF + b"%" * 128 * 1024 + b"\nstartxref\n0\n%%EOF"
     (tmp_path / "a.pdf").write_bytes(template + b"\n")
     (tmp_path / "b.pdf").write_bytes(template + b"\r")
-    manifest = manifest_of(tmp_path, "a.pdf,*", "b.pdf,*")
+    manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*")
 
     assert findings(manifest) == []
 
@@ -490,7 +487,7 @@ def test_files_with_another_last_byte_are_two_certificates(tmp_path: Path) -> No
 def test_a_file_is_looked_at_anew_in_each_check(tmp_path: Path) -> None:
     """A service that lives for months checks a manifest, has it mended, and checks it again."""
     (tmp_path / "other.pdf").write_bytes(PDF)
-    manifest = manifest_of(tmp_path, "ok.pdf,*", "other.pdf,*")
+    manifest = manifest_with(tmp_path, "ok.pdf,*", "other.pdf,*")
     assert findings(manifest) == [Finding(3, "file", "is the same certificate as in row 2")]
 
     (tmp_path / "other.pdf").write_bytes(certificate("First aid: Piet Pietersen"))
@@ -499,13 +496,13 @@ def test_a_file_is_looked_at_anew_in_each_check(tmp_path: Path) -> None:
 
 
 def test_two_rows_with_the_same_missing_file_are_each_told(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "none.pdf,*", "none.pdf,*")
+    manifest = manifest_with(tmp_path, "none.pdf,*", "none.pdf,*")
 
     assert findings(manifest) == [Finding(row, "file", f"{NOT_FOUND}: 'none.pdf'") for row in (2, 3)]
 
 
 def test_two_rows_with_the_same_name_with_a_nul_are_each_told(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
+    manifest = manifest_with(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
 
     reason = f"{NO_NAME}: 'j\\x00n.pdf'"
     assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
@@ -513,7 +510,7 @@ def test_two_rows_with_the_same_name_with_a_nul_are_each_told(tmp_path: Path) ->
 
 def test_two_rows_with_the_same_link_to_itself_are_each_told(tmp_path: Path) -> None:
     (tmp_path / "loop.pdf").symlink_to("loop.pdf")
-    manifest = manifest_of(tmp_path, "loop.pdf,*", "loop.pdf,*")
+    manifest = manifest_with(tmp_path, "loop.pdf,*", "loop.pdf,*")
 
     reason = "Too many levels of symbolic links"
     assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
@@ -522,7 +519,7 @@ def test_two_rows_with_the_same_link_to_itself_are_each_told(tmp_path: Path) -> 
 def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.pdf"
     os.mkfifo(pipe)
-    manifest = manifest_of(tmp_path, "pipe.pdf,*", "pipe.pdf,*")
+    manifest = manifest_with(tmp_path, "pipe.pdf,*", "pipe.pdf,*")
 
     assert without_waiting(pipe, lambda: findings(manifest)) == [
         Finding(2, "file", "is not a regular file"),
@@ -535,7 +532,7 @@ def test_a_pipe_that_replaces_a_duplicate_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     """It is looked at for each of its rows, and once more when they are compared."""
-    manifest = manifest_of(tmp_path, "a.pdf,*", "a.pdf,*")
+    manifest = manifest_with(tmp_path, "a.pdf,*", "a.pdf,*")
     path = tmp_path / "a.pdf"
     path.write_bytes(PDF)
     swap_after_a_look(monkeypatch, path, becomes_a_pipe, looks)
@@ -547,7 +544,6 @@ def test_a_pipe_that_replaces_a_duplicate_is_not_waited_for(
 # --- what a journal knows ---
 
 ORIGIN = "https://api.springest.nl"
-NOW = datetime(2026, 3, 4, tzinfo=UTC)
 
 
 def journal_of(manifest: Manifest, *outcomes: State) -> Journal:
@@ -555,13 +551,7 @@ def journal_of(manifest: Manifest, *outcomes: State) -> Journal:
     journal = Journal.open(manifest.path.with_suffix(".journal"))
     journal.load(manifest, ORIGIN)
     for outcome in outcomes:
-        entry = journal.next()
-        assert entry is not None
-        status = entry.path.stat()
-        sha256 = hashlib.sha256(entry.path.read_bytes()).digest()
-        entry = journal.identify(entry, status.st_size, status.st_mtime_ns, sha256)
-        journal.sending(entry.id, NOW)
-        journal.ended(entry.id, outcome, at=NOW)
+        settle(journal, outcome)
     return journal
 
 
@@ -571,7 +561,7 @@ def known_findings(manifest: Manifest, journal: Journal, origin: str = ORIGIN) -
 
 @pytest.mark.parametrize("outcome", [State.STORED, State.REJECTED, State.IN_DOUBT])
 def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome: State) -> None:
-    manifest = manifest_of(tmp_path, "a.pdf,*", "none.pdf,*")
+    manifest = manifest_with(tmp_path, "a.pdf,*", "none.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
     with journal_of(manifest, outcome) as journal:
         (tmp_path / "a.pdf").unlink()
@@ -582,7 +572,7 @@ def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome:
 
 @pytest.mark.parametrize("outcome", [State.WAITING, State.FAILED])
 def test_a_file_that_will_be_sent_again_is_looked_at(tmp_path: Path, outcome: State) -> None:
-    manifest = manifest_of(tmp_path, "a.pdf,*")
+    manifest = manifest_with(tmp_path, "a.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
     with journal_of(manifest, outcome) as journal:
         (tmp_path / "a.pdf").unlink()
@@ -591,7 +581,7 @@ def test_a_file_that_will_be_sent_again_is_looked_at(tmp_path: Path, outcome: St
 
 
 def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path, "a.pdf,*")
+    manifest = manifest_with(tmp_path, "a.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
     with journal_of(manifest, State.STORED) as journal:
         (tmp_path / "a.pdf").write_bytes(b"Dear Jan,")
@@ -602,7 +592,7 @@ def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> None:
 def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.pdf", "b.pdf"):
         (tmp_path / name).write_bytes(PDF)
-    manifest = manifest_of(tmp_path, "a.pdf,*", "b.pdf,*")
+    manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*")
     same = [Finding(3, "file", "is the same certificate as in row 2")]
     with journal_of(manifest) as journal:
         assert known_findings(manifest, journal) == same

@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +31,11 @@ from springest_async.bulk import (
 )
 from springest_async.errors import Fault, InvalidUpload
 from springest_async.upload import UploadStep
+from tests.bulk_runs import NOW, manifest_of, settle
 
 HEADER = "Naam,file,certification_id,email,valid_from\n"
 ROWS = 'Jan,1.pdf,7,jan@example.org,31-01-2026\n"Piet; ""de"", jr",2.pdf,8,piet@example.org,2026-02-01\n'
 ORIGIN = "https://api.springest.nl"
-NOW = datetime(2026, 1, 31, tzinfo=UTC)
 REASON = "rejected the certificate (400):\nno,  never; “never”"
 STORED, REJECTED, FAILED, IN_DOUBT, WAITING = (
     State.STORED,
@@ -47,17 +46,13 @@ STORED, REJECTED, FAILED, IN_DOUBT, WAITING = (
 )
 
 
-def manifest_of(folder: Path, text: str = HEADER + ROWS, name: str = "archive.csv") -> Manifest:
-    path = folder / name
-    path.write_text(text, encoding="utf-8", newline="")
-    return Manifest.open(path)
+def archive_of(folder: Path, text: str = HEADER + ROWS, name: str = "archive.csv") -> Manifest:
+    return manifest_of(folder, text, name)
 
 
-def settle(journal: Journal, entry: Entry, state: State, reason: str = REASON) -> None:
-    """Bring a waiting row to its end."""
-    entry = journal.identify(entry, 1, 1, entry.id.to_bytes(32, "big"))
-    journal.sending(entry.id, NOW)
-    journal.ended(entry.id, state, at=NOW, reason="" if state in (STORED, WAITING) else reason)
+def sha256_for(entry: Entry) -> bytes:
+    """Return a hash for a file that does not exist."""
+    return entry.id.to_bytes(32, "big")
 
 
 def run(manifest: Manifest, *states: State, reason: str = REASON) -> Path | None:
@@ -66,7 +61,7 @@ def run(manifest: Manifest, *states: State, reason: str = REASON) -> Path | None
         journal.load(manifest, ORIGIN)
         for entry, state in zip(list(journal.entries()), states, strict=True):
             if state is not WAITING:
-                settle(journal, entry, state, reason)
+                settle(journal, state, entry=entry, sha256=sha256_for(entry), reason="" if state is STORED else reason)
         return write_failed(journal, manifest)
 
 
@@ -89,11 +84,11 @@ def failed_files(folder: Path) -> list[str]:
 
 
 def test_totals_are_of_all_runs_and_posts_of_this_run(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path)
+    manifest = archive_of(tmp_path)
     with Journal.open(tmp_path / "journal") as journal:
         journal.load(manifest, ORIGIN)
         first, second = journal.entries()
-        settle(journal, first, STORED)  # in an earlier run, of which nothing is heard
+        settle(journal, entry=first, sha256=sha256_for(first))  # in an earlier run
         recorder = RunRecorder()
         kinds: tuple[Literal["waiting", "sending", "refused", "unsent"], ...] = (
             *("waiting", "sending", "refused"),
@@ -106,7 +101,7 @@ def test_totals_are_of_all_runs_and_posts_of_this_run(tmp_path: Path) -> None:
         receipt = Receipt(id=1, upload=second.upload(), attempts=3, sent_at=NOW, answered_at=NOW)
         recorder(RowDone(second, STORED, receipt=receipt))
         before = recorder.report(journal)
-        settle(journal, second, STORED)
+        settle(journal, entry=second, sha256=sha256_for(second))
         after = recorder.report(journal)
 
     assert before == Report(counts=Counter({STORED: 1, WAITING: 1}), posts=3, refusals=1)
@@ -116,7 +111,7 @@ def test_totals_are_of_all_runs_and_posts_of_this_run(tmp_path: Path) -> None:
 
 def test_the_states_add_up_to_the_rows(tmp_path: Path) -> None:
     rows = "".join(f"{n}.pdf,1,e{n}@example.org,2026-01-31\n" for n in range(15))
-    manifest = manifest_of(tmp_path, f"file,certification_id,email,valid_from\n{rows}")
+    manifest = archive_of(tmp_path, f"file,certification_id,email,valid_from\n{rows}")
     states = [STORED] * 5 + [REJECTED] * 4 + [FAILED] * 3 + [IN_DOUBT] * 2 + [WAITING]
     run(manifest, *states)
 
@@ -129,7 +124,7 @@ def test_the_states_add_up_to_the_rows(tmp_path: Path) -> None:
 
 
 def test_rows_still_sending_after_a_run_count_as_in_doubt(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path)
+    manifest = archive_of(tmp_path)
     with Journal.open(tmp_path / "journal") as journal:
         journal.load(manifest, ORIGIN)
         entry = journal.next()
@@ -154,7 +149,7 @@ def test_a_report_does_not_change_the_counts_it_is_given() -> None:
 
 @pytest.mark.parametrize("state", [REJECTED, FAILED])
 def test_rows_not_stored_are_written_with_the_reason(tmp_path: Path, state: State) -> None:
-    path = left_over(manifest_of(tmp_path), STORED, state)
+    path = left_over(archive_of(tmp_path), STORED, state)
 
     assert path == tmp_path / "archive.failed.csv"
     assert table(path) == [
@@ -173,14 +168,14 @@ def test_rows_not_stored_are_written_with_the_reason(tmp_path: Path, state: Stat
 @pytest.mark.parametrize("states", [(STORED, STORED), (WAITING, WAITING), (STORED, WAITING), (IN_DOUBT, IN_DOUBT)])
 def test_what_is_stored_waiting_or_in_doubt_needs_no_mending(tmp_path: Path, states: tuple[State, State]) -> None:
     """Uploading what is in doubt as it is might store it twice, so it must not be among those that are safe."""
-    assert run(manifest_of(tmp_path), *states) is None
+    assert run(archive_of(tmp_path), *states) is None
 
     assert failed_files(tmp_path) == []
 
 
 def test_only_what_the_manifest_names_is_written_down(tmp_path: Path) -> None:
-    left_over(manifest_of(tmp_path), REJECTED, REJECTED)
-    manifest = manifest_of(tmp_path, HEADER + ROWS.splitlines(keepends=True)[0])
+    left_over(archive_of(tmp_path), REJECTED, REJECTED)
+    manifest = archive_of(tmp_path, HEADER + ROWS.splitlines(keepends=True)[0])
     with Journal.open(tmp_path / "a journal") as journal:
         journal.load(manifest, ORIGIN)
         path = write_failed(journal, manifest)
@@ -192,7 +187,7 @@ def test_only_what_the_manifest_names_is_written_down(tmp_path: Path) -> None:
 def test_the_failed_rows_are_a_manifest_of_the_same_certificates(tmp_path: Path) -> None:
     columns = ",".join(reversed(COLUMNS))
     text = f"{columns}\n3,31.12.2027,1-2-2026,Jan@Example.org,7,sub/één.pdf\n,,2026-02-01,piet@example.org,8,2.pdf\n"
-    manifest = manifest_of(tmp_path, text)
+    manifest = archive_of(tmp_path, text)
 
     again = Manifest.open(left_over(manifest, REJECTED, FAILED))
 
@@ -202,13 +197,13 @@ def test_the_failed_rows_are_a_manifest_of_the_same_certificates(tmp_path: Path)
 
 
 def test_errors_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
-    first = left_over(manifest_of(tmp_path), REJECTED, STORED, reason="an old reason")
+    first = left_over(archive_of(tmp_path), REJECTED, STORED, reason="an old reason")
     manifest = Manifest.open(first)
     with Journal.open(tmp_path / "another journal") as journal:
         journal.load(manifest, ORIGIN)
         (entry,) = journal.entries()
         assert entry.extra["error"] == "an old reason"
-        settle(journal, entry, FAILED, "a new reason")
+        settle(journal, FAILED, entry=entry, sha256=sha256_for(entry), reason="a new reason")
         path = write_failed(journal, manifest)
 
     assert path == tmp_path / "archive.failed-2.csv"
@@ -220,7 +215,7 @@ def test_errors_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
 
 def test_cells_under_columns_without_a_name_are_kept(tmp_path: Path) -> None:
     header = "file,certification_id,email,valid_from,,\n"
-    manifest = manifest_of(tmp_path, f"{header}1.pdf,7,jan@example.org,2026-01-31,a,b\n")
+    manifest = archive_of(tmp_path, f"{header}1.pdf,7,jan@example.org,2026-01-31,a,b\n")
 
     (row,) = table(left_over(manifest, FAILED, reason="no"))[1:]
 
@@ -245,7 +240,7 @@ def test_what_is_left_over_is_written_as_the_manifest_was(tmp_path: Path, delimi
 
 def test_half_a_character_from_the_server_is_written(tmp_path: Path) -> None:
     """JSON can say half a surrogate pair, which no encoding can."""
-    path = left_over(manifest_of(tmp_path), STORED, REJECTED, reason="bad \ud800 word")
+    path = left_over(archive_of(tmp_path), STORED, REJECTED, reason="bad \ud800 word")
 
     assert table(path)[1][-1] == "bad \\ud800 word"
 
@@ -293,10 +288,10 @@ def test_no_cell_is_run_and_each_is_read_as_it_was(tmp_path: Path, delimiter: st
 def test_without_errors_our_apostrophe_is_not_sent_in_an_email(tmp_path: Path, email: str) -> None:
     """Who has mended the rows may take the reasons away, by which we know that the apostrophes are ours."""
     header, row = "file,certification_id,email,valid_from\n", f"1.pdf,7,{email},2026-01-31\n"
-    failed = left_over(manifest_of(tmp_path, header + row), REJECTED, reason="no")
+    failed = left_over(archive_of(tmp_path, header + row), REJECTED, reason="no")
     assert [again.upload(each).email for again in [Manifest.open(failed)] for each in again] == [email]
 
-    mended = manifest_of(tmp_path, "".join(f"{','.join(cells[:-1])}\n" for cells in table(failed)), "mended.csv")
+    mended = archive_of(tmp_path, "".join(f"{','.join(cells[:-1])}\n" for cells in table(failed)), "mended.csv")
 
     (mended_row,) = mended
     assert mended_row.cells["email"] == f"'{email}"
@@ -308,7 +303,7 @@ def test_without_errors_our_apostrophe_is_not_sent_in_an_email(tmp_path: Path, e
 
 def test_an_apostrophe_in_other_manifests_belongs_to_the_cell(tmp_path: Path) -> None:
     header = "file,certification_id,email,valid_from,'=naam\n"
-    (row,) = manifest_of(tmp_path, f"{header}'=1.pdf,7,jan@example.org,2026-01-31,'=x\n")
+    (row,) = archive_of(tmp_path, f"{header}'=1.pdf,7,jan@example.org,2026-01-31,'=x\n")
 
     assert (row.cells["file"], row.cells["'=naam"]) == ("'=1.pdf", "'=x")
 
@@ -320,9 +315,10 @@ CELLS = st.text("=+-@＝＋－＠'\" \t\r\n,;\0ab", max_size=12) | st.text(max_s
 @settings(max_examples=50)
 @given(file=CELLS, email=CELLS, note=CELLS, reason=CELLS, delimiter=st.sampled_from(",;"))
 def test_any_cells_are_read_back_and_none_is_run(
-    tmp_path_factory: pytest.TempPathFactory, file: str, email: str, note: str, reason: str, delimiter: str
+    module_folder: Path, file: str, email: str, note: str, reason: str, delimiter: str
 ) -> None:
-    folder = tmp_path_factory.mktemp("cells")
+    folder = module_folder / "cells"
+    folder.mkdir()
     path = folder / "archive.csv"
     row = [note, f"{file}x", "7", f"{email}x", "2026-01-31"]
     with path.open("w", newline="", encoding="utf-8") as stream:
@@ -348,7 +344,7 @@ def test_any_cells_are_read_back_and_none_is_run(
 
 
 def test_nothing_is_ever_overwritten_and_nothing_written_twice(tmp_path: Path) -> None:
-    manifest = manifest_of(tmp_path)
+    manifest = archive_of(tmp_path)
     first, second = tmp_path / "archive.failed.csv", tmp_path / "archive.failed-2.csv"
     assert left_over(manifest, REJECTED, FAILED) == first
     with JournalReader.open(tmp_path / "a journal") as journal:
@@ -364,7 +360,7 @@ def test_nothing_is_ever_overwritten_and_nothing_written_twice(tmp_path: Path) -
 def test_a_link_in_the_way_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "archive.failed.csv").symlink_to(tmp_path / "precious.csv")
 
-    assert left_over(manifest_of(tmp_path), STORED, FAILED) == tmp_path / "archive.failed-2.csv"
+    assert left_over(archive_of(tmp_path), STORED, FAILED) == tmp_path / "archive.failed-2.csv"
     assert not (tmp_path / "precious.csv").exists()
 
 
@@ -379,7 +375,7 @@ def test_a_link_in_the_way_is_not_written_through(tmp_path: Path) -> None:
     ],
 )
 def test_the_name_is_the_manifests_own_and_so_is_the_journal(tmp_path: Path, name: str, failed: str) -> None:
-    manifest = manifest_of(tmp_path, name=name)
+    manifest = archive_of(tmp_path, name=name)
 
     path = left_over(manifest, STORED, FAILED)
 
@@ -391,7 +387,7 @@ def test_only_the_owner_can_read_what_is_left_over(tmp_path: Path) -> None:
     """It holds personal data, whatever the umask is."""
     before = os.umask(0)
     try:
-        path = left_over(manifest_of(tmp_path), REJECTED, FAILED)
+        path = left_over(archive_of(tmp_path), REJECTED, FAILED)
     finally:
         os.umask(before)
 
@@ -399,7 +395,7 @@ def test_only_the_owner_can_read_what_is_left_over(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_in_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = manifest_of(tmp_path)
+    manifest = archive_of(tmp_path)
     left_over(manifest, REJECTED, FAILED)
 
     def refuse(path: Path, *_: object) -> int:
@@ -415,7 +411,7 @@ def test_a_folder_that_cannot_be_written_in_is_told(tmp_path: Path, monkeypatch:
 
 def test_on_a_full_disk_no_half_of_it_is_left(tmp_path: Path) -> None:
     """It would be taken for all that failed. No file may grow here, which is what a full disk comes to."""
-    manifest = manifest_of(tmp_path)
+    manifest = archive_of(tmp_path)
     left_over(manifest, REJECTED, FAILED).unlink()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with JournalReader.open(tmp_path / "a journal") as journal:

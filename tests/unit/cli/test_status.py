@@ -2,19 +2,18 @@
 
 import io
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from springest_async import ConfigurationError, JournalError
-from springest_async.bulk import Journal, Manifest, Report, State
+from springest_async.bulk import Journal, Report, State
 from springest_async.cli.exits import Exit
 from springest_async.cli.status import resolve, status, table_of
+from tests.bulk_runs import NOW, manifest_of, settle
 
 ORIGIN = "https://springest.example"
-NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 HEADER = "file,certification_id,email,valid_from\n"
 
 
@@ -29,17 +28,12 @@ def console(out: io.StringIO) -> Console:
 
 def journal_of(folder: Path, *doubts: tuple[str, str]) -> Path:
     """Make a journal of a manifest whose rows (a file and a reason) are all in doubt, and one more that waits."""
-    manifest = folder / "x.csv"
     lines = [f"{file},7,jan{number}@example.org,2026-01-31\n" for number, (file, _) in enumerate(doubts)]
-    manifest.write_text("".join([HEADER, *lines, "last.pdf,7,last@example.org,2026-01-31\n"]), encoding="utf-8")
+    manifest = manifest_of(folder, "".join([HEADER, *lines, "last.pdf,7,last@example.org,2026-01-31\n"]), "x.csv")
     with Journal.open(folder / "x.journal") as journal:
-        journal.load(Manifest.open(manifest), ORIGIN)
+        journal.load(manifest, ORIGIN)
         for number, (_, reason) in enumerate(doubts):
-            entry = journal.next()
-            assert entry is not None
-            entry = journal.identify(entry, 1, 1, bytes([number]) * 32)
-            journal.sending(entry.id, NOW)
-            journal.ended(entry.id, State.IN_DOUBT, at=NOW + timedelta(seconds=2), reason=reason)
+            settle(journal, State.IN_DOUBT, sha256=bytes([number]) * 32, reason=reason)
     return folder / "x.journal"
 
 
@@ -68,8 +62,8 @@ def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path: Path,
 
     assert status(path, console(out)) is Exit.IN_DOUBT
     shown = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
-    assert "2 a.pdf jan0@example.org 7 2026-01-31 2026-01-31 12:30:00 no answer" in shown
-    assert "3 b.pdf jan1@example.org 7 2026-01-31 2026-01-31 12:30:00 the server answered 500" in shown
+    assert "2 a.pdf jan0@example.org 7 2026-01-31 2026-01-31 12:30:01 no answer" in shown
+    assert "3 b.pdf jan1@example.org 7 2026-01-31 2026-01-31 12:30:01 the server answered 500" in shown
     assert "last.pdf" not in out.getvalue()
     assert "is uploading" not in out.getvalue()
 
