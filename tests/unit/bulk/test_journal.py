@@ -38,6 +38,8 @@ BACKUPS = (
     " use one only if nothing was uploaded since"
 )
 
+OPEN_IT: list[Any] = [Journal.open, JournalReader.open]
+
 Cells = dict[str, str]
 
 
@@ -141,14 +143,14 @@ def test_a_link_that_leads_to_itself_is_told(tmp_path: Path) -> None:
         Journal.open(tmp_path / "x.journal")
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
 @pytest.mark.parametrize("content", [b"", bytes(4096)], ids=["nothing", "zeros"])
-def test_an_empty_file_is_not_taken_for_a_new_journal(tmp_path: Path, content: bytes, open_it: Any) -> None:
+def test_an_empty_file_is_not_taken_for_a_new_journal(tmp_path: Path, content: bytes) -> None:
     """A crash of the machine makes one of a journal, and a new one in its place would send all rows again."""
     (tmp_path / "x.journal").write_bytes(content)
 
-    with pytest.raises(JournalError, match=rf"is empty\. Delete it if you have never uploaded with it\. {BACKUPS}"):
-        open_it(tmp_path / "x.journal")
+    for open_it in OPEN_IT:
+        with pytest.raises(JournalError, match=rf"is empty\. Delete it if you have never uploaded with it\. {BACKUPS}"):
+            open_it(tmp_path / "x.journal")
 
     assert (tmp_path / "x.journal").read_bytes() == content
     assert list(tmp_path.iterdir()) == [tmp_path / "x.journal"]
@@ -169,7 +171,6 @@ def other_database(path: Path) -> None:
         connection.execute("CREATE TABLE entry (id)")
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
 @pytest.mark.parametrize(
     "make",
     [
@@ -180,20 +181,20 @@ def other_database(path: Path) -> None:
     ],
     ids=["a letter", "a manifest", "half a header", "another program's"],
 )
-def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, make: Any, open_it: Any) -> None:
+def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "x.journal"
     make(path)
     before = path.read_bytes(), path.stat().st_mtime_ns
 
-    with pytest.raises(JournalError) as caught:
-        open_it(path)
-
-    assert (caught.value.journal, caught.value.reason) == (path, FOREIGN)
+    for open_it in OPEN_IT:
+        with pytest.raises(JournalError) as caught:
+            open_it(path)
+        assert (caught.value.journal, caught.value.reason) == (path, FOREIGN)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("open_it", OPEN_IT)
 def test_a_journal_of_a_newer_version_is_told(tmp_path: Path, open_it: Any) -> None:
     path = tmp_path / "x.journal"
     Journal.open(path).close()
@@ -214,7 +215,7 @@ def full_journal(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("open_it", OPEN_IT)
 def test_a_journal_that_is_cut_off_is_told_and_left_alone(tmp_path: Path, open_it: Any) -> None:
     path = full_journal(tmp_path)
     os.truncate(path, path.stat().st_size // 2)
@@ -226,7 +227,7 @@ def test_a_journal_that_is_cut_off_is_told_and_left_alone(tmp_path: Path, open_i
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("open_it", OPEN_IT)
 def test_a_journal_that_is_damaged_is_told_and_left_alone(tmp_path: Path, open_it: Any) -> None:
     path = full_journal(tmp_path)
     with path.open("r+b") as stream:
@@ -252,7 +253,7 @@ def test_damage_that_comes_later_is_told(tmp_path: Path) -> None:
             list(journal.entries())
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("open_it", OPEN_IT)
 def test_a_folder_is_no_journal(tmp_path: Path, open_it: Any) -> None:
     (tmp_path / "x.journal").mkdir()
 
@@ -262,7 +263,7 @@ def test_a_folder_is_no_journal(tmp_path: Path, open_it: Any) -> None:
     assert caught.value.reason == "is a folder"
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("open_it", OPEN_IT)
 def test_a_pipe_is_no_journal_and_not_waited_for(tmp_path: Path, open_it: Any) -> None:
     path = tmp_path / "x.journal"
     os.mkfifo(path)
@@ -274,16 +275,15 @@ def test_a_pipe_is_no_journal_and_not_waited_for(tmp_path: Path, open_it: Any) -
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
 @pytest.mark.parametrize("name", ["x\0.journal", "x\ud800.journal"])
-def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str, open_it: Any) -> None:
-    with pytest.raises(JournalError) as caught:
-        open_it(tmp_path / name)
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+    for open_it in OPEN_IT:
+        with pytest.raises(JournalError) as caught:
+            open_it(tmp_path / name)
+        assert (caught.value.journal, caught.value.reason) == (tmp_path / name, "is not a valid file name")
 
-    assert (caught.value.journal, caught.value.reason) == (tmp_path / name, "is not a valid file name")
 
-
-@pytest.mark.parametrize("open_it", [Journal.open, JournalReader.open])
+@pytest.mark.parametrize("open_it", OPEN_IT)
 def test_a_working_directory_that_is_gone_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_it: Any
 ) -> None:
@@ -576,16 +576,17 @@ def test_a_row_that_is_written_in_another_way_is_the_same(journal: Journal, tmp_
 
 
 @pytest.mark.parametrize(
-    "cells",
+    ("cells", "state"),
     [
-        {"valid_from": "2026-02-01"},
-        {"valid_until": "2031-01-31"},
-        {"certification_id": "8"},
-        {"email": "piet@example.org"},
-        {"conversion_id": "1"},
+        ({"valid_from": "2026-02-01"}, State.STORED),
+        ({"valid_until": "2031-01-31"}, State.STORED),
+        ({"certification_id": "8"}, State.STORED),
+        ({"email": "piet@example.org"}, State.STORED),
+        ({"conversion_id": "1"}, State.STORED),
+        ({"conversion_id": "1"}, State.REJECTED),
+        ({"conversion_id": "1"}, State.IN_DOUBT),
     ],
 )
-@pytest.mark.parametrize("state", SETTLED)
 def test_a_row_with_other_fields_is_another_certificate(
     journal: Journal, tmp_path: Path, cells: Cells, state: State
 ) -> None:
@@ -1253,5 +1254,5 @@ class Migrations(RuleBasedStateMachine):
 
 TestMigrations = Migrations.TestCase
 TestMigrations.settings = settings(
-    max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -625,10 +625,9 @@ def hostile_manifests(draw: st.DrawFn) -> bytes:
 @given(content=st.binary(max_size=400) | hostile_manifests())
 @example(content=HEADER.encode() + b"," * 200_000)
 @example(content=HEADER.encode() * 2 + b"\xff")
-def test_any_bytes_raise_only_our_own_errors(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    folder = tmp_path_factory.getbasetemp() / "hostile"
-    if not folder.exists():
-        folder.mkdir()
+def test_any_bytes_raise_only_our_own_errors(module_folder: Path, content: bytes) -> None:
+    folder = module_folder
+    if not (folder / "ok.pdf").exists():
         (folder / "ok.pdf").write_bytes(PDF)
         (folder / "loop.pdf").symlink_to("loop.pdf")
         os.mkfifo(folder / "pipe.pdf")

@@ -48,6 +48,7 @@ def test_stdout_without_a_reader_is_a_broken_pipe(monkeypatch: pytest.MonkeyPatc
         say(to_stdout(), "one")
 
 
+@pytest.mark.looptime
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_progress_that_nobody_reads_harms_nothing(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     gone = nobody_reads(monkeypatch)

@@ -219,8 +219,7 @@ async def test_csv_is_written_as_the_records_come() -> None:
     assert len(list(csv.reader(io.StringIO(out.getvalue(), newline="")))) == 3
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
-@pytest.mark.parametrize("form", ["json", "csv"])
+@pytest.mark.parametrize(("form", "encoding"), [("json", "ascii"), ("csv", "latin-1"), ("csv", "utf-16")])
 async def test_data_for_programs_is_utf_8(form: Format, encoding: str) -> None:
     async def listed() -> AsyncIterator[Certificate | Certification]:
         yield JAN

@@ -39,6 +39,9 @@ def test_a_duration_reads_as_a_person_says_it(seconds: float, words: str) -> Non
     assert duration(seconds) == words
 
 
+pytestmark = pytest.mark.looptime
+
+
 @pytest.fixture
 def screen() -> io.StringIO:
     return io.StringIO()
@@ -164,7 +167,6 @@ async def test_the_time_left_knows_the_limit(screen: io.StringIO) -> None:
     assert line == "0 of 95 done, 3 min left\n"
 
 
-@pytest.mark.looptime
 async def test_the_time_left_knows_a_thin_line(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=20), 8, Limiter())
     for first in (1, 3):  # two at once take 20 s
