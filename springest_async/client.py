@@ -21,7 +21,6 @@ import stamina
 from attrs import define, field, frozen
 from attrs.converters import optional
 from attrs.validators import ge, in_
-from attrs.validators import optional as given
 
 from springest_async.api import protocol
 from springest_async.api.decode import Page, WireFormat
@@ -83,9 +82,9 @@ class Settings:
     wire_format: WireFormat = field(default="json", validator=in_(("json", "xml")))
     timeouts: Timeouts = field(factory=Timeouts)
     concurrency: int = field(default=8, validator=ge(1))
-    posts_per_minute: int | None = field(default=None, validator=given(ge(1)))
+    posts_per_minute: int | None = field(default=None, validator=attrs.validators.optional(ge(1)))
     burst: int | None = None
-    requests_per_hour: int | None = field(default=None, validator=given(ge(1)))
+    requests_per_hour: int | None = field(default=None, validator=attrs.validators.optional(ge(1)))
     session: aiohttp.ClientSession | None = None
     ca_file: Path | None = field(default=None, converter=optional(Path))
     proxy: Proxy | None = field(default=None, converter=proxy_at)
@@ -221,7 +220,7 @@ class Springest:
             return
         opened = self._checked()
         opened.giving_up = True
-        for call in [*opened.calls.values()]:
+        for call in [*opened.calls]:
             call.cancel_if_waiting()
         await self._close(opened, timeout)
 
@@ -233,7 +232,7 @@ class Springest:
                 async with asyncio.timeout(seconds):
                     await opened.calls_ended()
         finally:
-            for call in [*opened.calls.values()]:
+            for call in [*opened.calls]:
                 call.task.cancel()
             try:
                 await opened.calls_ended()
@@ -259,14 +258,13 @@ class Springest:
         """Register what this task does in the block, so that closing the client waits for it or cancels it."""
         opened, task = self._checked(), asyncio.current_task()
         assert task is not None
-        call, ended = _Call(opened, task), opened.loop.create_future()
-        opened.calls[ended] = call
+        call = _Call(opened, task, opened.loop.create_future())
+        opened.calls.add(call)
         try:
             yield call
         finally:
-            call.ended = True
-            del opened.calls[ended]
-            ended.set_result(None)
+            opened.calls.remove(call)
+            call.ended.set_result(None)
 
     # --- POST /users/certificates ---
 
@@ -513,23 +511,23 @@ class _Opened:
     loop: asyncio.AbstractEventLoop
     pid: int = field(factory=os.getpid)
     executor: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "springest-files"))  # reads files
-    calls: "dict[asyncio.Future[None], _Call]" = field(factory=dict)  # of methods; the future is done when a call ends
+    calls: "set[_Call]" = field(factory=set)
     closing: bool = False
     giving_up: bool = False  # whether what waits is cancelled
 
     async def calls_ended(self) -> None:
         while self.calls:
-            await asyncio.wait([*self.calls])
+            await asyncio.wait([call.ended for call in self.calls])
 
 
 @define(eq=False)
 class _Call:
-    """One call of a method, in the task that made it."""
+    """One call of a method, and the task that made it."""
 
     opened: _Opened
     task: asyncio.Task[Any]
+    ended: asyncio.Future[None]
     sending: bool = False  # whether a POST is being sent
-    ended: bool = False
 
     def follow(self, listener: UploadListener, step: UploadStep) -> None:
         """Note whether a POST is being sent, and pass the step on."""
@@ -540,5 +538,5 @@ class _Call:
         listener(step)
 
     def cancel_if_waiting(self) -> None:
-        if not self.sending and not self.ended:
+        if not self.sending and not self.ended.done():
             self.task.cancel()

@@ -5,7 +5,7 @@ file: each method takes the time (`now`, in seconds on one clock that only goes 
 `BucketStore` keeps the bucket, in memory or in a file that other processes read, and a `Limiter` does the waiting.
 
 Every lease of a token, place in the queue and probe expires, unless its holder extends it once every `RateLimit.beat`.
-So a killed process blocks nobody for long.
+So a killed process does not block others for long.
 """
 
 import math
@@ -274,8 +274,8 @@ class Bucket:
 
     def take(
         self, rate: RateLimit, now: float, *, name: str, holder: str, count_window: float, quiet: float = 0.0
-    ) -> int:
-        """Take a token, and return the POST's position since the last silence, or 0 at the fast pace.
+    ) -> None:
+        """Take a token for a POST that leaves now.
 
         Args:
             rate: the limit.
@@ -292,7 +292,6 @@ class Bucket:
         self.quiet = rate.spacing if self.slow else 0.0
         if self.batch and self.since_silence >= self.batch:
             self.quiet = rate.silence
-        return self.since_silence if self.slow else 0
 
     def renew(self, rate: RateLimit, now: float, *, holder: str, under_way: Mapping[str, float]) -> None:
         """Extend the leases of a process that runs: its probe, and these POSTs (by name, with their count window)."""

@@ -243,7 +243,7 @@ class Limiter:
         self._note(lambda bucket, _: bucket.slow_down(self._rate, position, silence))
 
     def seconds_until(self, posts: int) -> float:
-        """Return in how many seconds so many more POSTs can have left, if answers come at once and nobody else posts.
+        """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts.
 
         0 when they can leave now.
         """
@@ -331,17 +331,15 @@ class Limiter:
                 raise
 
     async def _permit(self, state: "_LoopState", count_window: float, bulk: bool) -> Permit:
-        name, position, since_silence = uuid4().hex, 0, 0
+        name = uuid4().hex
 
         def ask(bucket: Bucket, now: float) -> float:
             # The first in the queue of this process has the place in the bucket's queue for all that wait here.
             return bucket.ask(self._rate, now, holder=self._holder, bulk=not state.interactive, wanted=state.wanted)
 
         def leave(bucket: Bucket, now: float) -> float:
-            nonlocal position, since_silence
             if (wait := ask(bucket, now)) == 0:
-                position = bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window)
-                since_silence = bucket.since_silence
+                bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window)
                 waiting.remove(name)
                 bucket.leave_queue(self._holder)
                 if wanted := state.wanted:
@@ -359,7 +357,7 @@ class Limiter:
                 await state.burst_limiter.acquire()
                 await self._spend()
                 # Waiting for these two may have taken long enough for a silence to begin.
-                await self._until(state, leave)
+                bucket = await self._until(state, leave)
         except asyncio.CancelledError:
             waiting.discard(name)
             if not state.wanted:
@@ -367,27 +365,22 @@ class Limiter:
             raise
         finally:
             waiting.discard(name)
-        return self._begin(state, name, position, since_silence, count_window)
+        return self._begin(state, bucket, name, count_window)
 
     async def _permit_alone(self, state: "_LoopState", count_window: float, quiet: float) -> Permit:
-        name, position, since_silence = uuid4().hex, 0, 0
+        name = uuid4().hex
 
         def leave(bucket: Bucket, now: float) -> float:
-            nonlocal position, since_silence
             if (wait := bucket.ask_alone(self._rate, now, holder=self._holder, quiet=quiet)) == 0:
-                position = bucket.take(
-                    self._rate, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet
-                )
-                since_silence = bucket.since_silence
+                bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet)
             return wait
 
         await self._spend()
-        await self._until(state, leave)
-        return self._begin(state, name, position, since_silence, count_window)
+        return self._begin(state, await self._until(state, leave), name, count_window)
 
-    def _begin(self, state: "_LoopState", name: str, position: int, since_silence: int, count_window: float) -> Permit:
-        now = self._store.now()
-        permit = Permit(name, position, since_silence, now + count_window, count_window, self._store.now)
+    def _begin(self, state: "_LoopState", bucket: Bucket, name: str, count_window: float) -> Permit:
+        position, may_count_until = bucket.since_silence if bucket.slow else 0, self._store.now() + count_window
+        permit = Permit(name, position, bucket.since_silence, may_count_until, count_window, self._store.now)
         state.under_way[name] = permit
         self._keep_alive(state)
         return permit
@@ -422,17 +415,17 @@ class Limiter:
 
     # --- the store ---
 
-    async def _until(self, state: "_LoopState", ask: Callable[[Bucket, float], float]) -> None:
+    async def _until(self, state: "_LoopState", ask: Callable[[Bucket, float], float]) -> Bucket:
         """Ask the bucket until it returns 0: again after the seconds that it returns, or when a POST ends here.
 
-        Only the head of the queue and the probe ever wait here.
+        Return the bucket as it is then. Only the head of the queue and the probe ever wait here.
         """
         while True:
             with self._guarded(), self._store.change() as bucket:
                 wait = ask(bucket, self._store.now())
                 self._last_seen = bucket
             if wait == 0:
-                return
+                return bucket
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await state.changed.wait()

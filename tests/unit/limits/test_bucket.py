@@ -34,7 +34,8 @@ def ask(
 
 
 def take(bucket: Bucket, now: float, who: str, *, name: str | None = None, rate: RateLimit = THIRTY) -> int:
-    return bucket.take(rate, now, name=name or who, holder=who, count_window=120.0)
+    bucket.take(rate, now, name=name or who, holder=who, count_window=120.0)
+    return bucket.since_silence
 
 
 def post(bucket: Bucket, now: float, who: str, posts: int = 1) -> None:
@@ -67,7 +68,7 @@ def test_thirty_may_leave_and_the_next_when_a_token_can_be_back() -> None:
     bucket = Bucket()
     for number in range(30):
         assert ask(bucket, 0.0, "a") == 0.0
-        assert take(bucket, 0.0, "a", name=str(number)) == 0
+        assert take(bucket, 0.0, "a", name=str(number)) == number + 1
     assert bucket.queue == []
 
     assert ask(bucket, 5.0, "a") == about(SILENCE)  # no sooner, because no POST has been answered
