@@ -611,7 +611,8 @@ async def test_interrupted_at_any_await_an_upload_tells_the_truth(
             case _:
                 assert stored == 0
                 assert seen <= resting <= scene.most
-    assert told_of.keys() >= scene.told
+    if not by_timeout:  # which comes a turn of the loop later, when some moments have passed
+        assert told_of.keys() >= scene.told
 
 
 @WAYS_OUT

@@ -173,14 +173,15 @@ async def test_a_name_is_reached_at_the_one_address_that_answers(
 
 async def test_the_command_tells_plainly_why_there_is_no_connection() -> None:
     unknown, silent = "https://nothing.invalid", f"http://localhost:{closed_port()}"
+    advice = "Springest cannot be reached. Check the internet connection, then run the same command again."
 
     with stamina.set_testing(True, attempts=2):  # without its waits
         ran = [await springest("certifications", origin=origin) for origin in (unknown, silent)]
 
     assert [(one.code, one.out) for one in ran] == [(1, ""), (1, "")]
     assert [" ".join(one.err.split()) for one in ran] == [
-        f"springest: GET {unknown}/certifications.json: the host's name cannot be resolved",
-        f"springest: GET {silent}/certifications.json: no connection: Connection refused",
+        f"springest: {advice} (GET {unknown}/certifications.json: the host's name cannot be resolved)",
+        f"springest: {advice} (GET {silent}/certifications.json: no connection: Connection refused)",
     ]
 
 

@@ -144,7 +144,8 @@ import asyncio, contextlib, os, signal, sys, time
 from datetime import date
 from pathlib import Path
 
-from springest_async import CertificateUpload, Limiter, Settings, Springest, Timeouts, multipart
+from springest_async import CertificateUpload, Limiter, Settings, Springest, Timeouts
+from springest_async.http import body
 
 origin, folder = sys.argv[1], Path(sys.argv[2])
 begun, ready = 0, asyncio.Event()
@@ -354,7 +355,7 @@ def at_leisure(function):
         return function(*arguments)
     return wrapped
 
-multipart.{what} = at_leisure(multipart.{what})
+body.{what} = at_leisure(body.{what})
 
 async def main():
     async with contextlib.AsyncExitStack() as stack:
