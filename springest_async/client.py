@@ -237,10 +237,13 @@ class Springest:
             try:
                 await opened.calls_ended()
             finally:
-                if self._opened is opened:  # else another task has closed it meanwhile
-                    self._opened = None
+                if not opened.closed:  # else another task has closed it meanwhile
+                    opened.closed = True
                     opened.executor.shutdown(wait=False, cancel_futures=True)
-                    await self._transport.__aexit__(None, None, None)
+                    try:
+                        await self._transport.__aexit__(None, None, None)
+                    finally:
+                        self._opened = None
 
     def _checked(self) -> "_Opened":
         """Return what was opened, if this event loop and process may use it."""
@@ -513,6 +516,7 @@ class _Opened:
     executor: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "springest-files"))  # reads files
     calls: "set[_Call]" = field(factory=set)
     closing: bool = False
+    closed: bool = False
     giving_up: bool = False  # whether what waits is cancelled
 
     async def calls_ended(self) -> None:
@@ -527,16 +531,16 @@ class _Call:
     opened: _Opened
     task: asyncio.Task[Any]
     ended: asyncio.Future[None]
-    sending: bool = False  # whether a POST is being sent
+    waiting: bool = True  # so that nothing is lost if it is cancelled
 
     def follow(self, listener: UploadListener, step: UploadStep) -> None:
-        """Note whether a POST is being sent, and pass the step on."""
-        self.sending = step.kind == "sending"
-        if self.opened.giving_up and not self.sending:
+        """Note whether the upload waits after this step, and pass the step on."""
+        self.waiting = step.kind in ("waiting", "refused", "unsent")
+        if self.opened.giving_up and self.waiting:
             # Not at once: an upload that ends with this step must not leave a cancellation in the task.
             self.opened.loop.call_soon(self.cancel_if_waiting)
         listener(step)
 
     def cancel_if_waiting(self) -> None:
-        if not self.sending and not self.ended.done():
+        if self.waiting and not self.ended.done():
             self.task.cancel()
