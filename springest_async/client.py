@@ -306,7 +306,7 @@ class Springest:
         """
         opened = self._checked()
         if opened.closing:
-            raise RuntimeError("the client is closing, and accepts no new uploads")
+            raise RuntimeError("the client is closed to new uploads: it waits for the others, and then closes")
         path = protocol.path(CERTIFICATES, self.settings.wire_format)
         delivery = Delivery(
             upload=upload,

@@ -980,7 +980,7 @@ async def test_aclose_cancels_what_waits_and_lets_a_post_end(
     closing = asyncio.create_task(one_at_a_time.aclose(timeout=60))
     assert await ends_of(waiting, *reading) == ["Cancelled<-NotSent", "Cancelled<-NoneType", "Cancelled<-NoneType"]
     assert now() < 2
-    with pytest.raises(RuntimeError, match="accepts no new uploads"):
+    with pytest.raises(RuntimeError, match="closed to new uploads"):
         await one_at_a_time.upload(upload)
     await closing
 
