@@ -1,4 +1,4 @@
-"""`Springest` with scripted answers and virtual time: its lists, its settings, and how it opens and closes."""
+"""`Springest` with scripted answers in virtual time: lists, settling, settings, opening, closing, and a slow stop."""
 
 import asyncio
 import errno
@@ -363,7 +363,7 @@ def stored(**changes: Any) -> Certificate:
 
 @pytest.fixture
 async def settling(limiter: Limiter, scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
-    """Give a client with both keys that waits 90 s for an answer."""
+    """Return a client with both keys that waits 90 s for an answer."""
     settings = Settings(limiter=limiter, timeouts=Timeouts(answer=ANSWER))
     async with Springest(api_key=KEY, certifications_api_key="other", settings=settings) as springest:
         yield springest
@@ -371,7 +371,7 @@ async def settling(limiter: Limiter, scripted: ScriptedAnswers) -> AsyncIterator
 
 @pytest.fixture
 async def settling_with_one_key(limiter: Limiter, scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
-    """Give a client without a key for certifications that waits 90 s for an answer."""
+    """Return a client without a key for certifications that waits 90 s for an answer."""
     settings = Settings(limiter=limiter, timeouts=Timeouts(answer=ANSWER))
     async with Springest(api_key=KEY, settings=settings) as springest:
         yield springest
@@ -934,7 +934,7 @@ def test_a_client_whose_event_loop_was_closed_can_be_opened(limiter: Limiter) ->
 
 @pytest.fixture
 async def one_at_a_time(scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
-    """Give an open client with both keys that may send one POST a minute."""
+    """Return an open client with both keys that may send one POST a minute."""
     settings = Settings(limiter=Limiter(posts=1), timeouts=Timeouts(answer=ANSWER))
     async with Springest(api_key=KEY, certifications_api_key="other", settings=settings) as springest:
         yield springest

@@ -214,7 +214,7 @@ def test_without_an_answer_there_is_no_status_and_no_words(error: SpringestError
     assert (error.status, error.words) == (None, "")
 
 
-def test_not_sent_means_connected_unless_told_otherwise() -> None:
+def test_not_sent_means_connected_by_default() -> None:
     assert NotSent("x", "y").connected
     assert not NotSent("x", "y", connected=False).connected
     assert NotSent("x", "y", connected=False).trusted
@@ -246,7 +246,7 @@ def test_a_fault_cannot_be_changed() -> None:
         Fault("email", "is invalid").field = "file"  # type: ignore[misc] # that is the test
 
 
-def test_an_api_key_shows_itself_to_nobody() -> None:
+def test_no_text_of_an_api_key_shows_it() -> None:
     key = ApiKey("s3cr3t")
 
     assert [repr(key), str(key), f"{key}", f"{key!r}", "%s" % key, repr([key])] == [  # noqa: UP031 # loggers do so

@@ -1,4 +1,4 @@
-"""The bucket as plain state: who may leave when, what the dead leave behind, and what is no bucket."""
+"""The bucket as plain state: when a POST may leave, what killed processes leave behind, and which data is refused."""
 
 import json
 import sys
@@ -51,7 +51,7 @@ def end(bucket: Bucket, now: float, name: str, *, until: float | None) -> None:
 
 
 def leave_as_often_as_possible(bucket: Bucket, now: float, who: str, *, bulk: bool = False) -> int:
-    """Let a holder that wants without end leave until it has to wait; return how often it left."""
+    """Send POSTs of one holder until it has to wait, and return how many left."""
     left = 0
     while not ask(bucket, now, who, bulk=bulk):
         take(bucket, now, who, name=f"{who} {now} {left}")
@@ -245,7 +245,7 @@ def test_a_holder_that_sleeps_keeps_no_token_from_another() -> None:
     assert ask(bucket, 2.0, "b") == 0.0
 
 
-def test_nobody_waits_for_a_holder_that_left_the_queue() -> None:
+def test_no_holder_waits_for_one_that_left_the_queue() -> None:
     bucket = Bucket()
     post(bucket, 0.0, "b", 30)
     for who in "ac":
@@ -256,7 +256,7 @@ def test_nobody_waits_for_a_holder_that_left_the_queue() -> None:
     assert bucket.queue == []
 
 
-def test_nobody_slips_in_between_two_of_one_process() -> None:
+def test_no_process_slips_in_between_two_posts_of_another() -> None:
     bucket = Bucket()
     post(bucket, 0.0, "a", 30)
     ask(bucket, 1.0, "a")
@@ -269,7 +269,7 @@ def test_nobody_slips_in_between_two_of_one_process() -> None:
     assert ask(bucket, SILENCE, "a") == 0.0
 
 
-def test_interactive_goes_before_bulk_whoever_came_first() -> None:
+def test_interactive_goes_before_bulk_that_came_first() -> None:
     bucket, one = Bucket(), RateLimit(1, 60.0)
     take(bucket, 0.0, "before", rate=one)
     end(bucket, 0.0, "before", until=0.0)
@@ -301,7 +301,7 @@ def slow(bucket: Bucket, now: float = 0.0) -> Bucket:
     return bucket
 
 
-def test_at_the_slow_pace_one_leaves_at_a_time_whoever_it_is() -> None:
+def test_at_the_slow_pace_one_of_all_processes_leaves_at_a_time() -> None:
     bucket = slow(Bucket())
     assert ask(bucket, 0.0, "a") == about(SILENCE)
     assert ask(bucket, 0.0, "b") == about(SILENCE + 2.0)

@@ -1,8 +1,8 @@
-"""The limiter in virtual time: what holds whatever the network does, and what each of its verbs does.
+"""The limiter in virtual time: what is true whatever the network does, and what each of its methods does.
 
-The loops' clocks count in 2**-20 s, so that the sums of times that ``aiolimiter`` makes are exact. With decimal
-ticks a rounding error of 1e-16 tokens can be left over, which it waits for in steps of no time at all; a real clock
-moves on meanwhile, a virtual one does not.
+The loops' clocks count in 2**-20 s, so that the sums of times that ``aiolimiter`` makes are exact. With decimal ticks a
+rounding error of 1e-16 tokens may remain, for which it waits in steps of no time at all; a real clock moves on
+meanwhile, a virtual one does not.
 """
 
 import asyncio
@@ -55,8 +55,8 @@ def in_virtual_time(test: Callable[Given, Awaitable[None]]) -> Callable[Given, C
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_accidental_loop() -> None:
-    # looptime asks for the current event loop also in tests that are not async. Before any was set, Python answers
-    # with a new one, which nobody closes. Said to be none, it stays none.
+    # looptime asks for the current event loop also in tests that are not async. If none was ever set, Python makes a
+    # new one, which is never closed; after None was set, it makes none.
     asyncio.set_event_loop(None)
 
 
@@ -150,7 +150,7 @@ async def post_all(limiter: Limiter, posts: int, *, lasting: float = 0.0, answer
 
 
 async def slow(limiter: Limiter) -> Limiter:
-    """Let the first POST be refused for speed, and wait until the silence after it is over."""
+    """Report a refusal for speed of the first POST, and wait until the silence after it is over."""
     await post(limiter)
     limiter.slow_down(1)
     await asyncio.sleep(SILENCE)
@@ -323,7 +323,7 @@ def test_posts_leave_in_the_order_in_which_they_asked(drawn: tuple[Limiter, floa
 @given(few | thirty)
 @example((Limiter(posts=1, period=2.0), ANSWER, [Plan(0.0, 1.0, "unsent"), Plan(0.0, 1.0, "answered")]))
 @example((Limiter(), ANSWER, [Plan(0.0, 1.0, "answered", patience=0.0)] * 40 + [Plan(0.0, 1.0, "answered")] * 30))
-def test_nobody_waits_while_a_token_is_free(drawn: tuple[Limiter, float, list[Plan]]) -> None:
+def test_no_post_waits_while_a_token_is_free(drawn: tuple[Limiter, float, list[Plan]]) -> None:
     # Which says as well that a cancelled waiter takes no token, and that an unsent POST gives its token back at once.
     limiter, count_window, plans = drawn
     scenario = Scenario(limiter, count_window)
@@ -334,7 +334,7 @@ def test_nobody_waits_while_a_token_is_free(drawn: tuple[Limiter, float, list[Pl
 
 
 def needless_waits(scenario: Scenario) -> Iterator[tuple[float, float]]:
-    """Yield from when to when a POST was the first in the line and neither the bucket nor the burst held it back."""
+    """Yield from when to when a POST was the first in the queue and neither the bucket nor the burst held it back."""
     limiter = scenario.limiter
     spacing = limiter.period / limiter.posts
     first_at = 0.0
@@ -843,7 +843,7 @@ async def test_at_the_slow_pace_the_next_waits_for_an_unanswered_one() -> None:
 
 
 @in_virtual_time
-async def test_at_the_slow_pace_nobody_waits_for_an_unsent_post() -> None:
+async def test_at_the_slow_pace_no_post_waits_for_an_unsent_one() -> None:
     limiter = await slow(Limiter())
     began = now()
     async with limiter.post(count_window=ANSWER) as permit:
@@ -1089,7 +1089,7 @@ async def test_nothing_to_send_takes_no_time() -> None:
 
 
 async def order_of(limiter: Limiter, *kinds: tuple[str, bool]) -> list[str]:
-    """Let POSTs ask one after another, by name and whether they are bulk; return in which order they were sent."""
+    """Start POSTs one after another, by name and whether they are bulk; return the order in which they were sent."""
     sent = []
 
     async def one(name: str, bulk: bool) -> None:
@@ -1116,7 +1116,7 @@ async def test_only_the_first_of_bulk_goes_before_an_interactive_post(new: New) 
 
 
 @in_virtual_time
-async def test_a_bulk_post_that_is_cancelled_keeps_nobody_waiting(new: New) -> None:
+async def test_a_cancelled_bulk_post_makes_no_other_wait(new: New) -> None:
     limiter = new(posts=1)
     await post(limiter)
     cancelled = [asyncio.create_task(post(limiter, bulk=True)) for _ in range(3)]
@@ -1190,7 +1190,7 @@ def test_no_period_of_many_processes_holds_more_than_the_limit(
         for store in stores:
             store.close()
     assert most_possible(machine.counted(), like[0].period) <= like[0].posts
-    # Nobody waited for ever: all that were neither cancelled nor killed were sent.
+    # No POST waited for ever: all that were neither cancelled nor killed were sent.
     for number, scenario in enumerate(machine.scenarios):
         if kills[number] is None:
             patient = sum(of == number and plan.patience is None for of, plan in plans)
@@ -1198,7 +1198,7 @@ def test_no_period_of_many_processes_holds_more_than_the_limit(
 
 
 async def share(limiters: list[Limiter], lasting: float) -> list[int]:
-    """Let processes post as fast as they may for so long; return how many POSTs each made."""
+    """Post from all processes as fast as they may for so long; return how many POSTs each sent."""
     made: Counter[int] = Counter()
 
     async def work(number: int) -> None:
@@ -1505,7 +1505,7 @@ def test_a_post_whose_loop_was_closed_counts_as_unanswered(new: New, abandon: Ca
     assert run_in_virtual_time(post(limiter), start=1.0) == about(ANSWER + SILENCE)
 
 
-def test_a_probe_whose_loop_was_closed_holds_nobody(new: New, abandon: Callable[..., None]) -> None:
+def test_a_probe_whose_loop_was_closed_holds_no_post_back(new: New, abandon: Callable[..., None]) -> None:
     limiter = new()
     abandon(probe(limiter, pause=2.0, lasting=1000.0))
 

@@ -1,4 +1,4 @@
-"""The bucket in a file: what it keeps, for whom, what it forgets, and what it says when the file fails it."""
+"""The bucket in a file: what it keeps, for which user, what it forgets, and its errors when the file fails."""
 
 import json
 import os
@@ -25,7 +25,7 @@ HOUR = 3600.0
 
 
 class Clock:
-    """The machine's clock, and the boot that sets it back to nought."""
+    """The machine's clock, which a boot sets back to zero."""
 
     def __init__(self) -> None:
         self.time = 100_000.0
@@ -51,7 +51,7 @@ Open = Callable[..., FileStore]
 
 @pytest.fixture
 def open_store(path: Path) -> Iterator[Open]:
-    """Give a maker of stores of one file, each with a connection of its own."""
+    """Return a maker of stores of one file, each with its own connection."""
     made: list[FileStore] = []
 
     def open_store(budget: str = "a budget") -> FileStore:
@@ -130,7 +130,7 @@ def test_a_change_that_fails_is_not_kept(open_store: Open) -> None:
     take(store)  # nothing is left open
 
 
-def test_nobody_changes_it_while_another_does(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_changes_it_at_a_time(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("springest_async.limits.store._BUSY_TIMEOUT", 0.05)
     one, other = open_store(), open_store()
     other.read()
@@ -139,7 +139,7 @@ def test_nobody_changes_it_while_another_does(open_store: Open, monkeypatch: pyt
         bucket.slow = True
         with pytest.raises(ConfigurationError, match="locked"):
             slow_down(other)
-        assert not other.read().slow  # looking waits for nobody
+        assert not other.read().slow  # reading waits for no lock
     assert other.read().slow
 
 
@@ -478,7 +478,7 @@ NEVER = 1e308
         "resting",
         "under way",
         "counted",
-        "in line",
+        "in the queue",
         "alone",
         "answered in the future",
         "silence",
@@ -529,20 +529,23 @@ def test_a_pipe_is_refused_at_once(open_store: Open, path: Path, end: str) -> No
 
 
 @pytest.fixture(scope="module")
-def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Give the file of a budget whose tokens are all out, and whose server wants silences."""
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
+    """Return the file of a budget whose tokens are all out, and whose server wants silences; stop the clock."""
     path = tmp_path_factory.mktemp("store") / "limits.sqlite3"
-    with closing(FileStore(path, "a budget")) as store:
-        for number in range(30):
-            take(store, str(number), answered=number % 2 == 0)
-        slow_down(store)
-    return path.read_bytes()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("springest_async.limits.store.time.monotonic", Clock())
+        with closing(FileStore(path, "a budget")) as store:
+            for number in range(30):
+                take(store, str(number), answered=number % 2 == 0)
+            slow_down(store)
+        yield path.read_bytes()
 
 
 @given(data=st.data())
 def test_after_any_damage_the_next_post_is_counted(
     tmp_path_factory: pytest.TempPathFactory, nothing_left: bytes, data: st.DataObject
 ) -> None:
+    """Or the file is refused; and no POST waits for ever."""
     path = tmp_path_factory.mktemp("store") / "limits.sqlite3"
     content = bytearray(nothing_left)
     used = [at for at in range(len(content)) if content[at]]
