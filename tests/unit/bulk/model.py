@@ -44,7 +44,7 @@ def doubt_of(upload: CertificateUpload) -> InDoubt:
 
 @attrs.frozen
 class Script:
-    """What an upload does.
+    """The course of an upload.
 
     Attributes:
         steps: its steps.

@@ -1,4 +1,4 @@
-"""Journals that are damaged or forged: told as a `JournalError`, left as they are, and never a reason to post twice."""
+"""Damaged or forged journals raise a `JournalError`, are left unchanged, and never make us post twice."""
 
 import contextlib
 import csv
@@ -32,7 +32,7 @@ OPEN_IT: list[Any] = [Journal.open, JournalReader.open]
 
 @pytest.fixture(autouse=True)
 def _an_end() -> Iterator[None]:
-    """End a test that waits for ever: SQLite cannot be interrupted while it waits for a pipe."""
+    """Abort a test that hangs: SQLite cannot be interrupted while it waits for a pipe."""
     faulthandler.dump_traceback_later(300, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
@@ -56,7 +56,7 @@ class Archive:
         return self.folder / "x.journal"
 
     def put(self, files: dict[str, bytes]) -> Path:
-        """Make these the files of the journal, and no others."""
+        """Replace the journal's files by these."""
         for old in self.folder.glob("x.journal*"):
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
         for end, content in files.items():
@@ -64,7 +64,7 @@ class Archive:
         return self.path
 
     def kept(self) -> dict[str, bytes]:
-        """Give the files of the journal as they are now."""
+        """Return the current content of the journal's files."""
         return {end: file.read_bytes() for end in ("", "-wal") if (file := Path(f"{self.path}{end}")).exists()}
 
 
@@ -96,7 +96,7 @@ def archive(module_folder: Path) -> Archive:
 
 
 def look(path: Path) -> None:
-    """Read a journal in all ways."""
+    """Call all methods of a reader."""
     with JournalReader.open(path) as journal:
         assert sum(journal.counts().values()) <= ROWS
         entries = list(journal.entries())
@@ -126,15 +126,15 @@ def go_on(path: Path, posted: list[str]) -> None:
 
 
 def done(count: int) -> set[str]:
-    """Give the files of the rows that were stored, or may be, when so many had had their turn."""
+    """Return the files of the rows that were stored, or may be, after the first `count` rows."""
     sent = {f"{number}.pdf" for number in range(count) if ENDS[number % 5] in (State.STORED, State.IN_DOUBT)}
     return sent | {f"{ROWS - 5}.pdf"} if count == ROWS - 5 else sent
 
 
 def check(archive: Archive, files: dict[str, bytes]) -> bool:
-    """Use a journal in all ways; say whether it was taken for a journal.
+    """Use a journal in all ways; return whether it was accepted.
 
-    Nothing but a JournalError comes out, what is refused is left alone, and nothing is posted that may be stored.
+    Only a JournalError may be raised, a refused file must be unchanged, and nothing that may be stored is posted again.
     """
     path = archive.put(files)
     with contextlib.suppress(JournalError):
@@ -159,7 +159,7 @@ def check(archive: Archive, files: dict[str, bytes]) -> bool:
 
 @pytest.mark.parametrize("moment", ["closed", "killed"])
 def test_an_undamaged_journal_goes_on(archive: Archive, moment: str) -> None:
-    """Or nothing in this file would prove anything."""
+    """Otherwise the other tests here would prove nothing."""
     path = archive.put(getattr(archive, moment))
     look(path)
     posted: list[str] = []
@@ -171,7 +171,7 @@ def test_an_undamaged_journal_goes_on(archive: Archive, moment: str) -> None:
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """Damage the bytes of a file in one way."""
+    """Return the bytes with one random kind of damage."""
     page, other = (chance.randrange(len(content) // PAGE) * PAGE for _ in range(2))
     at = chance.choice([at for at in range(page, page + PAGE) if content[at]] or [page])
     new = bytearray(content)
@@ -201,7 +201,7 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 
 
 def test_a_letter_of_a_statement_that_is_no_letter_is_told(archive: Archive) -> None:
-    """SQLite quotes it in its message, which is no text then."""
+    """SQLite quotes it in its message, which then is not valid text."""
     path = archive.put({"": archive.closed[""].replace(b"attempt_running ON", b"attempt_running \xcfN")})
 
     with pytest.raises(JournalError, match="is damaged"):
@@ -226,7 +226,7 @@ def test_any_damage_after_a_killed_run_doubles_nothing(archive: Archive, seed: i
 
 
 def test_a_page_that_comes_back_as_it_was_before_doubles_nothing(archive: Archive) -> None:
-    """A disk that has lost a write: the page is whole, and tells of rows that they are still waiting."""
+    """After a lost write the page is valid, but says that its rows are still waiting."""
     old, new = archive.earlier[""], archive.closed[""]
     stale = [at for at in range(0, len(old), PAGE) if old[at : at + PAGE] != new[at : at + PAGE]]
     assert len(stale) > 4
@@ -236,7 +236,7 @@ def test_a_page_that_comes_back_as_it_was_before_doubles_nothing(archive: Archiv
 
 
 def test_a_backup_beside_the_log_of_a_killed_run_is_refused(archive: Archive) -> None:
-    """SQLite takes the log for the backup's own, and would write it into that when it closes it."""
+    """SQLite would take the log for the backup's own, and write it into the backup."""
     path = archive.put({"": archive.earlier[""], "-wal": archive.killed["-wal"]})
 
     with pytest.raises(JournalError, match="is damaged"):
@@ -246,7 +246,7 @@ def test_a_backup_beside_the_log_of_a_killed_run_is_refused(archive: Archive) ->
 
 
 def test_a_run_that_was_killed_while_it_closed_is_gone_on_with(archive: Archive) -> None:
-    """Whoever only reads cannot undo what SQLite was doing to the file."""
+    """A reader cannot roll back what SQLite was doing to the file."""
     path = archive.put(archive.closed)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA cache_size = 1")
@@ -265,7 +265,7 @@ def test_a_run_that_was_killed_while_it_closed_is_gone_on_with(archive: Archive)
 
 
 def forge(path: Path, *statements: str) -> None:
-    """Change a journal as its owner never would."""
+    """Change a journal behind our back."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
@@ -364,7 +364,7 @@ def test_foreign_tables_are_refused_and_nothing_in_them_runs(archive: Archive, s
 
 @pytest.mark.parametrize("open_it", OPEN_IT)
 def test_statistics_of_another_program_are_no_damage(archive: Archive, open_it: Any) -> None:
-    """Programs that show a database run ANALYZE, some of them unasked."""
+    """Some database viewers run ANALYZE by themselves."""
     path = archive.put(archive.closed)
     forge(path, "ANALYZE")
 
@@ -456,7 +456,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(archive: Archive) -> None:
 
 
 def test_a_journal_with_two_names_is_not_written(archive: Archive) -> None:
-    """Each name has a lock of its own, so two runs would send the same certificates at the same time."""
+    """Each name has its own lock, so two runs could send the same certificates at once."""
     path = archive.put(archive.closed)
     with Journal.open(path):
         os.link(path, path.with_name("x.journal2"))

@@ -1,4 +1,4 @@
-"""The journal on real files: what it knows again, what it never lets be sent twice, and what happens when it dies."""
+"""The journal on real files: what it recognises, that nothing is sent twice, and what a crash leaves."""
 
 import contextlib
 import csv
@@ -104,7 +104,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 
 
 def test_it_is_one_ordinary_file_when_it_is_closed(tmp_path: Path) -> None:
-    """So that it can be copied alone."""
+    """It can be copied alone."""
     with Journal.open(tmp_path / "x.journal") as journal:
         journal.load(manifest_with(tmp_path, row("a.pdf")), ORIGIN)
     journal.close()
@@ -113,7 +113,7 @@ def test_it_is_one_ordinary_file_when_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_changes_are_in_the_file_and_not_only_in_its_log(journal: Journal, tmp_path: Path) -> None:
-    """A killed run leaves a log, and who copies the journal to another machine may not know of it."""
+    """A killed run leaves a log, which people forget to copy."""
     files(tmp_path, "a.pdf", "b.pdf")
     journal.load(manifest_with(tmp_path, row("a.pdf"), row("b.pdf")), ORIGIN)
     settle(journal, State.STORED, springest_id=5)
@@ -145,7 +145,7 @@ def test_a_link_that_leads_to_itself_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", bytes(4096)], ids=["nothing", "zeros"])
 def test_an_empty_file_is_not_taken_for_a_new_journal(tmp_path: Path, content: bytes) -> None:
-    """A crash of the machine makes one of a journal, and a new one in its place would send all rows again."""
+    """A crash of the machine may empty a journal, and a new one in its place would send all rows again."""
     (tmp_path / "x.journal").write_bytes(content)
 
     for open_it in OPEN_IT:
@@ -303,7 +303,7 @@ def test_a_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None
 
 
 def test_a_folder_that_cannot_be_written_in_is_told() -> None:
-    """Nobody, root included, can make a file in /proc."""
+    """Not even root can make a file in /proc."""
     if not Path("/proc/self").exists():
         pytest.skip("needs /proc")
     with pytest.raises(JournalError):
@@ -358,7 +358,7 @@ def test_a_disk_that_is_nearly_full_is_told_before_a_post(
 
 
 def test_a_disk_of_half_a_megabyte(tmp_path: Path) -> None:
-    """A real one; the journal says when it is full, and is whole afterwards."""
+    """A real disk; the journal reports that it is full, and is intact afterwards."""
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", tmp_path], check=False, capture_output=True
     )
@@ -453,7 +453,7 @@ def test_what_a_dead_writer_was_sending_is_read_as_in_doubt(journal: Journal, tm
 
 
 def crash(journal: Journal) -> None:
-    """Leave a journal as a killed process does."""
+    """Leave a journal as a killed process leaves it."""
     journal._connection.close()
     journal._lock.release()
 
@@ -766,7 +766,7 @@ def test_a_file_with_another_content_is_another_certificate(journal: Journal, tm
 
 
 def test_a_file_missing_in_another_folder_was_not_moved_away(journal: Journal, tmp_path: Path) -> None:
-    """Two folders may share a journal, and have files of one name in them."""
+    """Two folders may share a journal, and contain files of the same name."""
     files(tmp_path, "a.pdf")
     journal.load(manifest_with(tmp_path, row("a.pdf")), ORIGIN)
     settle(journal)
@@ -1109,7 +1109,7 @@ class Migrations(RuleBasedStateMachine):
             self.untouchable.add(identity)
 
     def turn_of(self, pair: Pair, time: int) -> State:
-        """Say what the state of a waiting row is after its turn has begun."""
+        """Return the state of a waiting row after its turn has begun."""
         identity = pair[1], self.contents[pair[0]]
         owners = [owner for owner, (bound, _) in self.bound.items() if bound == identity and owner != pair]
         if any(owner in self.manifest for owner in owners):

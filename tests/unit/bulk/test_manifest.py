@@ -1,4 +1,4 @@
-"""The manifest as spreadsheets write it, and as they should not."""
+"""Manifests as spreadsheets write them, and broken ones."""
 
 import os
 import stat
@@ -64,7 +64,7 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, bom: bo
 
 @pytest.mark.parametrize(("delimiter", "other"), [(",", ";"), (";", ",")])
 def test_what_is_quoted_separates_nothing(tmp_path: Path, delimiter: str, other: str) -> None:
-    """As in a column that is called “name; first name; …”, of which the first line may be all that counts."""
+    """A column may be called “name; first name; …”."""
     note = f'"a\n{other * 9}"'
     text = HEADER.replace("\n", f",{note}\n") + JAN.replace("\n", f",{note}\n")
 
@@ -162,7 +162,7 @@ def test_as_many_columns_as_a_spreadsheet_has_are_taken(tmp_path: Path) -> None:
 
 
 def test_columns_without_a_name_may_be_many(tmp_path: Path) -> None:
-    """As spreadsheets write them when something once stood to the right of the table."""
+    """Spreadsheets write them when there was something to the right of the table."""
     manifest = manifest_of(tmp_path, HEADER.replace("\n", ",,\n") + JAN.replace("\n", ",,\n"))
 
     assert the_upload(manifest) == the_upload(manifest_of(tmp_path, HEADER + JAN))
@@ -229,7 +229,7 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None
 
 
 def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """As from a disk that fails: nothing is at the beginning of a process's memory."""
+    """Reading the start of a process's memory fails as a broken disk does."""
     manifest = manifest_of(tmp_path, HEADER + JAN)
     manifest.path.unlink()
     manifest.path.symlink_to("/proc/self/mem")
@@ -615,7 +615,7 @@ def test_a_change_before_the_run_is_reported_before_any_row(tmp_path: Path) -> N
 
 
 def test_a_manifest_that_is_replaced_is_read_to_its_end(tmp_path: Path) -> None:
-    """As most programs save: the file that is being read stays as it was."""
+    """Most programs save so; the open file stays unchanged."""
     manifest = manifest_of(tmp_path, HEADER + JAN * 400)
     rows = iter(manifest)
     next(rows)

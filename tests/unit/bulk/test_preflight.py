@@ -182,7 +182,7 @@ def test_a_pipe_that_is_put_in_a_files_place_is_not_waited_for(tmp_path: Path, m
 
 
 def test_a_file_that_cannot_be_read_is_a_fault() -> None:
-    """As from a disk that fails: nothing is at the beginning of a process's memory."""
+    """Reading the start of a process's memory fails as a broken disk does."""
     assert list(check_pdf(Path("/proc/self/mem"))) == [("Input/output error", False)]
 
 
@@ -301,7 +301,7 @@ def test_what_nobody_sees_in_a_name_that_no_file_has_is_shown(tmp_path: Path, na
 def test_a_file_whose_accents_are_encoded_in_another_way_is_told(
     tmp_path: Path, there: Literal["NFC", "NFD"], named: Literal["NFC", "NFD"]
 ) -> None:
-    """As in an archive that was zipped on a Mac, with a spreadsheet from elsewhere beside it."""
+    """An archive that was zipped on a Mac may have them, beside a spreadsheet from elsewhere."""
     name = "2026/Zoë Çelik.pdf"
     path = tmp_path / unicodedata.normalize(there, name)
     path.parent.mkdir()
@@ -406,7 +406,7 @@ def test_all_faults_of_all_rows_are_told_together(tmp_path: Path) -> None:
 
 
 def test_a_bad_email_hides_no_unknown_certification(tmp_path: Path) -> None:
-    """Whoever mends a row should have to mend it once."""
+    """All faults of a row can be corrected at once."""
     manifest = manifest_with(tmp_path, "ok.pdf,99,jan,2026-01-31", "ok.pdf,2,jan,2026-01-31")
 
     assert {(finding.row, finding.column) for finding in findings(manifest, CERTIFICATIONS)} == {
@@ -531,7 +531,7 @@ def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
 def test_a_pipe_that_replaces_a_duplicate_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
-    """It is looked at for each of its rows, and once more when they are compared."""
+    """The file is checked for each of its rows, and once more when they are compared."""
     manifest = manifest_with(tmp_path, "a.pdf,*", "a.pdf,*")
     path = tmp_path / "a.pdf"
     path.write_bytes(PDF)

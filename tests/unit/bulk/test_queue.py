@@ -491,7 +491,7 @@ async def test_an_outage_at_the_last_rows_delays_nothing(tmp_path: Path, events:
 
 
 async def test_after_an_outage_all_rows_are_stored(tmp_path: Path, events: Events) -> None:
-    """In the same run."""
+    """The same run settles those in doubt and sends them again."""
     model = client(*[PLAIN] * 4, *[LOST] * 13, concurrency=4)
 
     assert await run(model, rows_of(tmp_path, 25), events) is None
@@ -706,7 +706,7 @@ async def test_a_doubt_stays_until_springest_shows_it(tmp_path: Path) -> None:
 
 
 async def test_a_row_that_is_never_stored_fails_at_last(tmp_path: Path) -> None:
-    """And the next run tries it again."""
+    """The next run tries it again."""
     manifest, model = rows_of(tmp_path, 1), client(*[LOST] * TRIES)
 
     events = await resume(model, manifest)
@@ -792,7 +792,7 @@ async def test_springest_is_asked_again_when_it_is_down(tmp_path: Path, events: 
 
 
 async def test_a_doubt_stays_when_only_asking_is_left_to_do(tmp_path: Path, events: Events) -> None:
-    """And Springest does not answer."""
+    """Springest does not answer."""
     manifest, model = rows_of(tmp_path, 2), client("stored", LOST, looks=["is down"] * TRIES)
 
     assert await run(model, manifest, events) is None
@@ -1039,7 +1039,7 @@ async def test_a_doubt_not_noted_is_settled_by_the_next_run(
 async def test_a_refusal_not_noted_ends_the_run_in_doubt(
     tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the journal has it."""
+    """The journal says so too."""
     monkeypatch.setattr(FullDisk, "fails", WAITING)
 
     error = await run(client(REFUSED), rows_of(tmp_path, 2), events, FullDisk)
@@ -1065,7 +1065,7 @@ async def test_a_settlement_not_noted_is_asked_for_again(
 
 @pytest.mark.parametrize("looks", [0, 1], ids=["before Springest is asked", "afterwards"])
 async def test_an_unreadable_journal_ends_a_settlement(tmp_path: Path, events: Events, looks: int) -> None:
-    """With its own error, and not as if Springest could not be asked."""
+    """The run ends with its error, and does not blame Springest."""
     manifest, model = rows_of(tmp_path, 1), client(FOUND)
     failure = JournalError(default_path(manifest.path), "the disk is gone")
     left = iter(range(looks))
@@ -1172,7 +1172,7 @@ def test_every_row_has_one_end_and_is_stored_once(
     stop_after: int | None,
     cancel_after: set[int],
 ) -> None:
-    """Whatever happens; and the next run stores what is left."""
+    """Whatever happens, and the next runs store what is left."""
     model = cast(Any, ModelClient(scripts, concurrency, looks))
 
     async def one_run(events: Events, stop_after: int | None, cancel_after: set[int]) -> None:

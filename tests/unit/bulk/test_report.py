@@ -1,4 +1,4 @@
-"""What a run came to: the totals, and the rows that need mending, as a manifest that can be uploaded."""
+"""The result of a run: the totals, and a manifest of the rows that need correcting."""
 
 import csv
 import os
@@ -56,7 +56,7 @@ def sha256_for(entry: Entry) -> bytes:
 
 
 def run(manifest: Manifest, *states: State, reason: str = REASON) -> Path | None:
-    """Bring a manifest's rows to these ends, in order, and write down what is left over."""
+    """Bring a manifest's rows to these states, in order, and write the failed ones."""
     with Journal.open(manifest.path.with_name("a journal")) as journal:
         journal.load(manifest, ORIGIN)
         for entry, state in zip(list(journal.entries()), states, strict=True):
@@ -285,7 +285,7 @@ def test_no_cell_is_run_and_each_is_read_as_it_was(tmp_path: Path, cell: str, wr
 
 @pytest.mark.parametrize("email", ["+jan@example.org", "'-jan@example.org"])
 def test_without_errors_our_apostrophe_is_not_sent_in_an_email(tmp_path: Path, email: str) -> None:
-    """Who has mended the rows may take the reasons away, by which we know that the apostrophes are ours."""
+    """Without the column of reasons we cannot know that the apostrophe is ours."""
     header, row = "file,certification_id,email,valid_from\n", f"1.pdf,7,{email},2026-01-31\n"
     failed = left_over(archive_of(tmp_path, header + row), REJECTED, reason="no")
     assert [again.upload(each).email for again in [Manifest.open(failed)] for each in again] == [email]
@@ -383,7 +383,7 @@ def test_the_name_is_the_manifests_own_and_so_is_the_journal(tmp_path: Path, nam
 
 
 def test_only_the_owner_can_read_what_is_left_over(tmp_path: Path) -> None:
-    """It holds personal data, whatever the umask is."""
+    """It contains personal data, whatever the umask is."""
     before = os.umask(0)
     try:
         path = left_over(archive_of(tmp_path), REJECTED, FAILED)
@@ -409,7 +409,7 @@ def test_a_folder_that_cannot_be_written_in_is_told(tmp_path: Path, monkeypatch:
 
 
 def test_on_a_full_disk_no_half_of_it_is_left(tmp_path: Path) -> None:
-    """It would be taken for all that failed. No file may grow here, which is what a full disk comes to."""
+    """An incomplete file would look like all failed rows. A limit on file sizes stands for a full disk."""
     manifest = archive_of(tmp_path)
     left_over(manifest, REJECTED, FAILED).unlink()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

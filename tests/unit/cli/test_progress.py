@@ -1,4 +1,4 @@
-"""How far a run is, in a terminal and without one."""
+"""The progress of a run, in a terminal and without one."""
 
 import asyncio
 import io
@@ -206,7 +206,7 @@ async def test_in_a_terminal_there_is_a_bar_that_ends_full(screen: io.StringIO) 
 async def test_a_terminal_that_cannot_move_its_cursor_has_lines(
     screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in an editor's shell: a bar would not be seen there before all is over."""
+    """An editor's shell would show a bar only at the end."""
     monkeypatch.setenv("TERM", "dumb")
     progress = UploadProgress(Console(file=screen, width=80, force_terminal=True), 4, Limiter())
     async with progress.shown():
