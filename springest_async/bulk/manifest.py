@@ -144,8 +144,10 @@ class Manifest:
         Raises:
             InvalidUpload: with all faults of the row; `Fault.field` is the column.
         """
-        cells = {name: row.cells.get(name, "").strip() for name in COLUMNS}
-        faults = list(self._cell_faults(row, cells))
+        cells = _known_cells(row)
+        faults = list(_cell_faults(row, cells))
+        if ERROR not in self.columns and unescape(cells["email"]) != cells["email"]:
+            faults.append(Fault("email", _APOSTROPHE))
         try:
             upload = CertificateUpload(
                 file=self.path.parent / cells["file"],
@@ -162,45 +164,26 @@ class Manifest:
             raise InvalidUpload(tuple(faults))
         return upload
 
-    def _cell_faults(self, row: Row, cells: Mapping[str, str]) -> Iterator[Fault]:
-        """Yield the faults of a row that can be explained better from its cells than from their values."""
-        if extra := row.cells.get(""):
-            yield Fault("", f"has more cells than there are columns: {shown(extra)}")
-        for name, cell in cells.items():
-            if not cell:
-                if name in _REQUIRED:
-                    yield Fault(name, "is missing")
-            elif name.endswith("_id") and not isinstance(_number(cell), int):
-                yield Fault(name, f"{_ID}, not {shown(cell)}")
-            elif name.startswith("valid_") and isinstance(_date(cell), str):
-                slashes = " (with slashes, day and month can be confused)" if "/" in cell else ""
-                yield Fault(name, f"{_DATE}, not {shown(cell)}{slashes}")
-            elif name == "email" and ERROR not in self.columns and unescape(cell) != cell:
-                yield Fault(name, _APOSTROPHE)
-
     def fields(self, row: Row) -> Fields:
         """Return the values of a row's known cells, much faster than `upload`: the email address is not checked.
 
         Raises:
             InvalidUpload: as `upload`, except for faults of the email address.
         """
-        cell = row.cells.get
-        file, email = cell("file", "").strip(), cell("email", "").strip()
-        certification_id = _number(cell("certification_id", "").strip())
-        conversion_id = _number(cell("conversion_id", "").strip())
-        valid_from, valid_until = _date(cell("valid_from", "").strip()), _date(cell("valid_until", "").strip())
+        cells = _known_cells(row)
+        certification_id, valid_from = _number(cells["certification_id"]), _date(cells["valid_from"])
+        conversion_id, valid_until = _number(cells["conversion_id"]), _date(cells["valid_until"])
         if (
-            not file
-            or not email
+            not (cells["file"] and cells["email"])
+            or row.cells[""]
             or not isinstance(certification_id, int)
             or not isinstance(valid_from, date)
             or isinstance(valid_until, str)
             or isinstance(conversion_id, str)
-            or cell("")
         ):
             self.upload(row)  # raises with all faults
             raise AssertionError(f"row {row.number} is valid as a whole and not in part")
-        return Fields(file, certification_id, email, valid_from, valid_until, conversion_id)
+        return Fields(cells["file"], certification_id, cells["email"], valid_from, valid_until, conversion_id)
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         number = 0
@@ -270,6 +253,25 @@ def listed(names: Iterable[str]) -> str:
 def _stamp(stream: IO[Any]) -> tuple[int, int, int]:
     status = os.fstat(stream.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _known_cells(row: Row) -> dict[str, str]:
+    return {name: row.cells.get(name, "").strip() for name in COLUMNS}
+
+
+def _cell_faults(row: Row, cells: Mapping[str, str]) -> Iterator[Fault]:
+    """Yield the faults of a row that can be explained better from its cells than from their values."""
+    if extra := row.cells.get(""):
+        yield Fault("", f"has more cells than there are columns: {shown(extra)}")
+    for name, cell in cells.items():
+        if not cell:
+            if name in _REQUIRED:
+                yield Fault(name, "is missing")
+        elif name.endswith("_id") and not isinstance(_number(cell), int):
+            yield Fault(name, f"{_ID}, not {shown(cell)}")
+        elif name.startswith("valid_") and isinstance(_date(cell), str):
+            slashes = " (with slashes, day and month can be confused)" if "/" in cell else ""
+            yield Fault(name, f"{_DATE}, not {shown(cell)}{slashes}")
 
 
 def _number(cell: str) -> int | str | None:

@@ -71,16 +71,8 @@ def is_unchanged(path: Path, size: int, modified_ns: int, *, when_gone: bool) ->
 def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder: Path, *, same_folder: bool) -> Loaded:
     """Load the manifest's rows into the journal, within the caller's transaction.
 
-    Args:
-        connection: to the journal, in a transaction.
-        manifest: the manifest; the preflight has already reported its faults.
-        origin: the host that it is for, as in ``https://api.springest.nl``.
-        folder: the folder that the files' paths are relative to.
-        same_folder: whether the last load used the same folder.
-
-    Raises:
-        ManifestError: when a row cannot be read, or cannot be uploaded.
-        sqlite3.Error: when the journal cannot be read or written.
+    `folder` is what the files' paths are relative to, and `same_folder` whether the last load used the same one. A row
+    that cannot be read or uploaded raises a `ManifestError`, although the preflight should have reported it.
     """
     _read(connection, manifest, origin)
     _match(connection)

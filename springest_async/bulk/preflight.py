@@ -17,8 +17,9 @@ from typing import Protocol
 from attrs import frozen
 
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
+from springest_async.bulk.plan import digest
 from springest_async.errors import InvalidUpload
-from springest_async.records import CertificateUpload, Certification, shown
+from springest_async.records import Certification, shown
 from springest_async.source_file import open_regular
 
 __all__ = ["Finding", "Memory", "check_manifest", "check_pdf"]
@@ -89,7 +90,8 @@ def check_manifest(
                 if row.cells["file"].strip():
                     yield from _file_findings(row, manifest.path.parent)
             else:
-                settled = memory is not None and memory.is_settled(manifest.fields(row), origin, upload.file)
+                fields = manifest.fields(row)
+                settled = memory is not None and memory.is_settled(fields, origin, upload.file)
                 if not settled:
                     yield from _file_findings(row, manifest.path.parent)
                 if upload.valid_until is not None and upload.valid_until < upload.valid_from:
@@ -97,13 +99,13 @@ def check_manifest(
                         row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True
                     )
                 # Hashes instead of the fields themselves keep a million rows within about 70 MB.
-                fields = hash(_fields(upload))
-                (suspects if fields in seen else seen).add(fields)
+                identity = hash(_identity(fields, origin))
+                (suspects if identity in seen else seen).add(identity)
             if certifications is not None and not settled:
                 yield from _certification_findings(row, certifications)
             yield None
     if suspects:
-        yield from _duplicates(manifest, suspects, memory)
+        yield from _duplicates(manifest, suspects, memory, origin)
 
 
 def _file_findings(row: Row, folder: Path) -> Iterator[Finding]:
@@ -138,30 +140,25 @@ def _certification_findings(row: Row, certifications: Mapping[int, Certification
 # --- the same certificate twice: the same fields and the same content ---
 
 
-def _fields(upload: CertificateUpload) -> tuple[object, ...]:
-    return (
-        upload.certification_id,
-        upload.email.casefold(),
-        upload.valid_from,
-        upload.valid_until,
-        upload.conversion_id,
-    )
+def _identity(fields: Fields, origin: str) -> tuple[bytes, int | None]:
+    return digest(fields, origin), fields.conversion_id
 
 
-def _duplicates(manifest: Manifest, suspects: set[int], memory: Memory | None) -> Iterator[Finding]:
+def _duplicates(manifest: Manifest, suspects: set[int], memory: Memory | None, origin: str) -> Iterator[Finding]:
     sha256 = lru_cache(maxsize=1024)(partial(_sha256, memory))
     first: dict[tuple[object, ...], int] = {}
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
-                upload = manifest.upload(row)
-                if hash(_fields(upload)) not in suspects:
+                fields = manifest.fields(row)
+                identity = _identity(fields, origin)
+                if hash(identity) not in suspects:
                     continue
                 # Certificates made from one template may differ in their last bytes only, so hash the whole file.
-                identity = (*_fields(upload), sha256(upload.file))
+                content = sha256(manifest.path.parent / fields.file)
             except (InvalidUpload, OSError):
                 continue  # already reported
-            if (earlier := first.setdefault(identity, row.number)) != row.number:
+            if (earlier := first.setdefault((identity, content), row.number)) != row.number:
                 yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
 
 

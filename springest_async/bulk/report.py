@@ -18,7 +18,7 @@ from springest_async.bulk.entries import Entry, State
 from springest_async.bulk.events import RowDone, RowSettling, RowStep
 from springest_async.bulk.formulas import escape
 from springest_async.bulk.journal import JournalReader
-from springest_async.bulk.manifest import ERROR, Manifest
+from springest_async.bulk.manifest import COLUMNS, ERROR, Manifest
 from springest_async.errors import ConfigurationError
 
 __all__ = ["Report", "RunRecorder", "write_failed"]
@@ -123,14 +123,7 @@ def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
 
 
 def _cells(entry: Entry) -> dict[str, str]:
-    values = {
-        "file": entry.file,
-        "certification_id": entry.certification_id,
-        "email": entry.email,
-        "valid_from": entry.valid_from,
-        "valid_until": entry.valid_until,
-        "conversion_id": entry.conversion_id,
-    }
+    values = {name: getattr(entry, name) for name in COLUMNS}
     return dict(entry.extra) | {name: "" if value is None else str(value) for name, value in values.items()}
 
 

@@ -137,11 +137,7 @@ def translate_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def transaction(path: Path, connection: sqlite3.Connection) -> Iterator[None]:
-    """Run a transaction; its changes are on disk when this ends.
-
-    Raises:
-        JournalError: when it cannot be written; nothing is changed then.
-    """
+    """Run a transaction; its changes are on disk when this ends, or nothing is changed."""
     with translate_errors(path):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -155,11 +151,7 @@ def transaction(path: Path, connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def begin(path: Path, connection: sqlite3.Connection) -> None:
-    """Prepare a connection for writing: commits are on disk when they return, and others can read meanwhile.
-
-    Raises:
-        JournalError: when it cannot be written.
-    """
+    """Prepare a connection for writing: commits are on disk when they return, and others can read meanwhile."""
     with translate_errors(path):
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -168,11 +160,7 @@ def begin(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def real_path(path: Path) -> Path:
-    """Return the path of a journal with all links resolved, because one file must have one lock.
-
-    Raises:
-        JournalError: when the path is invalid.
-    """
+    """Return the path of a journal with all links resolved, because one file must have one lock."""
     try:
         return Path(os.path.realpath(path))
     except ValueError:
@@ -182,11 +170,7 @@ def real_path(path: Path) -> Path:
 
 
 def check(path: Path) -> bool:
-    """Return whether there is a journal; False when there is no file yet.
-
-    Raises:
-        JournalError: when the file is not a journal. SQLite does not open it, because it might change it.
-    """
+    """Return whether there is a journal; raise for any other file, which SQLite must not open: it might change it."""
     with translate_errors(path):
         if (strange := sqlite_file.irregular_sidecar(path, ".lock")) is not None:
             raise JournalError(path, f"{strange.name} beside it is not a regular file: remove it")
@@ -205,11 +189,7 @@ def check(path: Path) -> bool:
 
 
 def create(path: Path) -> None:
-    """Create an empty journal, atomically, that only its owner can read. The caller holds the lock.
-
-    Raises:
-        JournalError: when it cannot be written.
-    """
+    """Create an empty journal, atomically, that only its owner can read. The caller holds the lock."""
     fresh = path.with_name(f"{path.name}.new")
     with translate_errors(path):
         fresh.unlink(missing_ok=True)
@@ -233,11 +213,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open an existing journal and check its integrity, which takes as long as reading it.
 
     Opening it for writing takes ten times as long, because the indexes are compared with their tables too: a damaged
-    index could hide that a certificate was sent.
-
-    Raises:
-        JournalError: when it cannot be opened, is damaged, or was made by another version or program. The file is left
-            unchanged then.
+    index could hide that a certificate was sent. A file that is refused is left unchanged.
     """
     with translate_errors(path):
         if write:
@@ -293,12 +269,7 @@ def _check_content(path: Path, connection: sqlite3.Connection, *, indexes: bool)
 
 
 def lock(path: Path) -> BaseFileLock:
-    """Take the writer's lock; it is released by the caller, or when the process ends.
-
-    Raises:
-        JournalInUse: when another writer has it; `pid` is not known here.
-        JournalError: when the lock cannot be made.
-    """
+    """Take the writer's lock, or raise `JournalInUse`; it is released by the caller, or when the process ends."""
     with translate_errors(path):
         if not path.parent.is_dir():
             raise JournalError(path, "there is no such folder")

@@ -4,7 +4,7 @@ import asyncio
 import io
 import logging
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,11 +88,7 @@ def status(journal: Path, /) -> Exit:
     journal
         The journal, which is beside the manifest.
     """
-
-    async def go() -> Exit:
-        return show_status(journal, to_stdout())
-
-    return _go(go())
+    return _reported(lambda: show_status(journal, to_stdout()))
 
 
 @app.command(help_epilogue="")
@@ -123,14 +119,14 @@ def resolve(
         Springest does not have them: the next `springest upload` sends them.
     """
 
-    async def go() -> None:
+    def go() -> None:
         if bool(row) == every:
             raise ConfigurationError("give the rows: --row N (may be repeated), or --all")
         if stored == send_again:
             raise ConfigurationError("give either --stored or --send-again")
         decide(journal, None if every else row, State.STORED if stored else State.WAITING, to_stdout())
 
-    return _go(go())
+    return _reported(go)
 
 
 @app.command(help_epilogue="")
@@ -253,8 +249,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _go(command: Coroutine[Any, Any, Exit | None], *, failed: Exit = Exit.NOT_ALL) -> Exit:
+    return _reported(lambda: asyncio.run(command), failed=failed)
+
+
+def _reported(command: Callable[[], Exit | None], *, failed: Exit = Exit.NOT_ALL) -> Exit:
     try:
-        return asyncio.run(command) or Exit.STORED
+        return command() or Exit.STORED
     except SpringestError as error:
         say(to_stderr(), f"springest: {explained(error)}")
         return exit_of_error(error, failed)

@@ -16,21 +16,13 @@ _HOST = "SPRINGEST_HOST"
 
 
 def springest() -> Springest:
-    """Return the client for certificates.
-
-    Raises:
-        ConfigurationError: when the key is missing, or the host or the proxy is invalid.
-    """
+    """Return the client for certificates; a missing key or an invalid host or proxy raises `ConfigurationError`."""
     # The limit is shared with other runs on this machine, also with those that have just been interrupted.
     return _client(_KEY, "certificates", machine_wide=True)
 
 
 def springest_for_certifications() -> Springest:
-    """Return a client that lists certifications, which does not need the key for certificates.
-
-    Raises:
-        ConfigurationError: when the key is missing, or the host or the proxy is invalid.
-    """
+    """Return a client that lists certifications, without the key for certificates; raises as `springest` does."""
     return _client(_CERTIFICATIONS_KEY, "certifications", machine_wide=False)
 
 

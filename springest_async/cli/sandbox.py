@@ -15,11 +15,7 @@ __all__ = ["serve"]
 
 
 async def serve(*, port: int, limit: int, window: Counting, out: Console) -> None:
-    """Serve until Ctrl-C, SIGTERM or SIGHUP, then print a summary.
-
-    Raises:
-        ConfigurationError: when the sandbox cannot start, for instance because the port is in use.
-    """
+    """Serve until Ctrl-C, SIGTERM or SIGHUP, then print a summary."""
     stopped = asyncio.Event()
     async with AsyncExitStack() as stack:
         try:

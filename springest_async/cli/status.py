@@ -27,11 +27,7 @@ def table_of(report: Report, sending: int = 0) -> Table:
 
 
 def status(path: Path, out: Console) -> Exit:
-    """Print the state of a migration, also while it runs, and list the rows in doubt.
-
-    Raises:
-        JournalError: when there is no such journal.
-    """
+    """Print the state of a migration, also while it runs, and list the rows in doubt."""
     with JournalReader.open(path) as journal:
         counts = journal.counts()
         sending = counts.pop(State.SENDING, 0)
@@ -73,12 +69,7 @@ def _table_of_doubts(doubts: Sequence[Entry]) -> Table:
 def resolve(
     path: Path, rows: Collection[int] | None, state: Literal[State.STORED, State.WAITING], out: Console
 ) -> None:
-    """Record a person's decision about rows in doubt (None: all of them).
-
-    Raises:
-        ConfigurationError: when one of the rows is not in doubt; nothing is changed then.
-        JournalError: when there is no such journal, or it cannot be written because an upload is running.
-    """
+    """Record a person's decision about rows in doubt (None: all of them); see `Journal.resolve`."""
     JournalReader.open(path).close()  # do not create a journal for a mistyped name
     with Journal.open(path) as journal:
         count = journal.resolve(rows, state)

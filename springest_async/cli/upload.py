@@ -92,8 +92,19 @@ async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: 
             say(err, f"row {event.row.number}: the file has changed since it was uploaded: it is a new certificate")
 
     queue = UploadQueue(springest, journal, listen)
-    interruption = _Interruption(queue, err)
-    with interrupts(interruption), contextlib.suppress(asyncio.CancelledError):
+    task = asyncio.current_task()
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted and task is not None:
+            task.cancel()
+        else:
+            interrupted = True
+            queue.stop()
+            say(err, "Stopping: finishing the uploads in progress. Press Ctrl-C again to abort.")
+
+    with interrupts(interrupt), contextlib.suppress(asyncio.CancelledError):
         async with progress.shown():
             error = await queue.run()
     report = recorder.report(journal)
@@ -110,25 +121,7 @@ async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: 
         _print_failed(report, journal, manifest, err)
     except (ConfigurationError, JournalError) as failure:
         say(err, str(failure))
-    return exit_of(report, error, before=before, interrupted=interruption.happened)
-
-
-class _Interruption:
-    """Stop the queue at the first call (Ctrl-C), and abort at the second."""
-
-    def __init__(self, queue: UploadQueue, err: Console) -> None:
-        self._queue = queue
-        self._err = err
-        self._task = asyncio.current_task()
-        self.happened = False
-
-    def __call__(self) -> None:
-        if self.happened and self._task is not None:
-            self._task.cancel()
-            return
-        self.happened = True
-        self._queue.stop()
-        say(self._err, "Stopping: finishing the uploads in progress. Press Ctrl-C again to abort.")
+    return exit_of(report, error, before=before, interrupted=interrupted)
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
