@@ -175,7 +175,7 @@ class Manifest:
         conversion_id, valid_until = _number(cells["conversion_id"]), _date(cells["valid_until"])
         if (
             not (cells["file"] and cells["email"])
-            or row.cells[""]
+            or row.cells.get("")
             or not isinstance(certification_id, int)
             or not isinstance(valid_from, date)
             or isinstance(valid_until, str)
