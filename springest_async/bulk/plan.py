@@ -40,11 +40,6 @@ class Loaded:
     changed: int
     changed_rows: tuple[int, ...]
 
-    @property
-    def resumed(self) -> int:
-        """How many rows the journal already knew."""
-        return self.rows - self.new
-
 
 def digest(fields: Fields | Entry, origin: str) -> bytes:
     """Return a 16-byte digest of person, certification, dates and host, however they are written.

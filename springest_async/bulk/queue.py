@@ -227,9 +227,10 @@ class UploadQueue:
             match step.kind:
                 case "sending":
                     self._journal.sending(entry.id, step.at)
+                    job.sending = True
                 case "refused" | "unsent":
                     self._journal.ended(entry.id, State.WAITING, at=step.at, status=step.status, words=step.words)
-            job.sending = step.kind == "sending"
+                    job.sending = False
             self._answered = self._answered or step.kind == "refused"
             try:
                 self._report(RowStep(entry, step))
