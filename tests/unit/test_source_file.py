@@ -92,7 +92,7 @@ async def test_a_link_to_a_file_is_looked_through(pdf: Path, tmp_path: Path, exe
         assert source.is_still(stream)
 
 
-async def test_a_file_can_be_looked_at_in_the_default_executor(pdf: Path, executor: ThreadPoolExecutor) -> None:
+async def test_a_file_can_be_checked_in_the_default_executor(pdf: Path, executor: ThreadPoolExecutor) -> None:
     assert await inspect_file(pdf, None) == await inspect_file(pdf, executor)
 
 

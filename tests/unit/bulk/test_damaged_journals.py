@@ -200,7 +200,7 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     return bytes(new)
 
 
-def test_a_letter_of_a_statement_that_is_no_letter_is_told(archive: Archive) -> None:
+def test_invalid_text_in_a_statement_is_reported(archive: Archive) -> None:
     """SQLite quotes it in its message, which then is not valid text."""
     path = archive.put({"": archive.closed[""].replace(b"attempt_running ON", b"attempt_running \xcfN")})
 
@@ -308,7 +308,7 @@ def forge(path: Path, *statements: str) -> None:
         "UPDATE hash SET sha256 = 'text'",
     ],
 )
-def test_a_value_that_is_none_is_told(archive: Archive, statement: str) -> None:
+def test_an_invalid_value_is_reported(archive: Archive, statement: str) -> None:
     path = archive.put(archive.closed)
     forge(path, statement)
     files = archive.kept()
@@ -423,7 +423,7 @@ STRANGE: list[Callable[[Path], None]] = [pipe, loop, door, Path.mkdir]
 
 
 @pytest.mark.parametrize("make", STRANGE)
-def test_what_is_no_file_is_told(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_other_kinds_of_files_are_reported(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "x.journal")
 
     for open_it in OPEN_IT:
@@ -434,7 +434,7 @@ def test_what_is_no_file_is_told(tmp_path: Path, make: Callable[[Path], None]) -
 @pytest.mark.parametrize(
     ("make", "end"), [*((make, "-wal") for make in STRANGE), (pipe, "-journal"), (pipe, "-shm"), (pipe, ".lock")]
 )
-def test_what_is_no_file_beside_it_is_told(archive: Archive, make: Callable[[Path], None], end: str) -> None:
+def test_other_kinds_of_files_beside_it_are_reported(archive: Archive, make: Callable[[Path], None], end: str) -> None:
     path = archive.put(archive.closed)
     make(Path(f"{path}{end}"))
 
@@ -489,7 +489,7 @@ UPLOAD = ["upload"]
     ],
     ids=["cut", "a page of zeros", "another table", "another state", "no journal", "status", "resolve"],
 )
-def test_the_command_tells_it_in_one_line(
+def test_the_command_reports_it_in_one_line(
     archive: Archive,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

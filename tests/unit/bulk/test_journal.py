@@ -136,7 +136,7 @@ def test_a_link_to_a_journal_is_the_same_journal(journal: Journal, tmp_path: Pat
         assert reader.writer == os.getpid()
 
 
-def test_a_link_that_leads_to_itself_is_told(tmp_path: Path) -> None:
+def test_a_link_that_leads_to_itself_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.journal").symlink_to(tmp_path / "x.journal")
 
     with pytest.raises(JournalError):
@@ -181,7 +181,7 @@ def other_database(path: Path) -> None:
     ],
     ids=["a letter", "a manifest", "half a header", "another program's"],
 )
-def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, make: Any) -> None:
+def test_other_files_are_reported_and_left_alone(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "x.journal"
     make(path)
     before = path.read_bytes(), path.stat().st_mtime_ns
@@ -195,7 +195,7 @@ def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, make: Any) ->
 
 
 @pytest.mark.parametrize("open_it", OPEN_IT)
-def test_a_journal_of_a_newer_version_is_told(tmp_path: Path, open_it: Any) -> None:
+def test_a_journal_of_a_newer_version_is_reported(tmp_path: Path, open_it: Any) -> None:
     path = tmp_path / "x.journal"
     Journal.open(path).close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -216,7 +216,7 @@ def full_journal(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("open_it", OPEN_IT)
-def test_a_journal_that_is_cut_off_is_told_and_left_alone(tmp_path: Path, open_it: Any) -> None:
+def test_a_journal_that_is_cut_off_is_reported_and_left_alone(tmp_path: Path, open_it: Any) -> None:
     path = full_journal(tmp_path)
     os.truncate(path, path.stat().st_size // 2)
     before = path.read_bytes()
@@ -228,7 +228,7 @@ def test_a_journal_that_is_cut_off_is_told_and_left_alone(tmp_path: Path, open_i
 
 
 @pytest.mark.parametrize("open_it", OPEN_IT)
-def test_a_journal_that_is_damaged_is_told_and_left_alone(tmp_path: Path, open_it: Any) -> None:
+def test_a_journal_that_is_damaged_is_reported_and_left_alone(tmp_path: Path, open_it: Any) -> None:
     path = full_journal(tmp_path)
     with path.open("r+b") as stream:
         stream.seek(path.stat().st_size // 2 // 4096 * 4096)
@@ -241,7 +241,7 @@ def test_a_journal_that_is_damaged_is_told_and_left_alone(tmp_path: Path, open_i
     assert path.read_bytes() == before
 
 
-def test_damage_that_comes_later_is_told(tmp_path: Path) -> None:
+def test_damage_that_comes_later_is_reported(tmp_path: Path) -> None:
     path = full_journal(tmp_path)
     with JournalReader.open(path) as journal:
         with path.open("r+b") as stream:
@@ -276,7 +276,7 @@ def test_a_pipe_is_no_journal_and_not_waited_for(tmp_path: Path, open_it: Any) -
 
 
 @pytest.mark.parametrize("name", ["x\0.journal", "x\ud800.journal"])
-def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+def test_an_invalid_file_name_is_reported(tmp_path: Path, name: str) -> None:
     for open_it in OPEN_IT:
         with pytest.raises(JournalError) as caught:
             open_it(tmp_path / name)
@@ -284,7 +284,7 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("open_it", OPEN_IT)
-def test_a_working_directory_that_is_gone_is_told(
+def test_a_working_directory_that_is_gone_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_it: Any
 ) -> None:
     (gone := tmp_path / "gone").mkdir()
@@ -295,14 +295,14 @@ def test_a_working_directory_that_is_gone_is_told(
         open_it(Path("x.journal"))
 
 
-def test_a_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no such folder"):
         Journal.open(tmp_path / "none" / "x.journal")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_in_is_told() -> None:
+def test_a_folder_that_cannot_be_written_in_is_reported() -> None:
     """Not even root can make a file in /proc."""
     if not Path("/proc/self").exists():
         pytest.skip("needs /proc")
@@ -327,7 +327,7 @@ def test_a_name_of_any_letters_will_do(tmp_path: Path) -> None:
 # --- the disk ---
 
 
-def test_a_full_disk_is_told_and_nothing_of_the_change_is_kept(journal: Journal, tmp_path: Path) -> None:
+def test_on_a_full_disk_nothing_of_a_change_is_kept(journal: Journal, tmp_path: Path) -> None:
     files(tmp_path, "a.pdf")
     journal.load(manifest_with(tmp_path, row("a.pdf")), ORIGIN)
     entry = turn(journal)
@@ -342,7 +342,7 @@ def test_a_full_disk_is_told_and_nothing_of_the_change_is_kept(journal: Journal,
     journal.sending(entry.id, NOW)
 
 
-def test_a_disk_that_is_nearly_full_is_told_before_a_post(
+def test_a_disk_that_is_nearly_full_is_reported_before_a_post(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files(tmp_path, "a.pdf")
@@ -474,7 +474,7 @@ with Journal.open(Path(sys.argv[1])) as journal:
 """
 
 
-def test_what_a_killed_process_was_told_to_be_noted_is_noted(tmp_path: Path) -> None:
+def test_what_a_killed_process_has_written_is_there(tmp_path: Path) -> None:
     path = tmp_path / "x.journal"
     with Journal.open(path) as journal:
         journal.load(manifest_with(tmp_path, *(row(f"{n}.pdf") for n in range(3000))), ORIGIN)
@@ -846,7 +846,7 @@ def test_identifying_remembers_the_hash(journal: Journal, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("state", [*SETTLED, State.WAITING, State.FAILED])
-def test_what_is_settled_need_not_be_looked_at(journal: Journal, tmp_path: Path, state: State) -> None:
+def test_a_settled_file_need_not_be_checked(journal: Journal, tmp_path: Path, state: State) -> None:
     files(tmp_path, "a.pdf")
     manifest = manifest_with(tmp_path, row("a.pdf"))
     fields, path = manifest.fields(next(iter(manifest))), tmp_path / "a.pdf"

@@ -112,7 +112,7 @@ def test_unknown_columns_are_kept(tmp_path: Path) -> None:
     ],
     ids=["columns missing", "empty file", "header in the second row", "a column twice", "unknown columns twice"],
 )
-def test_a_bad_header_is_told(tmp_path: Path, header: str, reason: str) -> None:
+def test_a_bad_header_is_reported(tmp_path: Path, header: str, reason: str) -> None:
     with pytest.raises(ManifestError) as caught:
         manifest_of(tmp_path, header)
 
@@ -175,7 +175,7 @@ def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
     assert caught.value.reason == "is a folder"
 
 
-def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         Manifest.open(tmp_path / "none.csv")
 
@@ -183,7 +183,7 @@ def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK], ids=["pipe", "socket"])
-def test_what_is_no_regular_file_is_told_and_not_waited_for(tmp_path: Path, kind: int) -> None:
+def test_other_kinds_of_files_are_reported_and_not_waited_for(tmp_path: Path, kind: int) -> None:
     path = tmp_path / "certificates.csv"
     os.mknod(path, kind | 0o600)
     (tmp_path / "checked").mkdir()
@@ -206,14 +206,14 @@ def test_a_pipe_that_replaces_the_manifest_is_not_waited_for(tmp_path: Path, mon
         without_waiting(manifest.path, lambda: numbers(manifest))
 
 
-def test_a_device_without_an_end_is_told() -> None:
+def test_a_device_without_an_end_is_reported() -> None:
     with pytest.raises(ManifestError) as caught:
         Manifest.open(Path("/dev/zero"))
 
     assert str(caught.value) == "/dev/zero: is not a regular file"
 
 
-def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.csv").symlink_to("loop.csv")
 
     with pytest.raises(ManifestError, match="Too many levels of symbolic links"):
@@ -221,14 +221,14 @@ def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["manifest\0.csv", "manifest\ud800.csv"])
-def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+def test_an_invalid_file_name_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(ManifestError) as caught:
         Manifest.open(tmp_path / name)
 
     assert (caught.value.manifest, caught.value.reason) == (tmp_path / name, "is not a valid file name")
 
 
-def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     """Reading the start of a process's memory fails as a broken disk does."""
     manifest = manifest_of(tmp_path, HEADER + JAN)
     manifest.path.unlink()
@@ -358,7 +358,7 @@ def test_dates_are_iso_dutch_or_german(tmp_path: Path, cell: str) -> None:
         "46085",  # what Excel shows when a cell is no longer formatted as a date
     ],
 )
-def test_a_date_that_is_none_or_says_two_things_is_a_fault(tmp_path: Path, cell: str) -> None:
+def test_an_invalid_or_ambiguous_date_is_a_fault(tmp_path: Path, cell: str) -> None:
     manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,7,jan@example.org,{cell},{cell},\n")
 
     slashes = " (with slashes, day and month can be confused)" if "/" in cell else ""
@@ -402,7 +402,7 @@ def test_an_id_of_nought_is_a_fault(tmp_path: Path) -> None:
     )
 
 
-def test_all_faults_of_a_row_are_told_together(tmp_path: Path) -> None:
+def test_all_faults_of_a_row_are_reported_together(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, HEADER + ",x,jan,yesterday,tomorrow,y,z\n")
 
     assert sorted(fault.field for fault in the_faults(manifest)) == sorted(["", *COLUMNS])
@@ -437,7 +437,7 @@ def test_fields_are_what_the_cells_mean(tmp_path: Path) -> None:
         "jan.pdf,7,jan@example.org,2026-01-31,,,x",
     ],
 )
-def test_fields_that_cannot_be_right_are_told_as_by_the_upload(tmp_path: Path, line: str) -> None:
+def test_wrong_fields_are_reported_as_by_the_upload(tmp_path: Path, line: str) -> None:
     manifest = manifest_of(tmp_path, HEADER + line + "\n")
     (row,) = manifest
 
@@ -455,7 +455,7 @@ def test_fields_that_cannot_be_right_are_told_as_by_the_upload(tmp_path: Path, l
     [(HEADER + JAN).encode("utf-16"), (HEADER + JAN).encode("utf-32"), b"PK\x03\x04\x14\0\x06\0\x08\0\xe2\x9c"],
     ids=["UTF-16", "UTF-32", "a spreadsheet that was only renamed"],
 )
-def test_a_header_in_another_encoding_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_header_in_another_encoding_is_reported(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ManifestError) as caught:
         manifest_of(tmp_path, content)
 
@@ -463,7 +463,7 @@ def test_a_header_in_another_encoding_is_told(tmp_path: Path, content: bytes) ->
 
 
 @pytest.mark.parametrize("before", [0, 7, 1000])  # a file is decoded in pieces of 8 KiB
-def test_a_row_in_another_encoding_is_told_by_its_number(tmp_path: Path, before: int) -> None:
+def test_a_row_in_another_encoding_is_reported_by_its_number(tmp_path: Path, before: int) -> None:
     content = (HEADER + JAN * before).encode() + JAN.replace("jan", "josé").encode("cp1252") + JAN.encode()
     rows = iter(manifest_of(tmp_path, content))
 
@@ -496,7 +496,7 @@ TOO_LONG = "row 3 is not valid CSV: it is longer than 131072 characters (is a cl
         "endless cells of many lines",
     ],
 )
-def test_a_row_that_is_no_csv_is_told(tmp_path: Path, rest: str, reason: str) -> None:
+def test_a_row_of_invalid_csv_is_reported(tmp_path: Path, rest: str, reason: str) -> None:
     manifest = manifest_of(tmp_path, HEADER + JAN + rest)
 
     with pytest.raises(ManifestError) as caught:
@@ -550,7 +550,7 @@ def test_a_nul_is_kept_in_its_cell(tmp_path: Path) -> None:
     assert the_upload(manifest).file == tmp_path / "j\0n.pdf"
 
 
-def test_a_manifest_that_disappears_is_told(tmp_path: Path) -> None:
+def test_a_manifest_that_disappears_is_reported(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, HEADER + JAN)
     manifest.path.unlink()
 

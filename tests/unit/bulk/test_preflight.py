@@ -67,7 +67,7 @@ def findings_of(folder: Path, content: bytes) -> list[tuple[str, bool]]:
     ],
     ids=["a library's", "padded", "shortest", "with an update", "end marks far apart"],
 )
-def test_a_good_pdf_is_told_nothing_of(tmp_path: Path, content: bytes) -> None:
+def test_a_good_pdf_has_no_findings(tmp_path: Path, content: bytes) -> None:
     assert findings_of(tmp_path, content) == []
 
 
@@ -151,7 +151,7 @@ def test_what_is_no_pdf_is_a_fault_by_name(tmp_path: Path, content: bytes, reaso
         "header only",
     ],
 )
-def test_what_readers_put_up_with_is_a_warning(tmp_path: Path, content: bytes, reasons: list[str]) -> None:
+def test_what_pdf_readers_accept_is_a_warning(tmp_path: Path, content: bytes, reasons: list[str]) -> None:
     assert findings_of(tmp_path, content) == [(reason, True) for reason in reasons]
 
 
@@ -208,7 +208,7 @@ def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
     ],
     ids=lambda value: ascii(value[:20]),
 )
-def test_a_name_of_no_file_is_a_fault(tmp_path: Path, name: str, reason: str) -> None:
+def test_a_name_without_a_file_is_a_fault(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "jan.pdf").write_bytes(PDF)
 
     assert list(check_pdf(tmp_path / name)) == [(reason, False)]
@@ -226,7 +226,7 @@ def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
     assert findings(manifest) == [Finding(3, "file", same), Finding(4, "file", same)]
 
 
-def test_a_file_that_goes_or_shrinks_during_its_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_shrinks_during_its_check_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "jan.pdf"
 
     def meddled(meddle: Callable[[Path], object]) -> list[tuple[str, bool]]:
@@ -290,7 +290,7 @@ def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path)
         ("Zoë/Chloé.pdf", ": 'Zoë/Chloé.pdf'"),
     ],
 )
-def test_what_nobody_sees_in_a_name_that_no_file_has_is_shown(tmp_path: Path, name: str, found: str) -> None:
+def test_invisible_letters_in_a_missing_name_are_shown(tmp_path: Path, name: str, found: str) -> None:
     manifest = manifest_with(tmp_path, f"{name},*")
     reason = "File name too long" if len(name) > 255 else NOT_FOUND
 
@@ -298,7 +298,7 @@ def test_what_nobody_sees_in_a_name_that_no_file_has_is_shown(tmp_path: Path, na
 
 
 @pytest.mark.parametrize(("there", "named"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_a_file_whose_accents_are_encoded_in_another_way_is_told(
+def test_a_file_with_other_unicode_accents_is_reported(
     tmp_path: Path, there: Literal["NFC", "NFD"], named: Literal["NFC", "NFD"]
 ) -> None:
     """An archive that was zipped on a Mac may have them, beside a spreadsheet from elsewhere."""
@@ -322,7 +322,7 @@ def test_an_id_of_thousands_of_noughts_is_a_fault_and_no_crash(tmp_path: Path) -
     ]
 
 
-def test_a_warning_is_told_as_one(tmp_path: Path) -> None:
+def test_a_warning_is_reported_as_one(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "old.pdf,*")
     (tmp_path / "old.pdf").write_bytes(b"\n" + PDF)
 
@@ -381,7 +381,7 @@ def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
-def test_all_faults_of_all_rows_are_told_together(tmp_path: Path) -> None:
+def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "text.pdf").write_bytes(base64.b64encode(PDF))
     manifest = manifest_with(
         tmp_path,
@@ -417,7 +417,7 @@ def test_a_bad_email_hides_no_unknown_certification(tmp_path: Path) -> None:
     }
 
 
-def test_a_row_that_is_no_csv_is_told(tmp_path: Path) -> None:
+def test_a_row_of_invalid_csv_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="row 3 is not valid CSV"):
         findings(manifest_with(tmp_path, "none.pdf,*", '"ok.pdf,*'))
 
@@ -484,7 +484,7 @@ def test_files_with_another_last_byte_are_two_certificates(tmp_path: Path) -> No
     assert findings(manifest) == []
 
 
-def test_a_file_is_looked_at_anew_in_each_check(tmp_path: Path) -> None:
+def test_a_file_is_checked_anew_in_each_check(tmp_path: Path) -> None:
     """A service that lives for months checks a manifest, has it mended, and checks it again."""
     (tmp_path / "other.pdf").write_bytes(PDF)
     manifest = manifest_with(tmp_path, "ok.pdf,*", "other.pdf,*")
@@ -495,20 +495,20 @@ def test_a_file_is_looked_at_anew_in_each_check(tmp_path: Path) -> None:
     assert findings(manifest) == []
 
 
-def test_two_rows_with_the_same_missing_file_are_each_told(tmp_path: Path) -> None:
+def test_two_rows_with_the_same_missing_file_are_both_reported(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "none.pdf,*", "none.pdf,*")
 
     assert findings(manifest) == [Finding(row, "file", f"{NOT_FOUND}: 'none.pdf'") for row in (2, 3)]
 
 
-def test_two_rows_with_the_same_name_with_a_nul_are_each_told(tmp_path: Path) -> None:
+def test_two_rows_with_the_same_invalid_name_are_both_reported(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
 
     reason = f"{NO_NAME}: 'j\\x00n.pdf'"
     assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
 
 
-def test_two_rows_with_the_same_link_to_itself_are_each_told(tmp_path: Path) -> None:
+def test_two_rows_with_a_link_to_itself_are_both_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.pdf").symlink_to("loop.pdf")
     manifest = manifest_with(tmp_path, "loop.pdf,*", "loop.pdf,*")
 
@@ -571,7 +571,7 @@ def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome:
 
 
 @pytest.mark.parametrize("outcome", [State.WAITING, State.FAILED])
-def test_a_file_that_will_be_sent_again_is_looked_at(tmp_path: Path, outcome: State) -> None:
+def test_a_file_that_will_be_sent_again_is_checked(tmp_path: Path, outcome: State) -> None:
     manifest = manifest_with(tmp_path, "a.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
     with journal_of(manifest, outcome) as journal:

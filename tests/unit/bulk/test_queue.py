@@ -118,7 +118,7 @@ def now() -> float:
 # --- the rows that come to their end ---
 
 
-async def test_every_row_is_stored_and_told_once(tmp_path: Path, events: Events) -> None:
+async def test_every_row_is_stored_and_reported_once(tmp_path: Path, events: Events) -> None:
     manifest, model = rows_of(tmp_path, 12), client(concurrency=8)
 
     assert await run(model, manifest, events) is None

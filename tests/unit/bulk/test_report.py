@@ -393,7 +393,7 @@ def test_only_the_owner_can_read_what_is_left_over(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_folder_that_cannot_be_written_in_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_in_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = archive_of(tmp_path)
     left_over(manifest, REJECTED, FAILED)
 

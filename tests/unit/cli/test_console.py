@@ -50,7 +50,7 @@ def test_stdout_without_a_reader_is_a_broken_pipe(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("terminal", [False, True])
-async def test_progress_that_nobody_reads_harms_nothing(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+async def test_progress_without_a_reader_harms_nothing(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     gone = nobody_reads(monkeypatch)
     monkeypatch.setattr("springest_async.cli.progress._LINE_EVERY", 0.001)
     monkeypatch.setattr("springest_async.cli.progress._TICK", 0.001)

@@ -104,7 +104,7 @@ def test_an_interrupted_run_that_changed_nothing() -> None:
         ({State.REJECTED: 3, State.FAILED: 1, State.IN_DOUBT: 1}, Exit.IN_DOUBT),
     ],
 )
-def test_a_look_at_a_journal_tells_what_needs_a_person(counts: dict[State, int], code: Exit) -> None:
+def test_the_exit_code_of_status(counts: dict[State, int], code: Exit) -> None:
     assert exit_of_status(report_of(counts)) is code
 
 

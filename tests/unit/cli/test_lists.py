@@ -145,7 +145,7 @@ async def test_a_table_shows_what_the_server_says_as_it_is() -> None:
     assert all(column in text for column in ("id", "name", "description", "requires_valid_until"))
 
 
-async def test_a_table_lets_nobody_move_the_cursor() -> None:
+async def test_a_table_moves_no_cursor() -> None:
     text = await shown("table", Certification, attrs.evolve(FIRST_AID, name="\x1b[2JEHBO\x9b2J"))
 
     assert " [2JEHBO 2J" in text
@@ -156,7 +156,7 @@ DOES = "René\x1b[2J\x7f\x9b2J\u2028no\u202eon\u2066\u200f\u061c"  # what it doe
 SHOWN = "René [2J  2J no on   "
 
 
-async def test_json_says_what_a_terminal_would_do_and_not_show() -> None:
+async def test_json_escapes_control_characters() -> None:
     text = await shown("json", Certification, attrs.evolve(FIRST_AID, name=DOES))
 
     assert json.loads(text)[0]["name"] == DOES

@@ -180,7 +180,7 @@ async def test_the_time_left_knows_a_thin_line(screen: io.StringIO) -> None:
         assert await until_shown(screen, r"\d+ \w+ left\n") == "40 s left\n"
 
 
-async def test_the_rate_is_told_after_a_second(screen: io.StringIO) -> None:
+async def test_the_rate_is_shown_after_a_second(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=20), 3, Limiter())
     progress(RowDone(row(2), State.STORED))
     progress(RowDone(row(3), State.STORED))

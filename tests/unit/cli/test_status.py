@@ -51,7 +51,7 @@ def test_the_table_of_outcomes_has_right_aligned_numbers(out: io.StringIO) -> No
     ]
 
 
-def test_what_is_being_sent_is_told_while_it_is(out: io.StringIO) -> None:
+def test_rows_being_sent_are_shown(out: io.StringIO) -> None:
     console(out).print(table_of(Report(counts=Counter({State.WAITING: 2}), posts=0, refusals=0), 8))
 
     assert "│ being sent │    8 │" in out.getvalue()
@@ -81,7 +81,7 @@ def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.
     assert "…" not in out.getvalue()
 
 
-def test_while_a_run_goes_on_its_process_is_told(tmp_path: Path, out: io.StringIO) -> None:
+def test_the_process_of_a_running_upload_is_shown(tmp_path: Path, out: io.StringIO) -> None:
     path = journal_of(tmp_path, ("a.pdf", "no answer"))
     with Journal.open(path) as journal:
         entry = journal.next()
@@ -135,7 +135,7 @@ def test_half_a_letter_in_a_reason_breaks_no_table(tmp_path: Path) -> None:
         (None, State.STORED, "2 rows marked as stored.\n"),
     ],
 )
-def test_a_decision_is_noted_and_told(
+def test_a_decision_is_recorded_and_shown(
     tmp_path: Path, out: io.StringIO, rows: tuple[int, ...] | None, state: State, words: str
 ) -> None:
     path = journal_of(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "no answer"))
@@ -149,7 +149,7 @@ def test_a_decision_is_noted_and_told(
         assert journal.counts() == expected
 
 
-def test_a_decision_about_a_row_that_is_not_in_doubt_is_none(tmp_path: Path, out: io.StringIO) -> None:
+def test_a_decision_about_a_row_not_in_doubt_is_refused(tmp_path: Path, out: io.StringIO) -> None:
     path = journal_of(tmp_path, ("a.pdf", "no answer"))
     with pytest.raises(ConfigurationError, match=r"not in doubt: row 3, 4 of the manifest\. Nothing was changed\."):
         resolve(path, (2, 3, 4), State.STORED, console(out))
@@ -158,7 +158,7 @@ def test_a_decision_about_a_row_that_is_not_in_doubt_is_none(tmp_path: Path, out
     assert status(path, console(out)) is Exit.IN_DOUBT
 
 
-def test_a_name_that_was_mistyped_becomes_no_journal(tmp_path: Path, out: io.StringIO) -> None:
+def test_a_mistyped_name_creates_no_journal(tmp_path: Path, out: io.StringIO) -> None:
     for ask in (lambda path: status(path, console(out)), lambda path: resolve(path, None, State.STORED, console(out))):
         with pytest.raises(JournalError, match="there is no journal yet"):
             ask(tmp_path / "y.journal")
