@@ -125,7 +125,7 @@ async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path) ->
 
     assert [leaks(each.out + each.err) for each in ran] == [[]] * 7
     assert ["api_key=***" in each.err for each in ran] == [True] * 3 + [False] * 4
-    assert all("springest: GET http://127.0.0.1" in each.err for each in ran)
+    assert all(each.err.startswith("springest: ") and "GET http://127.0.0.1" in each.err for each in ran)
     assert witness.leaks == []
     assert witness.places["log of asyncio"] > 0
     left(tmp_path, state)

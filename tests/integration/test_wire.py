@@ -46,6 +46,9 @@ from tests.waiting import A_WHILE, heard, until
 from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
 from .wire import KEY, PATH, PATIENT, client_of, file_of, small_socket, taken
 
+# Who hangs with it, waits for what cannot come.
+FOR_EVER = evolve(PATIENT, answer=3600.0)
+
 
 @pytest.fixture(autouse=True)
 def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,11 +251,15 @@ async def test_a_server_that_ignores_expect_gets_the_body_in_a_second(
         await exchange.answer(201, b'{"id": 1}')
 
     path = file_of(200_000, tmp_path / "x.pdf")
-    async with raw_server(ignores_expect) as server, client_of(server) as springest:
+    async with (
+        raw_server(ignores_expect) as server,
+        client_of(server, timeouts=FOR_EVER) as springest,
+        asyncio.timeout(A_WHILE),
+    ):
         receipt = await springest.upload(make_upload(file=path))
 
     assert (receipt.id, receipt.attempts) == (1, 1)
-    assert 0.9 < waited < PATIENT.answer / 2
+    assert waited > 0.9
     assert server.exchanges[0].length == len(server.exchanges[0].body)
 
 
@@ -678,8 +685,11 @@ async def test_a_status_counts_whatever_is_wrong_behind_the_head(
         return behaviour
 
     stores, does_not = says(b"HTTP/1.1 201 Created\r\n"), says(b"HTTP/1.1 401 Unauthorized\r\n")
-    before = time.monotonic()
-    async with raw_server(stores, does_not) as server, client_of(server) as springest:
+    async with (
+        raw_server(stores, does_not) as server,
+        client_of(server, timeouts=FOR_EVER) as springest,  # nothing is waited for that cannot come
+        asyncio.timeout(A_WHILE),
+    ):
         receipt = await springest.upload(upload)
         with pytest.raises(NotAuthorized) as caught:
             await springest.upload(upload)
@@ -687,7 +697,6 @@ async def test_a_status_counts_whatever_is_wrong_behind_the_head(
     assert receipt.attempts == 1
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert len(server.exchanges) == 2
-    assert time.monotonic() - before < PATIENT.answer / 2  # nor is anything waited for that cannot come
 
 
 HEADS = b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -1303,15 +1312,17 @@ async def test_a_list_that_breaks_off_is_asked_for_again_at_once(pieces: tuple[b
             await exchange.send(piece)
             await asyncio.sleep(0.05)
 
-    before = time.monotonic()
     with stamina.set_testing(True, attempts=2):
-        async with raw_server(miscounts) as server, client_of(server) as springest:
+        async with (
+            raw_server(miscounts) as server,
+            client_of(server, timeouts=FOR_EVER) as springest,
+            asyncio.timeout(A_WHILE),
+        ):
             with pytest.raises(NoAnswer) as caught:
                 await anext(springest.certificates())
 
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert len(server.exchanges) == 2
-    assert time.monotonic() - before < PATIENT.answer / 2
 
 
 async def test_a_closed_client_leaves_no_connection_open(upload: CertificateUpload) -> None:
