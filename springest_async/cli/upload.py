@@ -31,7 +31,7 @@ from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
 from springest_async.cli.status import table_of
 from springest_async.client import Springest
-from springest_async.errors import ConfigurationError, JournalError, ManifestError, SpringestError
+from springest_async.errors import ConfigurationError, JournalError, SpringestError
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
@@ -146,20 +146,16 @@ async def _preflight(
     rows = 0
     findings: list[Finding] = []
     given_up = False
-    unreadable: ManifestError | None = None
 
     def check() -> None:
-        nonlocal rows, unreadable
-        try:
-            for finding in check_manifest(manifest, certifications, journal, origin):
-                if given_up:
-                    return
-                if finding is None:
-                    rows += 1
-                else:
-                    findings.append(finding)
-        except ManifestError as error:
-            unreadable = error  # raised after the earlier findings are printed
+        nonlocal rows
+        for finding in check_manifest(manifest, certifications, journal, origin):
+            if given_up:
+                return
+            if finding is None:
+                rows += 1
+            else:
+                findings.append(finding)
 
     with err.status("") as status:
         checking = asyncio.create_task(asyncio.to_thread(check))
@@ -168,11 +164,9 @@ async def _preflight(
                 status.update(cell(f"Checking {manifest.path.name}: {rows} rows"))
         finally:
             given_up = True  # the thread stops at its next row, also when this task is cancelled
-        await checking
     for finding in sorted(findings, key=lambda finding: finding.row):
         say(err, str(finding))
-    if unreadable is not None:
-        raise unreadable
+    await checking  # raises, if it failed, after the findings are printed
     faults = sum(not finding.warning for finding in findings)
     if faults:
         found = f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}"
@@ -184,7 +178,7 @@ async def _preflight(
 def _print_totals(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:
     out.print(table_of(report))
     agreed = ", as agreed with Springest" if limiter.posts > POSTS_PER_MINUTE else ""
-    pace = ", then one at a time, because the server refused for speed" if limiter.slow else ""
+    pace = ", then one at a time, because the server refused POSTs as too fast" if limiter.slow else ""
     stored = report.count(State.STORED) - before.count(State.STORED)
     say(
         out,

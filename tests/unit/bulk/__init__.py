@@ -1,1 +1,1 @@
-"""Tests of the bulk part: files and loopback sockets only."""
+"""Tests of bulk/: journals in memory, and a client and a server in memory, in virtual time."""

@@ -18,7 +18,7 @@ from springest_async import (
     SpringestError,
 )
 from springest_async.bulk import Report, State
-from springest_async.cli.exits import Exit, exit_of, exit_of_error, exit_of_status
+from springest_async.cli.exits import Exit, exit_of, exit_of_error, exit_of_status, explained
 
 WHERE = "POST https://springest.example/users/certificates.json"
 KEY = NotAuthorized(WHERE, 401, "")
@@ -124,3 +124,18 @@ def test_the_exit_code_of_status(counts: dict[State, int], code: Exit) -> None:
 )
 def test_an_error_before_the_first_row_has_a_code(error: SpringestError, code: Exit) -> None:
     assert exit_of_error(error) is code
+
+
+def test_an_unreachable_server_is_explained() -> None:
+    advice = "Springest cannot be reached. Check the internet connection, then run the same command again."
+
+    assert explained(NETWORK) == f"{advice} ({NETWORK})"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KEY, FULL, NotSent(WHERE, "the connection broke"), NotSent(WHERE, "untrusted", connected=False, trusted=False)],
+    ids=["key", "journal", "connection", "TLS certificate"],
+)
+def test_other_errors_explain_themselves(error: SpringestError) -> None:
+    assert explained(error) == str(error)
