@@ -26,6 +26,7 @@ from springest_async.sandbox import Mishap, Sandbox
 from tests.bulk_runs import Events, attempts, employees, entries, queue_of, rewrite, rows_of, run, states
 from tests.integration.raw_server import Exchange, raw_server
 from tests.pdfs import archive
+from tests.waiting import A_WHILE
 
 STORED, IN_DOUBT, WAITING = State.STORED, State.IN_DOUBT, State.WAITING
 ERROR_PAGE = '{"status":500,"error":"Internal Server Error"}'  # the sandbox's
@@ -37,7 +38,9 @@ def events() -> Events:
 
 
 @pytest.fixture(autouse=True)
-def _lists_are_asked_for_again_at_once() -> Iterator[None]:
+def _in_real_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail soon when a run does not end, and ask for lists again at once."""
+    monkeypatch.setattr("tests.bulk_runs._LONG", A_WHILE)
     with stamina.set_testing(True, attempts=2):
         yield
 
