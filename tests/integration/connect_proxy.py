@@ -4,14 +4,13 @@ And proxies that do not connect, each with the reason that the client gives for 
 """
 
 import asyncio
-import socket
 from contextlib import suppress
 
 from attrs import define, field
 
 from .raw_server import Behaviour, Exchange
 
-__all__ = ["FAULTY", "TOO_LATE", "ConnectProxy", "answering", "closed_port", "trickles"]
+__all__ = ["FAULTY", "TOO_LATE", "ConnectProxy", "answering", "trickles"]
 
 
 @define(eq=False)
@@ -136,9 +135,3 @@ FAULTY: list[tuple[str, Behaviour, str]] = [
     ("a proxy that connects and hangs up", connects_and_hangs_up, "the proxy closed the connection"),
     ("a proxy that connects and says nothing", connects_and_says_nothing, TOO_LATE),
 ]
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -20,7 +20,7 @@ from tests.waiting import heard, leaping_clock
 
 from .command import KEY, assert_no_key_in, springest
 from .raw_server import Behaviour, Exchange, created, raw_server
-from .wire import PATIENT, ids
+from .wire import PATIENT, closed_port, ids
 from .wire import client_of as plain_client_of
 
 client_of = partial(plain_client_of, api_key=KEY, certifications_api_key=KEY)
@@ -58,12 +58,6 @@ async def test_a_name_that_cannot_be_resolved(name: str, upload: CertificateUplo
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
         assert_no_key_in(f"{caught.value!r} {caught.value}")
     assert repr(client.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class _Addresses(AbstractResolver):

@@ -20,10 +20,10 @@ from springest_async import (
 from tests.waiting import until
 
 from .command import KEY, assert_no_key_in, springest
-from .connect_proxy import FAULTY, TOO_LATE, ConnectProxy, closed_port
+from .connect_proxy import FAULTY, TOO_LATE, ConnectProxy
 from .raw_server import Behaviour, RawServer, either, form_of, raw_server
 from .tls import Authority
-from .wire import PATIENT, ids
+from .wire import PATIENT, closed_port, ids
 from .wire import client_of as plain_client_of
 
 NAME, PASSWORD = "jan", "p4ss w/rd:é"

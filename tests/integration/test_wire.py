@@ -41,10 +41,10 @@ from springest_async.http.watchdog import hearing_socket
 from springest_async.sandbox import Sandbox
 from springest_async.source_file import SourceFile
 from tests.descriptors import open_files_in
-from tests.waiting import A_WHILE, heard, until
+from tests.waiting import A_WHILE, heard, leaping_clock, until
 
 from .raw_server import Behaviour, Exchange, RawServer, created, form_of, raw_server
-from .wire import KEY, PATH, PATIENT, client_of, file_of, small_socket, taken
+from .wire import KEY, PATH, PATIENT, client_of, closed_port, file_of, small_socket, taken
 
 # Who hangs with it, waits for what cannot come.
 FOR_EVER = evolve(PATIENT, answer=3600.0)
@@ -514,11 +514,11 @@ async def test_what_breaks_in_the_middle_four_times_is_raised(
 async def test_a_server_that_stops_reading_is_noticed(make_upload: Callable[..., CertificateUpload], big: Path) -> None:
     async def stops_reading(exchange: Exchange) -> None:
         await exchange.go_on()
-        await asyncio.sleep(A_WHILE)
+        await asyncio.get_running_loop().create_future()
 
-    timeouts = evolve(PATIENT, stall=0.3)
-    async with raw_server(stops_reading, created) as server, client_of(server, timeouts=timeouts) as springest:
-        receipt = await springest.upload(make_upload(file=big))
+    with leaping_clock():
+        async with raw_server(stops_reading, created) as server, client_of(server) as springest:
+            receipt = await springest.upload(make_upload(file=big))
 
     assert receipt.attempts == 2
     assert len(server.exchanges) == 2
@@ -594,16 +594,17 @@ async def test_what_is_reported_as_not_sent_never_arrives_whole(
 async def test_a_server_that_does_not_read_gets_nothing_whole(
     make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
-    ghost = Ghost(0.8)
-    timeouts = evolve(PATIENT, stall=0.3)
+    ghost = Ghost(8.0)
+    timeouts = evolve(PATIENT, stall=3.0)
     connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, 4096))
-    async with (
-        raw_server(ghost, ghost, created, receive_buffer=4096) as server,
-        aiohttp.ClientSession(connector=connector) as own,
-        client_of(server, timeouts=timeouts, session=own) as springest,
-    ):
-        receipt = await springest.upload(make_upload(file=file_of(300_000, tmp_path / "x.pdf")))
-        await ghost.left()
+    with leaping_clock():
+        async with (
+            raw_server(ghost, ghost, created, receive_buffer=4096) as server,
+            aiohttp.ClientSession(connector=connector) as own,
+            client_of(server, timeouts=timeouts, session=own) as springest,
+        ):
+            receipt = await springest.upload(make_upload(file=file_of(300_000, tmp_path / "x.pdf")))
+            await ghost.left()
 
     assert (receipt.id, receipt.attempts) == (5001, 3)
     assert [len(exchange.body) == exchange.length for exchange in server.exchanges] == [False, False, True]
@@ -613,22 +614,18 @@ async def test_a_slow_server_is_no_stalled_one(make_upload: Callable[..., Certif
     async def reads_slowly(exchange: Exchange) -> None:
         await exchange.go_on()
         while len(exchange.body) < exchange.length:
-            await exchange.read(min(1_000_000, exchange.length - len(exchange.body)))
-            await asyncio.sleep(0.06)
+            await exchange.read(min(4_000_000, exchange.length - len(exchange.body)))
+            await asyncio.sleep(10.0)
         await exchange.answer(201)
 
     path = tmp_path / "x.pdf"
     with path.open("wb") as stream:
         stream.truncate(16_000_000)
-    timeouts = evolve(PATIENT, answer=0.8, stall=0.8)
-    before = time.monotonic()
-    async with (
-        raw_server(reads_slowly, receive_buffer=65536) as server,
-        client_of(server, timeouts=timeouts) as springest,
-    ):
-        receipt = await springest.upload(make_upload(file=path))
-
-    assert time.monotonic() - before > 0.9
+    with leaping_clock():
+        before = asyncio.get_running_loop().time()
+        async with raw_server(reads_slowly, receive_buffer=65536) as server, client_of(server) as springest:
+            receipt = await springest.upload(make_upload(file=path))
+        assert asyncio.get_running_loop().time() - before > PATIENT.answer
     assert receipt.attempts == 1
     assert len(server.exchanges) == 1
 
@@ -1082,12 +1079,6 @@ async def test_a_redirect_is_told_and_never_followed(status: int, upload: Certif
 
 
 # --- connections ---
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_refused_connection_is_not_sent(upload: CertificateUpload) -> None:

@@ -1,5 +1,6 @@
 """What the tests of the wire share: an impatient client, files to send, small sockets, and a look at what is open."""
 
+import functools
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from springest_async import Limiter, Settings, Springest, Timeouts
 
 from .raw_server import Exchange, RawServer
 
-__all__ = ["KEY", "PATH", "PATIENT", "client_of", "file_of", "ids", "small_socket", "taken"]
+__all__ = ["KEY", "PATH", "PATIENT", "client_of", "closed_port", "file_of", "ids", "small_socket", "taken"]
 
 KEY = "key-of-the-tests"
 PATIENT = Timeouts(connect=30.0, answer=30.0, stall=30.0)
@@ -44,6 +45,18 @@ async def ids(client: Springest) -> list[int]:
 def file_of(size: int, path: Path) -> Path:
     path.write_bytes(random.Random(size).randbytes(size))  # any bytes will do
     return path
+
+
+@functools.cache
+def _bound() -> socket.socket:
+    made = socket.socket()
+    made.bind(("127.0.0.1", 0))
+    return made
+
+
+def closed_port() -> int:
+    """Return a port of 127.0.0.1 that refuses connections: it is bound, so that no other test gets it."""
+    return int(_bound().getsockname()[1])
 
 
 def small_socket(send_buffer: int | None, address: Any) -> socket.socket:

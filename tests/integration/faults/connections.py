@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.integration.connect_proxy import FAULTY, ConnectProxy, closed_port, trickles
+from tests.integration.connect_proxy import FAULTY, ConnectProxy, trickles
 from tests.integration.raw_server import Behaviour, created, raw_server
 from tests.integration.tls import WRONG, Authority
-from tests.integration.wire import PATIENT
+from tests.integration.wire import PATIENT, closed_port
 
 from .catalogue import IMPATIENT, Fault, Happening, Outcome, World
 
