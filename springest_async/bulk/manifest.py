@@ -186,12 +186,25 @@ class Manifest:
         return Fields(cells["file"], certification_id, cells["email"], valid_from, valid_until, conversion_id)
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        number = 0
+        number = length = 0
+
+        def lines(stream: TextIO) -> Iterator[str]:
+            nonlocal length
+            while line := stream.readline(_MAX_ROW_CHARS + 1):
+                length += len(line)
+                if length > _MAX_ROW_CHARS:
+                    raise csv.Error(f"it is longer than {_MAX_ROW_CHARS} characters (is a closing quote missing?)")
+                if not line.isascii():
+                    line.encode()  # raises for invalid UTF-8: the stream decodes far ahead of the rows
+                yield line
+
         try:
-            with _text(open_regular(self.path)) as stream:
-                lines = _Lines(stream)
-                for number, cells in enumerate(csv.reader(lines, delimiter=self.delimiter, strict=True), start=1):
-                    lines.length = 0
+            # "surrogateescape" lets invalid bytes through until their row is read.
+            raw = io.BufferedReader(open_regular(self.path))
+            with io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as stream:
+                rows = csv.reader(lines(stream), delimiter=self.delimiter, strict=True)
+                for number, cells in enumerate(rows, start=1):
+                    length = 0  # only the CSV reader knows where a row ends
                     # Reading takes hours. If the file is saved meanwhile, rows may shift, and one could come twice.
                     self._check(stream, f"before row {number}")
                     yield number, cells
@@ -208,36 +221,6 @@ class Manifest:
         if _stamp(stream) != self._stamp:
             reason = f"was changed while springest was reading it ({where}): run the same command again"
             raise ManifestError(self.path, reason)
-
-
-class _Lines:
-    """The lines of a file, for a CSV reader.
-
-    `length` counts the characters of the current row; the caller resets it after each row, because only the CSV reader
-    knows where a row ends. Invalid UTF-8 is reported line by line, because the stream decodes far ahead of the rows.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.length = 0
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._stream.readline(_MAX_ROW_CHARS + 1)
-        if not line:
-            raise StopIteration
-        self.length += len(line)
-        if self.length > _MAX_ROW_CHARS:
-            raise csv.Error(f"it is longer than {_MAX_ROW_CHARS} characters (is a closing quote missing?)")
-        if not line.isascii():
-            line.encode()  # raises for the bytes that "surrogateescape" let through
-        return line
-
-
-def _text(stream: io.FileIO) -> TextIO:
-    return io.TextIOWrapper(io.BufferedReader(stream), "utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _columns(cells: Iterable[str]) -> tuple[str, ...]:

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
 
 from attrs import frozen
 
+from springest_async.bulk.journal import Journal
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.bulk.plan import digest
 from springest_async.errors import InvalidUpload
 from springest_async.records import Certification, shown
 from springest_async.source_file import open_regular
 
-__all__ = ["Finding", "Memory", "check_manifest", "check_pdf"]
+__all__ = ["Finding", "check_manifest", "check_pdf"]
 
 _EDGE_BYTES = 8 * 1024
 
@@ -41,23 +41,10 @@ class Finding:
         return f"{place}: {'warning: ' if self.warning else ''}{self.reason}"
 
 
-class Memory(Protocol):
-    """The part of a `Journal` that the preflight needs."""
-
-    def is_settled(self, fields: Fields, origin: str, path: Path) -> bool:
-        """Return whether a row's file need not be checked, because it will not be sent again."""
-
-    def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
-        """Return the SHA-256 of a whole file with this size (bytes) and time (ns), if it is known."""
-
-    def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
-        """Remember the SHA-256 of such a file."""
-
-
 def check_manifest(
     manifest: Manifest,
     certifications: Mapping[int, Certification] | None = None,
-    memory: Memory | None = None,
+    journal: Journal | None = None,
     origin: str = "",
 ) -> Iterator[Finding | None]:
     """Check a manifest row by row. This blocks, so run it in a thread.
@@ -65,7 +52,7 @@ def check_manifest(
     Args:
         manifest: the manifest.
         certifications: those that the key can list, by id; without them, the certifications are not checked.
-        memory: the journal, which knows hashes, and the files that will not be sent again and may be gone.
+        journal: knows hashes, and the files that will not be sent again and may be gone.
         origin: the host that the manifest is for, as in ``https://api.springest.nl``.
 
     Yields:
@@ -91,7 +78,7 @@ def check_manifest(
                     yield from _file_findings(row, manifest.path.parent)
             else:
                 fields = manifest.fields(row)
-                settled = memory is not None and memory.is_settled(fields, origin, upload.file)
+                settled = journal is not None and journal.is_settled(fields, origin, upload.file)
                 if not settled:
                     yield from _file_findings(row, manifest.path.parent)
                 if upload.valid_until is not None and upload.valid_until < upload.valid_from:
@@ -105,7 +92,7 @@ def check_manifest(
                 yield from _certification_findings(row, certifications)
             yield None
     if suspects:
-        yield from _duplicates(manifest, suspects, memory, origin)
+        yield from _duplicates(manifest, suspects, journal, origin)
 
 
 def _file_findings(row: Row, folder: Path) -> Iterator[Finding]:
@@ -144,8 +131,8 @@ def _identity(fields: Fields, origin: str) -> tuple[bytes, int | None]:
     return digest(fields, origin), fields.conversion_id
 
 
-def _duplicates(manifest: Manifest, suspects: set[int], memory: Memory | None, origin: str) -> Iterator[Finding]:
-    sha256 = lru_cache(maxsize=1024)(partial(_sha256, memory))
+def _duplicates(manifest: Manifest, suspects: set[int], journal: Journal | None, origin: str) -> Iterator[Finding]:
+    sha256 = lru_cache(maxsize=1024)(partial(_sha256, journal))
     first: dict[tuple[object, ...], int] = {}
     with closing(iter(manifest)) as rows:
         for row in rows:
@@ -162,16 +149,16 @@ def _duplicates(manifest: Manifest, suspects: set[int], memory: Memory | None, o
                 yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
 
 
-def _sha256(memory: Memory | None, path: Path) -> bytes:
+def _sha256(journal: Journal | None, path: Path) -> bytes:
     with open_regular(path) as stream:
         before = os.fstat(stream.fileno())
-        if memory is not None and (known := memory.known_hash(path, before.st_size, before.st_mtime_ns)) is not None:
+        if journal is not None and (known := journal.known_hash(path, before.st_size, before.st_mtime_ns)) is not None:
             return known
         found = hashlib.file_digest(stream, "sha256").digest()
         after = os.fstat(stream.fileno())
     # If the file was changed while it was read, the hash is of no single content.
-    if memory is not None and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
-        memory.remember_hash(path, before.st_size, before.st_mtime_ns, found)
+    if journal is not None and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        journal.remember_hash(path, before.st_size, before.st_mtime_ns, found)
     return found
 
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import attrs
-from attrs import define
 
 from springest_async.api.verdicts import TRIES, backoff
 from springest_async.bulk.entries import Entry, State
@@ -48,14 +47,6 @@ __all__ = ["UploadQueue"]
 _OUTAGE = 4
 
 
-@define(eq=False)
-class _Job:
-    """A row in flight: the task that uploads it, and whether a POST is in progress."""
-
-    task: asyncio.Task[Receipt] | None = None
-    sending: bool = False
-
-
 class UploadQueue:
     """Uploads the waiting rows of a journal.
 
@@ -86,19 +77,20 @@ class UploadQueue:
         self._started = 0.0  # on the loop's clock
         self._given_up: dict[int, float] = {}  # when this run stopped waiting for an answer, on the loop's clock
         self._again: dict[int, Entry] = {}  # entries that were found not to be stored, until they are taken again
-        self._jobs: set[_Job] = set()
+        self._tasks: dict[int, asyncio.Task[Receipt]] = {}  # the uploads in progress, by entry
+        self._sending: set[int] = set()  # the entries of which a POST is in progress
 
     def __repr__(self) -> str:
         state = "stopping" if self._stopped.is_set() else "running"
-        return f"<UploadQueue {self._journal.path}, {len(self._jobs)} in flight, {state}>"
+        return f"<UploadQueue {self._journal.path}, {len(self._tasks)} in flight, {state}>"
 
     def stop(self) -> None:
         """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
         self._notify()
-        for job in self._jobs:
-            if not job.sending and job.task is not None:
-                job.task.cancel()
+        for key, task in self._tasks.items():
+            if key not in self._sending:
+                task.cancel()
 
     async def run(self) -> SpringestError | None:
         """Upload the rows, and return the error that ended the run early, if any.
@@ -221,46 +213,47 @@ class UploadQueue:
         if self._stopped.is_set():
             self._done(entry, State.WAITING, error=self._error)
             return True
-        job = _Job()
 
         def record(step: UploadStep) -> None:
             match step.kind:
                 case "sending":
                     self._journal.sending(entry.id, step.at)
-                    job.sending = True
+                    self._sending.add(entry.id)
                 case "refused" | "unsent":
                     self._journal.ended(entry.id, State.WAITING, at=step.at, status=step.status, words=step.words)
-                    job.sending = False
+                    self._sending.discard(entry.id)
             self._answered = self._answered or step.kind == "refused"
             try:
                 self._report(RowStep(entry, step))
             except BaseException:
-                if job.sending:  # the POST is not sent then
-                    job.sending = False
+                if step.kind == "sending":  # the POST is not sent then
+                    self._sending.discard(entry.id)
                     self._journal.ended(entry.id, State.WAITING, at=step.at)
                 raise
-            if self._stopped.is_set() and not job.sending and job.task is not None:
-                job.task.cancel()
+            if self._stopped.is_set() and entry.id not in self._sending:
+                task.cancel()
 
         try:
             upload = entry.upload()
         except InvalidUpload as error:
             self._done(entry, State.FAILED, error=error)
             return True
-        job.task = asyncio.create_task(self._client.upload(upload, listener=record, bulk=True, source=source))
-        self._jobs.add(job)
+        task = asyncio.create_task(self._client.upload(upload, listener=record, bulk=True, source=source))
+        self._tasks[entry.id] = task
         try:
-            await asyncio.wait([job.task])
+            await asyncio.wait([task])
         except asyncio.CancelledError:
             # Aborted: record this row's outcome all the same, and let no worker take another row.
             self._stopped.set()
-            job.task.cancel()
-            while not job.task.done():
+            task.cancel()
+            while not task.done():
                 with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([job.task])
+                    await asyncio.wait([task])
         finally:
-            self._jobs.discard(job)
-        return self._ended(entry, job.task, sending=job.sending)
+            del self._tasks[entry.id]
+        sending = entry.id in self._sending
+        self._sending.discard(entry.id)
+        return self._ended(entry, task, sending=sending)
 
     def _ended(self, entry: Entry, task: asyncio.Task[Receipt], *, sending: bool) -> bool:
         """Record the result of a finished task; return False when the row must be tried again."""
@@ -338,6 +331,8 @@ class UploadQueue:
     ) -> None:
         """Record the outcome in the journal, and report it."""
         entry = self._in_doubt.get(entry.id, entry)  # it may have got a row while we asked Springest
+        # The other attributes of a doubt are in the journal anyway.
+        reason = error.reason if isinstance(error, InDoubt) else str(error or "")
         try:
             self._journal.ended(
                 entry.id,
@@ -345,7 +340,7 @@ class UploadQueue:
                 at=receipt.answered_at if receipt else datetime.now(UTC),
                 status=201 if state is State.STORED else error.status if error else None,
                 words=error.words if error else "",
-                reason=_reason(error) if error and state is not State.WAITING else "",
+                reason="" if state is State.WAITING else reason,
                 springest_id=receipt.id if receipt else springest_id,
             )
         except JournalError as failure:
@@ -440,11 +435,6 @@ class UploadQueue:
                 # If a sibling was stored meanwhile, what we found may be that one: ask again.
                 if self._journal.siblings(entry) == siblings:
                     return found
-
-
-def _reason(error: SpringestError) -> str:
-    # The other attributes of a doubt are in the journal anyway.
-    return error.reason if isinstance(error, InDoubt) else str(error)
 
 
 def _doubt_of(entry: Entry, why: str = "") -> InDoubt:

@@ -62,7 +62,7 @@ class UploadProgress:
             self._spent += now - began
             self._posts += 1
         if isinstance(event, RowDone):
-            self._done[event.state] += event.row.number is not None  # not a row of this manifest
+            self._done[event.state] += event.row.number is not None  # rows of this manifest only
         elif isinstance(event, RowSettling):
             self._settling.add(row)
         elif event.step.kind == "sending":
