@@ -8,7 +8,7 @@ import socket
 import sys
 import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from functools import partial
@@ -198,82 +198,88 @@ async def cancel_at(
 
 SMALL, MIDDLE = 1000, 300_000
 LARGE = 24 * 1024 * 1024  # more than what all buffers between two processes can hold
-WAYS = [*((SMALL, by) for by in CANCELLERS), (MIDDLE, by_cancel)]
+WAYS: dict[str, tuple[int, Canceller]] = {
+    **{by.__name__: (SMALL, by) for by in CANCELLERS},
+    "in several pieces": (MIDDLE, by_cancel),
+}
 
 
-@pytest.mark.parametrize(("size", "by"), WAYS)
-@pytest.mark.parametrize(
-    ("behaviour", "reason", "status"),
-    [
-        pytest.param(taken, "cancelled before the answer came", None, id="no answer"),
-        pytest.param(says_half_a_head, "cancelled before the answer came", None, id="half a head"),
-        pytest.param(says("500 Oops"), "cancelled when the server answered 500, not 201", 500, id="500"),
-        pytest.param(says("504 Oops", b"<html>"), "cancelled when the server answered 504, not 201", 504, id="504"),
-        pytest.param(says("408 Slow"), "cancelled when the server answered 408, not 201", 408, id="408"),
-        pytest.param(says("202 Taken"), "cancelled when the server answered 202, not 201", 202, id="202"),
-        pytest.param(says("200 OK", b'{"id"'), "cancelled when the server answered 200, not 201", 200, id="200"),
-    ],
-)
+def each(name: str, cases: Iterable[Any]) -> pytest.MarkDecorator:
+    """Take each case in the first of `WAYS`, and the first case in each other way: none of them depends on the case."""
+    first, *others = cases
+    one, *ways = WAYS
+    return pytest.mark.parametrize(
+        (name, "way"), [(case, one) for case in (first, *others)] + [(first, w) for w in ways]
+    )
+
+
+NO_ANSWER: dict[str, tuple[Behaviour, int | None]] = {
+    "no answer": (taken, None),
+    "half a head": (says_half_a_head, None),
+    "500": (says("500 Oops"), 500),
+    "504": (says("504 Oops", b"<html>"), 504),
+    "408": (says("408 Slow"), 408),
+    "202": (says("202 Taken"), 202),
+    "200": (says("200 OK", b'{"id"'), 200),
+}
+
+
+@each("answer", NO_ANSWER)
 async def test_cancelled_when_nobody_can_tell_it_is_in_doubt(
-    behaviour: Behaviour,
-    reason: str,
-    status: int | None,
-    size: int,
-    by: Canceller,
-    make_upload: Callable[..., CertificateUpload],
-    tmp_path: Path,
+    answer: str, way: str, make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
+    behaviour, status = NO_ANSWER[answer]
     before = datetime.now(UTC)
 
-    told, exchange = await cancel_at(behaviour, size, by, make_upload, tmp_path)
+    told, exchange = await cancel_at(behaviour, *WAYS[way], make_upload, tmp_path)
 
+    when = f"when the server answered {status}, not 201" if status else "before the answer came"
     assert isinstance(told, InDoubt)
-    assert (told.reason, told.status, told.words) == (reason, status, "")
+    assert (told.reason, told.status, told.words) == (f"cancelled {when}", status, "")
     assert (told.email, told.certification_id) == ("jan@example.org", 7)
     assert (told.valid_from, told.valid_until) == (date(2026, 1, 31), None)
     assert before <= told.sent_at < told.given_up_at <= datetime.now(UTC)
     assert len(exchange.body) == exchange.length
 
 
-@pytest.mark.parametrize(("size", "by"), WAYS)
-@pytest.mark.parametrize("body", [b"", b'{"id": 50', b'{"id": 5001}'])
+@each("body", [b"", b'{"id": 50', b'{"id": 5001}'])
 async def test_cancelled_when_the_server_has_said_201_it_is_stored(
-    body: bytes, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+    body: bytes, way: str, make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
-    told, exchange = await cancel_at(says("201 Created", body), size, by, make_upload, tmp_path)
+    told, exchange = await cancel_at(says("201 Created", body), *WAYS[way], make_upload, tmp_path)
 
     assert isinstance(told, CancelledTooLate)
     assert len(exchange.body) == exchange.length
 
 
-@pytest.mark.parametrize(("size", "by"), WAYS)
-@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 413, 417, 422, 429])
+@each("status", [302, 400, 401, 403, 404, 413, 417, 422, 429])
 async def test_cancelled_after_a_refusal_it_was_not_stored(
-    status: int, size: int, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+    status: int, way: str, make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
-    told, exchange = await cancel_at(says(f"{status} No", b"said"), size, by, make_upload, tmp_path)
+    told, exchange = await cancel_at(says(f"{status} No", b"said"), *WAYS[way], make_upload, tmp_path)
 
     assert isinstance(told, NotSent)
     assert told.reason == f"cancelled after the server had refused it ({status})"
     assert len(exchange.body) == exchange.length
 
 
-@pytest.mark.parametrize("by", CANCELLERS)
-@pytest.mark.parametrize(
-    "behaviour",
-    [
-        pytest.param(says_nothing, id="before it may be sent"),
-        pytest.param(takes_a_part, id="in the middle"),
-        pytest.param(says_early("400 No"), id="400 in the middle"),
-        pytest.param(says_early("503 No"), id="503 in the middle"),
-        pytest.param(says_early("408 No"), id="408 in the middle"),
-        pytest.param(says_early("200 OK"), id="200 in the middle"),
-    ],
-)
+IN_THE_MIDDLE: dict[str, Behaviour] = {
+    "before it may be sent": says_nothing,
+    "in the middle": takes_a_part,
+    "400 in the middle": says_early("400 No"),
+    "503 in the middle": says_early("503 No"),
+    "408 in the middle": says_early("408 No"),
+    "200 in the middle": says_early("200 OK"),
+}
+
+
+@each("where", IN_THE_MIDDLE)
 async def test_cancelled_in_the_middle_of_the_body_it_arrives_in_part(
-    behaviour: Behaviour, by: Canceller, make_upload: Callable[..., CertificateUpload], tmp_path: Path
+    where: str, way: str, make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:
-    told, exchange = await cancel_at(behaviour, LARGE, by, make_upload, tmp_path)
+    _, by = WAYS[way]
+
+    told, exchange = await cancel_at(IN_THE_MIDDLE[where], LARGE, by, make_upload, tmp_path)
 
     assert isinstance(told, NotSent)
     assert len(exchange.body) < exchange.length
