@@ -635,16 +635,16 @@ async def test_without_key_and_other_certificate_it_stays_in_doubt(
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize("pattern", [LIST, CERTIFICATIONS], ids=["certificates", "certifications"])
 @pytest.mark.parametrize(
-    ("failure", "kind"),
+    ("pattern", "failure", "kind"),
     [
-        ({"status": 401}, NotAuthorized),
-        ({"status": 403}, Forbidden),
-        ({"status": 503}, ServerError),
-        ({"body": "no list"}, UnreadableAnswer),
-        ({"exception": REFUSED}, NotSent),
-        ({"exception": aiohttp.ServerDisconnectedError()}, NoAnswer),
+        (LIST, {"status": 401}, NotAuthorized),
+        (LIST, {"status": 403}, Forbidden),
+        (LIST, {"status": 503}, ServerError),
+        (LIST, {"body": "no list"}, UnreadableAnswer),
+        (LIST, {"exception": REFUSED}, NotSent),
+        (LIST, {"exception": aiohttp.ServerDisconnectedError()}, NoAnswer),
+        (CERTIFICATIONS, {"status": 403}, Forbidden),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -691,8 +691,16 @@ def test_a_key_must_be_given(key: Any) -> None:
         Springest(api_key=key)
 
 
-@pytest.mark.parametrize("key", ["s3cr3t\udce9", "s3cr3t\n", "s3cr3t\x00x", "\udcff" * 8])
-@pytest.mark.parametrize("name", ["api_key", "certifications_api_key"])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("api_key", "s3cr3t\udce9"),
+        ("api_key", "s3cr3t\n"),
+        ("api_key", "s3cr3t\x00x"),
+        ("certifications_api_key", "\udcff" * 8),
+        ("certifications_api_key", "s3cr3t\n"),
+    ],
+)
 def test_a_key_that_is_not_text_is_refused_and_not_shown(name: str, key: str) -> None:
     keys: dict[str, Any] = {"api_key": KEY} | {name: key}
     with pytest.raises(ConfigurationError, match="letters that cannot be printed") as caught:

@@ -316,7 +316,7 @@ def test_at_the_slow_pace_one_of_all_processes_leaves_at_a_time() -> None:
     assert take(bucket, SILENCE + 5.0, "b") == 2
 
 
-def test_at_the_slow_pace_a_dead_one_in_the_line_costs_a_beat() -> None:
+def test_at_the_slow_pace_a_dead_one_in_the_queue_costs_a_beat() -> None:
     bucket = slow(Bucket())
     ask(bucket, 0.0, "dead")
     ask(bucket, 0.0, "a")
