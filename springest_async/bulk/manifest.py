@@ -112,7 +112,7 @@ class Manifest:
         if ERROR in columns:
             columns = _columns(map(unescape, cells))
         if missing := [name for name in _REQUIRED if name not in columns]:
-            reason = f"row 1 must name the columns {', '.join(missing)}; it has {listed(columns)}"
+            reason = f"row 1 lacks {', '.join(missing)} (check the names of the columns); it has {listed(columns)}"
             raise ManifestError(path, reason)
         if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
             raise ManifestError(path, f"row 1 has {listed(twice)} more than once: rename or delete the other columns")

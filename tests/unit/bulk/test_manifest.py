@@ -21,6 +21,7 @@ from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
 
 HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
 JAN = "jan.pdf,7,jan@example.org,2026-01-31,2031-01-31,5\n"
+NO_COLUMNS = "row 1 lacks file, certification_id, email, valid_from (check the names of the columns); it has none"
 JANS_CELLS = {
     "file": "jan.pdf",
     "certification_id": "7",
@@ -97,10 +98,10 @@ def test_unknown_columns_are_kept(tmp_path: Path) -> None:
     [
         (
             "file,email,naam\n",
-            "row 1 must name the columns certification_id, valid_from; it has file, email, naam",
+            "row 1 lacks certification_id, valid_from (check the names of the columns); it has file, email, naam",
         ),
-        ("", "row 1 must name the columns file, certification_id, email, valid_from; it has none"),
-        ("\n" + HEADER, "row 1 must name the columns file, certification_id, email, valid_from; it has none"),
+        ("", NO_COLUMNS),
+        ("\n" + HEADER, NO_COLUMNS),
         (
             HEADER.replace("conversion_id", "Email"),
             "row 1 has email more than once: rename or delete the other columns",
