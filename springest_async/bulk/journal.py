@@ -191,27 +191,27 @@ class Journal(JournalReader):
                 (*identity, entry.id),
             ).fetchone() or (None, None)
             if row is not None:
-                stands = entry.id
+                current = entry.id
                 connection.execute(
                     "UPDATE entry SET state = 'failed', reason = ? WHERE id = ?",
-                    (f"is the same certificate as in row {row}", stands),
+                    (f"is the same certificate as in row {row}", current),
                 )
             else:
-                stands = twin or entry.id
+                current = twin or entry.id
                 if twin is not None or known not in (None, sha256):
-                    stands = self._replace(connection, entry.id, by=twin)
+                    current = self._replace(connection, entry.id, by=twin)
                 connection.execute(
                     "UPDATE entry SET sha256 = ?, size = ?, modified_ns = ? WHERE id = ?",
-                    (sha256, size, modified_ns, stands),
+                    (sha256, size, modified_ns, current),
                 )
-            found = self._entry(connection.execute(f"{ENTRY} WHERE id = ?", (stands,)).fetchone())
+            found = self._entry(connection.execute(f"{ENTRY} WHERE id = ?", (current,)).fetchone())
             if digest(found, found.origin) != fields:
                 raise JournalError(self.path, schema.DAMAGED)  # it would be sent for another person
             (changed,) = connection.execute(
                 "SELECT EXISTS (SELECT 1 FROM entry WHERE number IS NULL"
                 " AND state IN ('stored', 'rejected', 'in doubt') AND file = ?"
                 " AND fields = ? AND conversion_id = ? AND sha256 IS NOT ? AND id <> ?)",
-                (entry.file, *identity, stands),
+                (entry.file, *identity, current),
             ).fetchone()
         found = evolve(found, changed=bool(changed))
         self._recount(State.WAITING, found.state)
