@@ -13,7 +13,7 @@ from .servers.rails import RailsServer, rails_server
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked ``rails``, ``nginx`` or ``haproxy`` on a machine without it, before any fixture starts it."""
+    """Skip a test that is marked with a program that this machine lacks, before any fixture starts it."""
     for name in REQUIREMENTS:
         if item.get_closest_marker(name) is not None:
             require(name)

@@ -111,6 +111,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield machine
 
 
+@pytest.mark.soak
 def test_processes_keep_one_limit_and_each_gets_its_turns(machine: Machine) -> None:
     for name in ("a", "b", "c"):
         machine.start(name, at_once=8)
@@ -125,6 +126,7 @@ def test_processes_keep_one_limit_and_each_gets_its_turns(machine: Machine) -> N
     assert min(shares[name] for name in "abc") >= 3  # first come, first served: at least one a period
 
 
+@pytest.mark.soak
 def test_a_process_that_starts_late_gets_its_turns(machine: Machine) -> None:
     machine.start("first", at_once=8)
     machine.wait_until(lambda: len(machine.sent()) >= 30)

@@ -250,6 +250,7 @@ async def test_the_command_trusts_the_file_of_the_environment(authority: Authori
     assert "VCA Basis" in ran.out
 
 
+@pytest.mark.openssl
 async def test_the_command_trusts_the_folder_of_the_environment(authority: Authority) -> None:
     folder = authority.hashed_folder()
     async with raw_server(either, tls=authority.right()) as server:

@@ -27,6 +27,7 @@ REQUIREMENTS = {
     "rails": Requirement("ruby-railties puma", ("ruby", "puma"), ruby_library="action_controller/railtie"),
     "nginx": Requirement("nginx", ("nginx",)),
     "haproxy": Requirement("haproxy", ("haproxy",)),
+    "openssl": Requirement("openssl", ("openssl",)),
 }
 
 
