@@ -22,6 +22,7 @@ from springest_async.limits.store import FileStore, default_path
 
 RATE = RateLimit(30, 60.0)
 HOUR = 3600.0
+CLOCK = "springest_async.limits.store.time.monotonic"
 
 
 class Clock:
@@ -37,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("springest_async.limits.store.time.monotonic", clock)
+    monkeypatch.setattr(CLOCK, clock)
     return clock
 
 
@@ -529,16 +530,15 @@ def test_a_pipe_is_refused_at_once(open_store: Open, path: Path, end: str) -> No
 
 
 @pytest.fixture(scope="module")
-def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
-    """Return the file of a budget whose tokens are all out, and whose server wants silences; stop the clock."""
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the file of a budget whose tokens are all out, and whose server wants silences."""
     path = tmp_path_factory.mktemp("store") / "limits.sqlite3"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("springest_async.limits.store.time.monotonic", Clock())
-        with closing(FileStore(path, "a budget")) as store:
-            for number in range(30):
-                take(store, str(number), answered=number % 2 == 0)
-            slow_down(store)
-        yield path.read_bytes()
+    with pytest.MonkeyPatch.context() as patched, closing(FileStore(path, "a budget")) as store:
+        patched.setattr(CLOCK, Clock())
+        for number in range(30):
+            take(store, str(number), answered=number % 2 == 0)
+        slow_down(store)
+    return path.read_bytes()
 
 
 @given(data=st.data())
@@ -561,10 +561,12 @@ def test_after_any_damage_the_next_post_is_counted(
     path.write_bytes(content)
 
     with (
+        pytest.MonkeyPatch.context() as patched,
         closing(FileStore(path, "a budget")) as store,
         closing(FileStore(path, "a budget")) as other,
         suppress(ConfigurationError),
     ):
+        patched.setattr(CLOCK, Clock())
         bucket, began = store.read(), store.now()
         now = began
         while wait := bucket.ask(RATE, now, holder="me", bulk=False):
