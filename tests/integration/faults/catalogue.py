@@ -41,7 +41,7 @@ LARGE = 3_000_000
 IMPATIENT = Timeouts(connect=1.0, answer=1.0, stall=1.0)
 """For who goes on saying something that is no answer: only a real wait ends that."""
 # For silences on a loop whose clock cannot leap over them.
-_LESS_PATIENT = Timeouts(connect=8.0, answer=8.0, stall=8.0)
+_LESS_PATIENT = Timeouts(connect=15.0, answer=15.0, stall=15.0)
 # In seconds of the loop's clock, for one world: many things happen in it. What hangs must fail.
 _LONGEST = 10 * A_WHILE
 # The minute of the limit on a clock that cannot leap: silences after a 400 that says nothing last as long.
