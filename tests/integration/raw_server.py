@@ -66,6 +66,8 @@ class Exchange:
 
     async def send(self, data: bytes) -> None:
         """Send bytes that need not be HTTP."""
+        if self.writer.is_closing():
+            raise ConnectionResetError  # as asyncio does, and uvloop does not
         self.writer.write(data)
         await self.writer.drain()
 
