@@ -13,7 +13,7 @@ limiter lets it. For each client it shows the POSTs that each server refused; th
 at the worst of the servers; and the time when the last POST left, as a multiple of the ideal, in which thirty leave at
 the beginning of every minute (two numbers when the fastest and the slowest of the servers differ).
 
-The second table shows the whole client, with its decisions after a refusal: each upload is a real `Delivery`, and only
+The second table shows the whole client, with its decisions after a refusal: each upload is a real `Upload`, and only
 the connection is simulated. For each way of counting it shows the refused POSTs, when the body of the refusal says
 nothing and when it names the limit; and, for the worse of these two, the most POSTs in any 60 s, the failed rows, and
 the time. The third table is the same beside another client with the same key, which posts ten times a minute at random
@@ -34,10 +34,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import looptime
-from aiohttp import Payload
 from aiolimiter import AsyncLimiter
 from attrs import define, field, frozen
 
@@ -45,7 +43,7 @@ from springest_async.api.protocol import Answer
 from springest_async.api.verdicts import Verdicts
 from springest_async.errors import SpringestError
 from springest_async.http.api_key import ApiKey
-from springest_async.http.transport import Timeouts, Transport
+from springest_async.http.transport import Exchange, Timeouts, Transport
 from springest_async.limits.limiter import Limiter
 from springest_async.records import CertificateUpload
 from springest_async.sandbox.audit import most_in_any
@@ -59,7 +57,7 @@ from springest_async.sandbox.windows import (
     Window,
 )
 from springest_async.source_file import SourceFile
-from springest_async.upload import Delivery
+from springest_async.upload import Upload, Uploader
 
 __all__ = ["CLIENTS", "SERVERS", "WAYS", "Row", "Way", "main", "measure", "measure_ways"]
 
@@ -276,13 +274,12 @@ class _Connection(Transport):
         super().__init__("https://api.springest.nl", timeouts=Timeouts(), user_agent="benchmark")
         self._server, self._refusal = server, refusal
 
-    async def post(self, path: str, body: Payload, key: ApiKey, **told: Any) -> Answer:
+    async def post(self, exchange: Exchange) -> Answer:
         """Take a POST to the server, and return its answer."""
-        told["begun"]()
+        exchange.headers_sent = True
         accepted = await self._server.accepts()
-        status = 201 if accepted else 400
-        told["answered"](status)
-        return Answer(status, body=b'{"id": 1}' if accepted else self._refusal)
+        exchange.status = 201 if accepted else 400
+        return Answer(exchange.status, body=b'{"id": 1}' if accepted else self._refusal)
 
 
 async def _migrate(window: Window, refusal: bytes, uploads: int, seed: int, others: int) -> Run:
@@ -308,20 +305,21 @@ async def _migrate(window: Window, refusal: bytes, uploads: int, seed: int, othe
 
 async def _deliver(connection: Transport, limiter: Limiter, verdicts: Verdicts) -> None:
     file = Path("certificate.pdf")
-    await Delivery(
-        upload=CertificateUpload(file=file, certification_id=1, email="jan@example.org", valid_from=date(2026, 1, 31)),
-        source=SourceFile(file, size=100_000, modified_ns=0, inode=0, device=0),
-        bulk=True,
-        path="/users/certificates.json",
-        where="POST https://api.springest.nl/users/certificates.json",
+    uploader = Uploader(
+        transport=connection,
         key=ApiKey("key"),
         wire_format="json",
         timeouts=Timeouts(),
         limiter=limiter,
         verdicts=verdicts,
-        transport=connection,
         executor=_NO_FILES,
-        listener=lambda _: None,
+    )
+    await Upload(
+        uploader,
+        CertificateUpload(file=file, certification_id=1, email="jan@example.org", valid_from=date(2026, 1, 31)),
+        lambda _: None,
+        bulk=True,
+        source=SourceFile(file, size=100_000, modified_ns=0, inode=0, device=0),
     ).run()
 
 

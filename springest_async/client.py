@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import aiohttp
 import attrs
 import stamina
 from attrs import define, field, frozen
@@ -30,12 +29,12 @@ from springest_async.api.verdicts import Verdicts, ask_again
 from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.http.api_key import ApiKey
 from springest_async.http.proxy import Proxy, proxy_at
-from springest_async.http.transport import Timeouts, Transport
+from springest_async.http.transport import Connector, Timeouts, Transport
 from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter, shared_limiter
 from springest_async.limits.store import FileStore, default_path
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.source_file import SourceFile
-from springest_async.upload import Delivery, UploadListener, UploadStep
+from springest_async.upload import Upload, Uploader, UploadListener, UploadStep
 from springest_async.version import __version__
 
 __all__ = ["Settings", "Springest"]
@@ -43,7 +42,7 @@ __all__ = ["Settings", "Springest"]
 _PAGE_SIZE = 100
 # A longer list cannot settle anything, or it never ends.
 _MOST_LISTED = 10_000
-_USER_AGENT = f"springest_async/{__version__} aiohttp/{aiohttp.__version__}"
+_USER_AGENT = f"springest_async/{__version__}"
 
 Record = TypeVar("Record", Certificate, Certification)
 
@@ -60,11 +59,11 @@ class Settings:
             refused.
         burst: how many POSTs may leave at once (1 to `posts_per_minute`, which is the default); 1 spaces them evenly.
         requests_per_hour: the limit of all requests together that Springest has agreed with you (4000).
-        session: an aiohttp session of your own, whose connector, headers, cookies and traces are then used. It is
-            not closed. Which certificates its connector trusts is then your own business. Its `proxy` and `trust_env`
-            are not used.
+        connector: an aiohttp connector of your own (`aiohttp.BaseConnector`), for instance with a resolver or an SSL
+            context. It is not closed, and must be open. Give it ``keepalive_timeout=1``: a POST on a connection that
+            the server is just closing is in doubt (docs/faults.md).
         ca_file: a file (PEM) with the certificates of CAs to trust beside those of the system, such as a company's own;
-            read when the client is opened. Not together with `session`.
+            read when the client is opened. Not together with `connector`.
         proxy: an HTTP proxy to go through, such as ``http://proxy.example:3128`` or, with a name and a password,
             ``http://name:password@proxy.example:3128``. It learns the host, but neither key nor certificates, and is
             not used for a host that is ``http``, which is this machine.
@@ -75,7 +74,7 @@ class Settings:
             `machine_wide`.
 
     Raises:
-        ConfigurationError: `proxy` is not such an address, `ca_file` is given together with `session`, or `limiter`
+        ConfigurationError: `proxy` is not such an address, `ca_file` is given together with `connector`, or `limiter`
             together with a setting that it replaces.
     """
 
@@ -85,15 +84,15 @@ class Settings:
     posts_per_minute: int | None = field(default=None, validator=attrs.validators.optional(ge(1)))
     burst: int | None = None
     requests_per_hour: int | None = field(default=None, validator=attrs.validators.optional(ge(1)))
-    session: aiohttp.ClientSession | None = None
+    connector: Connector | None = None
     ca_file: Path | None = field(default=None, converter=optional(Path))
     proxy: Proxy | None = field(default=None, converter=proxy_at)
     machine_wide: bool = False
     limiter: Limiter | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.ca_file and self.session:
-            raise ConfigurationError("ca_file is not for a session of your own: give its connector an SSL context")
+        if self.ca_file and self.connector:
+            raise ConfigurationError("ca_file is not for a connector of your own: give that an SSL context")
         if self.limiter is not None:
             replaced = ("posts_per_minute", "burst", "requests_per_hour", "machine_wide")
             if ignored := [name for name in replaced if getattr(self, name) not in (None, False)]:
@@ -161,7 +160,7 @@ class Springest:
             self.origin,
             timeouts=settings.timeouts,
             user_agent=_USER_AGENT,
-            session=settings.session,
+            connector=settings.connector,
             ca_file=settings.ca_file,
             proxy=settings.proxy,
         )
@@ -307,25 +306,17 @@ class Springest:
         opened = self._checked()
         if opened.closing:
             raise RuntimeError("the client is closed to new uploads: it waits for the others, and then closes")
-        path = protocol.path(CERTIFICATES, self.settings.wire_format)
-        delivery = Delivery(
-            upload=upload,
-            source=source,
-            bulk=bulk,
-            path=path,
-            where=self._transport.where("POST", path),
+        uploader = Uploader(
+            transport=self._transport,
             key=self._key,
             wire_format=self.settings.wire_format,
             timeouts=self.settings.timeouts,
             limiter=self.limiter,
             verdicts=self._verdicts,
-            transport=self._transport,
             executor=opened.executor,
-            listener=listener or _ignore,
         )
         with self._call() as call:
-            delivery.listener = partial(call.follow, delivery.listener)
-            return await delivery.run()
+            return await Upload(uploader, upload, partial(call.follow, listener or _ignore), bulk, source).run()
 
     async def settle(self, doubt: InDoubt, *, known: Collection[int] = ()) -> Certificate | None:
         """Ask Springest whether a certificate in doubt is stored.
@@ -479,7 +470,7 @@ class Springest:
                 with attempt:
                     await self.limiter.request()
                     retry_after = None
-                    answer = await self._transport.get(path, query, key, again=self.limiter.request)
+                    answer = await self._transport.get(path, query, key, before_resending=self.limiter.request)
                     retry_after = answer.retry_after
                     if (error := protocol.list_error(answer, where)) is not None:
                         raise error

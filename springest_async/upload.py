@@ -1,11 +1,12 @@
 """One certificate on its way: sent, and sent again, until there is a receipt or a verdict.
 
-This is where the promises meet: a POST leaves only with a turn of the limiter, is sent again only when the server
+This is where the promises meet: a POST leaves only with a permit of the limiter, is sent again only when the server
 cannot have stored it, and ends in a `Receipt` or in an error that says whether the certificate is at Springest. What
-an answer means is decided by `protocol` and `retry`; here it is only done.
+an answer means is decided by `protocol` and `verdicts`; here it is only done.
 """
 
 import asyncio
+import logging
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -19,26 +20,35 @@ from springest_async.api import protocol
 from springest_async.api.decode import WireFormat
 from springest_async.api.protocol import Answer, Inconclusive, Refusal, Stored
 from springest_async.api.verdicts import TRIES, Action, RefusalCause, RefusalHistory, Verdicts, backoff
-from springest_async.errors import CancelledTooLate, InDoubt, NoAnswer, NotSent, SpringestError
+from springest_async.errors import CancelledTooLate, InDoubt, NoAnswer, NotSent, Rejected, SpringestError
 from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
-from springest_async.http.transport import Timeouts, Transport
+from springest_async.http.transport import Exchange, Timeouts, Transport
 from springest_async.limits.limiter import Limiter, Permit
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.source_file import SourceFile, inspect_file
 
-__all__ = ["Delivery", "UploadListener", "UploadStep"]
+__all__ = ["Upload", "UploadListener", "UploadStep", "Uploader"]
 
-_Kind = Literal["waiting", "sending", "refused", "unsent"]
+_log = logging.getLogger(__name__)
+
+_Kind = Literal["waiting", "sending", "refused", "unsent", "stored", "rejected", "not stored", "in doubt"]
 
 
 @frozen
 class UploadStep:
-    """What an upload is doing now, told to an `UploadListener`; `at` is the time (UTC).
+    """What an upload is doing now, reported to an `UploadListener`.
 
-    ``waiting``: not on its way, and safe to cancel: nothing of this try has left. ``sending``: a POST is under way
-    from now on. ``refused``: the server answered 400 (or 429) without a reason; ``unsent``: the server cannot have had
-    it whole. After both it will be sent again, unless an error ends the upload; `status` and `words` say what happened.
+    Attributes:
+        kind: ``waiting``: not on its way, and safe to cancel: no byte of this try has left. ``sending``: a POST is
+            under way from now on. ``refused``: the server answered 400 (or 429) without a reason. ``unsent``: the
+            server cannot have had it whole. After these two it is sent again, unless an error ends the upload.
+            The last step of every upload says what became of the certificate, also when it is cancelled: ``stored``,
+            ``rejected``, ``not stored`` (for any other reason) or ``in doubt``.
+        attempts: how many POSTs of it have left or were about to.
+        at: when (UTC).
+        status: the HTTP status of the answer, if there was one.
+        words: what the server said, or why it was not sent.
     """
 
     kind: _Kind
@@ -49,9 +59,10 @@ class UploadStep:
 
 
 class UploadListener(Protocol):
-    """Whoever wants to know what an upload is doing; called synchronously, so it must be quick.
+    """A callback for the steps of an upload. It is called synchronously, so it must be quick.
 
-    What it raises ends the upload; raised at ``sending``, the POST is not sent.
+    An exception that it raises ends the upload; raised at ``sending``, the POST is not sent. One that it raises at the
+    last step is logged, and changes nothing.
     """
 
     def __call__(self, step: UploadStep, /) -> None:
@@ -64,32 +75,70 @@ class _Post(Protocol):
     def __call__(self, *, count_window: float) -> AbstractAsyncContextManager[Permit]: ...
 
 
-@define(eq=False, kw_only=True)
-class Delivery:
-    """One certificate on its way: it is sent, and sent again, until there is a receipt or a verdict."""
+@frozen(kw_only=True)
+class Uploader:
+    """What all uploads of one client share.
 
-    upload: CertificateUpload
-    source: SourceFile | None  # the file as it must be; None: as it is
-    bulk: bool
-    path: str
-    where: str
+    Attributes:
+        transport: to the host.
+        key: for certificates.
+        wire_format: of the answers.
+        timeouts: of the transport.
+        limiter: of the host and key.
+        verdicts: what the refusals of this host turned out to mean.
+        executor: where files are read.
+    """
+
+    transport: Transport
     key: ApiKey
     wire_format: WireFormat
     timeouts: Timeouts
     limiter: Limiter
     verdicts: Verdicts
-    transport: Transport
     executor: Executor
+
+    @property
+    def path(self) -> str:
+        """The path of the POSTs."""
+        return protocol.path(protocol.CERTIFICATES, self.wire_format)
+
+    @property
+    def where(self) -> str:
+        """Method and address of the POSTs, for errors."""
+        return self.transport.where("POST", self.path)
+
+
+@define(eq=False)
+class _Try:
+    """One POST of a certificate: the exchange, and when it left."""
+
+    exchange: Exchange
+    sent_at: datetime
+
+
+@define(eq=False)
+class Upload:
+    """One certificate on its way.
+
+    Args:
+        uploader: what it shares with others.
+        certificate: what is sent.
+        listener: called at each step.
+        bulk: whether uploads that somebody waits for go first.
+        source: the file as it must be; None: as it is.
+    """
+
+    uploader: Uploader
+    certificate: CertificateUpload
     listener: UploadListener
-    attempts: int = 0
-    unsent: int = 0  # tries in a row that the server cannot have had
-    case: RefusalHistory = field(factory=RefusalHistory)
-    refusal: Refusal | None = None  # the last one
-    refused_at: int = 0  # the position of the first one that is held against it
-    body: CertificateBody | None = None  # of the try that is under way
-    sent_at: datetime | None = None  # when the last try left
-    begun: bool = False  # whether any byte of it can have left
-    status: int | None = None  # what the server answered to it
+    bulk: bool = False
+    source: SourceFile | None = None
+    attempts: int = field(default=0, init=False)
+    _unsent: int = field(default=0, init=False)  # tries in a row that the server cannot have had
+    _history: RefusalHistory = field(factory=RefusalHistory, init=False)
+    _refusal: Refusal | None = field(default=None, init=False)  # the last one
+    _refused_at: int = field(default=0, init=False)  # the position of the first one that is held against it
+    _try: _Try | None = field(default=None, init=False)  # the last one
 
     async def run(self) -> Receipt:
         """Send until the certificate is stored.
@@ -100,193 +149,232 @@ class Delivery:
         """
         try:
             if self.source is None:
-                self.source = await inspect_file(self.upload.file, self.executor)
-            # What was looked at says what the upload's file has to be, and never which other file is sent.
-            self.source = attrs.evolve(self.source, path=self.upload.file)
-            return await self._until_stored()
+                self.source = await inspect_file(self.certificate.file, self.uploader.executor)
+            # The inspection says what the upload's file has to be, and never which other file is sent.
+            self.source = attrs.evolve(self.source, path=self.certificate.file)
+            receipt = await self._until_stored()
         except asyncio.CancelledError as cancelled:
-            # Not an error of its own in place of the cancellation, which belongs to whoever cancels: a time-out turns
-            # it into a TimeoutError, a task group swallows it.
-            cancelled.__cause__ = self._interrupted()
+            # Not an error of its own in place of the cancellation, which belongs to the caller: a time-out turns it
+            # into a TimeoutError, a task group swallows it. So the listener hears of it as well.
+            outcome = self._outcome_if_interrupted()
+            cancelled.__cause__ = outcome
+            self._report_outcome(outcome)
             raise
+        except SpringestError as error:
+            self._report_outcome(error)
+            raise
+        except Exception:  # a listener's, or a mistake of ours
+            self._report_outcome(self._outcome_if_interrupted())
+            raise
+        self._report_outcome(receipt)
+        return receipt
 
     async def _until_stored(self) -> Receipt:
         while True:
             try:
-                outcome, turn = await self._try(partial(self.limiter.post, bulk=self.bulk))
+                outcome, permit = await self._send_once(partial(self.uploader.limiter.post, bulk=self.bulk))
                 if isinstance(outcome, Receipt):
-                    self._learn(turn.position)
+                    self._learn(permit.position)
                     return outcome
-                receipt = await self._refused(outcome, turn)
+                receipt = await self._after_refusal(outcome, permit)
             except NotSent as error:
-                self.unsent += 1
-                self._tell("unsent", status=self.status, words=error.reason)
-                if self.unsent >= TRIES or not error.trusted:
+                self._unsent += 1
+                self._report("unsent", status=self._status, words=error.reason)
+                if self._unsent >= TRIES or not error.trusted:
                     raise
-                await asyncio.sleep(backoff(self.unsent))
+                await asyncio.sleep(backoff(self._unsent))
             else:
                 if receipt is not None:
                     return receipt
 
     def _learn(self, position: int) -> None:
         """Note that what was refused before is stored now: nothing changed but the time, so it was for speed."""
-        if self.refusal is not None:
-            self.verdicts.settle(self.refusal, RefusalCause.TOO_FAST)
-            if not self.limiter.slow:
-                self.limiter.slow_down(position)
+        if self._refusal is not None:
+            self.uploader.verdicts.settle(self._refusal, RefusalCause.TOO_FAST)
+            if not self.uploader.limiter.slow:
+                self.uploader.limiter.slow_down(position)
 
-    async def _try(self, post: _Post) -> tuple[Receipt | Refusal, Permit]:
-        """Send one POST when it may leave; give what came of it and its turn."""
-        self._tell("waiting")
-        async with post(count_window=self.timeouts.answer) as turn:
+    # --- one POST ---
+
+    async def _send_once(self, post: _Post) -> tuple[Receipt | Refusal, Permit]:
+        """Send one POST when it may leave; return what came of it and its permit."""
+        uploader = self.uploader
+        self._report("waiting")
+        async with post(count_window=uploader.timeouts.answer) as permit:
             self.attempts += 1
-            self.body = self.status = None
-            self.begun = False
+            self._try = None
+            exchange = self._exchange()
             try:
-                sent_at = self.sent_at = self._tell("sending")
-                number = self.verdicts.sending()
-                meaning = await self._send(turn)
-            except BaseException:
-                if not self.begun:
-                    turn.mark_unsent()  # whatever it was: a listener that does not want it, no connection, the caller
-                raise
-        self.unsent = 0
+                sent_at = self._report("sending")
+                self._try = _Try(exchange, sent_at)
+                number = uploader.verdicts.sending()
+                meaning = await self._answer_to(exchange, sent_at)
+            finally:
+                self._settle_permit(permit, exchange)
+        self._unsent = 0
         if isinstance(meaning, Refusal):
-            self._tell("refused", status=self.status, words=meaning.error.words)
-            return meaning, turn
-        self.verdicts.was_accepted(number)
+            self._report("refused", status=exchange.status, words=meaning.error.words)
+            return meaning, permit
+        uploader.verdicts.was_accepted(number)
         receipt = Receipt(
             id=meaning.id,
-            upload=self.upload,
+            upload=self.certificate,
             attempts=self.attempts,
             sent_at=sent_at,
             answered_at=datetime.now(UTC),
         )
-        return receipt, turn
+        return receipt, permit
 
-    def _tell(self, kind: _Kind, *, status: int | None = None, words: str = "") -> datetime:
-        now = datetime.now(UTC)
-        self.listener(UploadStep(kind, self.attempts, now, status, words))
-        return now
-
-    def _begin(self) -> None:
-        self.begun = True
-
-    def _note(self, turn: Permit, status: int) -> None:
-        self.status = status
-        turn.mark_answered()
-
-    async def _send(self, turn: Permit) -> Stored | Refusal:
-        """Send one POST and raise all that ends the try."""
+    def _exchange(self) -> Exchange:
         assert self.source is not None
-        body = self.body = CertificateBody(
-            self.source,
-            protocol.certificate_fields(self.upload),
-            executor=self.executor,
-            stall_timeout=self.timeouts.stall,
-        )
+        fields = protocol.certificate_fields(self.certificate)
+        body = CertificateBody(self.source, fields, executor=self.uploader.executor)
+        return Exchange("POST", self.uploader.path, self.uploader.key, body=body)
+
+    def _settle_permit(self, permit: Permit, exchange: Exchange) -> None:
+        """Say until when the server may count the POST that has ended now."""
+        if exchange.status is not None:
+            permit.mark_answered()
+        elif not exchange.headers_sent and not exchange.fully_written:
+            permit.mark_unsent()  # a listener that does not want it, no connection, the caller
+        elif exchange.fully_written:
+            # The server may still be working on it, and a big body may have come in just now.
+            permit.count_from_now(self.uploader.timeouts.answer)
+
+    async def _answer_to(self, exchange: Exchange, sent_at: datetime) -> Stored | Refusal:
+        """Send one POST and raise all that ends the try."""
+        uploader, body = self.uploader, exchange.body
+        assert body is not None
         failure: SpringestError
         try:
-            answer = await self.transport.post(
-                self.path,
-                body,
-                self.key,
-                fully_written=lambda: body.fully_written,
-                begun=self._begin,
-                answered=partial(self._note, turn),
-            )
+            answer = await uploader.transport.post(exchange)
         except NotSent as error:
             failure = body.failure or error
         except NoAnswer as error:
-            failure = self._doubt(error.reason)
+            failure = self._doubt(sent_at, error.reason)
         else:
-            match protocol.post_meaning(answer, self.where, self.wire_format, body.told):
+            match protocol.post_meaning(answer, uploader.where, uploader.wire_format, body.sent_texts):
                 case Stored() | Refusal() as meaning:
                     return meaning
                 case Inconclusive(reason, status, words):
-                    failure = self._doubt(reason, status=status, words=words)
+                    failure = self._doubt(sent_at, reason, status=status, words=words)
                 case refused:
                     failure = refused
-        finally:
-            if body.fully_written:
-                # Without an answer the server may still be working on it, and a big body may have come in just now.
-                turn.count_from_now(self.timeouts.answer)
         raise failure
 
-    def _doubt(self, reason: str, *, status: int | None = None, words: str = "") -> InDoubt:
-        assert self.sent_at is not None
+    def _doubt(self, sent_at: datetime, reason: str, *, status: int | None = None, words: str = "") -> InDoubt:
+        certificate = self.certificate
         return InDoubt(
-            self.where,
+            self.uploader.where,
             reason,
-            email=self.upload.email,
-            certification_id=self.upload.certification_id,
-            valid_from=self.upload.valid_from,
-            valid_until=self.upload.valid_until,
-            sent_at=self.sent_at,
+            email=certificate.email,
+            certification_id=certificate.certification_id,
+            valid_from=certificate.valid_from,
+            valid_until=certificate.valid_until,
+            sent_at=sent_at,
             given_up_at=datetime.now(UTC),
             status=status,
             words=words,
         )
 
-    def _interrupted(self) -> SpringestError:
-        """Say what became of a certificate whose upload is cancelled right now."""
-        if self.body is None:
-            return NotSent(self.where, "cancelled before it was sent", connected=False)
-        if self.status is not None:
-            match protocol.post_meaning(Answer(self.status, complete=False), self.where, self.wire_format):
-                case Stored() if self.body.fully_written:
-                    return CancelledTooLate(self.where)
-                case Stored():
-                    return self._doubt("cancelled when the server had answered 201 too early", status=self.status)
-                case Inconclusive(reason):
-                    if self.body.fully_written:
-                        return self._doubt(f"cancelled when {reason}", status=self.status)
-                case _:
-                    return NotSent(self.where, f"cancelled after the server had refused it ({self.status})")
-        if self.body.fully_written:
-            return self._doubt("cancelled before the answer came")
-        when = "before it was sent whole" if self.begun else "before it was sent"
-        return NotSent(self.where, f"cancelled {when}", connected=self.begun)
+    # --- refusals ---
 
-    async def _refused(self, refusal: Refusal, turn: Permit) -> Receipt | None:
+    async def _after_refusal(self, refusal: Refusal, permit: Permit) -> Receipt | None:
         """Do what a refusal asks for; None says that the certificate is to be sent again."""
-        self.refusal = refusal
-        if self.case.refusals == 0:
-            self.refused_at = turn.position
-        match self.verdicts.judge(refusal, self.case, slow=self.limiter.slow, late=self._is_late(turn)):
+        limiter, verdicts = self.uploader.limiter, self.uploader.verdicts
+        self._refusal = refusal
+        if self._history.refusals == 0:
+            self._refused_at = permit.position
+        match verdicts.judge(refusal, self._history, slow=limiter.slow, late=self._is_late(permit)):
             case Action.REJECT:
                 raise refusal.error
             case Action.PROBE:
-                return await self._probe(refusal, self.refused_at)
+                return await self._probe(refusal, self._refused_at)
             case Action.SLOW_DOWN:
-                self.limiter.slow_down(turn.position, silence=refusal.retry_after or None)
+                limiter.slow_down(permit.position, silence=refusal.retry_after or None)
             case Action.AGAIN:
-                await asyncio.sleep(backoff(self.case.refusals))
+                await asyncio.sleep(backoff(self._history.refusals))
         return None
 
-    def _is_late(self, turn: Permit) -> bool:
-        return turn.since_silence > self.limiter.posts
+    def _is_late(self, permit: Permit) -> bool:
+        return permit.since_silence > self.uploader.limiter.posts
 
     async def _probe(self, refusal: Refusal, position: int) -> Receipt | None:
         """Send the certificate again while all others wait: after 2, 4 and 8 seconds, and alone after a silence."""
-        tests = self.verdicts.tests
-        async with self.limiter.probe() as post:
-            believed = self.verdicts.believed(refusal)
-            if self.verdicts.tests != tests and not believed:
-                return None  # another certificate was put to the test while this one waited for its turn
-            unknown = self.verdicts.meaning(refusal) is RefusalCause.UNKNOWN
+        limiter, verdicts = self.uploader.limiter, self.uploader.verdicts
+        tests = verdicts.tests
+        async with limiter.probe() as post:
+            believed = verdicts.believed(refusal)
+            if verdicts.tests != tests and not believed:
+                return None  # another certificate was put to the test while this one waited
+            unknown = verdicts.meaning(refusal) is RefusalCause.UNKNOWN
             pauses: list[float | None] = [backoff(tries) for tries in range(1, TRIES)] if unknown else []
             for pause in [backoff(1), None] if believed else [*pauses, None]:
-                outcome, turn = await self._try(partial(post, pause=pause))
+                outcome, permit = await self._send_once(partial(post, pause=pause))
                 if isinstance(outcome, Receipt):
-                    self.verdicts.settle(refusal, RefusalCause.TOO_FAST)
-                    self.limiter.slow_down(position, silence=0.0 if pause is None else None)
+                    verdicts.settle(refusal, RefusalCause.TOO_FAST)
+                    limiter.slow_down(position, silence=0.0 if pause is None else None)
                     return outcome
                 refusal = outcome
-                if believed and not self._is_late(turn):
+                if believed and not self._is_late(permit):
                     break
             if refusal.names_limit:
                 return None
             if not believed:
-                self.verdicts.settle(refusal, RefusalCause.INVALID)
+                verdicts.settle(refusal, RefusalCause.INVALID)
             raise refusal.error
+
+    # --- what is reported ---
+
+    @property
+    def _status(self) -> int | None:
+        """What the server answered to the last try."""
+        return self._try.exchange.status if self._try else None
+
+    def _report(self, kind: _Kind, *, status: int | None = None, words: str = "") -> datetime:
+        now = datetime.now(UTC)
+        self.listener(UploadStep(kind, self.attempts, now, status, words))
+        return now
+
+    def _report_outcome(self, outcome: Receipt | SpringestError) -> None:
+        kind: _Kind
+        words = "" if isinstance(outcome, Receipt) else outcome.words
+        match outcome:
+            case Receipt() | CancelledTooLate():
+                kind = "stored"
+            case InDoubt(reason=reason):
+                kind, words = "in doubt", words or reason
+            case Rejected():
+                kind = "rejected"
+            case NotSent(reason=reason):
+                kind, words = "not stored", reason
+            case _:
+                kind = "not stored"
+        try:
+            self._report(kind, status=self._status, words=words)
+        except Exception:  # noqa: BLE001 (what became of the certificate must not depend on who listens)
+            _log.exception("the listener of an upload failed at its last step")
+
+    def _outcome_if_interrupted(self) -> SpringestError:
+        """Return what became of a certificate whose upload is interrupted right now."""
+        where = self.uploader.where
+        if self._try is None:
+            return NotSent(where, "cancelled before it was sent", connected=False)
+        exchange, sent_at = self._try.exchange, self._try.sent_at
+        if exchange.status is not None:
+            answer = Answer(exchange.status, complete=False)
+            match protocol.post_meaning(answer, where, self.uploader.wire_format):
+                case Stored() if exchange.fully_written:
+                    return CancelledTooLate(where)
+                case Stored():
+                    reason = "cancelled when the server had answered 201 too early"
+                    return self._doubt(sent_at, reason, status=exchange.status)
+                case Inconclusive(reason):
+                    if exchange.fully_written:
+                        return self._doubt(sent_at, f"cancelled when {reason}", status=exchange.status)
+                case _:
+                    return NotSent(where, f"cancelled after the server had refused it ({exchange.status})")
+        if exchange.fully_written:
+            return self._doubt(sent_at, "cancelled before the answer came")
+        when = "before it was sent whole" if exchange.headers_sent else "before it was sent"
+        return NotSent(where, f"cancelled {when}", connected=exchange.headers_sent)

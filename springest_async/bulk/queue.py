@@ -216,6 +216,8 @@ class UploadQueue:
 
         def record(step: UploadStep) -> None:
             match step.kind:
+                case "stored" | "rejected" | "not stored" | "in doubt":
+                    return  # a `RowDone` says so, when the journal has it
                 case "sending":
                     self._journal.sending(entry.id, step.at)
                     self._sending.add(entry.id)

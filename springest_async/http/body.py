@@ -2,7 +2,7 @@
 
 The form is RFC 7578's. Springest's help page refuses base64, and an upload server must be able to plan, so there is
 never a Content-Transfer-Encoding and never a chunked body. A `CertificateBody` reads its file while it is written, and
-notices when it is no longer the one that was looked at (`files`). Knows no HTTP session and no API.
+notices when it is no longer the file that was inspected (`source_file`). It knows no HTTP session and no API.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
 from springest_async.errors import UnusableFile
-from springest_async.http.watchdog import SLOWEST, Line
+from springest_async.http.watchdog import Progress
 from springest_async.source_file import SourceFile, open_regular
 
 __all__ = ["CertificateBody"]
@@ -25,9 +25,6 @@ __all__ = ["CertificateBody"]
 # A file up to this size is read in one hop to the thread and written at once; a larger one in pieces of it.
 # Certificates are 30 KB to 2 MB: one to four hops. (In the usual pieces of 64 KiB, 2 MB would be 32 hops.)
 _PIECE = 512 * 1024
-
-# A file up to this size has arrived within a minute, or hardly moves: that is not worth waiting for (0.1 ms of CPU).
-_SOON = 60 * SLOWEST
 
 
 class CertificateBody(Payload):
@@ -37,43 +34,38 @@ class CertificateBody(Payload):
         source: the PDF, as `inspect_file` saw it; its name is sent in ASCII.
         fields: names and values of the text fields, sent before the file in this order.
         executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
-        stall_timeout: seconds within which something of it must move, as `Timeouts.stall` says.
 
-    `fully_written` tells whether the last byte was given to the connection, so that the server may have the whole body;
-    `failure`, after a failed request, whether the file was to blame; `told` are the texts in it that are ours.
+    Attributes:
+        progress: how far it has got.
+        failure: after a failed request, the error if the file was to blame.
+        sent_texts: the texts in it that are ours, which a server may repeat in its answer.
     """
 
-    def __init__(
-        self,
-        source: SourceFile,
-        fields: Sequence[tuple[str, str]],
-        *,
-        executor: Executor,
-        stall_timeout: float,
-    ) -> None:
+    def __init__(self, source: SourceFile, fields: Sequence[tuple[str, str]], *, executor: Executor) -> None:
         boundary = uuid.uuid4().hex
         super().__init__(source.path, content_type=f"multipart/form-data; boundary={boundary}")
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
             for name, value in fields
         ]
+        filename = _ascii_filename(source.path.name)
         parts.append(
             f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="file"; filename="{_ascii_filename(source.path.name)}"\r\n'
+            f'Content-Disposition: form-data; name="file"; filename="{filename}"\r\n'
             "Content-Type: application/pdf\r\n\r\n"
         )
-        self.told = (*(value for _, value in fields), source.path.name, _ascii_filename(source.path.name))
+        self.sent_texts = (*(value for _, value in fields), source.path.name, filename)
         self._preamble = "".join(parts).encode()
         self._epilogue = f"\r\n--{boundary}--\r\n".encode()
         self._size = len(self._preamble) + source.size + len(self._epilogue)
         self._source = source
         self._executor = executor
-        self._stall_timeout = stall_timeout
-        self.fully_written = False
+        self._writing: asyncio.Future[None] | None = None
+        self.progress = Progress()
         self.failure: UnusableFile | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Not to be had: a streamed body has no text."""
+        """Refuse: a streamed body has no text."""
         raise TypeError("a certificate's body is streamed and has no text")
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
@@ -81,39 +73,63 @@ class CertificateBody(Payload):
         await self.write(writer)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body, and wait until it has arrived, as far as the system can tell.
+        """Write the body.
 
         Reading and writing take turns, so that an early answer finds the connection still in use.
 
         Raises:
             UnusableFile: when the file is not the one that `inspect_file` saw (aiohttp wraps it: see `failure`).
-            TimeoutError: when it stopped moving.
         """
+        self._writing = asyncio.get_running_loop().create_future()
+        # The transport of aiohttp's writer; a writer of another kind has none, and only asyncio's own limits.
+        transport = self.progress.transport = getattr(writer, "transport", None)
+        try:
+            await self._write(writer)
+        except BaseException as error:
+            # Closing it, as aiohttp does, would go on sending what is in the buffer, for as long as that takes. (What
+            # was said on a line that broke by itself may still be read.)
+            if transport is not None and not isinstance(error, ConnectionError):
+                transport.abort()
+            raise
+        finally:
+            self._writing.set_result(None)
+
+    async def wait_written(self) -> None:
+        """Wait until nothing writes it any more, as is soon the case once its connection is closed."""
+        if self._writing is not None:
+            # Not the writer itself, whose cancellation would look like the caller's.
+            await asyncio.wait([self._writing])
+
+    async def _write(self, writer: AbstractStreamWriter) -> None:
+        progress = self.progress
         opening = self._executor.submit(self._first_piece)
+        progress.reading = True
         try:
             stream, piece = await asyncio.wrap_future(opening)
         except BaseException:
-            opening.add_done_callback(_close)  # the thread goes on, and what it opens is nobody's any more
+            opening.add_done_callback(_close)  # the thread goes on, and nothing else closes what it opens
             raise
         reading: Future[Any] = opening
-        with Line(writer, self._stall_timeout) as line:
-            try:
-                left = self._source.size - len(piece)
-                await line.send(self._preamble + piece)
-                while left:
-                    reading = self._executor.submit(self._next_piece, stream, left)
-                    piece = await asyncio.wrap_future(reading)
-                    left -= len(piece)
-                    await line.send(piece)
-            finally:
-                # Not before the thread is done with it, which no cancellation stops, nor the end of the loop.
-                reading.add_done_callback(lambda _: stream.close())
-            # By itself, and noted before it is written: what is in the connection's buffer may still go out after a
-            # failure (closing flushes it), and without these last bytes no server takes a body for whole.
-            self.fully_written = True
-            await line.send(self._epilogue)
-            if self._source.size > _SOON:
-                await line.arrive()
+        left = self._source.size - len(piece)
+        piece = self._preamble + piece
+        try:
+            while True:
+                progress.reading = False
+                progress.bytes_given += len(piece)
+                await writer.write(piece)
+                if not left:
+                    break
+                reading = self._executor.submit(self._next_piece, stream, left)
+                progress.reading = True
+                piece = await asyncio.wrap_future(reading)
+                left -= len(piece)
+        finally:
+            # Not before the thread is done with it, which no cancellation stops, nor the end of the loop.
+            reading.add_done_callback(lambda _: stream.close())
+        # By itself, and noted before it is written: what is in the connection's buffer may still go out after a
+        # failure (closing flushes it), and without these last bytes no server takes a body for whole.
+        progress.fully_written = True
+        await writer.write(self._epilogue)
 
     # --- in the executor's thread ---
 
@@ -152,14 +168,25 @@ def _close(opening: "Future[tuple[FileIO, bytes]]") -> None:
         opening.result()[0].close()
 
 
-def _ascii_filename(name: str) -> str:
-    """Make a filename that every multipart parser reads alike: ASCII, no quotes, no separators.
+# Letters that Unicode does not take apart into a base letter and an accent.
+_SPELLED_OUT = str.maketrans(
+    {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
+    | {"đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ħ": "h", "Ħ": "H", "ŧ": "t", "Ŧ": "T"}
+    | {"\u0131": "i", "ĳ": "ij", "Ĳ": "IJ", "ĸ": "k", "ŋ": "ng", "Ŋ": "Ng"}
+)
 
-    RFC 7578 leaves non-ASCII filenames to whatever sender and receiver happen to do; the name is a courtesy here, so
-    an accent is dropped rather than risked.
+
+def _ascii_filename(name: str) -> str:
+    """Return a filename that every multipart parser reads alike: ASCII, no quotes, no separators.
+
+    RFC 7578 leaves non-ASCII filenames to whatever sender and receiver happen to do. So accents are left out, other
+    Latin letters are spelled out, and any letter that is left becomes "_": none just vanishes.
     """
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    safe = "".join(letter if letter.isalnum() or letter in " .-_()+," else "_" for letter in plain).strip(" .")
+    letters = unicodedata.normalize("NFKD", name.translate(_SPELLED_OUT))
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    safe = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in " .-_()+,") else "_" for letter in plain
+    ).strip(" .")
     stem, dot, extension = safe.rpartition(".")
     if not dot or not stem.strip("_"):
         return "certificate.pdf"

@@ -1,11 +1,11 @@
-"""The session layer: aiohttp's session, the key, the timeouts, and what each failure means for a request.
+"""The session layer: aiohttp's sessions, the key, the timeouts, and what each failure means for a request.
 
 An answer comes back as it came, whatever its status; what it means is not decided here. A failure says whether the
-server can have the request (`NotSent`: it cannot; `NoAnswer`: it may). No retries.
+server can have the request (`NotSent`: it cannot; `NoAnswer`: it may). Nothing is retried here.
 
-The key is in no URL that a trace, a log, an exception or a response could show: `keyed` adds it while the request line
-is written. aiohttp's exceptions are never chained to ours, not even as context, because their texts hold URLs and
-headers: so `_exchange` returns failures and never raises them.
+The key is in no URL that a log, an exception or a response could show: a client middleware puts it where aiohttp reads
+the request line, and nowhere else. aiohttp's exceptions are never chained to ours, not even as context, because their
+texts hold what the server said: so `_exchange` returns failures and never raises them.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ import io
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self, cast
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
-from attrs import field, frozen
+from attrs import define, field, frozen
 from attrs.validators import and_, gt, le
 from multidict import CIMultiDict
 from yarl import URL
@@ -28,14 +29,17 @@ from yarl import URL
 from springest_async.api.protocol import Answer
 from springest_async.errors import ConfigurationError, NoAnswer, NotSent
 from springest_async.http.api_key import ApiKey
+from springest_async.http.body import CertificateBody
 from springest_async.http.failures import Failure, system_words
-from springest_async.http.keyed import KeyedRequest, KeyedResponse
 from springest_async.http.proxy import Proxy
-from springest_async.http.watchdog import hearing_socket
+from springest_async.http.watchdog import Watchdog, reading_socket
 
-__all__ = ["Timeouts", "Transport"]
+__all__ = ["Connector", "Exchange", "Timeouts", "Transport"]
 
-# Lists come in pages of about a hundred records, whose longest texts a database keeps in 64 KiB each. What is longer
+Connector = aiohttp.BaseConnector
+"""aiohttp's base class of connectors."""
+
+# Lists come in pages of about a hundred records, whose longest texts a database keeps in 64 KiB each. A longer answer
 # is no list of ours, and a list of tiny values takes up to forty times its bytes when it is taken apart.
 _MAX_LIST_ANSWER_BYTES = 8 * 1024 * 1024
 # A POST's answer is an id or a few words; of an error page only the beginning is of use.
@@ -47,23 +51,29 @@ _AN_HOUR_AT_MOST = and_(gt(0.0), le(3600.0))
 
 # Bodies above this ask first (Expect: 100-continue), so that an early 400 reaches us instead of a broken pipe.
 _ASK_FIRST = 64 * 1024
+# How long to wait for the "100 Continue" of a server that may not know it (RFC 9110, section 10.1.1, allows to go on).
+_ASK_WAIT = 1.0
+
+# A POST goes out on a connection whose last answer is no older than this, else on a fresh one: a connection that the
+# server is just closing would put it in doubt. It is half of the shortest idle time-out of common servers (gunicorn
+# closes after 2 s, puma after 20 s, nginx after 75 s).
+_REUSE_WITHIN = 1.0
 
 
 @frozen(kw_only=True)
 class Timeouts:
-    """How long to wait, in seconds.
+    """How long to wait, in seconds; each is over 0 and an hour at most.
 
-    `connect` is for the connection, with the finding of its addresses, TLS and through a proxy. (With a session of your
-    own that has no proxy it is for each address, once they are found.) `stall` is for a certificate on its way of which
-    nothing moves any more; what moves may take as long as its size does at 1 KiB a second, and five times `stall` more.
-    `answer` is for the beginning of an answer, whatever interim ones (1xx) come before it, and for each stretch of
-    silence in it.
+    A POST without an answer keeps its token of the limit for as long.
 
-    The time for an answer begins when the certificate has arrived: Linux tells what the other end has acknowledged. On
-    other systems, and for a certificate of up to 60 KiB, it begins when the system has taken the last of it. (And on
-    other systems half a megabyte must move within `stall` over TLS.)
-
-    Each is over 0 and an hour at most, because a POST without an answer keeps its token of the limit for as long.
+    Attributes:
+        connect: for the connection: the wait for a place in the connector's pool, DNS, a proxy, TCP and TLS together.
+        answer: for the beginning of an answer, whatever interim ones (1xx) come before it, and for each stretch of
+            silence in it. It begins when the certificate has arrived: Linux tells what the other end has acknowledged;
+            on other systems it begins when the system has taken the last of it.
+        stall: for a certificate on its way of which nothing moves any more. One that moves may take as long as its
+            size does at 1 KiB a second, and five times `stall` more. (Over TLS, on other systems than Linux, half a
+            megabyte must move within `stall`.)
     """
 
     connect: float = field(default=30.0, validator=_AN_HOUR_AT_MOST)
@@ -71,30 +81,233 @@ class Timeouts:
     stall: float = field(default=60.0, validator=_AN_HOUR_AT_MOST)
 
 
-def _nothing() -> None:
-    """Nobody wants to know."""
-
-
-def _ignore(_: int) -> None:
-    """Nobody wants to know."""
-
-
 async def _at_once() -> None:
     """Wait for nothing."""
 
 
+@define(eq=False)
+class Exchange:
+    """One request and its answer: what is known of them at any moment. Each try of a POST has one of its own.
+
+    Attributes:
+        method: ``"GET"`` or ``"POST"``.
+        path: the path of the address.
+        key: the key that is added to its query.
+        query: the rest of the query.
+        body: of a POST.
+        before_resending: awaited before aiohttp sends a GET once more by itself.
+        headers_sent: whether a byte of it can have left.
+        status: the status of the answer, as soon as its head has come.
+    """
+
+    method: str
+    path: str
+    key: ApiKey
+    query: Mapping[str, str] = field(factory=dict)
+    body: CertificateBody | None = None
+    before_resending: Callable[[], Awaitable[None]] = _at_once
+    headers_sent: bool = field(default=False, init=False)
+    status: int | None = field(default=None, init=False)
+    _watchdog: Watchdog | None = field(default=None, init=False)
+    _go_ahead: Callable[[], None] | None = field(default=None, init=False)
+    _ask_timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    # In no variable of its own, because a traceback may show those, and the server may have said the key.
+    _response: aiohttp.ClientResponse | None = field(default=None, init=False, repr=False)
+
+    @property
+    def fully_written(self) -> bool:
+        """Whether the last byte was given to the connection, so that the server may have all of it."""
+        return self.body is not None and self.body.progress.fully_written
+
+    async def add_key(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Put the key into the request line; a client middleware of aiohttp's."""
+        if self.headers_sent and self._watchdog is not None:
+            self._watchdog.stop()
+            await self.before_resending()
+        keyed = _KeyedUrl(request.url, self.key)
+        request.url = cast(URL, keyed)
+        self._go_ahead = _go_ahead_of(request)
+        try:
+            return await handler(request)
+        except BaseException as error:
+            _strip(error)
+            raise
+        finally:
+            keyed.drop_key()
+
+    def on_headers_sent(self) -> None:
+        """Note that the request leaves: right before its first byte does."""
+        self.headers_sent = True
+        if self._watchdog is not None:
+            self._watchdog.start()
+        if self._go_ahead is not None:
+            self._ask_timer = asyncio.get_running_loop().call_later(_ASK_WAIT, self._go_ahead)
+
+    def watched_by(self, watchdog: Watchdog) -> Watchdog:
+        """Take the watchdog that is to be started when the request leaves."""
+        self._watchdog = watchdog
+        return watchdog
+
+    def on_response(self, response: aiohttp.ClientResponse) -> None:
+        """Note that the head of the answer has come."""
+        self._response = response
+        self.status = response.status
+
+    async def read(self, max_bytes: int, patience: float) -> Answer:
+        """Read the body of the answer up to a bound, and take the key out of all that the server said.
+
+        One that breaks off is no failure: its status has told already what happened. One that is silent for `patience`
+        seconds breaks off too, and one that trickles: it has that long, and more only in proportion to what came.
+        """
+        assert self._response is not None
+        content = self._response.content
+        body = io.BytesIO()  # for the same reason as the response
+        complete = False
+        now = asyncio.get_running_loop().time
+        gives_up_at = now() + patience
+        with contextlib.suppress(aiohttp.ClientError, OSError, HttpProcessingError):  # the last is aiohttp's parser's
+            while (length := body.tell()) < max_bytes and not complete:
+                async with asyncio.timeout_at(min(now() + patience, gives_up_at + length / _SLOWEST_ANSWER)):
+                    complete = body.write(await content.read(max_bytes - length)) == 0
+        compressed = self.method == "POST" and "Content-Encoding" in self._response.headers
+        return Answer(
+            self._response.status,
+            self._answer_headers(),
+            self.key.hide_in(_decompressed(body.getvalue()) if compressed else body.getvalue()),
+            complete=complete,
+            too_long=not complete and body.tell() >= max_bytes,  # what hides a key is shorter than the key
+        )
+
+    def _answer_headers(self) -> CIMultiDict[str]:
+        assert self._response is not None
+        raw = b"\n".join(chain.from_iterable(self._response.raw_headers))
+        if self.key.hide_in(raw) == raw:
+            return self._response.headers.copy()
+        return CIMultiDict(
+            (self.key.hide_in(name).decode(errors="replace"), self.key.hide_in(value).decode(errors="replace"))
+            for name, value in self._response.raw_headers
+        )
+
+    async def close(self) -> None:
+        """Let go of all that was for the time while it was under way, and wait until nothing writes its body."""
+        self._watchdog = self._go_ahead = None
+        if self._ask_timer is not None:
+            self._ask_timer.cancel()
+        if self._response is not None:
+            # Not `async with response`: it cancels the writer of a body and awaits it, and if this task was ever
+            # cancelled before, it takes that CancelledError for one of the caller's. Closing awaits nothing; a
+            # connection whose answer was read to its end is in the pool by now, and is left there.
+            self._response.close()
+        if self.body is not None:
+            await self.body.wait_written()
+
+
+class _KeyedUrl:
+    """Stands in for a request's address, and has the key once: when aiohttp makes the request line of it.
+
+    So traces, exceptions and ``repr`` show the address without it.
+    """
+
+    def __init__(self, plain: URL, key: ApiKey) -> None:
+        self._plain = plain
+        self._key: ApiKey | None = key
+
+    def __repr__(self) -> str:
+        return repr(self._plain)
+
+    def __str__(self) -> str:
+        return str(self._plain)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def __reduce__(self) -> tuple[type[URL], tuple[str]]:
+        return URL, (str(self._plain),)  # a copy has no key, and no need to stand in for anything
+
+    def drop_key(self) -> None:
+        self._key = None
+
+    @property
+    def raw_path_qs(self) -> str:
+        key, self._key = self._key, None
+        return self._plain.raw_path_qs if key is None else key.added_to(self._plain.raw_path_qs)
+
+
+def _go_ahead_of(request: aiohttp.ClientRequest) -> Callable[[], None] | None:
+    """Return what lets a request that asked first (``Expect: 100-continue``) send its body without leave.
+
+    aiohttp waits for the leave for ever, and offers no other way to end that.
+    """
+    leave = request._continue  # noqa: SLF001 (the one private name of aiohttp's: see the docstring)
+    if leave is None:
+        return None
+
+    def go_ahead() -> None:
+        if not leave.done():
+            leave.set_result(True)
+
+    return go_ahead
+
+
+def _strip(error: BaseException) -> None:
+    """Take from an exception of aiohttp's what the server said, and all frames: the one of the request has the key."""
+    match error:
+        case aiohttp.ClientResponseError():
+            error.message, error.headers = "", None
+        case aiohttp.ServerDisconnectedError():
+            error.message, error.args = "", ()  # half an answer
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+
+
+async def _on_headers_sent(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _: aiohttp.TraceRequestHeadersSentParams
+) -> None:
+    context.trace_request_ctx.on_headers_sent()
+
+
+class _QuietRequest(aiohttp.ClientRequest):
+    """Leaves no failed task behind when the connection breaks before the body is begun.
+
+    asyncio would log that task, and log handlers that show variables would show the head of the request, with the key.
+    """
+
+    async def write_bytes(self, *args: Any, **options: Any) -> None:
+        """Write the body."""
+        # The connection is closed by now: whatever waits for the answer hears of it.
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await super().write_bytes(*args, **options)
+
+
+class _QuietConnector(aiohttp.TCPConnector):
+    """Gives out only connections on which nothing was said while they were idle.
+
+    aiohttp would take that (such as a 408 before the server hangs up) for the answer to the next request.
+    """
+
+    async def connect(self, *args: Any, **options: Any) -> Any:
+        """Return a connection of the pool, or a new one."""
+        while True:
+            connection = await super().connect(*args, **options)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
 class Transport:
-    """An HTTP session to one origin, opened and closed by ``async with``.
+    """HTTP sessions to one origin, opened and closed by ``async with``.
 
     Args:
         origin: scheme, host and port.
         timeouts: how long to wait for what.
         user_agent: what to call ourselves.
-        session: the caller's own session, of which the connector (TLS, resolver), the headers, the cookies and the
-            traces are used; it is not closed.
-        ca_file: certificates of CAs (PEM) that are trusted beside those of the system; not for a session of the
+        connector: the caller's own, for lists and POSTs; it is not closed.
+        ca_file: certificates of CAs (PEM) that are trusted beside those of the system; not for a connector of the
             caller's.
         proxy: what to connect through, to an origin that is ``https``. To any other, a proxy would be shown the key.
+
+    Without `connector` there are two: lists reuse connections as usual, a POST only one that was in use a second ago.
     """
 
     def __init__(
@@ -103,53 +316,59 @@ class Transport:
         *,
         timeouts: Timeouts,
         user_agent: str,
-        session: aiohttp.ClientSession | None = None,
+        connector: Connector | None = None,
         ca_file: Path | None = None,
         proxy: Proxy | None = None,
     ) -> None:
         self.origin = origin
         self._timeouts = timeouts
         self._user_agent = user_agent
-        self._given = session
+        self._connector = connector
         self._ca_file = ca_file
         self._proxy = proxy if origin.startswith("https:") else None
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by method
         self._ask_first = True
 
     def __repr__(self) -> str:
-        return f"<Transport {self.origin}, {'closed' if self._session is None else 'open'}>"
+        return f"<Transport {self.origin}, {'open' if self._sessions else 'closed'}>"
 
     async def __aenter__(self) -> Self:
-        given = self._given
-        headers = CIMultiDict(given.headers if given else ())
-        headers["User-Agent"] = self._user_agent
+        if self._connector is not None:
+            self._refuse_closed(self._connector)
+            self._sessions = {"GET": self._session(self._connector), "POST": self._session(self._connector)}
+            return self
         # True stands for the system's CAs, or those that SSL_CERT_FILE and SSL_CERT_DIR named when aiohttp was loaded.
         tls = await asyncio.to_thread(_trusting, self._ca_file) if self._ca_file else True
-        self._session = aiohttp.ClientSession(
-            connector=given.connector if given else _PunctualConnector(ssl=tls, socket_factory=hearing_socket),
-            connector_owner=given is None,
-            cookie_jar=given.cookie_jar if given else aiohttp.DummyCookieJar(),
-            headers=headers,
-            trace_configs=given.trace_configs if given else None,
+        lists = _QuietConnector(ssl=tls)
+        posts = _QuietConnector(ssl=tls, socket_factory=reading_socket, keepalive_timeout=_REUSE_WITHIN, limit=0)
+        self._sessions = {"GET": self._session(lists), "POST": self._session(posts)}
+        return self
+
+    def _session(self, connector: Connector) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_on_headers_sent)
+        return aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=connector is not self._connector,
+            request_class=_QuietRequest,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"{self._user_agent} aiohttp/{aiohttp.__version__}"},
+            trace_configs=[trace],
             # The environment's proxy would be shown the key of an origin that is http, and ~/.netrc is for others.
             trust_env=False,
-            request_class=KeyedRequest,
-            response_class=KeyedResponse,
-            timeout=aiohttp.ClientTimeout(
-                total=None,  # the default, 300 s, cuts long uploads
-                # aiohttp waits for a proxy's answer for ever. (The wait for a connection of the pool counts as well.)
-                connect=self._timeouts.connect if given and self._proxy else None,
-                sock_connect=self._timeouts.connect,
-                sock_read=self._timeouts.answer,
-            ),
+            # The default total, 300 s, cuts long uploads. The time for an answer is the watchdog's.
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
         )
-        return self
+
+    def _refuse_closed(self, connector: Connector) -> None:
+        if connector.closed:
+            raise ConfigurationError("the connector in the settings is closed: give the client one that is open")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
     async def get(
@@ -158,44 +377,31 @@ class Transport:
         query: Mapping[str, str],
         key: ApiKey,
         *,
-        again: Callable[[], Awaitable[None]] = _at_once,
+        before_resending: Callable[[], Awaitable[None]] = _at_once,
     ) -> Answer:
         """Ask for a list.
 
-        A list whose connection the server closed is asked for a second time at once, because it may have been a
-        connection of the pool that was closed already. `again` is awaited before that: it is one more request.
+        aiohttp asks for a list a second time at once when the server closed the connection, because it may have been a
+        connection of the pool that was closed already. `before_resending` is awaited before: it is one more request.
 
         Raises:
             NotSent: there was no connection.
             NoAnswer: the connection broke before the answer had come whole.
+            ConfigurationError: the connector of the settings was closed.
         """
         where = self.where("GET", path)
-        answer, failure = await self._exchange(
-            "GET", path, key, longest=_MAX_LIST_ANSWER_BYTES, again=again, params=query
-        )
-        if failure is not None:
-            if failure.connected:
-                raise NoAnswer(where, failure.reason)
-            raise NotSent(where, failure.reason, connected=False, trusted=failure.trusted)
-        assert answer is not None
+        exchange = Exchange("GET", path, key, query, before_resending=before_resending)
+        answer = await self._exchange(exchange, _MAX_LIST_ANSWER_BYTES)
+        if isinstance(answer, Failure):
+            if answer.connected:
+                raise NoAnswer(where, answer.reason)
+            raise NotSent(where, answer.reason, connected=False, trusted=answer.trusted)
         if not answer.complete and not answer.too_long:
             raise NoAnswer(where, "the connection broke in the middle of the answer")
         return answer
 
-    async def post(
-        self,
-        path: str,
-        body: aiohttp.Payload,
-        key: ApiKey,
-        *,
-        fully_written: Callable[[], bool],
-        begun: Callable[[], None] = _nothing,
-        answered: Callable[[int], None] = _ignore,
-    ) -> Answer:
-        """Post a body of a known size, once; `fully_written` tells whether its last byte was given to the connection.
-
-        `answered` is told the status at once when it comes, before the rest of the answer is read: who cancels the
-        reading must know whether the certificate is stored.
+    async def post(self, exchange: Exchange) -> Answer:
+        """Post the body of an exchange, once. Whatever ends it, `exchange` tells how far it got.
 
         (aiohttp's UploadTracker would not do: it calls a body unfinished whose end is still in the connection's
         buffer, from where it may reach the server after all.)
@@ -203,40 +409,30 @@ class Transport:
         Raises:
             NotSent: the server cannot have the whole body.
             NoAnswer: it may have, and no answer came.
+            ConfigurationError: the connector of the settings was closed.
         """
-        where = self.where("POST", path)
-        asked = self._ask_first and (body.size or 0) > _ASK_FIRST
-        left = False
-
-        def leaves() -> None:
-            nonlocal left
-            left = True
-            begun()
-
-        answer, failure = await self._exchange(
-            "POST",
-            path,
-            key,
-            longest=_MAX_POST_ANSWER_BYTES,
-            begun=leaves,
-            answered=answered,
+        body = exchange.body
+        assert body is not None
+        where = self.where("POST", exchange.path)
+        asks = self._ask_first and (body.size or 0) > _ASK_FIRST
+        answer = await self._exchange(
+            exchange,
+            _MAX_POST_ANSWER_BYTES,
             data=body,
-            # Its type is named here because the headers of a caller's session would go before it.
-            headers={"Connection": "close", "Content-Type": body.content_type, "Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity"},
             # aiohttp would not even tell the status of an answer that it cannot decompress.
             auto_decompress=False,
-            expect100=asked,
+            expect100=asks,
         )
-        if failure is not None:
-            if fully_written():
-                raise NoAnswer(where, failure.reason)
-            raise NotSent(where, failure.reason, connected=failure.connected, trusted=failure.trusted)
-        assert answer is not None
-        if asked and answer.status == 417:
+        if isinstance(answer, Failure):
+            if exchange.fully_written:
+                raise NoAnswer(where, answer.reason)
+            raise NotSent(where, answer.reason, connected=answer.connected, trusted=answer.trusted)
+        if asks and answer.status == 417:
             self._ask_first = False
             raise NotSent(where, "the server does not know “Expect: 100-continue” (417)")
-        if fully_written() or (answer.status < 300 and not left):  # mocks answer what never left
-            return answer
+        if exchange.fully_written or (answer.status < 300 and not exchange.headers_sent):
+            return answer  # what never left is answered by mocks of aiohttp
         if answer.status == 201:
             raise NoAnswer(where, "the server answered 201 before it had the whole certificate")
         if answer.status < 300 or answer.status == 408 or answer.status >= 500:
@@ -244,97 +440,46 @@ class Transport:
         return answer
 
     def where(self, method: str, path: str) -> str:
-        """Name a request for a person: method and address, without the query."""
+        """Return a request's method and address, without the query, for people."""
         return f"{method} {self.origin}{path}"
 
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        key: ApiKey,
-        *,
-        longest: int,
-        expect100: bool = False,
-        begun: Callable[[], None] = _nothing,
-        answered: Callable[[int], None] = _ignore,
-        again: Callable[[], Awaitable[None]] = _at_once,
-        **options: Any,
-    ) -> tuple[Answer | None, Failure | None]:
+    async def _exchange(self, exchange: Exchange, max_bytes: int, **options: Any) -> Answer | Failure:
         """Send one request and read its answer. A failure is returned, so that it is raised outside of ``except``."""
-        if self._session is None:
+        if not self._sessions:
             raise RuntimeError("the session is closed: use it inside `async with`")
-
-        left = False
-
-        def leaves() -> None:
-            nonlocal left
-            left = True
-            begun()
-
-        async def as_ours(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-            nonlocal left
-            assert isinstance(request, KeyedRequest)
-            if left:  # aiohttp asks once more by itself
-                await again()
-                left = False
-            request.key, request.begun = key, leaves
-            if self._proxy is not None:
-                # As an option of the session's, the headers of a caller's session would go to the proxy too.
-                request.update_proxy(self._proxy.url, None, self._proxy.headers)
-            return await handler(request)
-
+        if self._connector is not None:
+            self._refuse_closed(self._connector)
+        if self._proxy is not None:
+            options |= {"proxy": self._proxy.url, "proxy_headers": self._proxy.headers}
+        watchdog: Watchdog | None = None
         try:
-            async with self._session.request(
-                method,
-                URL(self.origin + path, encoded=True),
-                allow_redirects=False,
-                expect100=expect100,
-                middlewares=(as_ours,),
-                **options,
-            ) as response:
-                answered(response.status)
-                body, complete, too_long = await _read(response, longest, self._timeouts.answer, key)
-                return Answer(response.status, response.headers.copy(), body, complete, too_long), None
+            async with asyncio.timeout(None) as limit:
+                watchdog = Watchdog(
+                    limit,
+                    stall_timeout=self._timeouts.stall,
+                    answer_timeout=self._timeouts.answer,
+                    progress=exchange.body.progress if exchange.body else None,
+                )
+                with exchange.watched_by(watchdog):
+                    exchange.on_response(
+                        await self._sessions[exchange.method].request(
+                            exchange.method,
+                            URL(self.origin + exchange.path, encoded=True),
+                            params=exchange.query,
+                            allow_redirects=False,
+                            middlewares=(exchange.add_key,),
+                            trace_request_ctx=exchange,
+                            **options,
+                        )
+                    )
+            return await exchange.read(max_bytes, self._timeouts.answer)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            at_proxy = self._proxy is not None and not left
-            return None, Failure.at_proxy(error) if at_proxy else Failure.of(error)
-
-
-class _PunctualConnector(aiohttp.TCPConnector):
-    """Makes a connection in time: aiohttp's own time begins anew with each address of a name, once they are found.
-
-    Its `connect` would do so too, and count the wait for a connection of the pool as well.
-    """
-
-    async def _create_connection(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: Any,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 (aiohttp's word for several)
-    ) -> Any:
-        async with asyncio.timeout(timeout.sock_connect):
-            return await super()._create_connection(req, traces, timeout)
-
-
-async def _read(
-    response: aiohttp.ClientResponse, longest: int, patience: float, key: ApiKey
-) -> tuple[bytes, bool, bool]:
-    """Read a body up to a bound; say whether it is whole, and whether it is not because it is too long.
-
-    One that breaks off is no failure: its status has told already what happened. One that trickles breaks off too: it
-    has `patience` seconds, and more only in proportion to what came.
-    """
-    # In no variable as it came, because a traceback may show those, and the server may have said the key.
-    body = io.BytesIO()
-    complete = False
-    begun = asyncio.get_running_loop().time()
-    with contextlib.suppress(aiohttp.ClientError, OSError, HttpProcessingError):  # of which one is aiohttp's parser's
-        while (length := body.tell()) < longest and not complete:
-            async with asyncio.timeout_at(begun + patience + length / _SLOWEST_ANSWER):
-                complete = body.write(await response.content.read(longest - length)) == 0
-    compressed = response.method == "POST" and "Content-Encoding" in response.headers
-    shown = key.hide_in(_decompressed(body.getvalue()) if compressed else body.getvalue())
-    return shown, complete, not complete and body.tell() >= longest  # what hides a key is shorter than the key
+            if watchdog is not None and watchdog.verdict:
+                return Failure(watchdog.verdict)
+            at_proxy = self._proxy is not None and not exchange.headers_sent
+            return Failure.at_proxy(error) if at_proxy else Failure.of(error)
+        finally:
+            await exchange.close()
 
 
 def _decompressed(body: bytes) -> bytes:

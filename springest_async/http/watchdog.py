@@ -1,25 +1,24 @@
-"""The line to the server: whether what is sent still moves, has arrived, and what was said on it before it broke.
+"""A watchdog for one request: it ends what stands still, however much time a slow line takes that moves.
 
-The system's sockets know it, and neither asyncio nor aiohttp asks them. Knows neither files nor requests.
+aiohttp has no limit of its own on writing a body, and one for the whole body, or for each piece of it, would cut off
+slow lines. So one timer looks from time to time whether anything moved. The system's sockets know that, and neither
+asyncio nor aiohttp asks them. This module knows neither files nor requests.
 """
 
 import asyncio
 import socket
 import struct
 import sys
-from collections.abc import Awaitable
 from typing import Any, Self
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import StreamWriter
-from attrs import frozen
+from attrs import define, frozen
 
-__all__ = ["SLOWEST", "Line", "hearing_socket"]
+__all__ = ["Progress", "Watchdog", "reading_socket"]
 
-# What is slower than this for more than a few times the stall timeout nearly stands still: a server that takes one byte
-# a minute must not hold a place and a token of the limit for ever.
-SLOWEST = 1024
+# A line that stays below this for more than a few times the stall timeout nearly stands still: a server that takes one
+# byte a minute must not hold a connection and a token of the limit for ever.
+_SLOWEST_BODY = 1024
 """Bytes a second."""
 _STALLS = 5
 
@@ -27,12 +26,32 @@ _STALLS = 5
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 
 
+@define(eq=False)
+class Progress:
+    """How far a body has got.
+
+    Attributes:
+        transport: the connection that it is written to; None before its first byte.
+        bytes_given: how many bytes of it were given to the connection.
+        reading: whether it waits for its file now, for which no line is to blame.
+        fully_written: whether its last byte was given to the connection, so that the server may have all of it.
+    """
+
+    transport: asyncio.Transport | None = None
+    bytes_given: int = 0
+    reading: bool = False
+    fully_written: bool = False
+
+
 @frozen
-class _Queue:
+class _SendQueue:
     """What of a body is still on this machine, in the order in which it leaves, and how much has arrived.
 
-    `buffered` are asyncio's bytes. The others are the system's, where it tells: bytes that were not sent yet, segments
-    that the other end has not acknowledged, and bytes that it has.
+    Attributes:
+        buffered: bytes that asyncio holds.
+        unsent: bytes that the system has not sent yet, where it tells.
+        unacknowledged: segments that the other end has not acknowledged.
+        acknowledged: bytes that it has.
     """
 
     buffered: int = 0
@@ -41,18 +60,15 @@ class _Queue:
     acknowledged: int = 0
 
     @classmethod
-    def of(cls, writer: AbstractStreamWriter) -> Self:
-        """Look at a connection; at one that is lost, nothing waits any more."""
-        transport = writer.transport if isinstance(writer, StreamWriter) else None
-        if transport is None:
-            return cls()
+    def of(cls, transport: asyncio.Transport) -> Self:
+        """Return the state of a connection; on one that is lost, nothing waits any more."""
         buffered = transport.get_write_buffer_size()
         connection = transport.get_extra_info("socket")
         if connection is None or sys.platform != "linux":
             return cls(buffered)
         try:
-            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-            unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(told)
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
         except (OSError, ValueError, struct.error):  # closed by now, or a system that tells less
             return cls(buffered)
         return cls(buffered, unsent, unacknowledged, acknowledged)
@@ -63,76 +79,94 @@ class _Queue:
         return not (self.buffered or self.unsent or self.unacknowledged)
 
 
-class Line:
-    """A connection that takes a body for as long as something moves.
+class Watchdog:
+    """Ends a request of which nothing moves any more, or whose answer does not begin in time.
 
-    aiohttp has no limit of its own on writing. One for the whole body, or for each piece of it, would cut off slow
-    lines; so it is looked at from time to time whether anything moved. (Over TLS asyncio does not say all that it
-    holds, and only the system sees that it moves.) It is gone when something else than itself ended the body early.
+    Usage::
+
+        async with asyncio.timeout(None) as limit:
+            with Watchdog(limit, stall_timeout=60.0, answer_timeout=120.0, progress=body.progress) as watchdog:
+                ...  # calls watchdog.start() when the request leaves, and ends when the answer begins
+
+    Args:
+        limit: what it lets expire.
+        stall_timeout: seconds within which something of the body must move.
+        answer_timeout: seconds within which the answer must begin. They count from the moment when all of the request
+            has arrived, as far as the system can tell: our side may have buffered megabytes, for which a thin line
+            needs minutes.
+        progress: of the body; None for a request without one.
+
+    Attributes:
+        verdict: why it ended the request, in words; empty while it has not.
     """
 
-    def __init__(self, writer: AbstractStreamWriter, stall_timeout: float) -> None:
-        self._writer = writer
+    def __init__(
+        self, limit: asyncio.Timeout, *, stall_timeout: float, answer_timeout: float, progress: Progress | None
+    ) -> None:
+        self.verdict = ""
+        self._limit = limit
         self._stall_timeout = stall_timeout
-        self._step = min(1.0, stall_timeout / 10)
+        self._answer_timeout = answer_timeout
+        self._progress = progress
         self._loop = asyncio.get_running_loop()
-        self._ends = self._loop.time() + _STALLS * stall_timeout  # however it moves
-        self._seen = _Queue()
-        self._transport = writer.transport if isinstance(writer, StreamWriter) else None
-        self._limit: asyncio.Timeout | None = None
+        self._step = min(1.0, stall_timeout / 10, answer_timeout / 10)
+        self._seen: tuple[int, _SendQueue] | None = None
+        self._checked_at = self._moved_at = self._gives_up_at = 0.0
+        self._arrived_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        self._timer = self._loop.call_later(self._step, self._look)
         return self
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._timer.cancel()
-        # Closing it, as aiohttp does, would go on sending what is in the buffer, for as long as that takes. (What was
-        # said on a line that broke by itself may still be read.)
-        if self._transport is not None and error is not None and not isinstance(error, ConnectionError):
-            self._transport.abort()
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        transport = self._progress.transport if self._progress else None
+        if self.verdict and transport is not None:
+            # Closing it, as aiohttp does, would go on sending what is in the buffer, for as long as that takes.
+            transport.abort()
 
-    async def send(self, piece: bytes) -> None:
-        """Give the connection a piece, and wait until it would take the next.
+    def start(self) -> None:
+        """Begin to watch: the request leaves now."""
+        self._checked_at = self._moved_at = self._loop.time()
+        self._gives_up_at = self._moved_at + _STALLS * self._stall_timeout
+        self._arrived_at = self._moved_at if self._progress is None else None
+        self._timer = self._loop.call_later(self._step, self._check)
 
-        Raises:
-            TimeoutError: when nothing moved.
-        """
-        self._ends += len(piece) / SLOWEST
-        await self._while_it_moves(self._writer.write(piece))
+    def stop(self) -> None:
+        """Stop watching, until it is started again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    async def arrive(self) -> None:
-        """Wait until the other end's system has acknowledged all: only then is its silence the server's.
+    def _check(self) -> None:
+        now = self._loop.time()
+        if self._arrived_at is None and self._progress is not None:
+            self._look_at(self._progress, now)
+        if self._arrived_at is not None:
+            due, verdict = self._arrived_at + self._answer_timeout, "no answer within the time allowed"
+        else:
+            due, verdict = min(self._moved_at + self._stall_timeout, self._gives_up_at), "the upload stopped moving"
+        self._checked_at = now
+        if now < due:
+            self._timer = self._loop.call_later(min(self._step, due - now), self._check)
+        else:
+            self.verdict = verdict
+            self._limit.reschedule(now)
 
-        Our own may have taken megabytes, for which a thin line needs minutes.
-
-        Raises:
-            TimeoutError: when nothing moved.
-        """
-        await self._while_it_moves(self._emptied())
-
-    async def _emptied(self) -> None:
-        while not _Queue.of(self._writer).is_empty:  # noqa: ASYNC110 (the system tells only who asks)
-            await asyncio.sleep(self._step)
-
-    async def _while_it_moves(self, waiting: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout_at(self._given_up_at()) as self._limit:
-                await waiting
-        finally:
-            self._limit = None
-
-    def _given_up_at(self) -> float:
-        return min(self._loop.time() + self._stall_timeout, self._ends)
-
-    def _look(self) -> None:
-        before, self._seen = self._seen, _Queue.of(self._writer)
-        if self._seen != before and self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(self._given_up_at())
-        self._timer = self._loop.call_later(self._step, self._look)
+    def _look_at(self, progress: Progress, now: float) -> None:
+        queue = _SendQueue() if progress.transport is None else _SendQueue.of(progress.transport)
+        if progress.fully_written and queue.is_empty:
+            self._arrived_at = now
+        before, self._seen = self._seen, (progress.bytes_given, queue)
+        given_before = before[0] if before else 0
+        self._gives_up_at += (progress.bytes_given - given_before) / _SLOWEST_BODY
+        if progress.reading:
+            self._gives_up_at += now - self._checked_at
+        if progress.reading or before != self._seen:
+            self._moved_at = now
 
 
-class _HearingSocket(socket.socket):
+class _ReadingSocket(socket.socket):
     """A socket that tells of a broken line only after what the other end had said before could be read.
 
     A server that refuses a body early and hangs up breaks the line while its words are still unread on this side.
@@ -163,6 +197,6 @@ class _HearingSocket(socket.socket):
             raise BlockingIOError
 
 
-def hearing_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Make a socket that hears what was said before the line broke; for `aiohttp.TCPConnector`."""
-    return _HearingSocket(*address[:3])
+def reading_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket that reads what was said before the line broke; for `aiohttp.TCPConnector`."""
+    return _ReadingSocket(*address[:3])

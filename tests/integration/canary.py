@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 import aiohttp
+import attrs
 import rich.traceback
 from multidict import MultiMapping
 
@@ -94,8 +95,10 @@ class Witness:
             if isinstance(part, str | bytes | bytearray):
                 self.read(where, part)
             else:
-                self.read(where, repr(part))
-                self.read(where, str(part))
+                # What the server said of the request is not ours to hide in a response (SECURITY.md says so).
+                if not isinstance(part, aiohttp.ClientResponse):
+                    self.read(where, repr(part))
+                    self.read(where, str(part))
                 waiting += [(f"{where}.{name}", value) for name, value in _parts(part)]
 
     def look_at_error(self, place: str, error: BaseException) -> None:
@@ -119,9 +122,15 @@ class Witness:
                     self.read(f"{place}, {seen.name}: {name}, by rich", str(node))
 
     def look_at_frames(self, place: str, frame: FrameType | None) -> None:
-        """Look at the variables of a frame, and of all that called it, up to the event loop."""
+        """Look at the variables of a frame, and of all that called it, up to the event loop.
+
+        But for aiohttp's where it writes the request line, and where it has the response (SECURITY.md says so).
+        """
         while frame is not None and frame.f_code.co_qualname != "Handle._run":
-            self._look_at_frame(place, frame)
+            writes = frame.f_code.co_qualname in ("ClientRequest.send", "StreamWriter.write_headers")
+            answered = place == "on_request_end" and "springest_async" not in Path(frame.f_code.co_filename).parts
+            if not writes and not answered:
+                self._look_at_frame(place, frame)
             frame = frame.f_back
 
     def _look_at_frame(self, place: str, frame: FrameType | None) -> None:
@@ -148,15 +157,20 @@ class Witness:
         for name in signals:
             getattr(config, name).append(functools.partial(self._told, name))
         config.freeze()
-        assert client._transport._session is not None
-        client._transport._session.trace_configs.append(config)
+        for session in client._transport._sessions.values():
+            session.trace_configs.append(config)
 
     async def _told(self, name: str, _session: aiohttp.ClientSession, _context: object, told: Any) -> None:
         await asyncio.sleep(0)  # as a trace may
-        self.look_at(name, told)
+        self.places[name] += 1
+        for part in attrs.fields(type(told)):
+            self.look_at(f"{name}.{part.name}", getattr(told, part.name))
         if isinstance(error := getattr(told, "exception", None), BaseException):
             self.look_at_error(name, error)
         self.look_at_frames(name, sys._getframe().f_back)
+
+
+_OF_A_RESPONSE = ("method", "url", "real_url", "host", "request_info", "status", "version", "history")
 
 
 def _is_looked_at(file: str) -> bool:
@@ -177,8 +191,9 @@ def _parts(thing: object) -> Iterator[tuple[str, object]]:
             yield from ((".args", part) for part in (*thing.args, *vars(thing).values()))
         case _ if type(thing).__module__.startswith(("springest_async.", "aiohttp.")):
             # Of ours all; of aiohttp's what it offers: in its buffers there is what the server said, and the request.
-            ours = not isinstance(thing, aiohttp.ClientResponse) and type(thing).__module__.startswith("springest")
-            for name in dir(thing):
+            ours = type(thing).__module__.startswith("springest")
+            names = _OF_A_RESPONSE if isinstance(thing, aiohttp.ClientResponse) else dir(thing)
+            for name in names:
                 if not name.startswith("__" if ours else "_") and name != "closed":  # which makes a future when asked
                     with warnings.catch_warnings(action="ignore"), suppress(Exception):
                         part = getattr(thing, name)

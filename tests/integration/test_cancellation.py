@@ -306,7 +306,7 @@ async def test_cancelled_before_there_is_a_connection_it_was_not_sent(by: Cancel
     connector = aiohttp.TCPConnector(socket_factory=connecting)
     async with raw_server(created) as server:
         server.origin = server.origin.replace("http:", "https:")  # which it does not speak, so it says nothing
-        async with aiohttp.ClientSession(connector=connector) as own, client_of(server, session=own) as springest:
+        async with connector, client_of(server, connector=connector) as springest:
             told = told_by(await by(springest.upload(upload), reached))
             await assert_nothing_is_left(springest, upload.file.parent, resting="0")
 
@@ -575,7 +575,7 @@ async def test_interrupted_at_any_await_an_upload_tells_the_truth(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("springest_async.http.keyed._ASK_WAIT", 0.02)
+    monkeypatch.setattr("springest_async.http.transport._ASK_WAIT", 0.02)
     scene = SCENES[name]
     upload = make_upload(file=file_of(scene.size, tmp_path / "x.pdf"))
     told_of = Counter[str]()
@@ -584,8 +584,8 @@ async def test_interrupted_at_any_await_an_upload_tells_the_truth(
         connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, 4096))
         async with (
             raw_server(*scene.behaviours(keeper), receive_buffer=4096) as server,
-            aiohttp.ClientSession(connector=connector) as own,
-            client_of(server, session=own) as springest,
+            connector,
+            client_of(server, connector=connector) as springest,
         ):
             outcome = await struck(springest.upload(upload), interruption, by_timeout=by_timeout)
             await settled_down(springest)
@@ -738,7 +738,7 @@ async def test_interrupted_at_any_await_a_list_leaves_nothing(
         async with raw_server(lists_slowly) as server, client_of(server, timeouts=timeouts) as springest:
             outcome = await struck(call(springest), interruption, by_timeout=by_timeout)
             await settled_down(springest)
-            assert not springest._transport._session.connector._acquired  # type: ignore[union-attr] # it is open
+            assert not springest._transport._sessions["GET"].connector._acquired  # type: ignore[union-attr] # it is open
             assert await list_all(springest) == [1, 2, 3, 4]
 
         assert outcome == given or isinstance(outcome, asyncio.CancelledError | TimeoutError)
@@ -758,7 +758,7 @@ async def test_a_list_that_is_left_early_leaves_nothing() -> None:
         assert (await anext(certificates)).id == 1
         await certificates.aclose()
         await settled_down(springest)
-        assert not springest._transport._session.connector._acquired  # type: ignore[union-attr] # it is open
+        assert not springest._transport._sessions["GET"].connector._acquired  # type: ignore[union-attr] # it is open
         assert await list_all(springest) == [1, 2, 3, 4]
 
     assert server.connections == 1

@@ -84,8 +84,8 @@ class _Addresses(AbstractResolver):
 async def test_a_name_with_two_addresses_that_both_refuse(other: str, upload: CertificateUpload) -> None:
     resolver = _Addresses(other, "127.0.0.1")
     async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver)) as session,
-        client_of(f"https://springest.test:{closed_port()}", session=session) as client,
+        aiohttp.TCPConnector(resolver=resolver) as connector,
+        client_of(f"https://springest.test:{closed_port()}", connector=connector) as client,
     ):
         with pytest.raises(NotSent) as caught:
             await client.upload(upload)

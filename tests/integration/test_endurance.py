@@ -37,7 +37,7 @@ from springest_async import (
 from springest_async.http.body import CertificateBody
 from springest_async.limits.limiter import Permit
 from springest_async.sandbox import Mishap, Sandbox
-from springest_async.upload import Delivery
+from springest_async.upload import Upload
 from tests.descriptors import open_descriptors
 from tests.waiting import until
 
@@ -156,7 +156,7 @@ async def upload_one(number: int, client: Springest, nowhere: Springest, folder:
         path.unlink(missing_ok=True)
 
 
-OURS = (Delivery, CertificateBody, Permit)
+OURS = (Upload, CertificateBody, Permit)
 
 
 def left() -> dict[str, Any]:
@@ -216,11 +216,9 @@ async def test_uploads_through_all_faults_end_as_reported(
             await asyncio.sleep(2.0)  # the last tokens rest for the time that an answer may take, and their period
             assert " 0 under way, 0 resting" in repr(limiter)
             for springest in (client, nowhere):
-                session = springest._transport._session
-                assert session is not None
-                assert isinstance(session.connector, aiohttp.TCPConnector)
-                assert not session.connector._acquired
-                assert not session.connector._conns
+                for session in springest._transport._sessions.values():
+                    assert isinstance(session.connector, aiohttp.TCPConnector)
+                    assert not session.connector._acquired
         await assert_left(open_server)
     await assert_left(before)
 

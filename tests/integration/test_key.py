@@ -45,7 +45,6 @@ from springest_async import (
     UploadStep,
 )
 from springest_async.cli import environment
-from springest_async.http.keyed import KeyedRequest
 from springest_async.sandbox import Sandbox
 from tests.waiting import A_WHILE, heard, until
 
@@ -193,15 +192,15 @@ async def test_a_request_that_was_written_has_no_key_any_more(
     upload: CertificateUpload, monkeypatch: pytest.MonkeyPatch, witness: Witness
 ) -> None:
     targets = []
-    send = KeyedRequest.send
+    send = aiohttp.ClientRequest.send
 
-    async def written(request: KeyedRequest, connection: object) -> aiohttp.ClientResponse:
+    async def written(request: aiohttp.ClientRequest, connection: Any) -> aiohttp.ClientResponse:
         try:
             return await send(request, connection)
         finally:
             targets.append(request.url.raw_path_qs)
 
-    monkeypatch.setattr(KeyedRequest, "send", written)
+    monkeypatch.setattr(aiohttp.ClientRequest, "send", written)
     async with raw_server(created) as server, client_of(server, witness) as client:
         await client.upload(upload)
 
@@ -367,9 +366,12 @@ async def test_a_mistake_in_a_trace_does_not_show_the_key(
     getattr(config, signal).append(broken)
     async with (
         raw_server(echoing(b"{both}" if signal == "on_request_exception" else page("404 x", b"{both}"))) as server,
-        aiohttp.ClientSession(trace_configs=[config]) as own,
-        client_of(server, witness, session=own) as client,
+        client_of(server, witness) as client,
     ):
+        # As instrumentation does that wraps aiohttp's sessions.
+        config.freeze()
+        for session in client._transport._sessions.values():
+            session.trace_configs.append(config)
         with pytest.raises((LookupError, NotSent)) as caught:  # aiohttp makes a broken connection of some
             await client.upload(upload)
         witness.look_at_error("error", caught.value)
@@ -594,20 +596,23 @@ class _Shown:
 
 
 async def test_the_key_is_found_in_a_clients_parts_and_traces(upload: CertificateUpload) -> None:
-    async def answer_with_key(exchange: Exchange) -> None:
+    async def refuses(exchange: Exchange) -> None:
         await exchange.read()
-        await exchange.answer(404, b"", X_Other=CERTIFICATIONS_KEY)
+        await exchange.answer(404, b"")
 
     with watching() as witness:
-        async with raw_server(answer_with_key) as server:
-            options = Settings(limiter=Limiter(), session=None)
+        async with raw_server(refuses) as server:
+            options = Settings(limiter=Limiter())
             async with Springest(api_key="another-key", host=server.origin, settings=options) as client:
                 witness.trace(client)
+                for session in client._transport._sessions.values():
+                    session.headers["X-Other"] = CERTIFICATIONS_KEY
                 with pytest.raises(NotFound):
                     await client.upload(upload)
-                witness.look_at("client", client)
-                assert {leak.partition(": b")[0].partition(",")[0] for leak in witness.leaks} >= {"on_request_end"}
+                assert {leak.partition(".")[0] for leak in witness.leaks} >= {"on_request_start", "on_request_end"}
                 witness.leaks.clear()
+                for session in client._transport._sessions.values():
+                    del session.headers["X-Other"]
                 client._transport._user_agent = Masked(KEY)  # type: ignore[assignment] # anything that hides it badly
                 witness.look_at("client", client)
                 assert witness.leaks == []  # a class of the tests is not taken apart

@@ -66,11 +66,11 @@ async def over(
     async with (
         raw_server(behaviour, tls=authority.right() if authority else None) as server,
         fault_proxy(server.origin, line) as proxy,
-        aiohttp.ClientSession(connector=connector) as own,
+        connector,
         Springest(
             api_key="key-of-the-tests",
             host=proxy.origin,
-            settings=Settings(limiter=Limiter(), timeouts=timeouts, session=own),
+            settings=Settings(limiter=Limiter(), timeouts=timeouts, connector=connector),
         ) as springest,
     ):
         yield springest, server

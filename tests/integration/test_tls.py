@@ -78,7 +78,7 @@ async def test_a_wrong_certificate_is_reported_at_once(
         assert (caught.value.connected, caught.value.trusted) == (False, False)
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
         assert_no_key_in(f"{caught.value} {caught.value!r}")
-    assert [step.kind for step in steps] == ["waiting", "sending", "unsent"]
+    assert [step.kind for step in steps] == ["waiting", "sending", "unsent", "not stored"]
     assert not [record for record in caplog.records if record.name.startswith("stamina")]
     assert server.exchanges == []
     assert repr(client.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
@@ -133,8 +133,13 @@ async def test_a_run_waits_for_a_certificate_that_was_right_before(
     front = authority.right()
     front.sni_callback = show
     done: list[State] = []
+
+    async def stores(exchange: Exchange) -> None:
+        await exchange.read()
+        await exchange.answer(201, b'{"id": 5001}', Connection="close")
+
     async with (
-        raw_server(either, tls=front, name="localhost") as server,
+        raw_server(stores, tls=front, name="localhost") as server,
         client_of(server, ca_file=authority.file, concurrency=1) as client,
     ):
         with Journal.open(tmp_path / "certificates.journal") as journal:
@@ -226,13 +231,11 @@ async def test_a_folder_is_no_ca_file(tmp_path: Path) -> None:
         await client.__aenter__()
 
 
-async def test_whom_a_session_of_ones_own_trusts_is_its_own_business(
-    upload: CertificateUpload, stranger: Authority
-) -> None:
+async def test_a_connector_of_ones_own_trusts_what_it_wants(upload: CertificateUpload, stranger: Authority) -> None:
     async with (
         raw_server(either, tls=stranger.right()) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session,
-        client_of(server, session=session) as client,
+        aiohttp.TCPConnector(ssl=False) as connector,
+        client_of(server, connector=connector) as client,
     ):
         assert (await client.upload(upload)).id == 5001
 
@@ -294,7 +297,7 @@ def test_no_setting_makes_it_trust_just_anybody() -> None:
         "posts_per_minute",
         "burst",
         "requests_per_hour",
-        "session",
+        "connector",
         "ca_file",
         "proxy",
         "machine_wide",

@@ -109,7 +109,7 @@ async def lists(springest: Springest) -> None:
     assert_type([(item.id, item.name, item.requires_valid_until) for item in found], list[tuple[int, str, bool]])
 
 
-async def everything_set(session: aiohttp.ClientSession) -> None:
+async def everything_set(connector: aiohttp.BaseConnector) -> None:
     settings = Settings(
         wire_format="xml",
         timeouts=Timeouts(connect=10, answer=60.0, stall=30.0),
@@ -117,7 +117,7 @@ async def everything_set(session: aiohttp.ClientSession) -> None:
         posts_per_minute=30,
         burst=1,
         requests_per_hour=4000,
-        session=session,
+        connector=connector,
     )
     Settings(limiter=Limiter(posts=30, period=60.0, burst=1, requests_per_hour=4000))
     springest = Springest(
@@ -143,7 +143,7 @@ class Progress:
         match step.kind:
             case "waiting" | "sending":
                 assert_type(step.attempts, int)
-            case "refused" | "unsent":
+            case "refused" | "unsent" | "stored" | "rejected" | "not stored" | "in doubt":
                 assert_type(step.status, int | None)
                 assert_type(step.words, str)
             case _:

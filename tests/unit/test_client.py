@@ -728,10 +728,10 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
         Settings(**changes)
 
 
-async def test_a_ca_file_would_be_ignored_with_a_session_of_ones_own(tmp_path: Path) -> None:
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(ConfigurationError, match="ca_file is not for a session of your own"):
-            Settings(session=session, ca_file=tmp_path / "ca.pem")
+async def test_a_ca_file_is_not_for_a_connector_of_ones_own(tmp_path: Path) -> None:
+    async with aiohttp.TCPConnector() as connector:
+        with pytest.raises(ConfigurationError, match="ca_file is not for a connector of your own"):
+            Settings(connector=connector, ca_file=tmp_path / "ca.pem")
 
 
 def test_changed_settings_keep_the_password_of_the_proxy() -> None:

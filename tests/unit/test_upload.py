@@ -384,7 +384,7 @@ class Migration:
                 self.outcomes[row] = "stored"
 
     async def _answer(self, _: URL, *, data: CertificateBody, **__: Any) -> CallbackResult:
-        email = next(text for text in data.told if "@" in text)
+        email = next(text for text in data.sent_texts if "@" in text)
         row = int(email.removeprefix("row").removesuffix("@example.org"))
         self.sent.append((now(), row))
         number = len(self.sent)
@@ -642,7 +642,7 @@ async def test_an_upload_that_somebody_waits_for_goes_before_those_of_a_bulk_run
     order: list[str] = []
 
     def created(_: URL, *, data: CertificateBody, **__: Any) -> CallbackResult:
-        order.append(next(text for text in data.told if "@" in text).partition("@")[0])
+        order.append(next(text for text in data.sent_texts if "@" in text).partition("@")[0])
         return CallbackResult(status=201)
 
     scripted.post(CERTIFICATES, callback=created, repeat=True)
@@ -688,15 +688,16 @@ async def test_a_listener_hears_each_step(
         ("refused", 4, 429, "Slow down"),
         ("waiting", 4, None, ""),
         ("sending", 5, None, ""),
+        ("stored", 5, 201, ""),
     ]
-    times = [before, *(step.at for step in steps), receipt.answered_at]
+    times = [before, *(step.at for step in steps[:-1]), receipt.answered_at, steps[-1].at]
     assert times == sorted(times)
     assert {step.at.tzinfo for step in steps} == {UTC}
-    assert receipt.sent_at == steps[-1].at
+    assert receipt.sent_at == steps[-2].at
 
 
 @pytest.mark.looptime
-async def test_a_listener_hears_what_the_last_try_came_to_as_well(
+async def test_a_listener_hears_that_it_was_not_stored(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, exception=REFUSED, repeat=True)
@@ -705,7 +706,18 @@ async def test_a_listener_hears_what_the_last_try_came_to_as_well(
     with pytest.raises(NotSent):
         await springest.upload(upload, listener=steps.append)
 
-    assert [step.kind for step in steps] == ["waiting", "sending", "unsent"] * 4
+    assert [step.kind for step in steps] == [*["waiting", "sending", "unsent"] * 4, "not stored"]
+    assert steps[-1].words == steps[-2].words
+
+
+@pytest.mark.looptime
+async def test_a_listener_that_fails_at_the_last_step_changes_nothing(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.post(CERTIFICATES, status=201, payload={"id": 1})
+
+    assert (await springest.upload(upload, listener=objecting("stored"))).id == 1
+    assert "the listener of an upload failed at its last step" in caplog.text
 
 
 class Objection(Exception):

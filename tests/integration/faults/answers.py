@@ -383,9 +383,9 @@ def _framing() -> Iterator[Fault]:
         happens=_by(_sends(of_length(201, _ID, 100), falls_silent=True), stored=1),
         expected=_STORED,
     )
-    yield _answered("201 with a Content-Length too short", of_length(201, _ID, 5), _STORED)
+    yield _answered("201 with a Content-Length too short", of_length(201, _ID, 5), _NO_HTTP)
     yield _answered(
-        "400 with something behind what its Content-Length says", _answer(400, _INVALID) + b"and more", _INVALID_EMAIL
+        "400 with something behind what its Content-Length says", _answer(400, _INVALID) + b"and more", _NO_HTTP
     )
     wrong = {
         "negative": of_length(201, _ID, -5),
@@ -399,7 +399,7 @@ def _framing() -> Iterator[Fault]:
     sizes = {
         name: _head(201, _CHUNKED) + size + b"\r\n{}\r\n" for name, size in (("no number", b"xyz"), ("negative", b"-5"))
     }
-    yield _answered(f"201 with a chunk size that is {_or(sizes)}", sizes, _STORED)
+    yield _answered(f"201 with a chunk size that is {_or(sizes)}", sizes, _NO_HTTP)
     yield _answered("201 with chunks that break off", _head(201, _CHUNKED) + b"c\r\n" + _ID[:5], _STORED)
     headers = {
         "a header of 9 KB": _answer(201, _ID, "X-Long: " + "x" * 9_000),

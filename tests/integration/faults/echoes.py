@@ -180,7 +180,7 @@ FAULTS = (
     _fault(
         "in the size of a chunk",
         echoing(b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n{both}\r\n"),
-        _not_found(""),
+        _NO_HTTP,
     ),
     _fault(
         "behind the size of a chunk, and behind the last one",

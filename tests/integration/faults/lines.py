@@ -30,16 +30,15 @@ def _over(*lines: Line) -> Happening:
 
     @asynccontextmanager
     async def happens() -> AsyncIterator[World]:
-        connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, _BUFFER))
         async with (
             Sandbox(api_key=KEY) as sandbox,
             fault_proxy(sandbox.origin, *(evolve(line, buffer=_BUFFER) for line in lines)) as proxy,
-            aiohttp.ClientSession(connector=connector) as session,
+            aiohttp.TCPConnector(socket_factory=partial(small_socket, _BUFFER), keepalive_timeout=1) as connector,
         ):
             yield World(
                 proxy.origin,
                 lambda: sandbox.summary().stored,
-                {"session": session},
+                {"connector": connector},
                 posts=lambda: proxy.connections,
             )
             assert bool(proxy.cuts) == any(line.is_cut for line in lines)
@@ -207,9 +206,8 @@ def _refused(times: int) -> Happening:
             with socket.socket() as nobody:
                 nobody.bind(("127.0.0.1", 0))  # and nobody listens
                 moves = _Moves(nobody.getsockname()[1], times, int(sandbox.origin.rpartition(":")[2]))
-                connector = aiohttp.TCPConnector(resolver=moves, use_dns_cache=False)
-                async with aiohttp.ClientSession(connector=connector) as session:
-                    yield World("http://localhost", lambda: sandbox.summary().stored, {"session": session})
+                async with aiohttp.TCPConnector(resolver=moves, use_dns_cache=False) as connector:
+                    yield World("http://localhost", lambda: sandbox.summary().stored, {"connector": connector})
 
     return happens
 
