@@ -185,7 +185,7 @@ async def test_what_never_reached_the_server_takes_no_token(
 
 
 @pytest.mark.looptime
-async def test_a_5xx_before_the_whole_certificate_was_written_is_sent_again(
+async def test_a_5xx_before_the_body_was_written_is_sent_again(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=503)
@@ -220,7 +220,7 @@ async def test_a_refusal_in_between_starts_the_count_of_failures_again(
 
 
 @pytest.mark.looptime
-async def test_an_unknown_400_is_a_rejection_when_it_is_refused_after_a_silent_minute_too(
+async def test_an_unknown_400_that_a_silence_does_not_cure_is_rejected(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=True)
@@ -235,7 +235,7 @@ async def test_an_unknown_400_is_a_rejection_when_it_is_refused_after_a_silent_m
 
 
 @pytest.mark.looptime
-async def test_the_verdict_holds_for_the_next_certificate_with_the_same_body(
+async def test_a_verdict_holds_for_the_next_one_with_the_same_words(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=400, body="Bad Request (id 1234)", repeat=5)
@@ -310,7 +310,7 @@ async def test_one_body_for_both_meanings_still_ends_in_a_rejection(
 
 
 @pytest.mark.looptime
-async def test_what_is_refused_while_others_are_accepted_is_invalid_without_a_silent_minute(
+async def test_refused_while_others_are_accepted_it_is_invalid(
     springest: Springest,
     scripted: ScriptedAnswers,
     upload: CertificateUpload,
@@ -424,7 +424,7 @@ virtual = pytest.mark.looptime(start=0, resolution=2**-20)  # in which sums of t
 
 @virtual
 @pytest.mark.parametrize("words", ["Bad Request", "{email} is not known here"], ids=["generic", "repeats the e-mail"])
-async def test_a_few_invalid_rows_among_valid_ones_cost_one_silent_minute(words: str, migration: Migrate) -> None:
+async def test_a_few_invalid_rows_cost_one_silent_minute(words: str, migration: Migrate) -> None:
     invalid = {20, 40, 60}
     run = migration(burst=1, invalid=invalid, words=words)
 
@@ -454,7 +454,7 @@ async def test_a_block_of_invalid_rows_costs_one_silent_minute(burst: int, migra
 
 
 @virtual
-async def test_invalid_rows_at_the_end_cost_a_second_silent_minute_but_not_one_each(migration: Migrate) -> None:
+async def test_invalid_rows_at_the_end_cost_one_more_silent_minute(migration: Migrate) -> None:
     invalid = {5, *range(30, 40)}
     run = migration(burst=1, invalid=invalid)
 
@@ -465,7 +465,7 @@ async def test_invalid_rows_at_the_end_cost_a_second_silent_minute_but_not_one_e
 
 
 @virtual
-async def test_one_body_for_both_meanings_is_learnt_from_a_row_that_is_accepted_when_sent_again(
+async def test_one_body_for_both_meanings_is_learnt_from_a_stored_row(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=5)
@@ -510,7 +510,7 @@ async def test_no_valid_row_is_rejected_where_one_body_means_both(
 @pytest.mark.parametrize("at_once", [1, 8, 30])
 @pytest.mark.parametrize("burst", [1, 30])
 @pytest.mark.parametrize("invalid", [range(40), range(20, 70), range(31, 80)], ids=str)
-async def test_no_valid_row_is_rejected_behind_many_invalid_ones_where_only_a_silence_resets_the_count(
+async def test_no_valid_row_is_rejected_behind_many_invalid_ones(
     invalid: range, burst: int, at_once: int, migration: Migrate
 ) -> None:
     run = migration(burst=burst, invalid=invalid, window=ElasticWindow(30, 60.0))
@@ -524,7 +524,7 @@ async def test_no_valid_row_is_rejected_behind_many_invalid_ones_where_only_a_si
 # Not (1, 30): there a valid row can be rejected, as docs/limiter.md says.
 @pytest.mark.parametrize(("burst", "at_once"), [(1, 4), (1, 8), (30, 4), (30, 8), (30, 30)])
 @pytest.mark.parametrize("window", [FixedWindow, SlidingWindow])
-async def test_no_valid_row_is_rejected_by_a_server_that_takes_fewer_than_thirty(
+async def test_no_valid_row_is_rejected_where_fewer_than_30_are_taken(
     window: Callable[[int, float], Window], burst: int, at_once: int, migration: Migrate
 ) -> None:
     invalid = {3, 12, 23}
@@ -547,7 +547,7 @@ async def test_no_valid_row_is_rejected_by_a_server_that_takes_fewer_than_thirty
     ],
     ids=["words", "429", "Retry-After", "a long Retry-After"],
 )
-async def test_a_refusal_that_names_the_limit_is_waited_out_without_an_experiment(
+async def test_a_refusal_that_names_the_limit_is_waited_out(
     answer: dict[str, Any], silence: float, springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, **answer)
@@ -571,7 +571,7 @@ async def test_refusals_that_name_the_limit_never_fail_a_certificate(
 
 
 @pytest.mark.looptime
-async def test_a_refusal_that_names_the_limit_is_no_verdict_after_a_silent_minute_either(
+async def test_naming_the_limit_is_no_verdict_after_a_silence_either(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=400, body="Bad Request", repeat=4)
@@ -621,7 +621,7 @@ class Recording(Limiter):
 
 @pytest.mark.looptime
 @pytest.mark.parametrize(("options", "bulk"), [({}, False), ({"bulk": False}, False), ({"bulk": True}, True)])
-async def test_the_limiter_is_told_at_each_try_whether_it_is_one_of_many(
+async def test_the_limiter_knows_at_each_try_whether_it_is_bulk(
     options: dict[str, Any], bulk: bool, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, exception=REFUSED)
@@ -636,7 +636,7 @@ async def test_the_limiter_is_told_at_each_try_whether_it_is_one_of_many(
 
 
 @pytest.mark.looptime
-async def test_an_upload_that_somebody_waits_for_goes_before_those_of_a_bulk_run(
+async def test_an_upload_goes_before_those_of_a_bulk_run(
     springest: Springest, scripted: ScriptedAnswers, make_upload: Callable[..., CertificateUpload]
 ) -> None:
     order: list[str] = []
@@ -753,7 +753,7 @@ async def test_a_listener_that_raises_ends_the_upload_with_that_error(
 
 
 @pytest.mark.looptime
-async def test_the_token_of_a_post_that_a_listener_kept_from_leaving_is_back_at_once(
+async def test_the_token_of_a_post_that_a_listener_stopped_is_back(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=201, repeat=True)
@@ -768,9 +768,7 @@ async def test_the_token_of_a_post_that_a_listener_kept_from_leaving_is_back_at_
     assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 30 resting, fast>"
 
 
-async def test_whatever_ends_a_post_before_it_has_begun_its_token_is_back_at_once(
-    springest: Springest, upload: CertificateUpload
-) -> None:
+async def test_the_token_of_a_post_that_did_not_begin_is_back(springest: Springest, upload: CertificateUpload) -> None:
     await springest._transport.__aexit__(None, None, None)
 
     with pytest.raises(RuntimeError, match="the session is closed"):
@@ -816,7 +814,7 @@ async def test_cancelled_while_it_waits_for_the_limit_it_was_not_sent(
 
 @pytest.mark.parametrize("bulk", [True, False])
 @pytest.mark.looptime
-async def test_cancelled_in_the_line_it_does_not_hold_up_those_behind_it(
+async def test_cancelled_in_the_queue_it_holds_up_nothing_behind_it(
     bulk: bool, springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, status=201, repeat=True)
@@ -848,7 +846,7 @@ class HeldBack(Executor):
         return self.inner.submit(held)
 
 
-async def test_cancelled_while_the_file_is_being_looked_at_it_was_not_sent(
+async def test_cancelled_while_its_file_is_inspected_it_was_not_sent(
     springest: Springest,
     scripted: ScriptedAnswers,
     upload: CertificateUpload,
@@ -917,7 +915,7 @@ async def test_cancelled_after_a_refusal_it_was_not_stored(
 
 
 @pytest.mark.looptime
-async def test_a_second_try_that_is_cancelled_is_not_taken_for_the_first(
+async def test_a_cancelled_second_try_is_not_taken_for_the_first(
     springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     async def hangs(_: URL, **__: Any) -> CallbackResult:

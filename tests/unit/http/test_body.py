@@ -150,7 +150,7 @@ async def test_the_form_is_what_rfc_7578_says_to_the_byte(
     )
 
 
-async def test_a_small_file_leaves_in_one_piece_and_the_closing_boundary_by_itself(
+async def test_a_small_file_leaves_in_one_piece_and_its_end_alone(
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     writer = Collector()
@@ -165,7 +165,7 @@ async def test_a_small_file_leaves_in_one_piece_and_the_closing_boundary_by_itse
 
 
 @pytest.mark.parametrize("size", [10, PIECE, 3 * PIECE])
-async def test_a_body_is_handed_over_just_before_its_closing_boundary(
+async def test_a_body_is_fully_written_just_before_its_end_leaves(
     size: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     body = make_body(await inspect_file(file_of(tmp_path, content_of(size)), executor))
@@ -180,7 +180,7 @@ async def test_a_body_is_handed_over_just_before_its_closing_boundary(
     assert b"--" + body.content_type.partition("=")[2].encode() + b"--" not in b"".join(writer.pieces[:-1])
 
 
-async def test_a_closing_boundary_that_does_not_leave_counts_as_handed_over(
+async def test_an_end_that_does_not_leave_counts_as_fully_written(
     pdf: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     def breaks(piece: int) -> None:
@@ -428,7 +428,7 @@ async def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
     ],
     ids=["shrinks to what was sent", "shrinks", "grows", "is rewritten"],
 )
-async def test_a_file_that_changes_while_it_is_sent_is_never_sent_whole(
+async def test_a_file_that_changes_on_the_way_is_never_sent_whole(
     change: Callable[[Path], Any],
     reason: str,
     tmp_path: Path,
