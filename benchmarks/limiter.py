@@ -43,7 +43,8 @@ from springest_async.api.protocol import Answer
 from springest_async.api.verdicts import Verdicts
 from springest_async.errors import SpringestError
 from springest_async.http.api_key import ApiKey
-from springest_async.http.transport import Exchange, Timeouts, Transport
+from springest_async.http.exchange import Exchange
+from springest_async.http.transport import Timeouts, Transport
 from springest_async.limits.limiter import Limiter
 from springest_async.records import CertificateUpload
 from springest_async.sandbox.audit import most_in_any

@@ -23,7 +23,8 @@ from springest_async.api.verdicts import TRIES, Action, RefusalCause, RefusalHis
 from springest_async.errors import CancelledTooLate, InDoubt, NoAnswer, NotSent, Rejected, SpringestError
 from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
-from springest_async.http.transport import Exchange, Timeouts, Transport
+from springest_async.http.exchange import Exchange
+from springest_async.http.transport import Timeouts, Transport
 from springest_async.limits.limiter import Limiter, Permit
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.source_file import SourceFile, inspect_file

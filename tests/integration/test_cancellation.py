@@ -575,7 +575,7 @@ async def test_interrupted_at_any_await_an_upload_tells_the_truth(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("springest_async.http.transport._ASK_WAIT", 0.02)
+    monkeypatch.setattr("springest_async.http.exchange._ASK_WAIT", 0.02)
     scene = SCENES[name]
     upload = make_upload(file=file_of(scene.size, tmp_path / "x.pdf"))
     told_of = Counter[str]()

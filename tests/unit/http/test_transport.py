@@ -24,7 +24,8 @@ from springest_async.api.protocol import Answer
 from springest_async.errors import NoAnswer, NotSent
 from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
-from springest_async.http.transport import Exchange, Timeouts, Transport, _go_ahead_of, _KeyedUrl
+from springest_async.http.exchange import Exchange, _go_ahead_of, _KeyedUrl
+from springest_async.http.transport import Timeouts, Transport
 from springest_async.source_file import SourceFile
 from tests.conftest import ScriptedAnswers
 

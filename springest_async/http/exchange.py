@@ -1,0 +1,226 @@
+"""One request and its answer: how far it has got, the key in its request line, and what is read of the answer.
+
+An `Exchange` belongs to one try. aiohttp calls it, through a client middleware and a trace, when the request is made
+and when it leaves. Which connection it takes, and what a failure means, is decided by `transport`.
+
+The key is in no URL that a log, an exception or a response could show: the middleware puts a stand-in for the URL where
+aiohttp reads the request line from, and that has the key once.
+"""
+
+import asyncio
+import contextlib
+import io
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+from attrs import define, field
+from multidict import CIMultiDict
+from yarl import URL
+
+from springest_async.api.protocol import Answer
+from springest_async.http.api_key import ApiKey
+from springest_async.http.body import CertificateBody
+from springest_async.http.watchdog import Watchdog
+
+__all__ = ["MAX_POST_ANSWER_BYTES", "Exchange", "at_once"]
+
+MAX_POST_ANSWER_BYTES = 256 * 1024
+"""A POST's answer is an id or a few words; of an error page only the beginning is of use."""
+
+# In bytes a second: an answer that comes more slowly for long is meant to hold us up.
+_SLOWEST_ANSWER = 1024
+
+# How long to wait for the "100 Continue" of a server that may not know it (RFC 9110, section 10.1.1, allows to go on).
+_ASK_WAIT = 1.0
+
+
+async def at_once() -> None:
+    """Wait for nothing."""
+
+
+@define(eq=False)
+class Exchange:
+    """One request and its answer: what is known of them at any moment. Each try of a POST has one of its own.
+
+    Attributes:
+        method: ``"GET"`` or ``"POST"``.
+        path: the path of the address.
+        key: the key that is added to its query.
+        query: the rest of the query.
+        body: of a POST.
+        before_resending: awaited before aiohttp sends a GET once more by itself.
+        headers_sent: whether a byte of it can have left.
+        status: the status of the answer, as soon as its head has come.
+    """
+
+    method: str
+    path: str
+    key: ApiKey
+    query: Mapping[str, str] = field(factory=dict)
+    body: CertificateBody | None = None
+    before_resending: Callable[[], Awaitable[None]] = at_once
+    headers_sent: bool = field(default=False, init=False)
+    status: int | None = field(default=None, init=False)
+    _watchdog: Watchdog | None = field(default=None, init=False)
+    _go_ahead: Callable[[], None] | None = field(default=None, init=False)
+    _ask_timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    # In no variable of its own, because a traceback may show those, and the server may have said the key.
+    _response: aiohttp.ClientResponse | None = field(default=None, init=False, repr=False)
+
+    @property
+    def fully_written(self) -> bool:
+        """Whether the last byte was given to the connection, so that the server may have all of it."""
+        return self.body is not None and self.body.progress.fully_written
+
+    async def add_key(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Put the key into the request line; a client middleware of aiohttp's."""
+        if self.headers_sent and self._watchdog is not None:
+            self._watchdog.stop()
+            await self.before_resending()
+        keyed = _KeyedUrl(request.url, self.key)
+        request.url = cast(URL, keyed)
+        self._go_ahead = _go_ahead_of(request)
+        try:
+            return await handler(request)
+        except BaseException as error:
+            _strip(error)
+            raise
+        finally:
+            keyed.drop_key()
+
+    def on_headers_sent(self) -> None:
+        """Note that the request leaves: right before its first byte does."""
+        self.headers_sent = True
+        if self._watchdog is not None:
+            self._watchdog.start()
+        if self._go_ahead is not None:
+            self._ask_timer = asyncio.get_running_loop().call_later(_ASK_WAIT, self._go_ahead)
+
+    def watched_by(self, watchdog: Watchdog) -> Watchdog:
+        """Take the watchdog that is to be started when the request leaves."""
+        self._watchdog = watchdog
+        return watchdog
+
+    def on_response(self, response: aiohttp.ClientResponse) -> None:
+        """Note that the head of the answer has come."""
+        self._response = response
+        self.status = response.status
+
+    async def read(self, max_bytes: int, patience: float) -> Answer:
+        """Read the body of the answer up to a bound, and take the key out of all that the server said.
+
+        One that breaks off is no failure: its status has told already what happened. One that is silent for `patience`
+        seconds breaks off too, and one that trickles: it has that long, and more only in proportion to what came.
+        """
+        assert self._response is not None
+        content = self._response.content
+        body = io.BytesIO()  # for the same reason as the response
+        complete = False
+        now = asyncio.get_running_loop().time
+        gives_up_at = now() + patience
+        with contextlib.suppress(aiohttp.ClientError, OSError, HttpProcessingError):  # the last is aiohttp's parser's
+            while (length := body.tell()) < max_bytes and not complete:
+                async with asyncio.timeout_at(min(now() + patience, gives_up_at + length / _SLOWEST_ANSWER)):
+                    complete = body.write(await content.read(max_bytes - length)) == 0
+        compressed = self.method == "POST" and "Content-Encoding" in self._response.headers
+        return Answer(
+            self._response.status,
+            self._answer_headers(),
+            self.key.hide_in(_decompressed(body.getvalue()) if compressed else body.getvalue()),
+            complete=complete,
+            too_long=not complete and body.tell() >= max_bytes,  # what hides a key is shorter than the key
+        )
+
+    def _answer_headers(self) -> CIMultiDict[str]:
+        assert self._response is not None
+        raw = b"\n".join(chain.from_iterable(self._response.raw_headers))
+        if self.key.hide_in(raw) == raw:
+            return self._response.headers.copy()
+        return CIMultiDict(
+            (self.key.hide_in(name).decode(errors="replace"), self.key.hide_in(value).decode(errors="replace"))
+            for name, value in self._response.raw_headers
+        )
+
+    async def close(self) -> None:
+        """Let go of all that was for the time while it was under way, and wait until nothing writes its body."""
+        self._watchdog = self._go_ahead = None
+        if self._ask_timer is not None:
+            self._ask_timer.cancel()
+        if self._response is not None:
+            # Not `async with response`: it cancels the writer of a body and awaits it, and if this task was ever
+            # cancelled before, it takes that CancelledError for one of the caller's. Closing awaits nothing; a
+            # connection whose answer was read to its end is in the pool by now, and is left there.
+            self._response.close()
+        if self.body is not None:
+            await self.body.wait_written()
+
+
+class _KeyedUrl:
+    """Stands in for a request's address, and has the key once: when aiohttp makes the request line of it.
+
+    So traces, exceptions and ``repr`` show the address without it.
+    """
+
+    def __init__(self, plain: URL, key: ApiKey) -> None:
+        self._plain = plain
+        self._key: ApiKey | None = key
+
+    def __repr__(self) -> str:
+        return repr(self._plain)
+
+    def __str__(self) -> str:
+        return str(self._plain)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def __reduce__(self) -> tuple[type[URL], tuple[str]]:
+        return URL, (str(self._plain),)  # a copy has no key, and no need to stand in for anything
+
+    def drop_key(self) -> None:
+        self._key = None
+
+    @property
+    def raw_path_qs(self) -> str:
+        key, self._key = self._key, None
+        return self._plain.raw_path_qs if key is None else key.added_to(self._plain.raw_path_qs)
+
+
+def _go_ahead_of(request: aiohttp.ClientRequest) -> Callable[[], None] | None:
+    """Return what lets a request that asked first (``Expect: 100-continue``) send its body without leave.
+
+    aiohttp waits for the leave for ever, and offers no other way to end that.
+    """
+    leave = request._continue  # noqa: SLF001 (the one private name of aiohttp's: see the docstring)
+    if leave is None:
+        return None
+
+    def go_ahead() -> None:
+        if not leave.done():
+            leave.set_result(True)
+
+    return go_ahead
+
+
+def _strip(error: BaseException) -> None:
+    """Take from an exception of aiohttp's what the server said, and all frames: the one of the request has the key."""
+    match error:
+        case aiohttp.ClientResponseError():
+            error.message, error.headers = "", None
+        case aiohttp.ServerDisconnectedError():
+            error.message, error.args = "", ()  # half an answer
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+
+
+def _decompressed(body: bytes) -> bytes:
+    """Undo gzip or deflate, for a server that compresses although it was asked not to; a bomb only up to a bound."""
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, MAX_POST_ANSWER_BYTES)
+    except zlib.error:
+        return body
