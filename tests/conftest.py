@@ -50,7 +50,7 @@ def _a_loop_that_is_closed() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_collector_that_is_quick() -> None:
-    """Have the collector leave the thousands of tests themselves alone: looking through them takes it half a second.
+    """Keep the collector from looking through the thousands of tests themselves, which takes it half a second.
 
     So long an event loop would stand still, in tests of who waits how long for whom.
     """
@@ -60,7 +60,7 @@ def _a_collector_that_is_quick() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_are_heard() -> None:
-    """Have the processes that tests start hear Ctrl-C and the end of a terminal.
+    """Restore Ctrl-C and the end of a terminal for the processes that tests start.
 
     They ignore what we ignore: a shell that runs us in the background has us all ignore the one, nohup the other. What
     we have a handler for is as it is by default for them, and we outlive our terminal all the same.
@@ -92,7 +92,7 @@ def pdf_of(text: str) -> bytes:
 
 @pytest.fixture
 def pdf(tmp_path: Path) -> Path:
-    """Give the path of a small certificate."""
+    """Return the path of a small certificate."""
     path = tmp_path / "certificate of jan.pdf"
     path.write_bytes(pdf_of("VCA Basis: Jan Jansen"))
     return path
@@ -100,7 +100,7 @@ def pdf(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_upload(pdf: Path) -> Callable[..., CertificateUpload]:
-    """Give a maker of valid uploads, of which a test changes only what it is about."""
+    """Return a maker of valid uploads, of which a test changes only what it is about."""
 
     def make(**changes: Any) -> CertificateUpload:
         values: dict[str, Any] = {
@@ -116,13 +116,13 @@ def make_upload(pdf: Path) -> Callable[..., CertificateUpload]:
 
 @pytest.fixture
 def upload(make_upload: Callable[..., CertificateUpload]) -> CertificateUpload:
-    """Give a valid upload of `pdf`."""
+    """Return a valid upload of `pdf`."""
     return make_upload()
 
 
 @pytest.fixture
 def limiter() -> Limiter:
-    """Give a full bucket. By default all clients of a host and key share one, and tests would wait for each other."""
+    """Return a full bucket. By default all clients of a host and key share one, and tests would wait for each other."""
     return Limiter()
 
 
@@ -137,7 +137,7 @@ class ScriptedAnswers(aioresponses):
     """A script of answers. It stands in for ``ClientSession._request``, so that no body is ever written."""
 
     def sent(self, method: str) -> list[dict[str, Any]]:
-        """Give the options of each request of this method, in no order between addresses."""
+        """Return the options of each request of this method, in no order between addresses."""
         return [call.kwargs for (name, _), calls in self.requests.items() if name == method for call in calls]
 
 
@@ -152,7 +152,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAnswers]:
 
 @pytest.fixture
 async def springest(limiter: Limiter, scripted: ScriptedAnswers) -> AsyncIterator[Springest]:
-    """Give an open client with both keys and a limiter of its own."""
+    """Return an open client with both keys and a limiter of its own."""
     async with Springest(
         api_key="key-for-certificates",
         certifications_api_key="key-for-certifications",

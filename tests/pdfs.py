@@ -46,5 +46,5 @@ def archive(
 
 
 def hashes(folder: Path) -> list[str]:
-    """Give the SHA-256 of each PDF in a folder, sorted."""
+    """Return the SHA-256 of each PDF in a folder, sorted."""
     return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.pdf"))

@@ -18,7 +18,7 @@ def becomes_a_pipe(path: Path) -> None:
 
 
 def let_go(path: Path) -> None:
-    """Let go whoever waits for a writer at this pipe, so that a test fails and does not hang."""
+    """Release those who wait for a writer at this pipe, so that a test fails and does not hang."""
     with suppress(OSError):  # it may be something else by now
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
 

@@ -20,7 +20,7 @@ async def until(condition: Callable[[], bool], *, within: float = A_WHILE) -> No
 
 
 async def heard(*, within: float = 0.05) -> None:
-    """Let both ends of the connections within this process hear what was said on them.
+    """Wait until both ends of the connections within this process have read what was sent on them.
 
     Loopback delivers within the time (seconds); and if all of it goes by in one turn of the loop, because another
     process had the core, there are still the turns that reading and answering take.
@@ -32,7 +32,7 @@ async def heard(*, within: float = 0.05) -> None:
 
 @contextmanager
 def leaping_clock(*, quiet: float = 0.3) -> Iterator[bool]:
-    """Let the running loop's clock leap to its next timer when no byte has moved for `quiet` seconds.
+    """Make the running loop's clock leap to its next timer when no byte has moved for `quiet` seconds.
 
     So a test has the patience of a busy machine and does not wait for a silence, where both ends of all connections
     are in this process. What works in a thread is waited for. Yields whether the loop can do that; uvloop's cannot.

@@ -37,7 +37,7 @@ _HALVES = ("canary7Qx", "yellow4Zk", "kestrel5Vb", "plumage8Jw")
 
 
 def _forms(half: str) -> Iterator[bytes]:
-    """Give a half as it is left by all escapes that leave letters alone, and as others write it; in small letters."""
+    """Return a half as it is left by all escapes that leave letters alone, and as others write it; in small letters."""
     yield half.lower().encode()
     for code in ("utf-16-le", "utf-16-be"):
         yield half.lower().encode(code)
@@ -174,12 +174,12 @@ _OF_A_RESPONSE = ("method", "url", "real_url", "host", "request_info", "status",
 
 
 def _is_looked_at(file: str) -> bool:
-    """Say whether a frame's variables are: those of the tests and of their servers hold keys."""
+    """Return whether a frame's variables are: those of the tests and of their servers hold keys."""
     return Path(__file__).parents[1] not in Path(file).parents
 
 
 def _parts(thing: object) -> Iterator[tuple[str, object]]:
-    """Give what a thing is made of. What belongs to asyncio leads to all that runs, servers of the tests' included."""
+    """Return what a thing is made of. What belongs to asyncio leads to all that runs, the tests' servers included."""
     match thing:
         case Mapping() | MultiMapping():
             yield from ((str(name), part) for pair in thing.items() for name, part in zip("kv", pair, strict=True))
@@ -202,7 +202,7 @@ def _parts(thing: object) -> Iterator[tuple[str, object]]:
 
 
 def _family(error: BaseException) -> list[BaseException]:
-    """Give an error and all that hangs on it."""
+    """Return an error and all that hangs on it."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:

@@ -233,7 +233,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> Path:
 
 
 def names(folder: Path, pattern: str = "[!0-9]*") -> list[str]:
-    """Give the names of the files that are no certificates of an `archive`."""
+    """Return the names of the files that are no certificates of an `archive`."""
     return sorted(path.name for path in folder.glob(pattern))
 
 
@@ -242,7 +242,7 @@ def csvs(folder: Path) -> list[str]:
 
 
 def stored(sandbox: Sandbox) -> list[str]:
-    """Give the SHA-256 of each certificate that the sandbox stored, as often as it did, sorted."""
+    """Return the SHA-256 of each certificate that the sandbox stored, as often as it did, sorted."""
     return sorted(post.sha256 for post in posts(sandbox, "stored") if post.sha256)
 
 
@@ -255,12 +255,12 @@ def verdicts(sandbox: Sandbox) -> Counter[str]:
 
 
 def row_of(post: Post) -> int:
-    """Give the row of an `archive`'s manifest that a POST was made of."""
+    """Return the row of an `archive`'s manifest that a POST was made of."""
     found = re.match(r"employee(\d+)@", post.fields["email"])
     assert found is not None
     return int(found[1]) + 1
 
 
 def certificate_of(post: Post) -> str:
-    """Give the file of an `archive` that a POST was made of."""
+    """Return the file of an `archive` that a POST was made of."""
     return f"{row_of(post) - 1}.pdf"

@@ -72,7 +72,7 @@ async def migrate(options: argparse.Namespace) -> None:
 
 
 def command(manifest: Path, origin: str, limits: Path, *, moment: str = "never", after: int = 0) -> list[str]:
-    """Give the command line of a migration."""
+    """Return the command line of a migration."""
     return [
         *(sys.executable, "-m", "tests.integration.migration", str(manifest), origin, str(limits)),
         *("--moment", moment, "--after", str(after)),

@@ -32,7 +32,7 @@ class Exchange:
     body: bytearray = field(factory=bytearray)
 
     def header(self, name: str) -> str | None:
-        """Give a header's only value, or None when there is none."""
+        """Return a header's only value, or None when there is none."""
         found = [value for known, value in self.headers if known.lower() == name.lower()]
         assert len(found) <= 1, f"{name} was sent {len(found)} times"
         return found[0] if found else None
@@ -43,7 +43,7 @@ class Exchange:
         return int(self.header("Content-Length") or 0)
 
     async def go_on(self) -> None:
-        """Say 100 if it was asked for."""
+        """Send 100 if it was asked for."""
         if self.header("Expect") is not None:
             self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self.writer.drain()

@@ -69,7 +69,7 @@ class Stage:
             self.ended.set()
 
     async def end(self) -> None:
-        """Let the server go on, and wait until it has all that it will ever get."""
+        """Release the server, and wait until it has all that it will ever get."""
         self.go_on.set()
         async with asyncio.timeout(A_WHILE):
             await self.ended.wait()
@@ -163,7 +163,7 @@ CANCELLERS: list[Canceller] = [by_cancel, by_timeout, by_wait_for, by_a_task_gro
 
 
 def told_by(cancelled: BaseException | None) -> SpringestError:
-    """Give what a cancellation says of its certificate, which is all that hangs on it."""
+    """Return what a cancellation says of its certificate, which is all that hangs on it."""
     assert isinstance(cancelled, asyncio.CancelledError)
     told = cancelled.__cause__
     assert isinstance(told, SpringestError)
@@ -540,7 +540,7 @@ SCENES = {
 
 
 def each_await(by_timeout: bool) -> Iterator[Interruption]:
-    """Give interruptions at each await until one comes too late."""
+    """Return interruptions at each await until one comes too late."""
     for late in (False, True):
         for at in range(1000):
             interruption = Interruption(at, late)
@@ -561,7 +561,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told_of_it(outcome: Any) -> Any:
-    """Give what an interrupted upload says of its certificate."""
+    """Return what an interrupted upload says of its certificate."""
     cancelled = outcome.__cause__ if isinstance(outcome, TimeoutError) else outcome
     return told_by(cancelled) if isinstance(cancelled, asyncio.CancelledError) else outcome
 
@@ -705,7 +705,7 @@ async def test_interrupted_at_any_await_a_handshake_leaves_no_socket(
 
 
 async def lists_slowly(exchange: Exchange) -> None:
-    """Give three pages, a piece at a time."""
+    """Return three pages, a piece at a time."""
     offset = int(parse_qs(exchange.line.split()[1]).get("offset", ["0"])[0])
     body = json.dumps([LISTED | {"id": offset + n} for n in range(1, 3 if offset < 4 else 0)]).encode()
     await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode())

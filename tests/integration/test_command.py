@@ -532,7 +532,7 @@ CERTIFICATIONS = (
 
 @pytest.fixture
 async def filled(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """Give a sandbox that lists three certificates of three employees."""
+    """Return a sandbox that lists three certificates of three employees."""
     manifest = archive(tmp_path, 3, changes={3: {"certification_id": "2", "valid_until": "2031-01-31"}})
     async with springest_sandbox(certifications=CERTIFICATIONS) as sandbox:
         assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0

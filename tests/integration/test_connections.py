@@ -61,7 +61,7 @@ async def test_a_name_that_cannot_be_resolved(name: str, upload: CertificateUplo
 
 
 class _Addresses(AbstractResolver):
-    """Knows the same addresses of every name."""
+    """Resolves every name to the same addresses."""
 
     def __init__(self, *addresses: str) -> None:
         self._addresses = addresses
@@ -76,7 +76,7 @@ class _Addresses(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Have nothing to close."""
+        """Close nothing."""
 
 
 # Nobody listens at the one, and the other nobody can reach, which the system tells in other words.
@@ -112,7 +112,7 @@ def silent_port(*addresses: str, port: int = 0) -> Iterator[int]:
 
 
 def told_by_the_system(monkeypatch: pytest.MonkeyPatch, *addresses: str, after: float = 0.0) -> None:
-    """Have the system tell these addresses of whatever name, so late (in seconds)."""
+    """Resolve every name to these addresses, `after` so many seconds."""
 
     async def getaddrinfo(_: object, port: int, **__: object) -> list[tuple[Any, ...]]:
         await asyncio.sleep(after)
@@ -204,7 +204,7 @@ TIMED_OUT = b"HTTP/1.1 408 Request Time-out\r\nContent-Length: 0\r\nConnection: 
 
 
 async def says_408(exchange: Exchange) -> None:
-    """Tell that the connection was idle for too long, when the next request is on its way already."""
+    """Answer that the connection was idle for too long, when the next request is on its way already."""
     await exchange.send(TIMED_OUT)
     exchange.hang_up()
 

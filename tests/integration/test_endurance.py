@@ -55,7 +55,7 @@ FIRST_AID, NEEDS_AN_END = 1, 2  # of the sandbox's certifications
 
 
 def a_line(luck: random.Random) -> Line:
-    """Give a line that is good three times of four, and otherwise cut anywhere on the way up or down."""
+    """Return a line that is good three times of four, and otherwise cut anywhere on the way up or down."""
     if luck.random() < 0.75:
         return Line()
     cut = luck.choices(CUTS, (40, 40, 15, 5))[0]
@@ -65,7 +65,7 @@ def a_line(luck: random.Random) -> Line:
 
 
 async def serve(lines: int) -> None:
-    """Say the origin, wait until stdin ends, and say how often each certificate was stored, by its e-mail address."""
+    """Print the origin, wait until stdin ends, and print how often each address's certificate was stored."""
     luck = random.Random(SEED)
 
     def mishap() -> Mishap | None:
@@ -84,7 +84,7 @@ async def serve(lines: int) -> None:
 
 @asynccontextmanager
 async def server(lines: int) -> AsyncIterator[tuple[str, dict[str, int]]]:
-    """Give the origin of the other process's proxy, and what it stored, which is known when the block has ended."""
+    """Return the origin of the other process's proxy, and what it stored, which is known when the block has ended."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, str(lines), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -101,7 +101,7 @@ async def server(lines: int) -> AsyncIterator[tuple[str, dict[str, int]]]:
 
 
 def claim(outcome: object) -> str:
-    """Give what an upload's end says of its certificate."""
+    """Return what an upload's end says of its certificate."""
     if isinstance(outcome, TimeoutError):
         outcome = outcome.__cause__
     if isinstance(outcome, asyncio.CancelledError):
@@ -178,7 +178,7 @@ async def assert_left(expected: dict[str, Any]) -> None:
 
 
 def resident() -> int:
-    """Give the bytes of memory that this process has."""
+    """Return the bytes of memory that this process has."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -321,7 +321,7 @@ NAMES = [
 
 @pytest.fixture(params=[b"plain", b"caf\xe9\x1b[31m [bold]\n\xff["], ids=["plain folder", "hostile folder"])
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Give a folder; the name of one is no text, and would do things to a terminal."""
+    """Return a folder; the name of one is no text, and would do things to a terminal."""
     path = tmp_path / os.fsdecode(request.param)
     path.mkdir()
     return path

@@ -88,7 +88,7 @@ class Endless:
 
 @asynccontextmanager
 async def client_of(server: RawServer) -> AsyncIterator[Springest]:
-    """Give a client that waits for nobody who is never done, and for all others as long as a busy machine takes."""
+    """Return a client that waits for nobody who is never done, and for all others as long as a busy machine takes."""
     never_done = {goes_on_and_falls_silent, processes_without_end, trickles}
     timeouts = PATIENT if never_done.isdisjoint(server.behaviours) else evolve(PATIENT, answer=0.3)
     with stamina.set_testing(True, attempts=2):

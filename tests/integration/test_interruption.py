@@ -288,7 +288,7 @@ async def test_a_certificate_stored_without_an_answer_is_found(tmp_path: Path) -
 
 @pytest.fixture
 async def doubtful(tmp_path: Path) -> AsyncIterator[tuple[Sandbox, Path, int, int]]:
-    """Give a sandbox that got four certificates; the one of a row it has stored, that of another row it has not.
+    """Return a sandbox that got four certificates; the one of a row it has stored, that of another row it has not.
 
     Nobody can tell which: it lists nothing of that certification.
     """

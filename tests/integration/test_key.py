@@ -63,7 +63,7 @@ def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 async def witness() -> AsyncIterator[Witness]:
-    """Give a witness who looks at logs, stdout and stderr as long as the test runs; what he found is asserted here."""
+    """Return a witness of logs, stdout and stderr as long as the test runs; what it found is asserted here."""
     with watching() as witness:
         yield witness
     assert witness.leaks == []

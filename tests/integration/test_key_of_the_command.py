@@ -40,7 +40,7 @@ sys.excepthook = tell
 
 @pytest.fixture(scope="module")
 def loud(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give the variables that make a command tell all that it can."""
+    """Return the variables that make a command tell all that it can."""
     site = tmp_path_factory.mktemp("site")
     (site / "sitecustomize.py").write_text(SITE)
     return {"PYTHONPATH": str(site), "PYTHONDEVMODE": "1", "PYTHONASYNCIODEBUG": "1"}

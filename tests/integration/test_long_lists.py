@@ -57,7 +57,7 @@ DOUBT = InDoubt(
 
 
 async def settle(springest: Springest, server: RawServer) -> tuple[str, int, int]:
-    """Give the reason of a doubt that stays one, and how many pages of each kind it took."""
+    """Return the reason of a doubt that stays one, and how many pages of each kind it took."""
     async with asyncio.timeout(A_WHILE):
         with pytest.raises(InDoubt) as caught:
             await springest.settle(DOUBT)

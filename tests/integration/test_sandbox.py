@@ -818,7 +818,7 @@ async def test_a_body_is_whole_only_at_its_very_end(sandbox: Sandbox) -> None:
 
 @pytest.fixture
 async def stored(sandbox: Sandbox, session: aiohttp.ClientSession) -> Sandbox:
-    """Give a sandbox with four certificates, of which the third is of a certification not yet verified."""
+    """Return a sandbox with four certificates, of which the third is of a certification not yet verified."""
     for certification_id, email in (("1", "jan"), ("1", "piet"), ("3", "jan"), ("2", "jan")):
         data = form(certification_id=certification_id, email=f"{email}@example.com", valid_until="2026-05-01")
         assert (await post(session, sandbox, data))[0] == 201

@@ -38,7 +38,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def big(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> CertificateUpload:
-    """Give a certificate of a little more than one piece."""
+    """Return a certificate of a little more than one piece."""
     return make_upload(file=file_of(600_000, tmp_path / "big.pdf"))
 
 

@@ -59,7 +59,7 @@ class Lane:
             writer.writerows(shown)
 
     def states(self) -> dict[str, State]:
-        """Give the state of each certificate by the hash of its file."""
+        """Return the state of each certificate by the hash of its file."""
         with JournalReader.open(default_path(self.manifest)) as journal:
             assert journal.counts().total() == len(self.rows)
             return {self.hash_of(entry.file): entry.state for entry in journal.entries()}

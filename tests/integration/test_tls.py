@@ -41,7 +41,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Give a CA that nobody trusts."""
+    """Return a CA that nobody trusts."""
     return Authority(tmp_path_factory.mktemp("tls") / "others")
 
 

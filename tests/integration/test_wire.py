@@ -57,7 +57,7 @@ def _hardly_any_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def big(tmp_path: Path) -> Path:
-    """Give a file that is larger than what all buffers between two processes can hold."""
+    """Return a file that is larger than what all buffers between two processes can hold."""
     path = tmp_path / "big.pdf"
     with path.open("wb") as stream:
         stream.write(b"%PDF-1.7\n")
@@ -648,7 +648,7 @@ async def test_a_file_that_changes_on_the_way_is_reported(
 
 @pytest.fixture(params=["C", "Python"])
 def _each_of_aiohttp_s_parsers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have answers parsed in both ways; the one in C is not there on every system."""
+    """Parse answers in both ways; the one in C is not there on every system."""
     if request.param == "Python":
         monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", HttpResponseParserPy)
 

@@ -23,7 +23,7 @@ class Authority:
         self.ca.cert_pem.write_to_path(self.file)
 
     def hashed_folder(self) -> Path:
-        """Give a folder in which OpenSSL finds the CA: the file's name is a hash of the CA's."""
+        """Return a folder in which OpenSSL finds the CA: the file's name is a hash of the CA's."""
         command: list[str | Path] = ["openssl", "x509", "-noout", "-hash", "-in", self.file]
         name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         folder = self.file.parent / "hashed"
@@ -32,7 +32,7 @@ class Authority:
         return folder
 
     def client_tls(self) -> ssl.SSLContext:
-        """Give what a session of one's own trusts the CA by."""
+        """Return what a session of one's own trusts the CA by."""
         return ssl.create_default_context(cafile=self.file)
 
     def right(self) -> ssl.SSLContext:

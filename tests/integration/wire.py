@@ -23,7 +23,7 @@ PATH = "/users/certificates.json"
 async def client_of(
     server: RawServer | str, *, api_key: str = KEY, certifications_api_key: str | None = None, **settings: Any
 ) -> AsyncIterator[Springest]:
-    """Give a client of a server, or of an origin, that no busy machine makes lose its patience.
+    """Return a client of a server, or of an origin, that no busy machine makes lose its patience.
 
     Who tests that gives it less.
     """

@@ -152,7 +152,7 @@ def _answered(
     then: Behaviour | None = None,
     size: int = SMALL,
 ) -> Fault:
-    """Give the fault of a server that sends this, or each of several answers that come to one thing."""
+    """Return the fault of a server that sends this, or each of several answers that come to one thing."""
     stored = {"stored": 1, "in doubt": None}.get(expected.certificate, 0)
 
     def by(answer: bytes) -> Happening:
@@ -169,7 +169,7 @@ def _or(names: Iterable[object]) -> str:
 
 
 def _each(statuses: Iterable[int | str], body: bytes = b"", *headers: str) -> dict[str, bytes]:
-    """Give this answer with each of these statuses."""
+    """Return this answer with each of these statuses."""
     return {str(status): _answer(f"{status} Whatever", body, *headers) for status in statuses}
 
 

@@ -176,7 +176,7 @@ async def _measured(fault: Fault, happens: Happening, file: Path, witness: Witne
 
 
 def is_open(file: Path) -> bool:
-    """Say whether this process has a file open."""
+    """Return whether this process has a file open."""
     return file in {link.resolve() for link in Path("/proc/self/fd").iterdir()}
 
 

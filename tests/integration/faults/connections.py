@@ -37,7 +37,7 @@ async def _where_nobody_listens() -> AsyncIterator[World]:
 
 
 def _with(certificate: Callable[[Authority, Authority], ssl.SSLContext], *, trusted: bool = True) -> Happening:
-    """Give a server with this certificate, of a CA that is trusted or of a stranger's."""
+    """Return a server with this certificate, of a CA that is trusted or of a stranger's."""
 
     @asynccontextmanager
     async def happens() -> AsyncIterator[World]:
@@ -60,7 +60,7 @@ async def _through_a_proxy() -> AsyncIterator[World]:
 
 
 def _behind(behaviour: Behaviour) -> Happening:
-    """Give a host behind a proxy that does this instead of connecting."""
+    """Return a host behind a proxy that does this instead of connecting."""
 
     @asynccontextmanager
     async def happens() -> AsyncIterator[World]:

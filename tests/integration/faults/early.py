@@ -31,7 +31,7 @@ _ANY_RATE = "1000r/s"
 
 
 def _refuses(status: int, words: str, *, goes_on: bool = True, reads: int = 0, resets: bool = False) -> Behaviour:
-    """Say "go on" or not, read so much of the certificate, refuse it, and hang up with the rest unread."""
+    """Send 100 or not, read so much of the certificate, refuse it, and hang up with the rest unread."""
 
     async def behaviour(exchange: Exchange) -> None:
         if goes_on:
@@ -121,7 +121,7 @@ def _by_nginx(rules: str = "", *, behind: Behaviour = created) -> Happening:
 
 
 def _in_front_of(server: RawServer, origin: str) -> World:
-    """Give the world of a server that stores all that arrives whole, or refuses all and sees it come."""
+    """Return the world of a server that stores all that arrives whole, or refuses all and sees it come."""
     if created not in server.behaviours:
         return World(origin, lambda: 0, posts=lambda: len(server.exchanges))
     return World(origin, lambda: sum(len(exchange.body) == exchange.length for exchange in server.exchanges))

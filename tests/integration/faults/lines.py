@@ -59,7 +59,7 @@ class _Place:
     by: int = 0
 
     def line(self, cut: Cut) -> Line:
-        """Give a line that is cut here."""
+        """Return a line that is cut here."""
         direction = Direction(cut_after=self.by, counted_from=self.behind, cut=cut)
         return Line(up=direction) if self.up else Line(down=direction)
 
@@ -70,7 +70,7 @@ _EPILOGUE = len("\r\n--" + 32 * "x" + "--\r\n")
 
 
 def _beginning(size: int) -> tuple[_Place, ...]:
-    """Give the places at which a large certificate cannot have left whole yet."""
+    """Return the places at which a large certificate cannot have left whole yet."""
     return (
         _Place("within the request line", True, b"POST /users"),
         _Place("within the headers", True, b"\r\nContent-Len"),
@@ -81,7 +81,7 @@ def _beginning(size: int) -> tuple[_Place, ...]:
 
 
 def _end(size: int) -> tuple[_Place, ...]:
-    """Give the places at which it has left, and its answer is not known yet."""
+    """Return the places at which it has left, and its answer is not known yet."""
     return (
         _Place("at the file's last byte", True, _FILE, size - 1),
         _Place("before the epilogue's last byte", True, _FILE, size + _EPILOGUE - 1),
@@ -100,7 +100,7 @@ _STORED_THE_SECOND_TIME = Outcome("stored", 2)
 
 
 def _in_doubt(cut: Cut) -> Outcome:
-    """Say what follows when all has left, by what the client sees of a cut: a FIN, a RST, or nothing."""
+    """Return what follows when all has left, by what the client sees of a cut: a FIN, a RST, or nothing."""
     told = {
         "closed": "the server closed the connection without an answer",
         "reset": "the connection broke: Connection reset by peer",
@@ -196,7 +196,7 @@ class _Moves(AbstractResolver):
         return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)]
 
     async def close(self) -> None:
-        """Have nothing to close."""
+        """Close nothing."""
 
 
 def _refused(times: int) -> Happening:

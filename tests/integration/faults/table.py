@@ -14,18 +14,18 @@ _HEAD = "| what goes wrong | the certificate | tries | error | what you read |\n
 
 
 def row(fault: Fault, outcome: Outcome) -> str:
-    """Give a fault's line of a table."""
+    """Return a fault's line of a table."""
     cells = (fault.name, outcome.certificate, str(outcome.tries), _as_code(outcome.error), _as_code(outcome.told))
     return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _as_code(text: str) -> str:
-    """Have Markdown show a text as it is, whatever stars, tags or entities are in it."""
+    """Make Markdown show a text as it is, whatever stars, tags or entities are in it."""
     return f"`` {text} ``" if "`" in text else text and f"`{text}`"
 
 
 def written(groups: Mapping[str, Iterable[tuple[Fault, Outcome]]]) -> str:
-    """Give the part of the document that is made from a run."""
+    """Return the part of the document that is made from a run."""
     tables = (
         f"\n## {name}\n\n{_HEAD}" + "".join(f"{row(fault, outcome)}\n" for fault, outcome in measured)
         for name, measured in groups.items()
@@ -34,11 +34,11 @@ def written(groups: Mapping[str, Iterable[tuple[Fault, Outcome]]]) -> str:
 
 
 def begun() -> str:
-    """Give the part of the document that is written by people."""
+    """Return the part of the document that is written by people."""
     return DOCUMENT.read_text(encoding="utf-8").partition(_BEGINNING)[0]
 
 
 def documented() -> str:
-    """Give the part that is made from a run, as it stands in the document."""
+    """Return the part that is made from a run, as it stands in the document."""
     _, beginning, rest = DOCUMENT.read_text(encoding="utf-8").partition(_BEGINNING)
     return beginning + rest

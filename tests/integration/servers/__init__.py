@@ -38,7 +38,7 @@ def find(program: str) -> str | None:
 
 @functools.cache
 def missing(name: str) -> str | None:
-    """Say what the server of this name in `REQUIREMENTS` lacks and how to get it; None: nothing."""
+    """Return what this machine lacks of the server of this name in `REQUIREMENTS`, and how to get it, or None."""
     requirement = REQUIREMENTS[name]
     cure = f"on Debian: apt-get install {requirement.packages}"
     for program in requirement.programs:

@@ -81,7 +81,7 @@ class Case:
     limit: int = 30
 
     def server(self) -> tuple[tuple[str, ...], int]:
-        """Tell which cases can share a server."""
+        """Return what cases must have in common to share a server."""
         return self.shape, self.limit
 
 
