@@ -66,7 +66,7 @@ class SandboxCertificate:
 
 @frozen(kw_only=True)
 class ReceivedFile:
-    """The file part of a form: its headers, its size in bytes, its SHA-256 in hex, and whether it is base64 text."""
+    """The file part of a form: its headers, its size in bytes, its SHA-256 in hex, and whether it is base64."""
 
     filename: str | None
     content_type: str | None
@@ -98,7 +98,6 @@ def certificate_from(
     *,
     certificate_id: int,
     created_at: datetime,
-    max_file_bytes: int | None = None,
 ) -> SandboxCertificate:
     """Return the certificate that `form` asks for.
 
@@ -125,7 +124,7 @@ def certificate_from(
     valid_until = _read(form, "valid_until", parse_date, faults, required=needs_end)
     conversion_id = _read(form, "conversion_id", parse_integer, faults, required=False)
 
-    if (fault := _file_fault(form.file, max_file_bytes)) is not None:
+    if (fault := _file_fault(form.file)) is not None:
         faults["file"].append(fault)
 
     # The type checker needs the None checks; `faults` covers them.
@@ -185,7 +184,7 @@ def _read(
         return None
 
 
-def _file_fault(file: ReceivedFile | None, max_file_bytes: int | None) -> str | None:
+def _file_fault(file: ReceivedFile | None) -> str | None:
     if file is None:
         return "can't be blank"
     if file.size == 0:
@@ -194,6 +193,4 @@ def _file_fault(file: ReceivedFile | None, max_file_bytes: int | None) -> str | 
         return "cannot be decoded"
     if file.filename is None:
         return "is not a file"
-    if max_file_bytes is not None and file.size > max_file_bytes:
-        return f"is too big (at most {max_file_bytes} bytes)"
     return None

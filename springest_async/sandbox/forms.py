@@ -4,22 +4,20 @@ A file of any size needs one chunk of memory. `certificates` validates the field
 """
 
 import hashlib
-import string
 from contextlib import suppress
 
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
-from attrs import define, field
 
 from springest_async.sandbox.certificates import FORM_FIELDS, Form, ReceivedFile
 
-__all__ = ["FileMeter", "MalformedError", "discard_body", "read_form"]
+__all__ = ["MalformedError", "discard_body", "read_form"]
 
 # More than aiohttp ever buffers of a body (512 KiB and one read). With a smaller chunk, it would push back the rest of
 # its buffer, which it warns of.
 _CHUNK_BYTES = 1024 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
-_BASE64 = (string.ascii_letters + string.digits + "+/").encode()
+_BASE64_PDF = b"JVBERi0"  # how "%PDF-" begins in base64
 
 
 class MalformedError(ValueError):
@@ -83,61 +81,18 @@ async def _read_field(part: BodyPartReader) -> str:
 
 
 async def _measure_file(part: BodyPartReader) -> ReceivedFile:
-    meter = FileMeter()
+    size, sha256, start = 0, hashlib.sha256(), b""
     while not part.at_eof():
         # These are the raw bytes, whatever transfer encoding the part names.
-        meter.add(await part.read_chunk(_CHUNK_BYTES))
+        chunk = await part.read_chunk(_CHUNK_BYTES)
+        size += len(chunk)
+        sha256.update(chunk)
+        start = (start + chunk[: len(_BASE64_PDF)])[: len(_BASE64_PDF)]
     return ReceivedFile(
         filename=part.filename,
         content_type=part.headers.get(hdrs.CONTENT_TYPE),
         transfer_encoding=part.headers.get(hdrs.CONTENT_TRANSFER_ENCODING),
-        size=meter.size,
-        sha256=meter.sha256,
-        is_base64=meter.is_base64,
+        size=size,
+        sha256=sha256.hexdigest(),
+        is_base64=start == _BASE64_PDF,
     )
-
-
-@define(eq=False)
-class FileMeter:
-    """The size and the hash of a content that comes in chunks, and whether it is base64.
-
-    Base64 means text of base64's alphabet, possibly in lines, padded to a multiple of four. A short plain word can look
-    like that. A PDF or another binary format cannot, because its first bytes are outside the alphabet.
-    """
-
-    size: int = field(init=False, default=0)
-    _hash: "hashlib._Hash" = field(init=False, factory=hashlib.sha256, repr=False)
-    _looks_like_base64: bool = field(init=False, default=True)
-    _letters: int = field(init=False, default=0)
-    _padding: int = field(init=False, default=0)
-
-    def add(self, chunk: bytes) -> None:
-        """Add the next bytes."""
-        self.size += len(chunk)
-        self._hash.update(chunk)
-        # The first chunk of a PDF decides, so that the others cost nothing.
-        if self._looks_like_base64:
-            self._add_base64(chunk.translate(None, b"\r\n"))
-
-    def _add_base64(self, text: bytes) -> None:
-        letters = text.rstrip(b"=")
-        padding = len(text) - len(letters)
-        if letters and (self._padding or letters.translate(None, _BASE64)):
-            self._looks_like_base64 = False
-        self._letters += len(letters)
-        self._padding += padding
-
-    @property
-    def sha256(self) -> str:
-        """Return the SHA-256 of all bytes so far, in hex."""
-        return self._hash.hexdigest()
-
-    @property
-    def is_base64(self) -> bool:
-        """Return whether all bytes so far are base64 text."""
-        return (
-            self._looks_like_base64
-            and self._letters > 0
-            and self._padding <= 2
-            and (self._letters + self._padding) % 4 == 0
-        )

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +20,6 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from attrs import define, field, frozen
 from attrs.setters import frozen as frozen_attribute
-from attrs.validators import ge, optional
 
 from springest_async.sandbox.audit import Post, Summary, Verdict, as_json, summarize
 from springest_async.sandbox.certificates import (
@@ -45,24 +43,12 @@ DEFAULT_CERTIFICATIONS = (
     SandboxCertification(id=3, name="Working at height", description="Not yet verified", verified=False),
 )
 
+_LOOPBACK = "127.0.0.1"  # not "localhost", which may have two addresses, on which the free port differs
+
 logger = logging.getLogger(__name__)
 _UNHEARD = logging.getLogger(f"{__name__}.unheard")
 _UNHEARD.addFilter(lambda _: False)
 _FORMAT = r"{format:(\.json|\.xml)?}"
-
-
-def _loopback(host: str) -> str:
-    # A name may have two addresses, on which the free port differs.
-    return "127.0.0.1" if host == "localhost" else host
-
-
-def _check_loopback(_sandbox: object, _attribute: object, host: str) -> None:
-    try:
-        is_loopback = ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ValueError(f"the sandbox listens on loopback only, and {host!r} is not: use 127.0.0.1 or ::1")
 
 
 @frozen(kw_only=True)
@@ -94,8 +80,7 @@ class Sandbox:
     it has stored, like a server after an outage (set a `port` if it must be the same one).
 
     Args:
-        host: a loopback address; ``localhost`` means ``127.0.0.1``.
-        port: 0 for any free one.
+        port: on 127.0.0.1; 0 for any free one.
         limit: certificate POSTs in a period. Every POST with a valid key counts, an invalid one too.
         period: seconds. Springest's is 60; tests may use a shorter one.
         window: how the server counts: ``fixed`` (by the minutes of the wall clock, read when the sandbox is made),
@@ -105,17 +90,15 @@ class Sandbox:
         certifications_api_key: the key of ``/certifications``, which must be a different one. It can be changed too.
         certifications: the certifications of the site. Of the default ones, one requires `valid_until` and one is not
             verified.
-        max_file_bytes: a larger file is invalid; None for no bound.
         mishap: called once for each POST that would be stored, in the order in which their bodies end; it returns what
             goes wrong on purpose, or None. After `StopIteration`, nothing goes wrong. It can be changed too.
             ``iter([Mishap.DROP_AFTER_STORING, None]).__next__`` is a script.
 
     Raises:
-        ValueError: when the host is not loopback, a key is empty, both keys are equal, two certifications have the same
-            id, or the limit, the period or the window is invalid.
+        ValueError: when a key is empty, both keys are equal, two certifications have the same id, or the limit, the
+            period or the window is invalid.
     """
 
-    host: str = field(default="127.0.0.1", converter=_loopback, validator=_check_loopback, on_setattr=frozen_attribute)
     port: int = field(default=0, on_setattr=frozen_attribute)
     limit: int = field(default=30, on_setattr=frozen_attribute)
     window: Counting = field(default="sliding", on_setattr=frozen_attribute)
@@ -126,7 +109,6 @@ class Sandbox:
     certifications: tuple[SandboxCertification, ...] = field(
         default=DEFAULT_CERTIFICATIONS, converter=tuple, on_setattr=frozen_attribute, repr=False
     )
-    max_file_bytes: int | None = field(default=None, validator=optional(ge(1)))
     mishap: Callable[[], Mishap | None] | None = field(default=None, repr=False)
 
     _window: Window = field(init=False, repr=False)
@@ -161,7 +143,7 @@ class Sandbox:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.host, self.port)
+            site = web.TCPSite(runner, _LOOPBACK, self.port)
             await site.start()
         except BaseException:
             await runner.cleanup()
@@ -185,8 +167,7 @@ class Sandbox:
         """
         if self._runner is None:
             raise RuntimeError("the sandbox is not running: enter it with `async with`")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self._bound_port}"
+        return f"http://{_LOOPBACK}:{self._bound_port}"
 
     @property
     def audit(self) -> tuple[Post, ...]:
@@ -296,7 +277,6 @@ class Sandbox:
                 self._certifications,
                 certificate_id=len(self._certificates) + 1,
                 created_at=datetime.now(UTC),
-                max_file_bytes=self.max_file_bytes,
             )
         except ValidationError as invalid:
             return _Outcome(verdict="invalid", status=400, words=str(invalid), body=_errors(invalid))
@@ -366,27 +346,18 @@ def _hang_up(request: web.Request) -> web.Response:
 
 
 def _answer_to(outcome: _Outcome, request: web.Request) -> web.Response:
-    match outcome.status:
-        case None:
-            return _hang_up(request)
-        case 500:
-            return _error_page(request, 500)
-        case status:
-            return _answer(request, status, outcome.body, root=outcome.root)
+    if outcome.status is None:
+        return _hang_up(request)
+    if outcome.status == 500:
+        return _error_page(request, 500)
+    return _answer(request, outcome.status, outcome.body, root=outcome.root)
 
 
 def _answer(request: web.Request, status: int, body: Tree, *, root: str = "hash") -> web.Response:
-    if request.match_info["format"] == ".xml":
-        return _xml(status, body, root)
-    return _json(status, body)
-
-
-def _json(status: int, body: Tree) -> web.Response:
-    return web.Response(status=status, text=render_json(body), content_type="application/json", charset="utf-8")
-
-
-def _xml(status: int, body: Tree, root: str) -> web.Response:
-    return web.Response(status=status, text=render_xml(body, root), content_type="application/xml", charset="utf-8")
+    is_xml = request.path.endswith(".xml")
+    text = render_xml(body, root) if is_xml else render_json(body)
+    kind = "application/xml" if is_xml else "application/json"
+    return web.Response(status=status, text=text, content_type=kind, charset="utf-8")
 
 
 def _errors(invalid: ValidationError) -> Tree:
@@ -413,8 +384,6 @@ async def _rails_error_pages(request: web.Request, handler: Handler) -> web.Stre
 
 
 def _error_page(request: web.Request, status: int) -> web.Response:
-    if request.path.endswith(".json"):
-        return _json(status, _generic(status))
-    if request.path.endswith(".xml"):
-        return _xml(status, _generic(status), "hash")
+    if request.path.endswith((".json", ".xml")):
+        return _answer(request, status, _generic(status))
     return web.Response(status=status, text=render_error(status), content_type="text/html", charset="utf-8")

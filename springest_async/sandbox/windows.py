@@ -10,6 +10,7 @@ not above 0. All times are seconds on one clock, which never goes backwards.
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
 from attrs import Factory, define, field
@@ -169,6 +170,15 @@ class Paced(_Limit):
         return True
 
 
+_OTHERS: dict[str, Callable[[int, float], Window]] = {
+    "fixed": FixedWindow,
+    "first-hit": FirstHitWindow,
+    "elastic": ElasticWindow,
+    "bucket": TokenBucket,
+    "paced": Paced,
+}
+
+
 def make_window(counting: Counting, limit: int, period: float, *, count_refusals: bool = False) -> Window:
     """Return a new window of the kind `counting`, for `limit` arrivals in `period` seconds.
 
@@ -180,16 +190,6 @@ def make_window(counting: Counting, limit: int, period: float, *, count_refusals
         return SlidingWindow(limit, period, count_refusals=count_refusals)
     if count_refusals:
         raise ValueError(f"only a sliding window can count refusals, not a {counting!r} one")
-    match counting:
-        case "fixed":
-            return FixedWindow(limit, period)
-        case "first-hit":
-            return FirstHitWindow(limit, period)
-        case "elastic":
-            return ElasticWindow(limit, period)
-        case "bucket":
-            return TokenBucket(limit, period)
-        case "paced":
-            return Paced(limit, period)
-    # A type checker excludes this; not every caller uses one.
-    raise ValueError(f"there is no way of counting called {counting!r}: {', '.join(get_args(Counting))}")
+    if counting not in _OTHERS:  # a type checker excludes this; not every caller uses one
+        raise ValueError(f"there is no way of counting called {counting!r}: {', '.join(get_args(Counting))}")
+    return _OTHERS[counting](limit, period)

@@ -36,13 +36,13 @@ FILE = ReceivedFile(
 FIELDS = {"certification_id": "1", "email": "jan@example.com", "valid_from": "2024-05-01"}
 
 
-def store(form: Form, max_file_bytes: int | None = None) -> SandboxCertificate:
-    return certificate_from(form, CERTIFICATIONS, certificate_id=7, created_at=NOW, max_file_bytes=max_file_bytes)
+def store(form: Form) -> SandboxCertificate:
+    return certificate_from(form, CERTIFICATIONS, certificate_id=7, created_at=NOW)
 
 
-def faults_of(form: Form, max_file_bytes: int | None = None) -> dict[str, tuple[str, ...]]:
+def faults_of(form: Form) -> dict[str, tuple[str, ...]]:
     with pytest.raises(ValidationError) as caught:
-        store(form, max_file_bytes)
+        store(form)
     return dict(caught.value.faults)
 
 
@@ -112,15 +112,10 @@ def test_some_certifications_require_an_end() -> None:
         (attrs.evolve(FILE, is_base64=True), "cannot be decoded"),
         (attrs.evolve(FILE, transfer_encoding="Base64"), "cannot be decoded"),
         (attrs.evolve(FILE, filename=None), "is not a file"),
-        (attrs.evolve(FILE, size=1001), "is too big (at most 1000 bytes)"),
     ],
 )
 def test_what_is_wrong_with_a_file(file: ReceivedFile, fault: str) -> None:
-    assert {"file": (fault,)} == faults_of(Form(FIELDS, file), max_file_bytes=1000)
-
-
-def test_a_file_of_the_largest_size_is_taken() -> None:
-    assert store(Form(FIELDS, FILE), max_file_bytes=1000).id == 7
+    assert {"file": (fault,)} == faults_of(Form(FIELDS, file))
 
 
 def test_faults_can_be_read_in_one_line() -> None:
