@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from attrs import asdict, define, field, frozen
-from attrs.validators import and_, ge, instance_of, optional
 
 __all__ = ["Bucket", "BucketStore", "HourlyBudget", "Lease", "Probe", "RateLimit", "Ticket"]
 
@@ -57,28 +56,7 @@ class RateLimit:
         return self.period / 10
 
 
-def _time(_: object, attribute: Any, value: Any) -> None:
-    if type(value) not in (float, int) or not math.isfinite(value):
-        raise ValueError(f"{attribute.name} is not a number: {value!r}")
-
-
-def _times_in_order(_: object, attribute: Any, values: Any) -> None:
-    if type(values) is not list or not {*map(type, values)} <= {float} or not all(map(math.isfinite, values)):
-        raise ValueError(f"{attribute.name} is not a list of numbers")
-    if values != sorted(values):
-        raise ValueError(f"{attribute.name} is not in order")
-
-
-def _count(_: object, attribute: Any, value: Any) -> None:
-    if type(value) is not int or not 0 <= value < 2**32:
-        raise ValueError(f"{attribute.name} is not a count: {value!r}")
-
-
-# Validators run when an object is made, thus for all that is read from a file. They do not run when a field is assigned
-# (on_setattr), because each change would check the whole bucket again.
-
-
-@define(on_setattr=[])
+@define
 class Lease:
     """A token whose POST has not ended yet, as far as is known.
 
@@ -87,11 +65,11 @@ class Lease:
         back_at: the time when the token is back in that case.
     """
 
-    counted_until: float = field(validator=_time)
-    back_at: float = field(validator=_time)
+    counted_until: float
+    back_at: float
 
 
-@define(on_setattr=[])
+@define
 class Ticket:
     """A place in the queue.
 
@@ -103,22 +81,22 @@ class Ticket:
         expires: the time after which the holder counts as dead, because it has not asked.
     """
 
-    holder: str = field(validator=instance_of(str))
-    bulk: bool = field(validator=instance_of(bool))
-    wanted: int = field(validator=and_(_count, ge(1)))
-    wakes_at: float = field(validator=_time)
-    expires: float = field(validator=_time)
+    holder: str
+    bulk: bool
+    wanted: int
+    wakes_at: float
+    expires: float
 
 
-@define(on_setattr=[])
+@define
 class Probe:
     """The right of one process, the `holder`, to send while all others wait, until it `expires`."""
 
-    holder: str = field(validator=instance_of(str))
-    expires: float = field(validator=_time)
+    holder: str
+    expires: float
 
 
-@define(on_setattr=[])
+@define
 class Bucket:
     """The whole state of a token bucket whose tokens rest. A new one is full, and its pace is fast.
 
@@ -134,15 +112,15 @@ class Bucket:
         since_silence: how many have passed since the last one.
     """
 
-    under_way: dict[str, Lease] = field(factory=dict, validator=instance_of(dict))
-    resting: list[float] = field(factory=list, validator=_times_in_order)
-    queue: list[Ticket] = field(factory=list, validator=instance_of(list))
+    under_way: dict[str, Lease] = field(factory=dict)
+    resting: list[float] = field(factory=list)
+    queue: list[Ticket] = field(factory=list)
     probe: Probe | None = None
-    last_answer: float | None = field(default=None, validator=optional(_time))
-    slow: bool = field(default=False, validator=instance_of(bool))
-    quiet: float = field(default=0.0, validator=and_(_time, ge(0)))
-    batch: int | None = field(default=None, validator=optional(and_(_count, ge(1))))
-    since_silence: int = field(default=0, validator=_count)
+    last_answer: float | None = None
+    slow: bool = False
+    quiet: float = 0.0
+    batch: int | None = None
+    since_silence: int = 0
     # No lease ends before this time, so `settle` need not look at each of them.
     _first_end: float = field(default=-math.inf, init=False, eq=False, repr=False)
 
@@ -150,27 +128,19 @@ class Bucket:
 
     def dump(self) -> dict[str, Any]:
         """Return the state as plain data that JSON can hold."""
-        state = asdict(self, recurse=False, filter=lambda attribute, _: attribute.init)
-        state["under_way"] = {name: asdict(lease) for name, lease in self.under_way.items()}
-        state["queue"] = [asdict(ticket) for ticket in self.queue]
-        state["probe"] = None if self.probe is None else asdict(self.probe)
-        return state
+        return asdict(self, filter=lambda attribute, _: attribute.init)
 
     @classmethod
-    def load(cls, data: Any) -> "Bucket":
-        """Make a bucket of what `dump` returned.
-
-        Raises:
-            ValueError: the data is anything else.
-        """
-        try:
-            state = dict(**data)
-            state["under_way"] = {name: Lease(**lease) for name, lease in state["under_way"].items()}
-            state["queue"] = [Ticket(**ticket) for ticket in state["queue"]]
-            state["probe"] = None if state["probe"] is None else Probe(**state["probe"])
-            return cls(**state)
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise ValueError(f"this is not the state of a bucket: {error}") from None
+    def load(cls, data: dict[str, Any]) -> "Bucket":
+        """Make a bucket of what `dump` returned."""
+        return cls(
+            **data
+            | {
+                "under_way": {name: Lease(**lease) for name, lease in data["under_way"].items()},
+                "queue": [Ticket(**ticket) for ticket in data["queue"]],
+                "probe": data["probe"] and Probe(**data["probe"]),
+            }
+        )
 
     def shift(self, seconds: float) -> None:
         """Move all times, for a clock that counts from another moment."""
@@ -186,17 +156,6 @@ class Bucket:
             self.probe.expires += seconds
         if self.last_answer is not None:
             self.last_answer += seconds
-
-    def holds_until(self, since: float) -> float:
-        """Return the time by which nothing holds a POST back any more, from `since` on and if nothing is added."""
-        ends = [since + self.quiet, *self.resting[-1:], *(ticket.expires for ticket in self.queue)]
-        for lease in self.under_way.values():
-            ends += [lease.back_at, lease.counted_until + self.quiet]
-        if self.probe is not None:
-            ends.append(self.probe.expires)
-        if self.last_answer is not None:
-            ends.append(self.last_answer + self.quiet)
-        return max(ends)
 
     # --- what it holds ---
 

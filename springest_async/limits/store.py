@@ -1,8 +1,8 @@
 """A bucket in a file that all processes of this machine share, so that they keep one limit together.
 
 The file is a small SQLite database in the user's state folder: one row for each budget, with the state of the bucket as
-JSON. It contains no key, only the name of the budget. A killed process leaves nothing to clean up: SQLite rolls its
-unfinished change back, and what it held in the bucket expires.
+JSON and its checksum. It contains no key, only the name of the budget. A killed process leaves nothing to clean up:
+SQLite rolls its unfinished change back, and what it held in the bucket expires.
 
 The calls are synchronous and made on the event loop: a call takes less than a millisecond (and a flush of the disk when
 it writes), and there are three or four for a POST, thus a few in a second. In a thread they would interleave with
@@ -16,34 +16,29 @@ both cases less time seems to have passed than has, so the limit is kept, and no
 """
 
 import json
-import math
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 from platformdirs import user_state_path
 
-from springest_async import sqlite_file
 from springest_async.errors import ConfigurationError
 from springest_async.limits.bucket import Bucket
 
 __all__ = ["FileStore", "default_path"]
 
 _APPLICATION_ID = 0x53505247  # "SPRG": marks the file as ours
-_VERSION = 2
-_TABLES = "CREATE TABLE budgets (name TEXT PRIMARY KEY, state TEXT NOT NULL, written_at REAL NOT NULL)"
-
-# A budget that a thousand processes share needs no more.
-_MAX_ROW_BYTES = 512 * 1024
-
-# Reject rows that would block POSTs for longer: we never write such rows. A server can make us wait for an hour, and
-# timeouts and a long queue come on top.
-_MAX_WAIT = 4 * 3600.0
+_VERSION = 3
+# Without a second index that could contradict the table: `quick_check` does not compare them.
+_TABLES = (
+    "CREATE TABLE budgets (name TEXT PRIMARY KEY, state TEXT NOT NULL, written_at REAL NOT NULL,"
+    " checksum INTEGER NOT NULL) WITHOUT ROWID"
+)
 
 # A budget that was not used for so long is removed, and with it the slow pace that a server had asked for.
 _FORGOTTEN_AFTER = 3600.0
@@ -114,16 +109,13 @@ class FileStore:
             connection.execute("BEGIN IMMEDIATE")
         try:
             with self._translate_errors():
-                before = self._row(connection)
-                bucket = self._bucket(before)
+                bucket = self._bucket(connection)
+            before = bucket.dump()
             yield bucket
-            state = json.dumps(bucket.dump(), allow_nan=False)
             with self._translate_errors():
-                if before is None or state != before[0]:
-                    connection.execute(
-                        "INSERT OR REPLACE INTO budgets (name, state, written_at) VALUES (?, ?, ?)",
-                        (self.budget, state, self.now()),
-                    )
+                if (state := bucket.dump()) != before:
+                    row = (self.budget, json.dumps(state, allow_nan=False), float(self.now()))
+                    connection.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?, ?, ?)", (*row, _checksum(*row)))
                 connection.execute("COMMIT")
         finally:
             _roll_back(connection)
@@ -136,7 +128,7 @@ class FileStore:
         """
         connection = self._connection()
         with self._translate_errors():
-            return self._bucket(self._row(connection))
+            return self._bucket(connection)
 
     def close(self) -> None:
         """Close the file until the next use."""
@@ -150,20 +142,15 @@ class FileStore:
 
     # --- rows ---
 
-    def _row(self, connection: sqlite3.Connection) -> tuple[Any, Any] | None:
-        row = connection.execute("SELECT state, written_at FROM budgets WHERE name = ?", (self.budget,)).fetchone()
-        return None if row is None else (row[0], row[1])
-
-    def _bucket(self, row: tuple[Any, Any] | None) -> Bucket:
+    def _bucket(self, connection: sqlite3.Connection) -> Bucket:
+        row = connection.execute("SELECT * FROM budgets WHERE name = ?", (self.budget,)).fetchone()
         return (row and _bucket_of(*row, now=self.now())) or Bucket()
 
     def _forget_the_unused(self, connection: sqlite3.Connection) -> None:
         now = self.now()
-        for name, *row in connection.execute("SELECT name, state, written_at FROM budgets").fetchall():
-            # A row that cannot be read is reported to the users of its budget.
-            with suppress(ValueError):
-                if _bucket_of(*row, now=now) is None:
-                    connection.execute("DELETE FROM budgets WHERE name = ?", (name,))
+        for row in connection.execute("SELECT * FROM budgets").fetchall():
+            if _bucket_of(*row, now=now) is None:
+                connection.execute("DELETE FROM budgets WHERE name = ?", row[:1])
 
     # --- the file ---
 
@@ -192,8 +179,6 @@ class FileStore:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         if not self.path.is_file():
             raise ConfigurationError(f"the limit cannot be kept in {self.path}: it is not a file; remove it")
-        if (sidecar := sqlite_file.irregular_sidecar(self.path)) is not None:
-            raise ConfigurationError(f"the limit cannot be kept in {self.path}: {sidecar} is not a file; remove that")
         file = self._file()
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
@@ -205,7 +190,6 @@ class FileStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Check that the file is ours, or create its tables if it is new."""
-        sqlite_file.set_defensive_pragmas(connection, _MAX_ROW_BYTES)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -226,10 +210,8 @@ class FileStore:
                     f"{self.path} was made by another version of springest_async: use one version on this machine,"
                     " or remove the file and wait a minute before you go on"
                 )
-            elif not sqlite_file.has_tables(connection, _TABLES) or not sqlite_file.passes_integrity_check(
-                connection, indexes=True
-            ):
-                raise ValueError("other tables, or damaged ones")
+            elif connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise ValueError("damaged pages")
             self._forget_the_unused(connection)
             connection.execute("COMMIT")
         finally:
@@ -256,7 +238,6 @@ _REASONS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_TOOBIG: _DAMAGED,
     sqlite3.SQLITE_READONLY: "it cannot be written: you need permission to write to it and its folder",
 }
 
@@ -284,20 +265,19 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _bucket_of(state: Any, written_at: Any, *, now: float) -> Bucket | None:
+def _checksum(name: str, state: str, written_at: float) -> int:
+    return zlib.crc32(repr((name, state, written_at)).encode())
+
+
+def _bucket_of(name: str, state: str, written_at: float, checksum: int, *, now: float) -> Bucket | None:
     """Return the bucket of a row; None when it has not been used for long.
 
     Raises:
         ValueError: the row is damaged.
     """
-    if not isinstance(state, str) or not isinstance(written_at, float) or not math.isfinite(written_at):
-        raise ValueError("not the types that we write")  # SQLite takes any type for any column
-    try:
-        bucket = Bucket.load(json.loads(state))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if bucket.holds_until(written_at) > written_at + _MAX_WAIT:
-        raise ValueError("this would block POSTs for ever")
+    if checksum != _checksum(name, state, written_at):
+        raise ValueError("another checksum")
+    bucket = Bucket.load(json.loads(state))
     if written_at > now + _CLOCK_TOLERANCE:
         bucket.shift(-written_at)
         written_at = 0.0

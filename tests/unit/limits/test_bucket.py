@@ -407,58 +407,6 @@ def test_a_bucket_comes_back_from_json_as_it_was(bucket: Bucket) -> None:
     assert Bucket.load(json.loads(json.dumps(bucket.dump(), allow_nan=False))) == bucket
 
 
-LEASE_DATA = {"counted_until": 1.0, "back_at": 61.1}
-TICKET = {"holder": "a", "bulk": False, "wanted": 1, "wakes_at": 1.0, "expires": 2.0}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"under_way": []},
-        {"under_way": None},
-        {"under_way": {"one": None}},
-        {"under_way": {"one": LEASE_DATA | {"more": 1}}},
-        {"under_way": {"one": LEASE_DATA | {"back_at": "1"}}},
-        {"under_way": {"one": LEASE_DATA | {"back_at": True}}},
-        {"under_way": {"one": LEASE_DATA | {"back_at": float("inf")}}},
-        {"under_way": {"one": {"back_at": 1.0}}},
-        {"resting": None},
-        {"resting": {}},
-        {"resting": [1.0, "2"]},
-        {"resting": [1.0, float("nan")]},
-        {"resting": [2.0, 1.0]},
-        {"queue": None},
-        {"queue": [None]},
-        {"queue": {"one": TICKET}},
-        {"queue": [TICKET | {"bulk": None}]},
-        {"queue": [TICKET | {"holder": 1}]},
-        {"queue": [TICKET | {"wanted": 0}]},
-        {"probe": []},
-        {"probe": {"holder": "a"}},
-        {"last_answer": float("nan")},
-        {"last_answer": "1"},
-        {"slow": 0},
-        {"quiet": None},
-        {"quiet": -1.0},
-        {"batch": 0},
-        {"batch": True},
-        {"since_silence": -1},
-        {"since_silence": 1.5},
-        {"more": 1},
-    ],
-    ids=str,
-)
-def test_a_damaged_state_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="not the state of a bucket"):
-        Bucket.load(Bucket().dump() | changes)
-
-
-@pytest.mark.parametrize("data", [None, [], "", 1, {}, {1: 2}, {"resting": []}], ids=str)
-def test_data_that_is_not_a_state_is_refused(data: object) -> None:
-    with pytest.raises(ValueError, match="not the state of a bucket"):
-        Bucket.load(data)
-
-
 @pytest.mark.parametrize("bucket", [Bucket(), full()], ids=["new", "full"])
 def test_a_shifted_bucket_answers_the_same(bucket: Bucket) -> None:
     moved = Bucket.load(bucket.dump())
