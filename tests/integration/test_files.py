@@ -404,7 +404,7 @@ async def test_a_file_whose_name_is_no_text_is_stored(tmp_path: Path) -> None:
         )
 
     (post,) = sandbox.audit
-    assert (post.filename, post.sha256) == ("caf.pdf", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert (post.filename, post.sha256) == ("caf_.pdf", hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 # --- who may read what is left behind ---

@@ -361,8 +361,7 @@ async def test_a_decision_that_is_none_changes_nothing(
             f"springest: not in doubt: row {certain}, 99 of the manifest. Nothing was changed.\n",
         ),
     ]
-    ran = await asyncio.gather(*(springest("resolve", journal, *options) for options, _ in cases[:-1]))
-    ran.append(await springest("resolve", journal, *cases[-1][0]))
+    ran = [await springest("resolve", journal, *options) for options, _ in cases]
     told = await springest("status", journal)
     mistaken = await springest("resolve", manifest, "--all", "--stored")
     mistyped = await springest("resolve", tmp_path / "certificate.journal", "--all", "--stored")

@@ -137,7 +137,7 @@ async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path) ->
         ("cli.environment._proxy", "certifications"),
         ("client.shared_limiter", "certifications"),
         ("http.transport.Transport._exchange", "certificates"),
-        ("http.transport._read", "certificates"),
+        ("http.exchange.Exchange.read", "certificates"),
         ("http.api_key.ApiKey.added_to", "certificates"),
         ("http.api_key.ApiKey.hide_in", "upload"),
         ("api.protocol.post_meaning", "upload"),
