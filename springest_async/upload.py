@@ -67,7 +67,7 @@ class UploadListener(Protocol):
     """
 
     def __call__(self, step: UploadStep, /) -> None:
-        """Take note of a step."""
+        """Note a step."""
 
 
 class _Post(Protocol):
@@ -233,7 +233,7 @@ class Upload:
         return Exchange("POST", self.uploader.path, self.uploader.key, body=body)
 
     def _settle_permit(self, permit: Permit, exchange: Exchange) -> None:
-        """Say until when the server may count the POST that has ended now."""
+        """Mark the permit of a POST that has ended: answered, unsent, or counted for a while to come."""
         if exchange.status is not None:
             permit.mark_answered()
         elif not exchange.headers_sent and not exchange.fully_written:

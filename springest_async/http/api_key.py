@@ -1,4 +1,4 @@
-"""The API key, which shows itself to nobody, and takes itself out of what others show. Knows no request."""
+"""The API key: never shown, and removed from what servers send back. It knows no request."""
 
 import functools
 import hashlib
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 __all__ = ["ApiKey"]
 
-# A shorter key is a placeholder: taking it out of a list would take it out of people's names too.
+# A shorter key is a placeholder: removing it from a list would remove it from people's names too.
 _SHORTEST_SECRET = 6
 
 # The key's name in an address, and what is left of the key where a server shows only a part of the address.
@@ -19,12 +19,12 @@ _REST_OF_KEY = re.compile(rb"(api_key(?:=|%(?:25)*3[dD]))[^\s&\"'<>\\]+")
 
 
 class ApiKey:
-    """An API key that shows itself to nobody: not in a text, and not by its attributes, a copy or a pickle."""
+    """An API key that is never shown: not in a text, and not by its attributes, a copy or a pickle."""
 
     __slots__ = ("_value", "_written")
 
     def __init__(self, value: str) -> None:
-        # Functions, because of a function nobody prints more than the name.
+        # Functions, because only the name of a function is ever printed.
         self._value: Callable[[], str] = lambda: value
         self._written: Callable[[], re.Pattern[bytes]] = functools.cache(
             lambda: re.compile(b"".join(map(_written, value)))
@@ -34,26 +34,26 @@ class ApiKey:
         return "ApiKey('***')"
 
     def __bool__(self) -> bool:
-        """Tell whether there is one."""
+        """Return whether there is a key."""
         return bool(self._value())
 
     def __reduce__(self) -> Never:
         raise TypeError("an API key is neither pickled nor copied")
 
     def is_printable(self) -> bool:
-        """Tell whether it can be a key; surrogates (bytes of the environment that are no text) are in none."""
+        """Return whether it can be a key; no key has surrogates, which stand for bytes that are not text."""
         return self._value().isprintable()
 
     def budget(self, origin: str) -> str:
-        """Name the limit of this key at an origin, so that who reads the name does not learn the key."""
+        """Return a name for the limit of this key at an origin, which does not show the key."""
         return hashlib.sha256(f"{origin} {self._value()}".encode()).hexdigest()
 
     def added_to(self, target: str) -> str:
-        """Give the target of a request with the key in its query; whoever holds it must let go of it at once."""
+        """Return the target of a request with the key in its query; keep it in no variable."""
         return f"{target}{'&' if '?' in target else '?'}api_key={quote(self._value(), safe='')}"
 
     def hide_in(self, data: bytes) -> bytes:
-        """Take the key out of what a server sent back, however it is escaped: error pages like to show the address."""
+        """Return what a server sent back without the key, however it is escaped: error pages often show the address."""
         data = self._hidden(data)
         encoding = json.detect_encoding(data)
         if encoding.startswith("utf-8"):
@@ -70,7 +70,7 @@ class ApiKey:
 
 
 def _written(letter: str) -> bytes:
-    """Give a pattern of all ways to write a letter: raw, percent-encoded, and escaped as in HTML, XML and JSON."""
+    """Return a pattern for all ways to write a letter: raw, percent-encoded, and escaped as in HTML, XML and JSON."""
     code = ord(letter)
     percent = "".join(f"%{byte:02x}" for byte in letter.encode())
     forms = {percent, percent.replace("%", "%25"), html.escape(letter), json.dumps(letter)[1:-1], f"\\{letter}"}

@@ -124,10 +124,10 @@ class CertificateBody(Payload):
                 piece = await asyncio.wrap_future(reading)
                 left -= len(piece)
         finally:
-            # Not before the thread is done with it, which no cancellation stops, nor the end of the loop.
+            # When the thread is done with it: neither a cancellation nor the end of the loop stops the thread.
             reading.add_done_callback(lambda _: stream.close())
-        # By itself, and noted before it is written: what is in the connection's buffer may still go out after a
-        # failure (closing flushes it), and without these last bytes no server takes a body for whole.
+        # The end is written alone, and noted before: what is in the connection's buffer may still go out after a
+        # failure (closing flushes it), and without these last bytes no server takes a body as whole.
         progress.fully_written = True
         await writer.write(self._epilogue)
 

@@ -39,7 +39,7 @@ _ASK_WAIT = 1.0
 
 
 async def at_once() -> None:
-    """Wait for nothing."""
+    """Return at once."""
 
 
 @define(eq=False)
@@ -68,7 +68,7 @@ class Exchange:
     _watchdog: Watchdog | None = field(default=None, init=False)
     _go_ahead: Callable[[], None] | None = field(default=None, init=False)
     _ask_timer: asyncio.TimerHandle | None = field(default=None, init=False)
-    # In no variable of its own, because a traceback may show those, and the server may have said the key.
+    # Not in a local variable, which a traceback may show: the server may have sent the key back.
     _response: aiohttp.ClientResponse | None = field(default=None, init=False, repr=False)
 
     @property
@@ -103,7 +103,7 @@ class Exchange:
             self._ask_timer = asyncio.get_running_loop().call_later(_ASK_WAIT, self._go_ahead)
 
     def watched_by(self, watchdog: Watchdog) -> Watchdog:
-        """Take the watchdog that is to be started when the request leaves."""
+        """Remember the watchdog, which is started when the request leaves, and return it."""
         self._watchdog = watchdog
         return watchdog
 
@@ -115,12 +115,13 @@ class Exchange:
     async def read(self, max_bytes: int, patience: float) -> Answer:
         """Read the body of the answer up to a bound, and take the key out of all that the server said.
 
-        One that breaks off is no failure: its status has told already what happened. One that is silent for `patience`
-        seconds breaks off too, and one that trickles: it has that long, and more only in proportion to what came.
+        An answer that breaks off is no failure: its status says already what happened. One that is silent for
+        `patience` seconds counts as broken off, and so does one that trickles: it has that long, and more only in
+        proportion to what has come.
         """
         assert self._response is not None
         content = self._response.content
-        body = io.BytesIO()  # for the same reason as the response
+        body = io.BytesIO()  # whose repr does not show it, for the same reason as the response
         complete = False
         now = asyncio.get_running_loop().time
         gives_up_at = now() + patience
@@ -148,7 +149,7 @@ class Exchange:
         )
 
     async def close(self) -> None:
-        """Let go of all that was for the time while it was under way, and wait until nothing writes its body."""
+        """Close the response, stop the timers, and wait until nothing writes the body."""
         self._watchdog = self._go_ahead = None
         if self._ask_timer is not None:
             self._ask_timer.cancel()
@@ -193,23 +194,23 @@ class _KeyedUrl:
 
 
 def _go_ahead_of(request: aiohttp.ClientRequest) -> Callable[[], None] | None:
-    """Return what lets a request that asked first (``Expect: 100-continue``) send its body without leave.
+    """Return a function that lets a request that asked first (``Expect: 100-continue``) send its body unasked.
 
-    aiohttp waits for the leave for ever, and offers no other way to end that.
+    aiohttp waits for the server's word for ever, and has no public way to end that.
     """
-    leave = request._continue  # noqa: SLF001 (the one private name of aiohttp's: see the docstring)
-    if leave is None:
+    word = request._continue  # noqa: SLF001 (the one private name of aiohttp's: see the docstring)
+    if word is None:
         return None
 
     def go_ahead() -> None:
-        if not leave.done():
-            leave.set_result(True)
+        if not word.done():
+            word.set_result(True)
 
     return go_ahead
 
 
 def _strip(error: BaseException) -> None:
-    """Take from an exception of aiohttp's what the server said, and all frames: the one of the request has the key."""
+    """Remove from an exception of aiohttp's what the server said, and all frames: one of them has the request line."""
     match error:
         case aiohttp.ClientResponseError():
             error.message, error.headers = "", None

@@ -1,4 +1,4 @@
-"""Why there is no answer, in words of our own: aiohttp's hold addresses and headers. Raises nothing itself."""
+"""Why there is no answer, in our own words, because aiohttp's have addresses and headers in them. It raises nothing."""
 
 import os
 import re
@@ -12,7 +12,13 @@ __all__ = ["Failure", "system_words"]
 
 @frozen
 class Failure:
-    """Why there is no answer: `connected` tells whether there was a connection, `trusted` whether TLS was right."""
+    """Why there is no answer.
+
+    Attributes:
+        reason: in words.
+        connected: whether there was a connection.
+        trusted: whether the server's TLS certificate was.
+    """
 
     reason: str
     connected: bool = True
@@ -20,13 +26,13 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """Tell what aiohttp or the system raised for a request."""
+        """Return what an exception of aiohttp's or the system's means for a request."""
         match error:
-            case aiohttp.ClientConnectorDNSError() | aiohttp.InvalidURL() | UnicodeError():  # or it can be none
+            case aiohttp.ClientConnectorDNSError() | aiohttp.InvalidURL() | UnicodeError():  # or it is not a name
                 return cls("the host's name cannot be resolved", connected=False)
             case aiohttp.ClientConnectorCertificateError():
-                told = _certificate_words(error.certificate_error)
-                return cls(f"the server's TLS certificate is not trusted: {told}", connected=False, trusted=False)
+                why = _certificate_words(error.certificate_error)
+                return cls(f"the server's TLS certificate is not trusted: {why}", connected=False, trusted=False)
             case aiohttp.ClientSSLError():
                 return cls("no TLS connection could be made", connected=False)
             case aiohttp.ConnectionTimeoutError():
@@ -38,7 +44,7 @@ class Failure:
             case aiohttp.ServerDisconnectedError():
                 return cls("the server closed the connection without an answer")
             case aiohttp.ClientResponseError():
-                # aiohttp gives this a status of its own (400): it is no answer of the server's.
+                # aiohttp invents a status for this (400), which the server did not send.
                 return cls("the answer is not HTTP, or too long in its headers")
             case TimeoutError():
                 return cls("the upload stopped moving")
@@ -49,10 +55,10 @@ class Failure:
 
     @classmethod
     def at_proxy(cls, error: Exception) -> Self:
-        """Tell a failure from before the request left, when a proxy was to connect us."""
+        """Return what an exception means that was raised before the request left, on the way through a proxy."""
         match error:
             case aiohttp.ClientSSLError():
-                return cls.of(error)  # it is the server with whom TLS is spoken
+                return cls.of(error)  # TLS is between us and the server
             case aiohttp.ClientConnectorDNSError() | aiohttp.InvalidURL() | UnicodeError():
                 reason = "the proxy's name cannot be resolved"
             case aiohttp.ClientProxyConnectionError():
@@ -88,7 +94,7 @@ def _certificate_words(error: Exception) -> str:
 
 
 def system_words(error: OSError) -> str:
-    """Say what the system says of an error."""
+    """Return the system's words for an error."""
     # Not `strerror`: aiohttp and asyncio write addresses into it.
     text = str(error)
     if "[SSL" in text:  # its number is OpenSSL's, and means something else to the system

@@ -1,4 +1,4 @@
-"""An HTTP proxy: its address, and the name and the password that it may want. Connects to nothing itself."""
+"""An HTTP proxy: its address, and the name and the password that it may want. It connects to nothing."""
 
 import base64
 
@@ -13,22 +13,22 @@ __all__ = ["Proxy", "proxy_at"]
 
 @frozen
 class Proxy:
-    """An HTTP proxy, with the name and the password that it may want, which it shows to nobody."""
+    """An HTTP proxy, with the name and the password that it may want, which are never shown."""
 
     url: URL
     authorization: str | None = field(default=None, repr=False)
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        """What it is told beside the host and the port that it is to connect to."""
+        """The headers for it, beside the host and port that it connects to."""
         return CIMultiDict({"Proxy-Authorization": self.authorization} if self.authorization else {})
 
 
 def proxy_at(address: str | Proxy | None) -> Proxy | None:
-    """Take an address such as ``http://proxy.example:3128`` or ``http://name:password@proxy.example:3128``.
+    """Return the proxy at an address such as ``http://proxy.example:3128`` or ``http://name:password@proxy.example:3128``.
 
     Raises:
-        ConfigurationError: when it is none. It does not show the address, which may have a password.
+        ConfigurationError: it is not such an address. The error does not show it, because it may have a password.
     """
     if address is None or isinstance(address, Proxy):
         return address

@@ -76,22 +76,22 @@ async def _on_headers_sent(
 
 
 class _QuietRequest(aiohttp.ClientRequest):
-    """Leaves no failed task behind when the connection breaks before the body is begun.
+    """A request that leaves no failed task behind when the connection breaks before its body is written.
 
     asyncio would log that task, and log handlers that show variables would show the head of the request, with the key.
     """
 
     async def write_bytes(self, *args: Any, **options: Any) -> None:
         """Write the body."""
-        # The connection is closed by now: whatever waits for the answer hears of it.
+        # aiohttp has closed the connection by now, which ends the wait for the answer.
         with contextlib.suppress(aiohttp.ClientError, OSError):
             await super().write_bytes(*args, **options)
 
 
 class _QuietConnector(aiohttp.TCPConnector):
-    """Gives out only connections on which nothing was said while they were idle.
+    """A connector that reuses a connection only if nothing arrived on it while it was idle.
 
-    aiohttp would take that (such as a 408 before the server hangs up) for the answer to the next request.
+    aiohttp would take what arrived (such as a 408 before the server hangs up) for the answer to the next request.
     """
 
     async def connect(self, *args: Any, **options: Any) -> Any:
@@ -109,13 +109,14 @@ class Transport:
     Args:
         origin: scheme, host and port.
         timeouts: how long to wait for what.
-        user_agent: what to call ourselves.
+        user_agent: the name of this client; aiohttp's is added.
         connector: the caller's own, for lists and POSTs; it is not closed.
         ca_file: certificates of CAs (PEM) that are trusted beside those of the system; not for a connector of the
             caller's.
         proxy: what to connect through, to an origin that is ``https``. To any other, a proxy would be shown the key.
 
-    Without `connector` there are two: lists reuse connections as usual, a POST only one that was in use a second ago.
+    Without `connector` there are two: lists reuse connections as usual, a POST only one whose last answer is no older
+    than a second.
     """
 
     def __init__(
@@ -240,7 +241,7 @@ class Transport:
             self._ask_first = False
             raise NotSent(where, "the server does not know “Expect: 100-continue” (417)")
         if exchange.fully_written or (answer.status < 300 and not exchange.headers_sent):
-            return answer  # what never left is answered by mocks of aiohttp
+            return answer  # mocks of aiohttp answer what never left
         if answer.status == 201:
             raise NoAnswer(where, "the server answered 201 before it had the whole certificate")
         if answer.status < 300 or answer.status == 408 or answer.status >= 500:

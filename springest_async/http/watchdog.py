@@ -80,7 +80,7 @@ class _SendQueue:
 
 
 class Watchdog:
-    """Ends a request of which nothing moves any more, or whose answer does not begin in time.
+    """A timer that ends a request of which nothing moves any more, or whose answer does not begin in time.
 
     Usage::
 
@@ -167,11 +167,11 @@ class Watchdog:
 
 
 class _ReadingSocket(socket.socket):
-    """A socket that tells of a broken line only after what the other end had said before could be read.
+    """A socket that reports a broken connection only after what the other end sent before could be read.
 
-    A server that refuses a body early and hangs up breaks the line while its words are still unread on this side.
-    asyncio throws them away at the first write that fails; told that there is no room to write, it reads first. (And
-    what it then tells of the failure has no variable that holds what was to be written, which may be the key.)
+    A server that refuses a body early and hangs up breaks the connection while its answer is still unread on this side.
+    asyncio throws that away at the first write that fails. If it hears instead that there is no room to write, it reads
+    first. (And its error then has no variable with what was to be written, which may be the key.)
     """
 
     _has_failed = False
@@ -198,5 +198,5 @@ class _ReadingSocket(socket.socket):
 
 
 def reading_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Return a socket that reads what was said before the line broke; for `aiohttp.TCPConnector`."""
+    """Return a socket with which an answer is read before a broken connection is reported; for `TCPConnector`."""
     return _ReadingSocket(*address[:3])
