@@ -219,7 +219,7 @@ class Springest:
             return
         opened = self._checked()
         opened.giving_up = True
-        for call in [*opened.calls]:
+        for call in opened.calls:
             call.cancel_if_waiting()
         await self._close(opened, timeout)
 
@@ -231,17 +231,16 @@ class Springest:
                 async with asyncio.timeout(seconds):
                     await opened.calls_ended()
         finally:
-            for call in [*opened.calls]:
+            for call in opened.calls:
                 call.task.cancel()
             try:
                 await opened.calls_ended()
             finally:
-                if not opened.closed:  # else another task has closed it meanwhile
-                    opened.closed = True
-                    opened.executor.shutdown(wait=False, cancel_futures=True)
-                    try:
-                        await self._transport.__aexit__(None, None, None)
-                    finally:
+                opened.executor.shutdown(wait=False, cancel_futures=True)
+                try:
+                    await self._transport.__aexit__(None, None, None)
+                finally:
+                    if self._opened is opened:  # else another task has closed it meanwhile
                         self._opened = None
 
     def _checked(self) -> "_Opened":
@@ -260,13 +259,15 @@ class Springest:
         """Register what this task does in the block, so that closing the client waits for it or cancels it."""
         opened, task = self._checked(), asyncio.current_task()
         assert task is not None
-        call = _Call(opened, task, opened.loop.create_future())
+        call = _Call(opened, task)
         opened.calls.add(call)
+        opened.idle.clear()
         try:
             yield call
         finally:
             opened.calls.remove(call)
-            call.ended.set_result(None)
+            if not opened.calls:
+                opened.idle.set()
 
     # --- POST /users/certificates ---
 
@@ -346,18 +347,15 @@ class Springest:
             SpringestError: the same as `certificates` and `certifications`.
         """
         with self._call():
-            return await self._settled(doubt, known)
-
-    async def _settled(self, doubt: InDoubt, known: Collection[int]) -> Certificate | None:
-        clock = asyncio.get_running_loop().time  # which no person or time server changes
-        given_up = clock() - max(0.0, (datetime.now(UTC) - doubt.given_up_at).total_seconds())
-        found = await self._find(doubt, known)
-        if found is None and await self._is_shown(doubt.certification_id):
-            # The server may still work on it, because the gateway before it or this client gave up first.
-            await asyncio.sleep(given_up + self.settings.timeouts.answer - clock())
+            clock = asyncio.get_running_loop().time  # which no person or time server changes
+            given_up = clock() - max(0.0, (datetime.now(UTC) - doubt.given_up_at).total_seconds())
             found = await self._find(doubt, known)
-            if found is None:
-                return None
+            if found is None and await self._is_shown(doubt.certification_id):
+                # The server may still work on it, because the gateway before it or this client gave up first.
+                await asyncio.sleep(given_up + self.settings.timeouts.answer - clock())
+                found = await self._find(doubt, known)
+                if found is None:
+                    return None
         if isinstance(found, Certificate):
             return found
         why = found.reason if found else "Springest does not list it, and does not show its certification yet"
@@ -506,13 +504,13 @@ class _Opened:
     pid: int = field(factory=os.getpid)
     executor: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "springest-files"))  # reads files
     calls: "set[_Call]" = field(factory=set)
+    idle: asyncio.Event = field(factory=asyncio.Event)  # set when the last call has ended
     closing: bool = False
-    closed: bool = False
     giving_up: bool = False  # whether what waits is cancelled
 
     async def calls_ended(self) -> None:
         while self.calls:
-            await asyncio.wait([call.ended for call in self.calls])
+            await self.idle.wait()
 
 
 @define(eq=False)
@@ -521,7 +519,6 @@ class _Call:
 
     opened: _Opened
     task: asyncio.Task[Any]
-    ended: asyncio.Future[None]
     waiting: bool = True  # so that nothing is lost if it is cancelled
 
     def follow(self, listener: UploadListener, step: UploadStep) -> None:
@@ -533,5 +530,5 @@ class _Call:
         listener(step)
 
     def cancel_if_waiting(self) -> None:
-        if self.waiting and not self.ended.done():
+        if self.waiting and self in self.opened.calls:
             self.task.cancel()

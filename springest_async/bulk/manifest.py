@@ -171,19 +171,16 @@ class Manifest:
             InvalidUpload: as `upload`, except for faults of the email address.
         """
         cells = _known_cells(row)
-        certification_id, valid_from = _number(cells["certification_id"]), _date(cells["valid_from"])
-        conversion_id, valid_until = _number(cells["conversion_id"]), _date(cells["valid_until"])
-        if (
-            not (cells["file"] and cells["email"])
-            or row.cells.get("")
-            or not isinstance(certification_id, int)
-            or not isinstance(valid_from, date)
-            or isinstance(valid_until, str)
-            or isinstance(conversion_id, str)
-        ):
-            self.upload(row)  # raises with all faults
-            raise AssertionError(f"row {row.number} is valid as a whole and not in part")
-        return Fields(cells["file"], certification_id, cells["email"], valid_from, valid_until, conversion_id)
+        if faults := tuple(_cell_faults(row, cells)):
+            raise InvalidUpload(faults)
+        return Fields(
+            file=cells["file"],
+            certification_id=_number(cells["certification_id"]),  # type: ignore[arg-type] # no fault, so of its type
+            email=cells["email"],
+            valid_from=_date(cells["valid_from"]),  # type: ignore[arg-type]
+            valid_until=_date(cells["valid_until"]),  # type: ignore[arg-type]
+            conversion_id=_number(cells["conversion_id"]),  # type: ignore[arg-type]
+        )
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         number = length = 0

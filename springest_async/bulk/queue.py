@@ -77,20 +77,18 @@ class UploadQueue:
         self._started = 0.0  # on the loop's clock
         self._given_up: dict[int, float] = {}  # when this run stopped waiting for an answer, on the loop's clock
         self._again: dict[int, Entry] = {}  # entries that were found not to be stored, until they are taken again
-        self._tasks: dict[int, asyncio.Task[Receipt]] = {}  # the uploads in progress, by entry
-        self._sending: set[int] = set()  # the entries of which a POST is in progress
+        self._waiting: dict[int, asyncio.Task[Receipt]] = {}  # the uploads of which no POST is in progress, by entry
 
     def __repr__(self) -> str:
         state = "stopping" if self._stopped.is_set() else "running"
-        return f"<UploadQueue {self._journal.path}, {len(self._tasks)} in flight, {state}>"
+        return f"<UploadQueue {self._journal.path}, {len(self._taken)} in flight, {state}>"
 
     def stop(self) -> None:
         """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
         self._notify()
-        for key, task in self._tasks.items():
-            if key not in self._sending:
-                task.cancel()
+        for task in self._waiting.values():
+            task.cancel()
 
     async def run(self) -> SpringestError | None:
         """Upload the rows, and return the error that ended the run early, if any.
@@ -177,7 +175,7 @@ class UploadQueue:
                 while not await self._upload(entry, source):
                     lost += 1
                     await self._pause(backoff(lost))
-        except UnusableFile as error:
+        except (UnusableFile, InvalidUpload) as error:
             self._done(entry, State.FAILED, error=error)
         except JournalError as error:
             self._end_run(error)
@@ -220,28 +218,23 @@ class UploadQueue:
                     return  # a `RowDone` says so, when the journal has it
                 case "sending":
                     self._journal.sending(entry.id, step.at)
-                    self._sending.add(entry.id)
+                    del self._waiting[entry.id]
                 case "refused" | "unsent":
                     self._journal.ended(entry.id, State.WAITING, at=step.at, status=step.status, words=step.words)
-                    self._sending.discard(entry.id)
+                    self._waiting[entry.id] = task
             self._answered = self._answered or step.kind == "refused"
             try:
                 self._report(RowStep(entry, step))
             except BaseException:
                 if step.kind == "sending":  # the POST is not sent then
-                    self._sending.discard(entry.id)
+                    self._waiting[entry.id] = task
                     self._journal.ended(entry.id, State.WAITING, at=step.at)
                 raise
-            if self._stopped.is_set() and entry.id not in self._sending:
+            if self._stopped.is_set() and entry.id in self._waiting:
                 task.cancel()
 
-        try:
-            upload = entry.upload()
-        except InvalidUpload as error:
-            self._done(entry, State.FAILED, error=error)
-            return True
-        task = asyncio.create_task(self._client.upload(upload, listener=record, bulk=True, source=source))
-        self._tasks[entry.id] = task
+        task = asyncio.create_task(self._client.upload(entry.upload(), listener=record, bulk=True, source=source))
+        self._waiting[entry.id] = task
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
@@ -251,11 +244,7 @@ class UploadQueue:
             while not task.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([task])
-        finally:
-            del self._tasks[entry.id]
-        sending = entry.id in self._sending
-        self._sending.discard(entry.id)
-        return self._ended(entry, task, sending=sending)
+        return self._ended(entry, task, sending=self._waiting.pop(entry.id, None) is None)
 
     def _ended(self, entry: Entry, task: asyncio.Task[Receipt], *, sending: bool) -> bool:
         """Record the result of a finished task; return False when the row must be tried again."""
@@ -264,10 +253,15 @@ class UploadQueue:
         try:
             receipt = task.result()
         except asyncio.CancelledError as cancelled:
-            if sending and cancelled.__cause__ is None:
-                self._report(RowDone(entry, unfinished))
-            else:
-                self._cancelled(entry, cancelled.__cause__)
+            match cancelled.__cause__:
+                case CancelledTooLate():
+                    self._done(entry, State.STORED)
+                case InDoubt() as doubt:
+                    self._into_doubt(entry, doubt)
+                case None if sending:
+                    self._report(RowDone(entry, unfinished))
+                case _:
+                    self._done(entry, State.WAITING, error=self._error)
             return True
         except JournalError as error:
             self._end_run(error)
@@ -284,15 +278,6 @@ class UploadQueue:
         self._doubts = self._strikes = 0
         self._done(entry, State.STORED, receipt=receipt)
         return True
-
-    def _cancelled(self, entry: Entry, cause: BaseException | None) -> None:
-        match cause:
-            case CancelledTooLate():
-                self._done(entry, State.STORED)
-            case InDoubt():
-                self._into_doubt(entry, cause)
-            case _:
-                self._done(entry, State.WAITING, error=self._error)
 
     def _failed(self, entry: Entry, error: SpringestError) -> bool:
         match error:

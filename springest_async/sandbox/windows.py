@@ -91,23 +91,18 @@ class FirstHitWindow(_Limit):
 
 
 @define(eq=False)
-class ElasticWindow(_Limit):
+class ElasticWindow(FirstHitWindow):
     """Counts until nothing has arrived for a whole period: every hit extends the period, a refused one too.
 
     So do `INCR` and `EXPIRE` at each hit in Redis (its page about `INCR` describes it), and the "fixed window with
     elastic expiry" of Python's limits. A stream that never pauses for a period gets `limit` arrivals in total.
     """
 
-    _last: float = field(init=False, default=-math.inf)
-    _hits: int = field(init=False, default=0)
-
     def admit(self, now: float) -> bool:
         """Count an arrival at `now`, from zero if the last one was a whole period ago."""
-        if now - self._last >= self.period:
-            self._hits = 0
-        self._last = now
-        self._hits += 1
-        return self._hits <= self.limit
+        is_within = super().admit(now)
+        self._began = now
+        return is_within
 
 
 @define(eq=False)
