@@ -37,8 +37,6 @@ from springest_async.source_file import SourceFile
 from springest_async.upload import Upload, Uploader, UploadListener, UploadStep
 from springest_async.version import __version__
 
-__all__ = ["Settings", "Springest"]
-
 _PAGE_SIZE = 100
 # A longer list cannot settle anything, or it never ends.
 _MOST_LISTED = 10_000

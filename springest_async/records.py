@@ -14,8 +14,6 @@ from email_validator import EmailNotValidError, validate_email
 
 from springest_async.errors import Fault, InvalidUpload
 
-__all__ = ["Certificate", "CertificateUpload", "Certification", "Receipt", "User", "shown"]
-
 _LONGEST_SHOWN = 200  # characters of a value, or of what is wrong with it
 
 

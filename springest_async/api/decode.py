@@ -21,8 +21,6 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from springest_async.records import Certificate
 
-__all__ = ["DecodeError", "Page", "WireFormat", "page", "parse", "receipt_id"]
-
 WireFormat = Literal["json", "xml"]
 """The formats of the API; the extension of the path selects one."""
 

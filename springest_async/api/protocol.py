@@ -32,24 +32,6 @@ from springest_async.errors import (
 )
 from springest_async.records import CertificateUpload
 
-__all__ = [
-    "CERTIFICATES",
-    "CERTIFICATIONS",
-    "HOSTS",
-    "Answer",
-    "Inconclusive",
-    "Refusal",
-    "Stored",
-    "certificate_fields",
-    "certificates_query",
-    "list_error",
-    "origin_of",
-    "path",
-    "post_meaning",
-    "read_page",
-    "words",
-]
-
 HOSTS: Mapping[str, str] = {
     "nl": "https://api.springest.nl",
     "uk": "https://api.springest.co.uk",

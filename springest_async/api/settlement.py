@@ -13,8 +13,6 @@ from attrs import frozen
 from springest_async.errors import InDoubt
 from springest_async.records import Certificate
 
-__all__ = ["Unclear", "clock_was_ahead", "find", "listed_from"]
-
 # The server's clock and ours may differ by this much.
 _SKEW = timedelta(minutes=2)
 # An equal certificate that was created this long before ours was sent is another one. Between the two bounds it may be

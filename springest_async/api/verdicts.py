@@ -15,8 +15,6 @@ from attrs import define
 from springest_async.api.protocol import Refusal
 from springest_async.errors import NoAnswer, NotSent, ServerError, UnexpectedStatus
 
-__all__ = ["TRIES", "Action", "RefusalCause", "RefusalHistory", "Verdicts", "ask_again", "backoff"]
-
 # How many refusals of a row mean "invalid" without a silent minute: for a body that has meant nothing else so far, and
 # for one that has also meant "too fast". The pauses between six refusals add up to a minute.
 _REFUSALS_IF_INVALID = 2

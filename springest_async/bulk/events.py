@@ -9,8 +9,6 @@ from springest_async.errors import SpringestError
 from springest_async.records import Receipt
 from springest_async.upload import UploadStep
 
-__all__ = ["BulkListener", "RowDone", "RowSettling", "RowStep"]
-
 
 @frozen
 class RowStep:

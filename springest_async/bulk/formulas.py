@@ -7,8 +7,6 @@ the middle of ours. Each such place gets an apostrophe, as in the spreadsheet it
 
 import re
 
-__all__ = ["escape", "unescape"]
-
 # The characters that begin a formula, also in full width, after characters that some spreadsheets skip.
 _FORMULA = r"""(?=['"\s\x00-\x1f]*[=+\-@＝＋－＠])"""  # noqa: RUF001 # intended
 _BEGINNING = r"(?:^|(?<=[,;\t\r\n]))"

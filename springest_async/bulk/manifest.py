@@ -23,8 +23,6 @@ from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload, shown
 from springest_async.source_file import open_regular
 
-__all__ = ["COLUMNS", "ERROR", "Fields", "Manifest", "Row", "listed"]
-
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
 """The known columns, in any order and case. Other columns are kept and not sent."""
 

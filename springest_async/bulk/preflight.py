@@ -22,8 +22,6 @@ from springest_async.errors import InvalidUpload
 from springest_async.records import Certification, shown
 from springest_async.source_file import open_regular
 
-__all__ = ["Finding", "check_manifest", "check_pdf"]
-
 _EDGE_BYTES = 8 * 1024
 
 

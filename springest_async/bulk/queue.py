@@ -41,8 +41,6 @@ from springest_async.records import Certificate, Receipt
 from springest_async.source_file import SourceFile, inspect_file, open_regular
 from springest_async.upload import UploadStep
 
-__all__ = ["UploadQueue"]
-
 # After so many unclear answers in a row, the server is probably down behind a gateway that still answers.
 _OUTAGE = 4
 

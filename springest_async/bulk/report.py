@@ -21,8 +21,6 @@ from springest_async.bulk.journal import JournalReader
 from springest_async.bulk.manifest import COLUMNS, ERROR, Manifest
 from springest_async.errors import ConfigurationError
 
-__all__ = ["Report", "RunRecorder", "write_failed"]
-
 
 def _settled(counts: Counter[State]) -> Counter[State]:
     counts = Counter(counts)

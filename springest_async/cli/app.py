@@ -24,8 +24,6 @@ from springest_async.errors import ConfigurationError, SpringestError
 from springest_async.records import Certificate, Certification
 from springest_async.sandbox.windows import Counting
 
-__all__ = ["app", "run"]
-
 _HELP = """
 Upload certificates to Springest, and list those that are there.
 

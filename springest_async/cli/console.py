@@ -12,19 +12,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-__all__ = [
-    "argument",
-    "cell",
-    "folding_table",
-    "forget_stdout",
-    "make_streams",
-    "plain",
-    "say",
-    "to_help",
-    "to_stderr",
-    "to_stdout",
-]
-
 
 def make_streams() -> None:
     """Open stdout and stderr if they are closed (``>&-``), so that no file of ours gets their descriptors."""

@@ -24,8 +24,6 @@ from springest_async.cli.console import say
 from springest_async.cli.exits import Exit
 from springest_async.sandbox import Sandbox
 
-__all__ = ["demo"]
-
 _CERTIFICATES = 45
 _FIRST_NAMES = ("Zoë", "René", "Søren", "Jürgen", "Chloé", "Íñigo", "Anaïs", "Björk", "Çelik")
 _LAST_NAMES = ("de Vries", "van 't Hof", "Müller", "O'Brien", "Łukasiewicz")

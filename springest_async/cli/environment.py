@@ -8,8 +8,6 @@ from springest_async.api.protocol import origin_of
 from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError
 
-__all__ = ["certifications_key_is_set", "springest", "springest_for_certifications"]
-
 _KEY = "SPRINGEST_API_KEY"
 _CERTIFICATIONS_KEY = "SPRINGEST_CERTIFICATIONS_API_KEY"
 _HOST = "SPRINGEST_HOST"

@@ -13,8 +13,6 @@ from springest_async.errors import (
     SpringestError,
 )
 
-__all__ = ["Exit", "exit_of", "exit_of_error", "exit_of_status", "explained"]
-
 
 class Exit(enum.IntEnum):
     """The exit codes of all commands."""

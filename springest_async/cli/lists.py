@@ -14,8 +14,6 @@ from springest_async.bulk.formulas import escape
 from springest_async.cli.console import cell, folding_table, plain
 from springest_async.records import Certificate, Certification, User
 
-__all__ = ["Format", "show"]
-
 Format = Literal["table", "json", "csv"]
 _Record = Certificate | Certification
 

@@ -11,8 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from springest_async.bulk import RowDone, RowSettling, RowStep, State
 from springest_async.limits.limiter import Limiter
 
-__all__ = ["UploadProgress", "duration"]
-
 _LINE_EVERY = 10.0  # seconds between two lines without a terminal
 _TICK = 0.25  # seconds between two updates of the bar
 

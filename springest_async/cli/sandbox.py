@@ -11,8 +11,6 @@ from springest_async.errors import ConfigurationError
 from springest_async.sandbox import Sandbox
 from springest_async.sandbox.windows import Counting
 
-__all__ = ["serve"]
-
 
 async def serve(*, port: int, limit: int, window: Counting, out: Console) -> None:
     """Serve until Ctrl-C, SIGTERM or SIGHUP, then print a summary."""

@@ -6,8 +6,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["interrupts"]
-
 
 @contextmanager
 def interrupts(callback: Callable[[], None]) -> Iterator[None]:

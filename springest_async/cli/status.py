@@ -11,8 +11,6 @@ from springest_async.bulk import Entry, Journal, JournalReader, Report, State
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of_status
 
-__all__ = ["resolve", "status", "table_of"]
-
 
 def table_of(report: Report, sending: int = 0) -> Table:
     """Return the table of outcomes; `sending` is how many rows a running process is sending."""

@@ -35,8 +35,6 @@ from springest_async.errors import ConfigurationError, JournalError, SpringestEr
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
-__all__ = ["upload"]
-
 
 async def upload(path: Path, journal_path: Path | None, out: Console, err: Console) -> Exit:
     """Upload a manifest, or continue it; print tables to `out` and messages to `err`."""

@@ -13,8 +13,6 @@ from typing import Any, Literal
 import attrs
 from attrs import field, frozen
 
-__all__ = ["Post", "Summary", "Verdict", "as_json", "most_in_any", "summarize"]
-
 Verdict = Literal["stored", "too fast", "invalid", "unauthorized", "forbidden", "broken off", "failed"]
 
 

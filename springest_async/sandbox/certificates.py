@@ -14,18 +14,6 @@ from typing import TypeVar
 
 from attrs import define, field, frozen
 
-__all__ = [
-    "FORM_FIELDS",
-    "Form",
-    "ReceivedFile",
-    "SandboxCertificate",
-    "SandboxCertification",
-    "ValidationError",
-    "certificate_from",
-    "parse_date",
-    "parse_integer",
-]
-
 FORM_FIELDS = ("certification_id", "email", "valid_from", "valid_until", "conversion_id")
 
 _Value = TypeVar("_Value")

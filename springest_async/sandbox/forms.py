@@ -11,8 +11,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from springest_async.sandbox.certificates import FORM_FIELDS, Form, ReceivedFile
 
-__all__ = ["MalformedError", "discard_body", "read_form"]
-
 # More than aiohttp ever buffers of a body (512 KiB and one read). With a smaller chunk, it would push back the rest of
 # its buffer, which it warns of.
 _CHUNK_BYTES = 1024 * 1024

@@ -17,14 +17,6 @@ from springest_async.sandbox.certificates import (
 )
 from springest_async.sandbox.render import Tree
 
-__all__ = [
-    "DEFAULT_PAGE_SIZE",
-    "MAX_PAGE_SIZE",
-    "certificate_tree",
-    "list_certificates",
-    "list_certifications",
-]
-
 DEFAULT_PAGE_SIZE = 25
 MAX_PAGE_SIZE = 100
 

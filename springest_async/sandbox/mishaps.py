@@ -6,8 +6,6 @@ when one happens; `server` carries it out.
 
 from enum import Enum
 
-__all__ = ["Mishap"]
-
 
 class Mishap(Enum):
     """What goes wrong with a POST that is valid and has been read whole."""

@@ -13,8 +13,6 @@ from http import HTTPStatus
 from typing import TypeAlias
 from xml.sax.saxutils import escape
 
-__all__ = ["Tree", "render_error", "render_json", "render_xml"]
-
 Scalar: TypeAlias = str | int | bool | date | datetime | None
 Tree: TypeAlias = "Scalar | list[Tree] | tuple[Tree, ...] | Mapping[str, Tree]"
 

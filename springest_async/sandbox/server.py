@@ -35,8 +35,6 @@ from springest_async.sandbox.mishaps import Mishap
 from springest_async.sandbox.render import Tree, render_error, render_json, render_xml
 from springest_async.sandbox.windows import Counting, Window, make_window
 
-__all__ = ["DEFAULT_CERTIFICATIONS", "Sandbox"]
-
 DEFAULT_CERTIFICATIONS = (
     SandboxCertification(id=1, name="First aid", description="Basic first aid at work"),
     SandboxCertification(id=2, name="Forklift driver", requires_valid_until=True),

@@ -17,18 +17,6 @@ from attrs import Factory, define, field
 from attrs.setters import frozen as frozen_attribute
 from attrs.validators import ge, gt
 
-__all__ = [
-    "Counting",
-    "ElasticWindow",
-    "FirstHitWindow",
-    "FixedWindow",
-    "Paced",
-    "SlidingWindow",
-    "TokenBucket",
-    "Window",
-    "make_window",
-]
-
 Counting = Literal["fixed", "first-hit", "elastic", "sliding", "bucket", "paced"]
 
 
