@@ -366,7 +366,11 @@ class Journal(JournalReader):
 def _begin(path: Path, connection: sqlite3.Connection) -> None:
     """Become the writer, and put in doubt what the previous writer was sending."""
     now = _microseconds(datetime.now(UTC))
-    schema.begin(path, connection)
+    with schema.translate_errors(path):
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # After each commit, because people copy the file without the log beside it.
+        connection.execute("PRAGMA wal_autocheckpoint = 1")
     with schema.transaction(path, connection):
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('pid', ?)", (os.getpid(),))
         connection.execute(

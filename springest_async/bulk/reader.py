@@ -9,11 +9,11 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import NoneType, TracebackType
-from typing import Any, Self, TypeVar
+from types import TracebackType
+from typing import Any, Self
 
 from springest_async.bulk import schema
 from springest_async.bulk.entries import Attempt, Entry, Siblings, State
@@ -23,36 +23,11 @@ from springest_async.errors import JournalError
 
 __all__ = ["ENTRY", "EPOCH", "JournalReader"]
 
-_ENTRY: Mapping[str, tuple[type, ...]] = {
-    "id": (int,),
-    "number": (int, NoneType),
-    "file": (str,),
-    "certification_id": (int,),
-    "email": (str,),
-    "valid_from": (str,),
-    "valid_until": (str, NoneType),
-    "conversion_id": (int,),
-    "origin": (str,),
-    "state": (str,),
-    "sha256": (bytes, NoneType),
-    "springest_id": (int, NoneType),
-    "reason": (str,),
-    "sent_at": (int, NoneType),
-    "given_up_at": (int, NoneType),
-    "extra": (str, NoneType),
-}
-ENTRY = f"SELECT {', '.join(_ENTRY)} FROM entry"  # noqa: S608 # names of columns
+ENTRY = (
+    "SELECT id, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,"
+    " springest_id, reason, sent_at, given_up_at, extra FROM entry"
+)
 """The SQL that reads what an `Entry` needs."""
-
-_ATTEMPT: Mapping[str, tuple[type, ...]] = {
-    "number": (int,),
-    "sent_at": (int,),
-    "ended_at": (int, NoneType),
-    "outcome": (str, NoneType),
-    "status": (int, NoneType),
-    "words": (str,),
-}
-Value = TypeVar("Value")
 
 _RUNNING = "SELECT entry FROM attempt WHERE ended_at IS NULL"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -109,7 +84,7 @@ class JournalReader:
     @property
     def writer(self) -> int | None:
         """The id of the process that is writing the journal, or None."""
-        pid = self._meta("pid", int)
+        pid = self._meta("pid")
         return pid if pid is not None and schema.is_locked(self.path) else None
 
     def counts(self) -> Counter[State]:
@@ -149,7 +124,7 @@ class JournalReader:
     def attempts(self, entry_id: int) -> list[Attempt]:
         """Return all POSTs of an entry, in order."""
         lines = self._all(
-            f"SELECT {', '.join(_ATTEMPT)} FROM attempt WHERE entry = ? ORDER BY number",  # noqa: S608 # names of columns
+            "SELECT number, sent_at, ended_at, outcome, status, words FROM attempt WHERE entry = ? ORDER BY number",
             entry_id,
         )
         with self._reporting_damage():
@@ -162,7 +137,7 @@ class JournalReader:
                     status=status,
                     words=words,
                 )
-                for number, sent_at, ended_at, outcome, status, words in (_typed(line, _ATTEMPT) for line in lines)
+                for number, sent_at, ended_at, outcome, status, words in lines
             ]
 
     def siblings(self, entry: Entry) -> Siblings:
@@ -199,8 +174,7 @@ class JournalReader:
             size,
             modified_ns,
         )
-        with self._reporting_damage():
-            return _one(lines, bytes)
+        return lines[0][0] if lines else None
 
     # --- for all methods ---
 
@@ -218,18 +192,17 @@ class JournalReader:
         """Raise a `JournalError` for values that we never write; opening the journal does not check each value."""
         try:
             yield
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise JournalError(self.path, schema.DAMAGED) from error
 
-    def _meta(self, key: str, kind: type[Value]) -> Value | None:
+    def _meta(self, key: str) -> Any:
         lines = self._all("SELECT value FROM meta WHERE key = ?", key)
-        with self._reporting_damage():
-            return _one(lines, kind)
+        return lines[0][0] if lines else None
 
     def _loaded_folder(self) -> Path:
         """Return the folder of the manifest that was loaded last, also after it was moved with its journal."""
         if self._folder is None:
-            self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder", bytes) or b"")
+            self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder") or b"")
         return self._folder
 
     def _portable(self, path: Path) -> bytes:
@@ -242,7 +215,12 @@ class JournalReader:
             (
                 key, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state,
                 sha256, springest_id, reason, sent_at, given_up_at, extra,
-            ) = _typed(line, _ENTRY)  # fmt: skip
+            ) = line  # fmt: skip
+            # One bit can change the type of a value, and SQLite takes any type for any column.
+            if not all(isinstance(text, str) for text in (file, email, origin, reason)) or isinstance(
+                number, str | bytes
+            ):
+                raise TypeError("a value of another type")
             return Entry(
                 id=key,
                 number=number,
@@ -260,31 +238,8 @@ class JournalReader:
                 reason=reason if written or state != "sending" else "interrupted while it was being sent",
                 sent_at=_moment(sent_at),
                 given_up_at=_moment(given_up_at),
-                extra={} if extra is None else _cells(extra),
+                extra={} if extra is None else json.loads(extra),
             )
-
-
-def _typed(line: Sequence[Any], kinds: Mapping[str, tuple[type, ...]]) -> Sequence[Any]:
-    # SQLite stores any type in any column.
-    if not all(map(isinstance, line, kinds.values())):
-        raise TypeError("a value of another type")
-    return line
-
-
-def _one(lines: Sequence[tuple[Any]], kind: type[Value]) -> Value | None:
-    if not lines:
-        return None
-    ((value,),) = lines
-    if not isinstance(value, kind):
-        raise TypeError("a value of another type")
-    return value
-
-
-def _cells(text: str) -> dict[str, str]:
-    cells = json.loads(text)
-    if not isinstance(cells, dict) or not all(isinstance(cell, str) for cell in cells.values()):
-        raise TypeError("not a dict of strings")
-    return cells
 
 
 def _state(value: str, *, written: bool) -> State:

@@ -1,4 +1,4 @@
-"""Damaged or forged journals raise a `JournalError`, are left unchanged, and never make us post twice."""
+"""Damaged journals raise a `JournalError`, are left unchanged, and never make us post twice."""
 
 import contextlib
 import csv
@@ -261,7 +261,7 @@ def test_a_run_that_was_killed_while_it_closed_is_gone_on_with(archive: Archive)
         assert {entry.reason for entry in journal.entries(State.STORED)} == {""}
 
 
-# --- values and tables that nobody wrote so ---
+# --- values and tables that we never write ---
 
 
 def forge(path: Path, *statements: str) -> None:
@@ -284,28 +284,15 @@ def forge(path: Path, *statements: str) -> None:
         "UPDATE entry SET sent_at = 'noon' WHERE id = 3",
         "UPDATE entry SET sent_at = 1e300 WHERE id = 3",
         "UPDATE entry SET number = 'first' WHERE id = 3",
-        "UPDATE entry SET certification_id = 'seven' WHERE id = 3",
-        "UPDATE entry SET certification_id = 7.5 WHERE id = 3",
         "UPDATE entry SET file = x'612e706466' WHERE id = 3",
         "UPDATE entry SET email = CAST(x'ff' AS TEXT) WHERE id = 3",
         "UPDATE entry SET email = x'00' WHERE id = 3",
         "UPDATE entry SET reason = x'00' WHERE id = 3",
-        "UPDATE entry SET sha256 = 'text' WHERE id = 3",
-        "UPDATE entry SET springest_id = 'text' WHERE id = 3",
         "UPDATE entry SET extra = '{' WHERE id = 3",
-        "UPDATE entry SET extra = '[]' WHERE id = 3",
-        """UPDATE entry SET extra = '{"department": 1}' WHERE id = 3""",
-        "UPDATE entry SET extra = replace(hex(zeroblob(50000)), '00', '[') WHERE id = 3",
         "UPDATE entry SET extra = replace(hex(zeroblob(50000)), '00', '9') WHERE id = 3",
-        "UPDATE entry SET extra = '{}' || replace(hex(zeroblob(3000000)), '0', ' ') WHERE id = 3",
         "UPDATE attempt SET sent_at = 9223372036854775807 WHERE entry = 3",
         "UPDATE attempt SET ended_at = 'noon' WHERE entry = 3",
         "UPDATE attempt SET outcome = 'lost' WHERE entry = 3",
-        "UPDATE attempt SET words = x'00' WHERE entry = 3",
-        "UPDATE attempt SET status = 'created' WHERE entry = 3",
-        "INSERT OR REPLACE INTO meta VALUES ('pid', 'nobody')",
-        "INSERT OR REPLACE INTO meta VALUES ('folder', 7)",
-        "UPDATE hash SET sha256 = 'text'",
     ],
 )
 def test_an_invalid_value_is_reported(archive: Archive, statement: str) -> None:
@@ -319,44 +306,28 @@ def test_an_invalid_value_is_reported(archive: Archive, statement: str) -> None:
     check(archive, files)
 
 
-# A trigger under a name that only SQLite's own tables have.
-FALSE_FIGURES = [
-    "CREATE TRIGGER spy AFTER UPDATE ON entry BEGIN UPDATE entry SET state = 'waiting' WHERE id = new.id; END",
-    "PRAGMA writable_schema = ON",
-    "UPDATE sqlite_master SET sql = replace(sql, name, 'sqlite_stat1'), name = 'sqlite_stat1' WHERE name = 'spy'",
-]
-
-
 @pytest.mark.parametrize(
     "statements",
     [
-        ["CREATE TRIGGER t AFTER UPDATE ON entry BEGIN UPDATE entry SET state = 'waiting' WHERE id = new.id; END"],
-        ["ALTER TABLE hash RENAME TO other", "CREATE VIEW hash AS SELECT * FROM other"],
-        ["ALTER TABLE entry ADD COLUMN another"],
         ["ALTER TABLE attempt DROP COLUMN words"],
         ["ALTER TABLE attempt RENAME COLUMN words TO text"],
         ["DROP TABLE hash"],
-        ["DROP TABLE hash", "CREATE TABLE hash (path, size, modified_ns, sha256)"],
         ["DROP INDEX entry_identity"],
         ["DROP INDEX entry_row", "CREATE INDEX entry_row ON entry (file, fields, conversion_id, copy) WHERE copy > 0"],
-        ["CREATE TABLE more (a)"],
-        ["DROP TABLE hash", "CREATE VIRTUAL TABLE hash USING fts5(path, size, modified_ns, sha256)"],
         ["PRAGMA writable_schema = ON", "UPDATE sqlite_master SET sql = 'CREATE TABLE hash (' WHERE name = 'hash'"],
         ["PRAGMA writable_schema = ON", "UPDATE sqlite_master SET rootpage = 1 WHERE name = 'hash'"],
         ["PRAGMA writable_schema = ON", "UPDATE sqlite_master SET sql = CAST(x'ff' AS TEXT) WHERE name = 'hash'"],
         ["PRAGMA writable_schema = ON", "DELETE FROM sqlite_master"],
-        FALSE_FIGURES,
     ],
     ids=lambda statements: statements[-1][:40],
 )
-def test_foreign_tables_are_refused_and_nothing_in_them_runs(archive: Archive, statements: list[str]) -> None:
+def test_damaged_tables_are_refused(archive: Archive, statements: list[str]) -> None:
     path = archive.put(archive.closed)
     forge(path, *statements)
     before = archive.kept()
 
-    others = r"has tables that springest does not make\. Keep it\. A backup does not contain"
     for open_it in OPEN_IT:
-        with pytest.raises(JournalError, match=rf"{others}|is damaged"):
+        with pytest.raises(JournalError, match="is damaged"):
             open_it(path)
 
     assert archive.kept() == before
@@ -370,13 +341,6 @@ def test_statistics_of_another_program_are_no_damage(archive: Archive, open_it: 
 
     with open_it(path) as journal:
         assert journal.counts()[State.WAITING] > 0
-
-
-@pytest.mark.parametrize("open_it", OPEN_IT)
-def test_nothing_that_the_file_says_is_trusted(archive: Archive, open_it: Any) -> None:
-    with open_it(archive.put(archive.closed)) as journal:
-        assert journal._connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
-        assert journal._connection.execute("PRAGMA cell_size_check").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("change", ["email = 'other@example.org'", "certification_id = 8", "valid_from = '2026-01-30'"])
@@ -431,45 +395,6 @@ def test_other_kinds_of_files_are_reported(tmp_path: Path, make: Callable[[Path]
             open_it(tmp_path / "x.journal")
 
 
-@pytest.mark.parametrize(
-    ("make", "end"), [*((make, "-wal") for make in STRANGE), (pipe, "-journal"), (pipe, "-shm"), (pipe, ".lock")]
-)
-def test_other_kinds_of_files_beside_it_are_reported(archive: Archive, make: Callable[[Path], None], end: str) -> None:
-    path = archive.put(archive.closed)
-    make(Path(f"{path}{end}"))
-
-    for open_it in OPEN_IT:
-        with pytest.raises(JournalError, match=f"x.journal{end} beside it is not a regular file: remove it"):
-            open_it(path)
-
-    assert path.read_bytes() == archive.closed[""]
-
-
-def test_a_link_in_place_of_the_lock_is_not_followed(archive: Archive) -> None:
-    path = archive.put(archive.closed)
-    (path.parent / "x.journal.lock").symlink_to(path.parent / "0.pdf")
-
-    with pytest.raises(JournalError, match=r"x.journal.lock beside it is not a regular file: remove it"):
-        Journal.open(path)
-
-    assert (path.parent / "0.pdf").read_bytes() == b"%PDF 0"
-
-
-def test_a_journal_with_two_names_is_not_written(archive: Archive) -> None:
-    """Each name has its own lock, so two runs could send the same certificates at once."""
-    path = archive.put(archive.closed)
-    with Journal.open(path):
-        os.link(path, path.with_name("x.journal2"))
-        with pytest.raises(
-            JournalError, match=r"has a second name \(a hard link\): delete one of the two, or make a copy"
-        ):
-            Journal.open(path.with_name("x.journal2"))
-        path.with_name("x.journal2").unlink()
-
-    with Journal.open(path) as journal:
-        assert journal.next() is not None
-
-
 # --- what a person sees ---
 
 
@@ -481,13 +406,12 @@ UPLOAD = ["upload"]
     [
         (lambda path: os.truncate(path, PAGE * 3), UPLOAD),
         (lambda path: path.write_bytes(path.read_bytes()[:PAGE] + bytes(PAGE) + path.read_bytes()[PAGE * 2 :]), UPLOAD),
-        (lambda path: forge(path, "CREATE TABLE more (a)"), UPLOAD),
-        (lambda path: forge(path, "UPDATE entry SET state = 'lost'"), UPLOAD),
+        (lambda path: forge(path, "DROP TABLE hash"), UPLOAD),
         (lambda path: path.write_bytes(b"x"), UPLOAD),
         (lambda path: path.write_bytes(b"x"), ["status"]),
         (lambda path: path.write_bytes(b"x"), ["resolve", "--all", "--stored"]),
     ],
-    ids=["cut", "a page of zeros", "another table", "another state", "no journal", "status", "resolve"],
+    ids=["cut", "a page of zeros", "a missing table", "no journal", "status", "resolve"],
 )
 def test_the_command_reports_it_in_one_line(
     archive: Archive,
