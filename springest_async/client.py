@@ -315,7 +315,7 @@ class Springest:
             executor=opened.executor,
         )
         with self._call() as call:
-            return await Upload(uploader, upload, partial(call.follow, listener or _ignore), bulk, source).run()
+            return await Upload(uploader, upload, partial(call.follow, listener), bulk, source).run()
 
     async def settle(self, doubt: InDoubt, *, known: Collection[int] = ()) -> Certificate | None:
         """Ask Springest whether a certificate in doubt is stored.
@@ -490,10 +490,6 @@ def _asked_for(doubt: InDoubt, certificate: Certificate) -> bool:
     return (certificate.certification_id, email.casefold()) == (doubt.certification_id, doubt.email.casefold())
 
 
-def _ignore(_: UploadStep) -> None:
-    """Do nothing, for uploads without a listener."""
-
-
 @define(eq=False)
 class _Opened:
     """Everything that belongs to one ``async with`` of a client."""
@@ -519,13 +515,14 @@ class _Call:
     task: asyncio.Task[Any]
     waiting: bool = True  # so that nothing is lost if it is cancelled
 
-    def follow(self, listener: UploadListener, step: UploadStep) -> None:
+    def follow(self, listener: UploadListener | None, step: UploadStep) -> None:
         """Note whether the upload waits after this step, and pass the step on."""
         self.waiting = step.kind in ("waiting", "refused", "unsent")
         if self.opened.giving_up and self.waiting:
             # Not at once: an upload that ends with this step must not leave a cancellation in the task.
             self.opened.loop.call_soon(self.cancel_if_waiting)
-        listener(step)
+        if listener is not None:
+            listener(step)
 
     def cancel_if_waiting(self) -> None:
         if self.waiting and self in self.opened.calls:

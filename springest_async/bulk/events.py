@@ -1,6 +1,7 @@
 """The events of a bulk run, as frozen records, for a progress bar for instance. Nothing is printed here."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 from attrs import frozen
 
@@ -42,8 +43,5 @@ class RowDone:
     error: SpringestError | None = None
 
 
-class BulkListener(Protocol):
-    """A function that receives the events. It is called from the event loop, so it must return quickly."""
-
-    def __call__(self, event: RowStep | RowSettling | RowDone, /) -> None:
-        """Receive an event."""
+BulkListener: TypeAlias = Callable[[RowStep | RowSettling | RowDone], None]
+"""A function that receives the events. It is called from the event loop, so it must return quickly."""

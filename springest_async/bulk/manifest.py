@@ -14,14 +14,14 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Self, TextIO
+from typing import Self, TextIO
 
 from attrs import frozen
 
 from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload, shown
-from springest_async.source_file import open_regular
+from springest_async.source_file import SourceFile, open_regular
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
 """The known columns, in any order and case. Other columns are kept and not sent."""
@@ -77,7 +77,7 @@ class Manifest:
     columns: tuple[str, ...]
     delimiter: str
     bom: bool
-    _stamp: tuple[int, int, int]
+    _source: SourceFile
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class Manifest:
         """
         try:
             with open_regular(path) as stream:
-                stamp = _stamp(stream)
+                source = SourceFile.at(path, os.fstat(stream.fileno()))
                 start = stream.read(64 * 1024)
         except FileNotFoundError:
             raise ManifestError(path, "there is no such file: check its name and folder") from None
@@ -102,7 +102,7 @@ class Manifest:
         unquoted = re.sub(rb'"[^"]*"', b"", start.removeprefix(b"\xef\xbb\xbf"))
         header = re.split(rb"[\r\n]", unquoted, maxsplit=1)[0]
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
-        manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), stamp)
+        manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), source)
         _, cells = next(manifest._records(), (1, []))
         if len(cells) > _MAX_COLUMNS:
             raise ManifestError(path, f"row 1 has {len(cells)} columns; the maximum is {_MAX_COLUMNS}")
@@ -114,7 +114,7 @@ class Manifest:
             raise ManifestError(path, reason)
         if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
             raise ManifestError(path, f"row 1 has {listed(twice)} more than once: rename or delete the other columns")
-        return cls(path, columns, delimiter, manifest.bom, stamp)
+        return cls(path, columns, delimiter, manifest.bom, source)
 
     def __iter__(self) -> Generator[Row, None, None]:
         """Yield the rows, without empty ones. Close the generator, and so the file, if you stop early.
@@ -195,15 +195,16 @@ class Manifest:
 
         try:
             # "surrogateescape" lets invalid bytes through until their row is read.
-            raw = io.BufferedReader(open_regular(self.path))
-            with io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as stream:
+            raw = open_regular(self.path)
+            text = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", errors="surrogateescape", newline="")
+            with text as stream:
                 rows = csv.reader(lines(stream), delimiter=self.delimiter, strict=True)
                 for number, cells in enumerate(rows, start=1):
                     length = 0  # only the CSV reader knows where a row ends
                     # Reading takes hours. If the file is saved meanwhile, rows may shift, and one could come twice.
-                    self._check(stream, f"before row {number}")
+                    self._check(raw, f"before row {number}")
                     yield number, cells
-                self._check(stream, f"after row {number}")
+                self._check(raw, f"after row {number}")
         except OSError as error:
             raise ManifestError(self.path, error.strerror or "cannot be read") from None
         except UnicodeEncodeError:
@@ -212,8 +213,8 @@ class Manifest:
         except csv.Error as error:
             raise ManifestError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
 
-    def _check(self, stream: IO[Any], where: str) -> None:
-        if _stamp(stream) != self._stamp:
+    def _check(self, stream: io.FileIO, where: str) -> None:
+        if not self._source.is_still(stream):
             reason = f"was changed while springest was reading it ({where}): run the same command again"
             raise ManifestError(self.path, reason)
 
@@ -226,11 +227,6 @@ def listed(names: Iterable[str]) -> str:
     """Return names as a list for a message, with invisible characters escaped, and shortened."""
     text = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
     return text if len(text) <= _MAX_LISTED_CHARS else text[:_MAX_LISTED_CHARS] + "…"
-
-
-def _stamp(stream: IO[Any]) -> tuple[int, int, int]:
-    status = os.fstat(stream.fileno())
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _known_cells(row: Row) -> dict[str, str]:

@@ -20,7 +20,7 @@ from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.bulk.plan import digest
 from springest_async.errors import InvalidUpload
 from springest_async.records import Certification, shown
-from springest_async.source_file import open_regular
+from springest_async.source_file import SourceFile, open_regular
 
 _EDGE_BYTES = 8 * 1024
 
@@ -149,14 +149,13 @@ def _duplicates(manifest: Manifest, suspects: set[int], journal: Journal | None,
 
 def _sha256(journal: Journal | None, path: Path) -> bytes:
     with open_regular(path) as stream:
-        before = os.fstat(stream.fileno())
-        if journal is not None and (known := journal.known_hash(path, before.st_size, before.st_mtime_ns)) is not None:
+        source = SourceFile.at(path, os.fstat(stream.fileno()))
+        if journal is not None and (known := journal.known_hash(path, source.size, source.modified_ns)) is not None:
             return known
         found = hashlib.file_digest(stream, "sha256").digest()
-        after = os.fstat(stream.fileno())
-    # If the file was changed while it was read, the hash is of no single content.
-    if journal is not None and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
-        journal.remember_hash(path, before.st_size, before.st_mtime_ns, found)
+        # If the file was changed while it was read, the hash is of no single content.
+        if journal is not None and source.is_still(stream):
+            journal.remember_hash(path, source.size, source.modified_ns, found)
     return found
 
 

@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
-from types import MappingProxyType
 from typing import TypeVar
 
 from attrs import define, field, frozen
@@ -76,7 +75,7 @@ class ValidationError(ValueError):
     """A form that cannot be stored; `faults` has everything that is wrong, by field."""
 
     def __init__(self, faults: Mapping[str, Iterable[str]]) -> None:
-        self.faults = MappingProxyType({name: tuple(said) for name, said in faults.items()})
+        self.faults = {name: tuple(said) for name, said in faults.items()}
         super().__init__("; ".join(f"{name} {fault}" for name, said in self.faults.items() for fault in said))
 
 

@@ -11,6 +11,7 @@ from bisect import insort
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -195,22 +196,20 @@ class Sandbox:
         return app
 
     async def _get_certificates(self, request: web.Request) -> web.Response:
-        if (refusal := self._refuse_key(request, self.api_key)) is not None:
-            return _answer_to(refusal, request)
-        try:
-            page = list_certificates(self._certificates, self._certifications, request.query)
-        except ValidationError as invalid:
-            return _answer(request, 400, _errors(invalid))
-        return _answer(request, 200, page, root="response")
+        page = partial(list_certificates, self._certificates, self._certifications, request.query)
+        return self._answer_list(request, self.api_key, page)
 
     async def _get_certifications(self, request: web.Request) -> web.Response:
-        if (refusal := self._refuse_key(request, self.certifications_api_key)) is not None:
+        page = partial(list_certifications, self._certifications.values(), request.query)
+        return self._answer_list(request, self.certifications_api_key, page)
+
+    def _answer_list(self, request: web.Request, key: str, page: Callable[[], Tree]) -> web.Response:
+        if (refusal := self._refuse_key(request, key)) is not None:
             return _answer_to(refusal, request)
         try:
-            page = list_certifications(self._certifications.values(), request.query)
+            return _answer(request, 200, page(), root="response")
         except ValidationError as invalid:
             return _answer(request, 400, _errors(invalid))
-        return _answer(request, 200, page, root="response")
 
     async def _get_audit(self, _request: web.Request) -> web.Response:
         return web.json_response({"summary": as_json(self.summary()), "posts": [as_json(post) for post in self._posts]})
@@ -359,7 +358,7 @@ def _answer(request: web.Request, status: int, body: Tree, *, root: str = "hash"
 
 
 def _errors(invalid: ValidationError) -> Tree:
-    return {"errors": dict(invalid.faults)}
+    return {"errors": invalid.faults}
 
 
 def _generic(status: int) -> Tree:
