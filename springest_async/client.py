@@ -378,7 +378,7 @@ class Springest:
         """Return whether Springest lists certificates of this certification: it lists it, or one of them."""
         if not self._certifications_key:
             query = protocol.certificates_query(None, certification_id, None) | {"size": "1"}
-            page = await self._page(CERTIFICATES, "certificates", Certificate, query, self._key)
+            page = await self._page(Certificate, query)
             return any(certificate.certification_id == certification_id for certificate in page.records)
         if certification_id not in self._shown:
             self._shown = {certification.id for certification in await _beginning(self.certifications())}
@@ -409,7 +409,7 @@ class Springest:
             RuntimeError: the client is closed, or opened on another event loop or in another process.
         """
         query = protocol.certificates_query(email, certification_id, created_from)
-        return self._list(CERTIFICATES, "certificates", Certificate, query, self._key)
+        return self._list(Certificate, query)
 
     def certifications(self, *, name: str | None = None) -> AsyncGenerator[Certification, None]:
         """List the verified certifications of the host; each page is requested when the iteration reaches it.
@@ -426,19 +426,14 @@ class Springest:
                 "certifications need their own key: pass Springest(certifications_api_key=…)"
                 " or set SPRINGEST_CERTIFICATIONS_API_KEY"
             )
-        query = {} if name is None else {"name": name}
-        return self._list(CERTIFICATIONS, "certifications", Certification, query, self._certifications_key)
+        return self._list(Certification, {} if name is None else {"name": name})
 
-    async def _list(
-        self, resource: str, name: str, record: type[Record], query: dict[str, str], key: ApiKey
-    ) -> AsyncGenerator[Record, None]:
+    async def _list(self, record: type[Record], query: dict[str, str]) -> AsyncGenerator[Record, None]:
         """Request page after page until the end, which comes also on a server that ignores `offset`."""
         offset = 0
         before: tuple[Record, ...] = ()
         while True:
-            page = await self._page(
-                resource, name, record, query | {"size": str(_PAGE_SIZE), "offset": str(offset)}, key
-            )
+            page = await self._page(record, query | {"size": str(_PAGE_SIZE), "offset": str(offset)})
             # A page with nothing new shows that the server ignores `offset`: then the first page is all that there is.
             # A record that moves to the next page meanwhile is yielded once.
             known = {item.id for item in before}
@@ -450,9 +445,11 @@ class Springest:
                 return
             before = page.records
 
-    async def _page(
-        self, resource: str, name: str, record: type[Record], query: dict[str, str], key: ApiKey
-    ) -> Page[Record]:
+    async def _page(self, record: type[Record], query: dict[str, str]) -> Page[Record]:
+        if record is Certificate:
+            resource, name, key = CERTIFICATES, "certificates", self._key
+        else:
+            resource, name, key = CERTIFICATIONS, "certifications", self._certifications_key
         path = protocol.path(resource, self.settings.wire_format)
         where = self._transport.where("GET", path)
         retry_after: float | None = None

@@ -15,8 +15,7 @@ how the real server behaves.
 
 from springest_async.sandbox.audit import Post, Summary, most_in_any
 from springest_async.sandbox.certificates import SandboxCertification
-from springest_async.sandbox.mishaps import Mishap
-from springest_async.sandbox.server import DEFAULT_CERTIFICATIONS, Sandbox
+from springest_async.sandbox.server import DEFAULT_CERTIFICATIONS, Mishap, Sandbox
 from springest_async.sandbox.windows import (
     ElasticWindow,
     FirstHitWindow,

@@ -53,11 +53,6 @@ class Post:
     size: int | None = None
     sha256: str | None = None
 
-    @property
-    def key_was_valid(self) -> bool:
-        """Return whether the POST had the right key, and so counted towards the limit."""
-        return self.verdict not in ("unauthorized", "forbidden")
-
 
 @frozen(kw_only=True)
 class Summary:
@@ -91,6 +86,7 @@ class Summary:
 def summarize(posts: Sequence[Post], period: float) -> Summary:
     """Return the summary of `posts`, which must be in order of arrival; `period` is in seconds."""
     verdicts = Counter(post.verdict for post in posts)
+    counted = (post.seconds for post in posts if post.verdict not in ("unauthorized", "forbidden"))
     return Summary(
         posts=len(posts),
         stored=verdicts["stored"],
@@ -99,7 +95,7 @@ def summarize(posts: Sequence[Post], period: float) -> Summary:
         refused_for_key=verdicts["unauthorized"] + verdicts["forbidden"],
         broken_off=verdicts["broken off"],
         failed=verdicts["failed"],
-        most_in_any_period=most_in_any((post.seconds for post in posts if post.key_was_valid), period),
+        most_in_any_period=most_in_any(counted, period),
         period=period,
     )
 

@@ -11,6 +11,7 @@ from bisect import insort
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from enum import Enum
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
@@ -32,7 +33,6 @@ from springest_async.sandbox.certificates import (
 )
 from springest_async.sandbox.forms import MalformedError, discard_body, read_form
 from springest_async.sandbox.lists import certificate_tree, list_certificates, list_certifications
-from springest_async.sandbox.mishaps import Mishap
 from springest_async.sandbox.render import Tree, render_error, render_json, render_xml
 from springest_async.sandbox.windows import Counting, Window, make_window
 
@@ -48,6 +48,28 @@ logger = logging.getLogger(__name__)
 _UNHEARD = logging.getLogger(f"{__name__}.unheard")
 _UNHEARD.addFilter(lambda _: False)
 _FORMAT = r"{format:(\.json|\.xml)?}"
+
+
+class Mishap(Enum):
+    """What goes wrong, on purpose, with a POST that is valid and has been read whole.
+
+    There are four ways to leave a client in doubt: stored or not, and answered with a 500 or not at all.
+    """
+
+    DROP_BEFORE_STORING = "dropped before storing"
+    DROP_AFTER_STORING = "dropped after storing"
+    ERROR_BEFORE_STORING = "500 before storing"
+    ERROR_AFTER_STORING = "500 after storing"
+
+    @property
+    def stores(self) -> bool:
+        """Return whether the certificate is stored all the same."""
+        return self in (Mishap.DROP_AFTER_STORING, Mishap.ERROR_AFTER_STORING)
+
+    @property
+    def status(self) -> int | None:
+        """Return the status of the answer; None means that the connection is closed without an answer."""
+        return 500 if self in (Mishap.ERROR_BEFORE_STORING, Mishap.ERROR_AFTER_STORING) else None
 
 
 @frozen(kw_only=True)
