@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -123,7 +123,7 @@ async def end(process: asyncio.subprocess.Process, *, within: float = A_WHILE) -
 async def springest(*arguments: str | Path, origin: str | None = None, **changes: str | None) -> Ran:
     """Run the command to its end, in this process. `changes` are variables of its environment."""
     out, err = io.BytesIO(), io.BytesIO()
-    code = await _run(arguments, environment(origin, **changes), out, err)
+    code = await _run(arguments, lambda: environment(origin, **changes), out, err)
     ran = Ran(code, out.getvalue().decode(), err.getvalue().decode())
     assert_no_key_in(ran.out + ran.err)
     return ran
@@ -150,7 +150,7 @@ async def in_a_terminal(*arguments: str | Path, env: dict[str, str], shown: byte
     try:
         with open(inside, "wb", buffering=0) as stream:  # noqa: ASYNC230, PTH123 # a descriptor
             size = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-            code = await _run(arguments, env | size, stream, stream)
+            code = await _run(arguments, lambda: env | size, stream, stream)
         async with asyncio.timeout(A_WHILE):
             await ended.wait()
     finally:
@@ -164,27 +164,30 @@ async def in_a_terminal(*arguments: str | Path, env: dict[str, str], shown: byte
 _one_at_a_time = threading.Lock()
 
 
-async def _run(arguments: Iterable[str | Path], env: dict[str, str], out: BinaryIO, err: BinaryIO) -> int:
+async def _run(
+    arguments: Iterable[str | Path], make_env: Callable[[], dict[str, str]], out: BinaryIO, err: BinaryIO
+) -> int:
     """Run the command as a process of its own would: with this environment, and without a limiter in memory."""
 
-    def to(stream: BinaryIO) -> io.TextIOWrapper:
-        return io.TextIOWrapper(stream, encoding=env.get("PYTHONIOENCODING", "utf-8"), write_through=True)
-
-    def run_it() -> int:
+    def run_it(env: dict[str, str]) -> int:
+        encoding = env.get("PYTHONIOENCODING", "utf-8")
         with (
-            _one_at_a_time,
             patch.dict(os.environ, env, clear=True),
             patch.dict("springest_async.limits.limiter._shared", clear=True),
             patch("signal.signal"),  # only a main thread may
-            redirect_stdout(to(out)) as our_out,
-            redirect_stderr(to(err)) as our_err,
+            redirect_stdout(io.TextIOWrapper(out, encoding, write_through=True)) as our_out,
+            redirect_stderr(io.TextIOWrapper(err, encoding, write_through=True)) as our_err,
         ):
             code = run([str(argument) for argument in arguments])
         for stream in (our_out, our_err):
             stream.detach()  # the test's own to close
         return code
 
-    return await asyncio.to_thread(run_it)
+    def run_alone() -> int:
+        with _one_at_a_time:  # the environment is the process's, and another command may have it now
+            return run_it(make_env())
+
+    return await asyncio.to_thread(run_alone)
 
 
 async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
