@@ -401,6 +401,3 @@ class BucketStore(Protocol):
 
     def read(self) -> Bucket:
         """Return the bucket as it is, to look at only."""
-
-    def close(self) -> None:
-        """Close the file, if there is one, until the next use."""

@@ -96,9 +96,6 @@ class _Memory:
     def read(self) -> Bucket:
         return self.bucket
 
-    def close(self) -> None:
-        """Do nothing: memory is not closed."""
-
 
 class Limiter:
     """A token bucket whose tokens rest, for one host and key.
@@ -271,7 +268,6 @@ class Limiter:
         finally:
             with self._guarded():
                 state.users -= 1
-                self._close_if_unused()
 
     def _bind(self) -> "_LoopState":
         loop, before = asyncio.get_running_loop(), self._state
@@ -310,11 +306,6 @@ class Limiter:
         if self._guarded_in != os.getpid():
             self._guarded_in, self._guard = os.getpid(), threading.RLock()
         return self._guard
-
-    def _close_if_unused(self) -> None:
-        """Close the store's file, because a program may have a limiter for each of a thousand keys."""
-        if self._state is None or not self._state.users:
-            self._store.close()
 
     # --- from the queue to the end of a permit ---
 
@@ -438,9 +429,6 @@ class Limiter:
                 self._last_seen = bucket
         except ConfigurationError as error:
             _log.warning("the limit waits longer than necessary, because its state could not be written: %s", error)
-        finally:
-            with self._guarded():
-                self._close_if_unused()
 
     def _look(self) -> Bucket:
         """Return the bucket as it is, or as it was seen last if it cannot be read."""
@@ -448,7 +436,6 @@ class Limiter:
             with suppress(ConfigurationError):
                 self._last_seen = self._store.read()
             self._last_seen.settle(self._store.now())
-            self._close_if_unused()
             return self._last_seen
 
 

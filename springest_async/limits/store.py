@@ -4,9 +4,10 @@ The file is a small SQLite database in the user's state folder: one row for each
 JSON and its checksum. It contains no key, only the name of the budget. A killed process leaves nothing to clean up:
 SQLite rolls its unfinished change back, and what it held in the bucket expires.
 
-The calls are synchronous and made on the event loop: a call takes less than a millisecond (and a flush of the disk when
-it writes), and there are three or four for a POST, thus a few in a second. In a thread they would interleave with
-changes of the event loop.
+Each call opens the file and closes it again, so that a fork inherits nothing, a thousand keys keep no file open, and a
+file that was removed is made anew. The calls are synchronous and made on the event loop: a call takes about a
+millisecond (and flushes the disk when it writes), and there are three or four for a POST, thus a few in a second. In a
+thread they would interleave with changes of the event loop.
 
 The clock is the machine's own (`time.monotonic`) and not the wall clock, which people and time servers set. It counts
 from the boot and is the same in all processes. Each row contains the time when it was written. A time in the future
@@ -21,10 +22,9 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from attrs import frozen
 from platformdirs import user_state_path
 
 from springest_async.errors import ConfigurationError
@@ -35,9 +35,10 @@ __all__ = ["FileStore", "default_path"]
 _APPLICATION_ID = 0x53505247  # "SPRG": marks the file as ours
 _VERSION = 3
 # Without a second index that could contradict the table: `quick_check` does not compare them.
-_TABLES = (
-    "CREATE TABLE budgets (name TEXT PRIMARY KEY, state TEXT NOT NULL, written_at REAL NOT NULL,"
-    " checksum INTEGER NOT NULL) WITHOUT ROWID"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS budgets (name PRIMARY KEY, state TEXT, written_at REAL, checksum INT) WITHOUT ROWID",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {_VERSION}",
 )
 
 # A budget that was not used for so long is removed, and with it the slow pace that a server had asked for.
@@ -63,15 +64,6 @@ def default_path() -> Path:
     raise ConfigurationError("there is no folder where the limit can be kept: set HOME or XDG_STATE_HOME")
 
 
-@frozen
-class _Opened:
-    """A connection, the process that opened it, and the file (device and inode)."""
-
-    connection: sqlite3.Connection
-    pid: int
-    file: tuple[int, int] | None
-
-
 class FileStore:
     """The bucket of one budget in a file, for `Limiter`.
 
@@ -81,13 +73,12 @@ class FileStore:
         budget: the name of what is limited: all users of the same path and budget share one bucket. It is written to
             the file as it is, so it must not contain a key.
 
-    Nothing is opened before the first use. A file of another program, or of another version, is never written to.
+    A file of another program, or of another version, is never written to.
     """
 
     def __init__(self, path: Path, budget: str) -> None:
         self.path = path
         self.budget = budget
-        self._opened: _Opened | None = None
 
     def __repr__(self) -> str:
         return f"<FileStore {self.path}>"
@@ -104,21 +95,19 @@ class FileStore:
             ConfigurationError: the file cannot be opened, read or written, or contains something else; at the end of
                 the block: the changes cannot be written.
         """
-        connection = self._connection()
-        with self._translate_errors():
-            connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._open("IMMEDIATE") as connection:
             with self._translate_errors():
-                bucket = self._bucket(connection)
+                bucket, unused = self._load(connection)
             before = bucket.dump()
             yield bucket
             with self._translate_errors():
                 if (state := bucket.dump()) != before:
                     row = (self.budget, json.dumps(state, allow_nan=False), float(self.now()))
+                    for statement in _SCHEMA:
+                        connection.execute(statement)
+                    connection.executemany("DELETE FROM budgets WHERE name = ?", unused)
                     connection.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?, ?, ?)", (*row, _checksum(*row)))
                 connection.execute("COMMIT")
-        finally:
-            _roll_back(connection)
 
     def read(self) -> Bucket:
         """Return the bucket as it is, to look at only, without waiting for a lock.
@@ -126,99 +115,66 @@ class FileStore:
         Raises:
             ConfigurationError: as for `change`.
         """
-        connection = self._connection()
+        with self._open("DEFERRED") as connection, self._translate_errors():
+            return self._load(connection)[0]
+
+    @contextmanager
+    def _open(self, transaction: str) -> Iterator[sqlite3.Connection]:
+        """Open the file for a transaction, which is undone unless it is committed."""
         with self._translate_errors():
-            return self._bucket(connection)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite gives its other files the same mode.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            if not self.path.is_file():
+                raise ConfigurationError(f"the limit cannot be kept in {self.path}: it is not a file; remove it")
+            connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, isolation_level=None)
+        with closing(connection):
+            with self._translate_errors():
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(f"BEGIN {transaction}")
+            yield connection
 
-    def close(self) -> None:
-        """Close the file until the next use."""
-        opened, self._opened = self._opened, None
-        if opened is None:
-            return
-        if opened.pid == os.getpid():
-            opened.connection.close()
-        else:
-            _inherited.append(opened)
+    def _load(self, connection: sqlite3.Connection) -> tuple[Bucket, list[tuple[str]]]:
+        """Return the bucket, and the names of the budgets that have not been used for long.
 
-    # --- rows ---
-
-    def _bucket(self, connection: sqlite3.Connection) -> Bucket:
-        row = connection.execute("SELECT * FROM budgets WHERE name = ?", (self.budget,)).fetchone()
-        return (row and _bucket_of(*row, now=self.now())) or Bucket()
-
-    def _forget_the_unused(self, connection: sqlite3.Connection) -> None:
-        now = self.now()
-        for row in connection.execute("SELECT * FROM budgets").fetchall():
-            if _bucket_of(*row, now=now) is None:
-                connection.execute("DELETE FROM budgets WHERE name = ?", row[:1])
-
-    # --- the file ---
-
-    def _connection(self) -> sqlite3.Connection:
-        """Return this process's connection to the file that is there now, which may be a new one."""
-        opened = self._opened
-        if opened is not None and opened.pid == os.getpid() and opened.file == self._file():
-            return opened.connection
-        self.close()
-        with self._translate_errors():
-            self._opened = opened = self._open()
-        return opened.connection
-
-    def _file(self) -> tuple[int, int] | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
-    def _open(self) -> _Opened:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its other files the same mode. Only a new file: closing one that this process has open releases
-        # SQLite's locks on it, and another process could then remove the log that we are writing.
-        with suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        if not self.path.is_file():
-            raise ConfigurationError(f"the limit cannot be kept in {self.path}: it is not a file; remove it")
-        file = self._file()
-        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return _Opened(connection, os.getpid(), file)
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Check that the file is ours, or create its tables if it is new."""
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            application, version, tables = (
-                connection.execute(query).fetchone()[0]
-                for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        Raises:
+            ConfigurationError: the file is not ours.
+            ValueError: it is damaged, perhaps in the name of this budget.
+        """
+        bucket, now = Bucket(), self.now()
+        unused: list[tuple[str]] = []
+        application, version, tables = (
+            connection.execute(query).fetchone()[0]
+            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        if (application, version, tables) == (0, 0, 0):
+            return bucket, unused
+        if application != _APPLICATION_ID:
+            raise ConfigurationError(
+                f"{self.path} belongs to another program: move it away, so that the limit can be kept there"
             )
-            if (application, version, tables) == (0, 0, 0):
-                connection.execute(_TABLES)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-            elif application != _APPLICATION_ID:
-                raise ConfigurationError(
-                    f"{self.path} belongs to another program: move it away, so that the limit can be kept there"
-                )
-            elif version != _VERSION:
-                raise ConfigurationError(
-                    f"{self.path} was made by another version of springest_async: use one version on this machine,"
-                    " or remove the file and wait a minute before you go on"
-                )
-            elif connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise ValueError("damaged pages")
-            self._forget_the_unused(connection)
-            connection.execute("COMMIT")
-        finally:
-            _roll_back(connection)
-        # Refused when other processes have just begun to use the new file; the next one that opens it does it.
-        with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
+        if version != _VERSION:
+            raise ConfigurationError(
+                f"{self.path} was made by another version of springest_async: use one version on this machine,"
+                " or remove the file and wait a minute before you go on"
+            )
+        if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise ValueError("damaged pages")
+        for name, state, written_at, checksum in connection.execute("SELECT * FROM budgets"):
+            if checksum != _checksum(name, state, written_at):
+                raise ValueError("another checksum")
+            if name != self.budget and now - written_at <= _FORGOTTEN_AFTER:
+                continue
+            found = Bucket.load(json.loads(state))
+            if written_at > now + _CLOCK_TOLERANCE:
+                found.shift(-written_at)
+                written_at = 0.0  # noqa: PLW2901
+            if now - written_at > _FORGOTTEN_AFTER and found.is_idle(now):
+                unused.append((name,))
+            elif name == self.budget:
+                bucket = found
+        return bucket, unused
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -254,31 +210,5 @@ def _reason(error: OSError | sqlite3.Error | ValueError) -> str:
             return _DAMAGED
 
 
-# Connections that a fork inherited: SQLite must not close them in the child, and the garbage collector would.
-_inherited: list[_Opened] = []
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    """Undo an unfinished change, if there is one."""
-    if connection.in_transaction:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-
-
 def _checksum(name: str, state: str, written_at: float) -> int:
     return zlib.crc32(repr((name, state, written_at)).encode())
-
-
-def _bucket_of(name: str, state: str, written_at: float, checksum: int, *, now: float) -> Bucket | None:
-    """Return the bucket of a row; None when it has not been used for long.
-
-    Raises:
-        ValueError: the row is damaged.
-    """
-    if checksum != _checksum(name, state, written_at):
-        raise ValueError("another checksum")
-    bucket = Bucket.load(json.loads(state))
-    if written_at > now + _CLOCK_TOLERANCE:
-        bucket.shift(-written_at)
-        written_at = 0.0
-    return None if now - written_at > _FORGOTTEN_AFTER and bucket.is_idle(now) else bucket

@@ -792,7 +792,6 @@ async def test_the_file_of_the_limits_does_not_contain_the_key(
         await springest.upload(upload)
 
     assert isinstance(springest.limiter.store, FileStore)
-    springest.limiter.store.close()
     kept = content_of(tmp_path)
     assert b"budgets" in kept
     assert b"s3cr3t" not in kept

@@ -1,7 +1,7 @@
 """Makers of limiters, in memory and in one file."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,17 +19,9 @@ def _no_accidental_loop() -> None:
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Callable[[], Store]]:
+def stores(tmp_path: Path) -> Callable[[], Store]:
     """Return a maker of stores of one file, each as if in a process of its own."""
-    made: list[Store] = []
-
-    def new_store() -> Store:
-        made.append(Store(tmp_path / "limits.sqlite3", "a budget"))
-        return made[-1]
-
-    yield new_store
-    for store in made:
-        store.close()
+    return lambda: Store(tmp_path / "limits.sqlite3", "a budget")
 
 
 @pytest.fixture

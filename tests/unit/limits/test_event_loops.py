@@ -18,9 +18,7 @@ from .virtual import (
     SILENCE,
     New,
     Result,
-    Store,
     about,
-    in_virtual_time,
     new_loop,
     now,
     post,
@@ -165,34 +163,6 @@ async def test_requests_on_any_loop_keep_no_other_loop_out(new: New) -> None:
     await post(limiter)
     leave.set()
     await holding
-
-
-def test_a_look_at_an_idle_bucket_leaves_no_file_open(tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "limits.sqlite3", "a budget")
-    limiter = Limiter(store=store)
-    for use in (lambda: limiter.slow, lambda: limiter.seconds_until(1), lambda: limiter.slow_down(1)):
-        use()
-        assert store._opened is None
-
-    assert limiter.slow
-
-
-@in_virtual_time
-async def test_the_file_is_open_while_posts_wait_or_are_sent(stores: Callable[[], Store]) -> None:
-    store = stores()
-    limiter = Limiter(posts=1, store=store)
-    async with asyncio.TaskGroup() as group:
-        for _ in range(2):
-            group.create_task(post(limiter, lasting=1.0))
-        await asyncio.sleep(2.0)
-        assert store._opened is not None
-        await limiter.request()
-        assert not limiter.slow
-        assert store._opened is not None
-    assert store._opened is None
-
-    await probe(limiter, pause=2.0)
-    assert store._opened is None
 
 
 def test_clients_with_one_budget_share_one_limiter() -> None:

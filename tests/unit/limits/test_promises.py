@@ -169,9 +169,6 @@ def test_no_period_of_many_processes_holds_more_than_the_limit(
         machine = Machine([Scenario(process(store), count_window) for store in stores], kills)
 
         run_in_virtual_time(machine.run(plans))
-
-        for store in stores:
-            store.close()
     assert most_possible(machine.counted(), like[0].period) <= like[0].posts
     # No POST waited for ever: all that were neither cancelled nor killed were sent.
     for number, scenario in enumerate(machine.scenarios):
