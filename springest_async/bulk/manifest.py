@@ -10,11 +10,11 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from attrs import frozen
 
@@ -147,14 +147,7 @@ class Manifest:
         if ERROR not in self.columns and unescape(cells["email"]) != cells["email"]:
             faults.append(Fault("email", _APOSTROPHE))
         try:
-            upload = CertificateUpload(
-                file=self.path.parent / cells["file"],
-                certification_id=_number(cells["certification_id"]),  # type: ignore[arg-type] # refuses other types
-                email=cells["email"],
-                valid_from=_date(cells["valid_from"]),  # type: ignore[arg-type]
-                valid_until=_date(cells["valid_until"]),  # type: ignore[arg-type]
-                conversion_id=_number(cells["conversion_id"]),  # type: ignore[arg-type]
-            )
+            upload = CertificateUpload(**_values(cells) | {"file": self.path.parent / cells["file"]})
         except InvalidUpload as error:
             reported = {fault.field for fault in faults}
             faults += [fault for fault in error.faults if fault.field not in reported]
@@ -171,14 +164,7 @@ class Manifest:
         cells = _known_cells(row)
         if faults := tuple(_cell_faults(row, cells)):
             raise InvalidUpload(faults)
-        return Fields(
-            file=cells["file"],
-            certification_id=_number(cells["certification_id"]),  # type: ignore[arg-type] # no fault, so of its type
-            email=cells["email"],
-            valid_from=_date(cells["valid_from"]),  # type: ignore[arg-type]
-            valid_until=_date(cells["valid_until"]),  # type: ignore[arg-type]
-            conversion_id=_number(cells["conversion_id"]),  # type: ignore[arg-type]
-        )
+        return Fields(**_values(cells))
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         number = length = 0
@@ -248,6 +234,11 @@ def _cell_faults(row: Row, cells: Mapping[str, str]) -> Iterator[Fault]:
             yield Fault(name, f"{_DATE}, not {shown(cell)}{slashes}")
 
 
+def _values(cells: Mapping[str, str]) -> dict[str, Any]:
+    """Return the value of each known cell; one with a fault has another type."""
+    return {name: _PARSERS[name](cell) for name, cell in cells.items()}
+
+
 def _number(cell: str) -> int | str | None:
     """Return a positive number of up to 18 digits as an int, any other cell as it is, and an empty one as None."""
     return (int(cell) or cell) if cell.isascii() and cell.isdigit() and len(cell) <= 18 else cell or None
@@ -267,3 +258,13 @@ def _short_date(cell: str) -> date | str | None:
         return date.fromisoformat(cell) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", cell) else cell or None
     except ValueError:
         return cell
+
+
+_PARSERS: Mapping[str, Callable[[str], object]] = {
+    "file": str,
+    "certification_id": _number,
+    "email": str,
+    "valid_from": _date,
+    "valid_until": _date,
+    "conversion_id": _number,
+}

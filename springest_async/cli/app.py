@@ -65,12 +65,9 @@ def upload(manifest: Path, /, *, journal: Path | None = None) -> Exit:
 
     Example: `springest upload certificates.csv`
 
-    Parameters
-    ----------
-    manifest
-        The CSV.
-    journal
-        Where the journal is; by default beside the manifest (`certificates.journal`).
+    Args:
+        manifest: The CSV.
+        journal: Where the journal is; by default beside the manifest (`certificates.journal`).
     """
     return _go(upload_manifest(manifest, journal, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
@@ -81,10 +78,8 @@ def status(journal: Path, /) -> Exit:
 
     Example: `springest status certificates.journal`
 
-    Parameters
-    ----------
-    journal
-        The journal, which is beside the manifest.
+    Args:
+        journal: The journal, which is beside the manifest.
     """
     return _reported(lambda: show_status(journal, to_stdout()))
 
@@ -103,18 +98,12 @@ def resolve(
 
     Example: `springest resolve certificates.journal --row 17 --row 23 --stored`
 
-    Parameters
-    ----------
-    journal
-        The journal, which is beside the manifest.
-    row
-        The number of a row in doubt, as in `springest status`; may be repeated.
-    every
-        All rows in doubt.
-    stored
-        Springest has them: they are never sent again.
-    send_again
-        Springest does not have them: the next `springest upload` sends them.
+    Args:
+        journal: The journal, which is beside the manifest.
+        row: The number of a row in doubt, as in `springest status`; may be repeated.
+        every: All rows in doubt.
+        stored: Springest has them: they are never sent again.
+        send_again: Springest does not have them: the next `springest upload` sends them.
     """
 
     def go() -> None:
@@ -139,16 +128,11 @@ def certificates(
 
     Example: `springest certificates --created-from 2026-01-01 --format json`
 
-    Parameters
-    ----------
-    email
-        Only those of this employee.
-    certification_id
-        Only those for this certification.
-    created_from
-        Only those created on or after this date (2026-12-31).
-    form
-        A table, JSON or CSV.
+    Args:
+        email: Only those of this employee.
+        certification_id: Only those for this certification.
+        created_from: Only those created on or after this date (2026-12-31).
+        form: A table, JSON or CSV.
     """
 
     async def go() -> None:
@@ -165,12 +149,9 @@ def certifications(*, name: str | None = None, form: _FormatOption = "table") ->
 
     Example: `springest certifications --format csv`
 
-    Parameters
-    ----------
-    name
-        Only those with this name.
-    form
-        A table, JSON or CSV.
+    Args:
+        name: Only those with this name.
+        form: A table, JSON or CSV.
     """
 
     async def go() -> None:
@@ -186,14 +167,10 @@ def sandbox(*, port: int = 0, limit: int = 30, window: Counting = "sliding") -> 
 
     Example: `springest sandbox --port 8080 --window fixed`
 
-    Parameters
-    ----------
-    port
-        The port on 127.0.0.1; by default any free one.
-    limit
-        How many POSTs a minute it accepts.
-    window
-        How it counts a minute; Springest does not document this.
+    Args:
+        port: The port on 127.0.0.1; by default any free one.
+        limit: How many POSTs a minute it accepts.
+        window: How it counts a minute; Springest does not document this.
     """
     return _go(serve(port=port, limit=limit, window=window, out=to_stdout()))
 

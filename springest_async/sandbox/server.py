@@ -116,8 +116,7 @@ class Sandbox:
             ``iter([Mishap.DROP_AFTER_STORING, None]).__next__`` is a script.
 
     Raises:
-        ValueError: when a key is empty, both keys are equal, two certifications have the same id, or the limit, the
-            period or the window is invalid.
+        ValueError: when a key is empty, both keys are equal, or the limit, the period or the window is invalid.
     """
 
     port: int = field(default=0, on_setattr=frozen_attribute)
@@ -150,8 +149,6 @@ class Sandbox:
         self._window = make_window(self.window, self.limit, self.period, count_refusals=self.count_refusals)
         self._phase = time.time() % self.period
         self._certifications = {certification.id: certification for certification in self.certifications}
-        if len(self._certifications) != len(self.certifications):
-            raise ValueError("two certifications have the same id")
 
     async def __aenter__(self) -> Self:
         if self._runner is not None:

@@ -27,7 +27,7 @@ from aiohttp import web, web_protocol
 from defusedxml import ElementTree
 
 import springest_async.sandbox
-from springest_async.sandbox import Mishap, Post, Sandbox, SandboxCertification, Summary
+from springest_async.sandbox import Mishap, Post, Sandbox, Summary
 from tests.waiting import A_WHILE, heard, until
 
 PDF = b"%PDF-1.7\r\n" + bytes(range(256)) * 40 + b"\r\n--not-a-boundary\r\n%%EOF\r\n"
@@ -1018,7 +1018,6 @@ async def test_a_sandbox_listens_on_loopback_only(sandbox: Sandbox) -> None:
     [
         ({"api_key": "one", "certifications_api_key": "one"}, "two keys"),
         ({"api_key": ""}, "two keys"),
-        ({"certifications": [SandboxCertification(id=1, name=name) for name in "ab"]}, "the same id"),
         ({"limit": 0}, "must be"),
         ({"period": 0}, "must be"),
         ({"window": "leaky"}, "no way of counting"),
