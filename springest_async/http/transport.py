@@ -76,10 +76,19 @@ async def _on_headers_sent(
 
 
 class _QuietRequest(aiohttp.ClientRequest):
-    """A request that leaves no failed task behind when the connection breaks before its body is written.
+    """A request that fails as others do when its connection breaks before its body is written.
 
-    asyncio would log that task, and log handlers that show variables would show the head of the request, with the key.
+    aiohttp leaves a failed task behind. asyncio would log it, and log handlers that show variables would show the head
+    of the request, with the key. From Python 3.12 on, where the task begins at once, aiohttp then fails with an
+    AttributeError as well.
     """
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        """Write the request."""
+        response = await super().send(conn)
+        if conn.protocol is None:
+            raise aiohttp.ServerDisconnectedError
+        return response
 
     async def write_bytes(self, *args: Any, **options: Any) -> None:
         """Write the body."""
