@@ -36,11 +36,6 @@ def _client(key: str, purpose: str, *, machine_wide: bool) -> Springest:
     )
 
 
-def certifications_key_is_set() -> bool:
-    """Return whether the key for certifications is set."""
-    return _value(_CERTIFICATIONS_KEY) != ""
-
-
 def _proxy(host: str) -> str | None:
     """Return the proxy for a host as other programs do: HTTPS_PROXY, unless NO_PROXY excludes the host.
 

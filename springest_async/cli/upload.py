@@ -123,14 +123,16 @@ async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: 
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
-    if not environment.certifications_key_is_set():
+    try:
+        listed = springest.certifications()
+    except ConfigurationError:
         say(
             err,
             "SPRINGEST_CERTIFICATIONS_API_KEY is not set, so springest does not check whether the certifications exist"
             " and which of them require valid_until.",
         )
         return None
-    return {certification.id: certification async for certification in springest.certifications()}
+    return {certification.id: certification async for certification in listed}
 
 
 async def _preflight(

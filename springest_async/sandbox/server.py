@@ -234,7 +234,7 @@ class Sandbox:
         return web.json_response({"summary": as_json(self.summary()), "posts": [as_json(post) for post in self._posts]})
 
     async def _post_certificate(self, request: web.Request) -> web.Response:
-        arrived_at, seconds = datetime.now(UTC), self._seconds()
+        arrived_at, seconds = datetime.now(UTC), time.monotonic() - self._started
         form = Form()
         refusal = self._refuse_key(request, self.api_key) or self._refuse_speed(seconds)
         try:
@@ -247,7 +247,7 @@ class Sandbox:
         if refusal is not None and not _asks_first(request):
             with suppress(ConnectionError):
                 await discard_body(request)
-        if _has_gone(request):
+        if request.transport is None or request.transport.is_closing():  # the client has gone
             outcome = attrs.evolve(outcome, status=None)
         # Nothing is awaited between storing and this line, so everything stored is in the audit.
         self._remember(outcome, form, arrived_at, seconds)
@@ -335,9 +335,6 @@ class Sandbox:
         # A small file that arrived later can be finished before a big one.
         insort(self._posts, post, key=lambda earlier: earlier.seconds)
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self._started
-
 
 def _asks_first(request: web.Request) -> bool:
     return request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
@@ -349,21 +346,12 @@ async def _leave_expect_to_handler(request: web.Request) -> None:
         raise web.HTTPExpectationFailed
 
 
-def _has_gone(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
-
-
-def _hang_up(request: web.Request) -> web.Response:
-    """Close the connection at once, without an answer."""
-    if request.transport is not None:
-        request.transport.abort()
-    # aiohttp needs a response; it drops this one, because the connection is closed.
-    return web.Response()
-
-
 def _answer_to(outcome: _Outcome, request: web.Request) -> web.Response:
     if outcome.status is None:
-        return _hang_up(request)
+        if request.transport is not None:
+            request.transport.abort()
+        # aiohttp needs a response; it drops this one, because the connection is closed.
+        return web.Response()
     if outcome.status == 500:
         return _error_page(request, 500)
     return _answer(request, outcome.status, outcome.body, root=outcome.root)

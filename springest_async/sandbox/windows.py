@@ -121,14 +121,13 @@ class TokenBucket(_Limit):
     refusal takes no token.
     """
 
-    _tokens: float = field(init=False, default=Factory(lambda self: float(self.limit), takes_self=True))
-    _counted_at: float | None = field(init=False, default=None)
+    _tokens: float = field(init=False, default=0.0)
+    _counted_at: float = field(init=False, default=-math.inf)  # so it is full when the first one arrives
 
     def admit(self, now: float) -> bool:
         """Take a token at `now` if there is a whole one."""
-        if self._counted_at is not None:
-            refill = (now - self._counted_at) * self.limit / self.period
-            self._tokens = min(float(self.limit), self._tokens + refill)
+        refill = (now - self._counted_at) * self.limit / self.period
+        self._tokens = min(float(self.limit), self._tokens + refill)
         self._counted_at = now
         if self._tokens < 1:
             return False
