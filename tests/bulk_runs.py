@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from attrs import frozen
+
 from springest_async import Springest, SpringestError
 from springest_async.bulk import (
     Entry,
@@ -22,15 +24,18 @@ from springest_async.bulk import (
     UploadQueue,
     default_path,
 )
+from springest_async.bulk.reader import EPOCH
 from tests.pdfs import archive
 
 __all__ = [
     "LATER",
     "NOW",
+    "Attempt",
     "Event",
     "Events",
     "Kind",
     "attempts",
+    "attempts_in",
     "employees",
     "entries",
     "identified",
@@ -167,11 +172,42 @@ def states(manifest: Manifest) -> dict[int | None, State]:
     return {number: entry.state for number, entry in entries(manifest).items()}
 
 
+@frozen(kw_only=True)
+class Attempt:
+    """One POST of an entry, as the journal records it; not ended while it is in progress."""
+
+    number: int
+    sent_at: datetime
+    ended_at: datetime | None = None
+    outcome: State | None = None
+    status: int | None = None
+    words: str = ""
+
+
+def attempts_in(journal: JournalReader, entry_id: int) -> list[Attempt]:
+    """Return all POSTs of an entry, in order."""
+    lines = journal._connection.execute(
+        "SELECT number, sent_at, ended_at, outcome, status, words FROM attempt WHERE entry = ? ORDER BY number",
+        (entry_id,),
+    )
+    return [
+        Attempt(
+            number=number,
+            sent_at=EPOCH + timedelta(microseconds=sent_at),
+            ended_at=None if ended_at is None else EPOCH + timedelta(microseconds=ended_at),
+            outcome=None if outcome is None else State(outcome),
+            status=status,
+            words=words,
+        )
+        for number, sent_at, ended_at, outcome, status, words in lines
+    ]
+
+
 def attempts(manifest: Manifest, row: int) -> list[tuple[State | None, int | None, str]]:
     """Return the outcome of each POST of a row; fails when their times are out of order."""
     entry = entries(manifest)[row]
     with JournalReader.open(default_path(manifest.path)) as journal:
-        found = journal.attempts(entry.id)
+        found = attempts_in(journal, entry.id)
     assert [attempt.number for attempt in found] == list(range(1, len(found) + 1))
     for attempt in found:
         assert attempt.ended_at is not None

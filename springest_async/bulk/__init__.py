@@ -1,6 +1,6 @@
 """Bulk uploads: a manifest, its preflight, the journal, the queue, its events and the report. Public names only."""
 
-from springest_async.bulk.entries import Attempt, Entry, Siblings, State
+from springest_async.bulk.entries import Entry, Siblings, State
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
 from springest_async.bulk.journal import Journal, JournalReader, default_path
 from springest_async.bulk.manifest import COLUMNS, Manifest, Row
@@ -11,7 +11,6 @@ from springest_async.bulk.report import Report, RunRecorder, write_failed
 
 __all__ = [
     "COLUMNS",
-    "Attempt",
     "BulkListener",
     "Entry",
     "Finding",

@@ -1,4 +1,4 @@
-"""The records of a journal: the states of a certificate, an entry, an attempt, and an entry's siblings.
+"""The records of a journal: the states of a certificate, an entry, and an entry's siblings.
 
 All are frozen. How they are stored is in `journal`.
 """
@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from springest_async.records import CertificateUpload
 
-__all__ = ["Attempt", "Entry", "Siblings", "State"]
+__all__ = ["Entry", "Siblings", "State"]
 
 
 class State(enum.Enum):
@@ -81,27 +81,6 @@ class Entry:
             valid_until=self.valid_until,
             conversion_id=self.conversion_id,
         )
-
-
-@frozen(kw_only=True)
-class Attempt:
-    """One POST of an entry.
-
-    Attributes:
-        number: 1 for the first POST.
-        sent_at: when it was sent (UTC).
-        ended_at: when its outcome was known (UTC); None while it is in progress.
-        outcome: the state that the entry got; None while it is in progress.
-        status: the HTTP status of the answer, if there was one.
-        words: what the server said; empty when it said nothing.
-    """
-
-    number: int
-    sent_at: datetime
-    ended_at: datetime | None = None
-    outcome: State | None = None
-    status: int | None = None
-    words: str = ""
 
 
 @frozen

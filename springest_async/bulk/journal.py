@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import sqlite3
-from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,13 +20,13 @@ from attrs import evolve
 from filelock import BaseFileLock
 
 from springest_async.bulk import schema
-from springest_async.bulk.entries import Attempt, Entry, Siblings, State
+from springest_async.bulk.entries import Entry, Siblings, State
 from springest_async.bulk.manifest import Manifest
 from springest_async.bulk.plan import Loaded, digest, load
 from springest_async.bulk.reader import ENTRY, EPOCH, JournalReader
 from springest_async.errors import ConfigurationError, JournalError, JournalInUse
 
-__all__ = ["Attempt", "Entry", "Journal", "JournalReader", "Loaded", "Siblings", "State", "default_path"]
+__all__ = ["Entry", "Journal", "JournalReader", "Loaded", "Siblings", "State", "default_path"]
 
 _MIN_FREE_BYTES = 10_000_000  # needed before a POST, so that its outcome can be written
 
@@ -70,7 +69,6 @@ class Journal(JournalReader):
         """Not for use: see `open`."""
         super().__init__(path, connection)
         self._lock = lock
-        self._counts: Counter[State] | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -135,19 +133,11 @@ class Journal(JournalReader):
                 loaded = load(connection, manifest, origin, folder, same_folder=folder == self._loaded_folder())
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (self._portable(folder),))
         finally:
-            self._counts = None
             self._all("PRAGMA cache_size = -2000")
         self._folder = folder
         # A million rows make a log as large as the journal itself.
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
         return loaded
-
-    def counts(self) -> Counter[State]:
-        """Count the manifest's rows by state, in constant time."""
-        with self._one_at_a_time:
-            if self._counts is None:
-                self._counts = super().counts()
-            return +self._counts
 
     def next(self, exclude: Collection[int] = ()) -> Entry | None:
         """Return the first waiting row of the manifest, if any; `exclude` has the ids of rows already taken."""
@@ -213,9 +203,7 @@ class Journal(JournalReader):
                 " AND fields = ? AND conversion_id = ? AND sha256 IS NOT ? AND id <> ?)",
                 (entry.file, *identity, current),
             ).fetchone()
-        found = evolve(found, changed=bool(changed))
-        self._recount(State.WAITING, found.state)
-        return found
+        return evolve(found, changed=bool(changed))
 
     def _replace(self, connection: sqlite3.Connection, old: int, *, by: int | None) -> int:
         """Move an entry's row to the entry `by`, or to a new one; return that entry's id."""
@@ -270,7 +258,6 @@ class Journal(JournalReader):
                 "UPDATE entry SET state = 'sending', sent_at = ?, given_up_at = NULL, reason = '' WHERE id = ?",
                 (at, entry_id),
             )
-        self._recount(State.WAITING, State.SENDING)
 
     def ended(
         self,
@@ -295,7 +282,7 @@ class Journal(JournalReader):
             springest_id: Springest's id of the certificate, if it is known.
         """
         with self._transaction() as connection:
-            before, named = self._current(connection, entry_id, "state, number IS NOT NULL", *_NEXT)
+            (before,) = self._current(connection, entry_id, "state", *_NEXT)
             if state not in _NEXT[State(before)]:
                 raise AssertionError(f"entry {entry_id} is {before} and cannot become {state.value}")
             when = _microseconds(at)
@@ -311,8 +298,6 @@ class Journal(JournalReader):
                 " WHERE id = ?",
                 (state.value, _storable(reason), _storable_id(springest_id), state.value, when, entry_id),
             )
-        if named:
-            self._recount(State(before), state)
 
     def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
         """Record a person's decision about rows in doubt, and return how many rows were changed.
@@ -338,7 +323,6 @@ class Journal(JournalReader):
                 "UPDATE entry SET state = ?, reason = ?, given_up_at = NULL WHERE id = ?",
                 [(state.value, reason, key) for key, _ in found],
             )
-        self._counts = None
         return len(found)
 
     # --- for all methods ---
@@ -355,12 +339,6 @@ class Journal(JournalReader):
         if state not in {possible.value for possible in states}:
             raise AssertionError(f"entry {entry_id} is {state or 'unknown'}")
         return values
-
-    def _recount(self, old: State, new: State) -> None:
-        # Counting a million rows takes noticeable time between two POSTs.
-        if self._counts is not None:
-            self._counts[old] -= 1
-            self._counts[new] += 1
 
 
 def _begin(path: Path, connection: sqlite3.Connection) -> None:

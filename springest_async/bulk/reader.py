@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from springest_async.bulk import schema
-from springest_async.bulk.entries import Attempt, Entry, Siblings, State
+from springest_async.bulk.entries import Entry, Siblings, State
 from springest_async.bulk.manifest import Fields
 from springest_async.bulk.plan import digest, is_unchanged
 from springest_async.errors import JournalError
@@ -120,25 +120,6 @@ class JournalReader:
             lines += self._all(f"{ENTRY} WHERE id IN ({_RUNNING})")
         entries = [self._entry(line, written=written) for line in lines]
         return sorted(entries, key=lambda entry: (entry.number is None, entry.number or entry.id))
-
-    def attempts(self, entry_id: int) -> list[Attempt]:
-        """Return all POSTs of an entry, in order."""
-        lines = self._all(
-            "SELECT number, sent_at, ended_at, outcome, status, words FROM attempt WHERE entry = ? ORDER BY number",
-            entry_id,
-        )
-        with self._reporting_damage():
-            return [
-                Attempt(
-                    number=number,
-                    sent_at=EPOCH + timedelta(microseconds=sent_at),
-                    ended_at=_moment(ended_at),
-                    outcome=None if outcome is None else State(outcome),
-                    status=status,
-                    words=words,
-                )
-                for number, sent_at, ended_at, outcome, status, words in lines
-            ]
 
     def siblings(self, entry: Entry) -> Siblings:
         """Return what is known of the other certificates that Springest lists in the same way as this one."""

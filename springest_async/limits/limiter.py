@@ -189,8 +189,16 @@ class Limiter:
                 self._end(state, permit)
 
     async def request(self) -> None:
-        """Wait until a request other than a POST fits into the hourly budget."""
-        await self._spend()
+        """Wait until a request fits into the hourly budget; `post` and `probe` call it themselves."""
+        with self._guarded():
+            wait = self._hour.take(self._store.now())
+        if wait > 0:
+            try:
+                await asyncio.sleep(wait)
+            except asyncio.CancelledError:
+                with self._guarded():
+                    self._hour.give_back()
+                raise
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator["_ProbePost"]:
@@ -220,7 +228,15 @@ class Limiter:
     async def _probe_post(
         self, state: "_LoopState", *, count_window: float, pause: float | None
     ) -> AsyncIterator[Permit]:
-        permit = await self._permit_alone(state, count_window, self._rate.silence if pause is None else pause)
+        name, quiet = uuid4().hex, self._rate.silence if pause is None else pause
+
+        def leave(bucket: Bucket, now: float) -> float:
+            if (wait := bucket.ask_alone(self._rate, now, holder=self._holder, quiet=quiet)) == 0:
+                bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet)
+            return wait
+
+        await self.request()
+        permit = self._begin(state, await self._until(state, leave), name, count_window)
         try:
             yield permit
         finally:
@@ -309,18 +325,6 @@ class Limiter:
 
     # --- from the queue to the end of a permit ---
 
-    async def _spend(self) -> None:
-        """Take one request of the hour, and wait until it may leave."""
-        with self._guarded():
-            wait = self._hour.take(self._store.now())
-        if wait > 0:
-            try:
-                await asyncio.sleep(wait)
-            except asyncio.CancelledError:
-                with self._guarded():
-                    self._hour.give_back()
-                raise
-
     async def _permit(self, state: "_LoopState", count_window: float, bulk: bool) -> Permit:
         name = uuid4().hex
 
@@ -346,7 +350,7 @@ class Limiter:
             async with state.bulk_queue if bulk else nullcontext(), state.head_of_queue:
                 await self._until(state, ask)
                 await state.burst_limiter.acquire()
-                await self._spend()
+                await self.request()
                 # Waiting for these two may have taken long enough for a silence to begin.
                 bucket = await self._until(state, leave)
         except asyncio.CancelledError:
@@ -357,17 +361,6 @@ class Limiter:
         finally:
             waiting.discard(name)
         return self._begin(state, bucket, name, count_window)
-
-    async def _permit_alone(self, state: "_LoopState", count_window: float, quiet: float) -> Permit:
-        name = uuid4().hex
-
-        def leave(bucket: Bucket, now: float) -> float:
-            if (wait := bucket.ask_alone(self._rate, now, holder=self._holder, quiet=quiet)) == 0:
-                bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet)
-            return wait
-
-        await self._spend()
-        return self._begin(state, await self._until(state, leave), name, count_window)
 
     def _begin(self, state: "_LoopState", bucket: Bucket, name: str, count_window: float) -> Permit:
         position, may_count_until = bucket.since_silence if bucket.slow else 0, self._store.now() + count_window
@@ -488,18 +481,15 @@ def shared_limiter(budget: Hashable, make: Callable[[], Limiter]) -> Limiter:
     """
     wanted = make()
     limiter = _shared.setdefault(budget, wanted)
-    if any(
-        getattr(limiter, name) != getattr(wanted, name) for name in ("posts", "period", "burst", "requests_per_hour")
-    ):
+    if _settings(limiter) != _settings(wanted):
+        shares = "shares it with other processes" if limiter.store else "keeps it to itself"
         raise ConfigurationError(
             f"another client of this process uses this host and key with {limiter.posts} POSTs a minute, a burst of"
-            f" {limiter.burst} and {limiter.requests_per_hour} requests an hour: use the same numbers, because they"
-            " share one budget"
-        )
-    if (limiter.store is None) != (wanted.store is None):
-        one, other = ("does not share", "shares") if limiter.store is None else ("shares", "does not share")
-        raise ConfigurationError(
-            f"another client of this process {one} this host and key's limit with other processes, and this one"
-            f" {other} it: let both do the same, because they share one budget"
+            f" {limiter.burst} and {limiter.requests_per_hour} requests an hour, and {shares}: let both do the same,"
+            " because they share one budget"
         )
     return limiter
+
+
+def _settings(limiter: Limiter) -> tuple[object, ...]:
+    return limiter.posts, limiter.period, limiter.burst, limiter.requests_per_hour, limiter.store is None

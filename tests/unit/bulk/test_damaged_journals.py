@@ -101,7 +101,6 @@ def look(path: Path) -> None:
         assert sum(journal.counts().values()) <= ROWS
         entries = list(journal.entries())
         for entry in [*entries, *journal.doubts()]:
-            journal.attempts(entry.id)
             journal.siblings(entry)
             journal.known_hash(entry.path, 1, 1)
             status = entry.path.stat() if entry.path.exists() else path.stat()
@@ -290,9 +289,6 @@ def forge(path: Path, *statements: str) -> None:
         "UPDATE entry SET reason = x'00' WHERE id = 3",
         "UPDATE entry SET extra = '{' WHERE id = 3",
         "UPDATE entry SET extra = replace(hex(zeroblob(50000)), '00', '9') WHERE id = 3",
-        "UPDATE attempt SET sent_at = 9223372036854775807 WHERE entry = 3",
-        "UPDATE attempt SET ended_at = 'noon' WHERE entry = 3",
-        "UPDATE attempt SET outcome = 'lost' WHERE entry = 3",
     ],
 )
 def test_an_invalid_value_is_reported(archive: Archive, statement: str) -> None:

@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from springest_async.bulk.entries import Attempt, Siblings
+from springest_async.bulk.entries import Siblings
 from springest_async.bulk.journal import Entry, Journal, JournalReader, Loaded, State, default_path
 from springest_async.bulk.manifest import COLUMNS, Manifest
 from springest_async.errors import ConfigurationError, JournalError, JournalInUse, ManifestError
 from springest_async.records import CertificateUpload
-from tests.bulk_runs import LATER, NOW, identified, manifest_of, settle, turn
+from tests.bulk_runs import LATER, NOW, Attempt, attempts_in, identified, manifest_of, settle, turn
 from tests.pipes import without_waiting
 
 ORIGIN = "https://api.springest.nl"
@@ -354,7 +354,7 @@ def test_a_disk_that_is_nearly_full_is_reported_before_a_post(
     with pytest.raises(JournalError, match="the disk is nearly full"):
         journal.sending(entry.id, NOW)
 
-    assert (states(journal), journal.attempts(entry.id)) == ({2: State.WAITING}, [])
+    assert (states(journal), attempts_in(journal, entry.id)) == ({2: State.WAITING}, [])
 
 
 def test_a_disk_of_half_a_megabyte(tmp_path: Path) -> None:
@@ -819,8 +819,8 @@ def test_a_file_changed_after_a_refusal_is_another_certificate(journal: Journal,
     other = turn(journal)
 
     assert (other.id != refused.id, other.number, other.state) == (True, 2, State.WAITING)
-    assert [attempt.outcome for attempt in journal.attempts(refused.id)] == [State.WAITING]
-    assert journal.attempts(other.id) == []
+    assert [attempt.outcome for attempt in attempts_in(journal, refused.id)] == [State.WAITING]
+    assert attempts_in(journal, other.id) == []
     assert journal.counts() == {State.WAITING: 1}
 
 
@@ -871,12 +871,12 @@ def test_every_post_is_noted(journal: Journal, tmp_path: Path) -> None:
     key = turn(journal).id
 
     journal.sending(key, NOW)
-    assert journal.attempts(key) == [Attempt(number=1, sent_at=NOW)]
+    assert attempts_in(journal, key) == [Attempt(number=1, sent_at=NOW)]
     journal.ended(key, State.WAITING, at=LATER, status=400, words="slow down \ud800", reason="refused")
     journal.sending(key, LATER)
     journal.ended(key, State.STORED, at=LATER, status=201, springest_id=5)
 
-    assert journal.attempts(key) == [
+    assert attempts_in(journal, key) == [
         Attempt(number=1, sent_at=NOW, ended_at=LATER, outcome=State.WAITING, status=400, words="slow down \\ud800"),
         Attempt(number=2, sent_at=LATER, ended_at=LATER, outcome=State.STORED, status=201),
     ]
@@ -903,7 +903,7 @@ def test_what_was_being_sent_is_in_doubt_for_the_next_writer(journal: Journal, t
         (entry,) = again.doubts()
         assert (entry.id, entry.reason, entry.sent_at) == (key, "interrupted while it was being sent", NOW)
         assert entry.given_up_at is not None
-        assert [attempt.outcome for attempt in again.attempts(key)] == [State.IN_DOUBT]
+        assert [attempt.outcome for attempt in attempts_in(again, key)] == [State.IN_DOUBT]
         assert again.counts() == {State.IN_DOUBT: 1, State.WAITING: 1}
         following = again.next()
         assert following is not None
@@ -922,7 +922,7 @@ def test_what_is_in_doubt_is_settled_by_asking(journal: Journal, tmp_path: Path)
     journal.ended(waiting.id, State.WAITING, at=LATER)
 
     assert states(journal) == {2: State.STORED, 3: State.WAITING}
-    assert [attempt.outcome for attempt in journal.attempts(stored.id)] == [State.IN_DOUBT]
+    assert [attempt.outcome for attempt in attempts_in(journal, stored.id)] == [State.IN_DOUBT]
 
 
 @pytest.mark.parametrize("before", [State.STORED, State.REJECTED, State.FAILED])

@@ -58,6 +58,7 @@ from tests.bulk_runs import (
     Event,
     Events,
     attempts,
+    attempts_in,
     employees,
     entries,
     identified,
@@ -988,7 +989,7 @@ async def test_on_a_full_disk_no_post_leaves_unnoted(tmp_path: Path) -> None:
             error = await UploadQueue(model, journal, Events()).run()
             assert isinstance(error, JournalError)
             assert error.reason == "the disk is full: free some space, then run the same command again"
-            assert sum(len(journal.attempts(entry.id)) for entry in journal.entries()) == model.posts
+            assert sum(len(attempts_in(journal, entry.id)) for entry in journal.entries()) == model.posts
             assert before < model.posts < 150
             before = model.posts
     await resume(model, manifest)
