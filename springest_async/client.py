@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import attrs
 import stamina
@@ -22,7 +22,7 @@ from attrs.converters import optional
 from attrs.validators import ge, in_
 
 from springest_async.api import protocol
-from springest_async.api.decode import Page, WireFormat
+from springest_async.api.decode import Page, Record, WireFormat
 from springest_async.api.protocol import CERTIFICATES, CERTIFICATIONS
 from springest_async.api.settlement import Unclear, clock_was_ahead, find, listed_from
 from springest_async.api.verdicts import Verdicts, ask_again
@@ -41,8 +41,6 @@ _PAGE_SIZE = 100
 # A longer list cannot settle anything, or it never ends.
 _MOST_LISTED = 10_000
 _USER_AGENT = f"springest_async/{__version__}"
-
-Record = TypeVar("Record", Certificate, Certification)
 
 
 @frozen(kw_only=True)

@@ -19,12 +19,12 @@ from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 from defusedxml.ElementTree import DefusedXMLParser
 
-from springest_async.records import Certificate
+from springest_async.records import Certificate, Certification
 
 WireFormat = Literal["json", "xml"]
 """The formats of the API; the extension of the path selects one."""
 
-Record = TypeVar("Record")
+Record = TypeVar("Record", Certificate, Certification)
 
 # A list nests four deep. The bound keeps functions that walk the values within Python's recursion limit.
 _MAX_DEPTH = 32

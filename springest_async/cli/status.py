@@ -33,25 +33,21 @@ def status(path: Path, out: Console) -> Exit:
         doubts = journal.doubts()
         writer = journal.writer
     try:
-        _print(report, sending, writer, doubts, path, out)
+        out.print(table_of(report, sending))
+        if writer is not None:
+            say(out, f"Process {writer} is uploading.")
+        if doubts:
+            say(out, "In doubt: these were sent, but no answer said whether they are stored.")
+            out.print(_table_of_doubts(doubts))
+            say(
+                out,
+                "springest upload asks Springest again. Or look there yourself, then run:"
+                f" springest resolve {argument(path)} --row N --stored (or --send-again; or --all for all rows)",
+            )
     except BrokenPipeError:  # the reader has seen enough; the exit code stays right
         forget_stdout()
     # Doubts about certificates that are no longer in the manifest are not in the report.
     return Exit.IN_DOUBT if doubts else exit_of_status(report)
-
-
-def _print(report: Report, sending: int, writer: int | None, doubts: Sequence[Entry], path: Path, out: Console) -> None:
-    out.print(table_of(report, sending))
-    if writer is not None:
-        say(out, f"Process {writer} is uploading.")
-    if doubts:
-        say(out, "In doubt: these were sent, but no answer said whether they are stored.")
-        out.print(_table_of_doubts(doubts))
-        say(
-            out,
-            "springest upload asks Springest again. Or look there yourself, then run:"
-            f" springest resolve {argument(path)} --row N --stored (or --send-again; or --all for all rows)",
-        )
 
 
 def _table_of_doubts(doubts: Sequence[Entry]) -> Table:

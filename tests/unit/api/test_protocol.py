@@ -794,7 +794,7 @@ def test_every_sample_has_an_expectation() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("certifi")])
 def test_a_sampled_list_is_read(name: str) -> None:
     answer, fmt = sample(name)
-    record = Certificate if name.startswith("certificates") else Certification
+    record: type[Any] = Certificate if name.startswith("certificates") else Certification
     envelope = name.split("_", 1)[0]
 
     assert list_error(answer, GET) is None
