@@ -126,6 +126,10 @@ class CertificateBody(Payload):
         finally:
             # When the thread is done with it: neither a cancellation nor the end of the loop stops the thread.
             reading.add_done_callback(lambda _: stream.close())
+        # An answer that has arrived is read first. If the server has hung up, writing more would lose it where there is
+        # no `reading_socket`. asyncio looks for it in one turn of its loop, and reads it in the next.
+        for _ in range(2):
+            await asyncio.sleep(0)
         # The end is written alone, and noted before: what is in the connection's buffer may still go out after a
         # failure (closing flushes it), and without these last bytes no server takes a body as whole.
         progress.fully_written = True

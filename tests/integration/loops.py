@@ -28,7 +28,7 @@ Loop = Callable[[], asyncio.AbstractEventLoop]
 ASYNCIO: Loop = asyncio.new_event_loop
 UVLOOP: Loop = uvloop.new_event_loop
 
-_UPLOADS = 300
+_UPLOADS = 1_000
 EARLY = 100_000
 """Bytes of a body that the server of the table reads."""
 _SIZES = {"200 KB": 200_000, "2 MB": 2_000_000}
@@ -97,7 +97,7 @@ async def _measure(file: Path, end: Literal["close", "reset"], *, own_connector:
         type(outcome).__name__ + ", sent again" * any(step.kind == "unsent" for step in steps)
         for outcome, steps in found
     )
-    return {kind: f"{100 * ends[kind] / _UPLOADS:.0f} %" for kind in sorted(ends)}
+    return {kind: f"{100 * ends[kind] / _UPLOADS:.1f} %" for kind in sorted(ends)}
 
 
 def main() -> None:

@@ -4,19 +4,25 @@ Only how often an early refusal is heard differs: `loops` measures that, and doc
 """
 
 import asyncio
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import aiohttp
 import pytest
+from aiohttp.http import StreamWriter
 
-from springest_async import CertificateUpload
+from springest_async import CertificateUpload, Fault, Rejected
+from tests.waiting import A_WHILE
 
 from .loops import ASYNCIO, EARLY, UVLOOP, Loop, early_server, upload_again_and_again
 from .raw_server import either, form_of, raw_server
 from .wire import client_of, file_of, ids
 
 ALL = -1
+REFUSAL = b'{"errors": {"email": ["is invalid"]}}'
 REFUSED = {"Rejected", "InDoubt"}
 
 # How much of a certificate the server reads, what it answers, and which outcomes are true then.
@@ -64,6 +70,42 @@ def test_a_hasty_server_leads_to_nothing_that_is_wrong(
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(run())
+
+
+async def test_a_refusal_that_has_arrived_is_heard_on_any_socket(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal and the end of the connection arrive right before the last bytes are written."""
+    hung_up, write = threading.Event(), StreamWriter.write
+
+    def refuse(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            while b"Expect" not in connection.recv(65536):
+                pass
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            got = 0
+            while got < EARLY:
+                got += len(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 37\r\n\r\n" + REFUSAL)
+        hung_up.set()
+
+    async def write_and_wait(writer: StreamWriter, chunk: bytes, *options: Any) -> None:
+        await write(writer, chunk, *options)
+        if len(chunk) > EARLY:
+            assert hung_up.wait(A_WHILE)  # which holds up the event loop, too
+
+    monkeypatch.setattr(StreamWriter, "write", write_and_wait)
+    upload = make_upload(file=file_of(200_000, tmp_path / "x.pdf"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = asyncio.create_task(asyncio.to_thread(refuse, listening))
+        origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with aiohttp.TCPConnector() as connector, client_of(origin, connector=connector) as client:
+            with pytest.raises(Rejected) as caught:
+                await client.upload(upload)
+        await server
+
+    assert caught.value.faults == (Fault("email", "is invalid"),)
 
 
 def test_uploads_and_lists_work_on_uvloop(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
