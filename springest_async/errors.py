@@ -145,8 +145,6 @@ class AnswerError(SpringestError):
     Attributes:
         where: the method and the URL without its query, as in
             ``POST https://api.springest.nl/users/certificates.json``.
-        status: the HTTP status.
-        words: the text of the answer, shortened; empty when it has none.
         advice: what the reader can do about it.
     """
 
@@ -206,15 +204,10 @@ class Redirected(AnswerError):
     target: str
 
     def __str__(self) -> str:
+        place, advice = self.target or "nowhere", "if that is the right host, name it in the settings"
         if self.target and f" {self.target}/" in self.where:
-            return (
-                f"{self.where} answered {self.status} and points to another address on the same host. Redirects are"
-                " never followed: ask Springest what has moved."
-            )
-        return (
-            f"{self.where} answered {self.status} and points to {self.target or 'nowhere'}. Redirects are never"
-            " followed: if that is the right host, name it in the settings."
-        )
+            place, advice = "another address on the same host", "ask Springest what has moved"
+        return f"{self.where} answered {self.status} and points to {place}. Redirects are never followed: {advice}."
 
 
 class UnexpectedStatus(AnswerError):
@@ -279,8 +272,6 @@ class InDoubt(SpringestError):
         email, certification_id, valid_from, valid_until: what was sent.
         sent_at: when it was sent (UTC).
         given_up_at: when the client stopped waiting (UTC); the server may have worked on it for longer.
-        status: the HTTP status, if there was an answer.
-        words: the text of that answer, shortened.
     """
 
     where: str

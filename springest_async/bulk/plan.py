@@ -29,14 +29,12 @@ class Loaded:
     Attributes:
         rows: how many rows the manifest has.
         new: how many of them the journal did not know.
-        touched: how many of the new ones were hashed before, but their file was replaced or got another time since.
         changed: how many waiting rows name a file that was uploaded before with other fields, such as another email.
         changed_rows: the numbers of the first twenty of these.
     """
 
     rows: int
     new: int
-    touched: int
     changed: int
     changed_rows: tuple[int, ...]
 
@@ -71,11 +69,11 @@ def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder
     """
     _read(connection, manifest, origin)
     _match(connection)
-    touched = _detach_touched(connection, folder, same_folder=same_folder)
+    _detach_touched(connection, folder, same_folder=same_folder)
     rows, new = _assign_rows(connection)
     changed, changed_rows = _changed(connection)
     connection.execute("DROP TABLE temp.plan")
-    return Loaded(rows=rows, new=new, touched=touched, changed=changed, changed_rows=changed_rows)
+    return Loaded(rows=rows, new=new, changed=changed, changed_rows=changed_rows)
 
 
 def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> None:
@@ -137,25 +135,16 @@ def _match(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX temp.plan_entry ON plan (entry) WHERE entry IS NOT NULL")
 
 
-def _detach_touched(connection: sqlite3.Connection, folder: Path, *, same_folder: bool) -> int:
+def _detach_touched(connection: sqlite3.Connection, folder: Path, *, same_folder: bool) -> None:
     """Detach rows from entries whose file may have changed; its hash decides when the row's turn comes."""
-    connection.execute("CREATE TEMP TABLE touched (id INTEGER PRIMARY KEY)")
-    hashed = connection.execute(
-        "SELECT entry.id, entry.file, size, modified_ns FROM plan JOIN entry ON entry.id = plan.entry"
-        " WHERE sha256 IS NOT NULL"
+    connection.create_function(
+        "is_unchanged", 3, lambda file, *known: is_unchanged(folder / file, *known, when_gone=same_folder)
     )
-    connection.executemany(
-        "INSERT INTO touched VALUES (?)",
-        (
-            (key,)
-            for key, file, size, modified_ns in hashed
-            if not is_unchanged(folder / file, size, modified_ns, when_gone=same_folder)
-        ),
+    connection.execute(
+        "UPDATE entry SET number = NULL, copy = 0 WHERE sha256 IS NOT NULL"
+        " AND id IN (SELECT entry FROM plan WHERE entry IS NOT NULL) AND NOT is_unchanged(file, size, modified_ns)"
     )
-    connection.execute("UPDATE entry SET number = NULL, copy = 0 WHERE id IN (SELECT id FROM touched)")
-    changes = connection.execute("UPDATE plan SET entry = NULL WHERE entry IN (SELECT id FROM touched)").rowcount
-    connection.execute("DROP TABLE temp.touched")
-    return changes
+    connection.execute("UPDATE plan SET entry = NULL WHERE (SELECT copy FROM entry WHERE id = plan.entry) = 0")
 
 
 def _assign_rows(connection: sqlite3.Connection) -> tuple[int, int]:

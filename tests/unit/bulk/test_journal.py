@@ -511,7 +511,7 @@ def test_a_new_manifest_is_waiting_in_its_order(journal: Journal, tmp_path: Path
 
     loaded = journal.load(manifest, ORIGIN)
 
-    assert loaded == Loaded(rows=2, new=2, touched=0, changed=0, changed_rows=())
+    assert loaded == Loaded(rows=2, new=2, changed=0, changed_rows=())
     assert journal.counts() == {State.WAITING: 2}
     first = journal.next()
     assert first == Entry(
@@ -596,7 +596,7 @@ def test_a_row_with_other_fields_is_another_certificate(
 
     loaded = journal.load(manifest_with(tmp_path, row("a.pdf") | cells), ORIGIN)
 
-    assert loaded == Loaded(rows=1, new=1, touched=0, changed=1, changed_rows=(2,))
+    assert loaded == Loaded(rows=1, new=1, changed=1, changed_rows=(2,))
     assert journal.counts() == {State.WAITING: 1}
     again = journal.load(manifest_with(tmp_path, row("a.pdf") | cells), ORIGIN)
     assert (again.new, again.changed) == (0, 1)  # until it is sent
@@ -738,11 +738,11 @@ def test_a_file_that_was_only_touched_is_the_same(journal: Journal, tmp_path: Pa
     os.utime(tmp_path / "a.pdf", ns=(1, 1))
 
     loaded = journal.load(manifest, ORIGIN)
-    assert (loaded.touched, loaded.new, loaded.changed) == (1, 1, 0)
+    assert (loaded.new, loaded.changed) == (1, 0)
     known = turn(journal)
 
     assert (known.id, known.state, known.changed) == (first.id, state, False)
-    assert journal.load(manifest, ORIGIN).touched == 0
+    assert journal.load(manifest, ORIGIN).new == 0
     assert journal.counts() == {state: 1}
 
 
@@ -788,7 +788,7 @@ def test_a_file_that_is_gone_was_moved_away(journal: Journal, tmp_path: Path, st
     settle(journal, state)
     (tmp_path / "a.pdf").unlink()
 
-    assert journal.load(manifest, ORIGIN).touched == 0
+    assert journal.load(manifest, ORIGIN).new == 0
     assert journal.counts() == {state: 1}
 
 

@@ -879,7 +879,7 @@ async def test_a_doubt_with_a_touched_file_is_settled(tmp_path: Path, events: Ev
     for number in (1, 2):
         os.utime(tmp_path / f"{number}.pdf")
     with Journal.open(default_path(manifest.path)) as journal:
-        assert journal.load(manifest, model.origin).touched == 2
+        assert journal.load(manifest, model.origin).new == 2
         assert await UploadQueue(model, journal, events).run() is None
 
     assert {email: len(keys) for email, keys in model.stored.items()} == dict.fromkeys(employees(1, 2), 1)
