@@ -10,7 +10,6 @@ from springest_async.errors import ConfigurationError
 
 _KEY = "SPRINGEST_API_KEY"
 _CERTIFICATIONS_KEY = "SPRINGEST_CERTIFICATIONS_API_KEY"
-_HOST = "SPRINGEST_HOST"
 
 
 def springest() -> Springest:
@@ -28,7 +27,7 @@ def _client(key: str, purpose: str, *, machine_wide: bool) -> Springest:
     # No variable holds a key: a traceback may show variables.
     if not _value(key):
         raise ConfigurationError(f"set {key} to the API key for {purpose} of your host (see springest --help)")
-    host = _value(_HOST) or "nl"
+    host = _value("SPRINGEST_HOST") or "nl"
     # OpenSSL reads SSL_CERT_FILE by itself, but reports no error when it cannot.
     settings = Settings(machine_wide=machine_wide, ca_file=_value("SSL_CERT_FILE") or None, proxy=_proxy(host))
     return Springest(

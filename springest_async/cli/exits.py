@@ -58,12 +58,9 @@ def exit_of_error(error: SpringestError, failed: Exit = Exit.NOT_ALL) -> Exit:
 
     `failed` is the code for a network or server error.
     """
-    match error:
-        case NotAuthorized() | Forbidden():
-            return Exit.KEY_REFUSED
-        case ConfigurationError() | ManifestError() | JournalError():
-            return Exit.USAGE
-    return failed
+    if isinstance(error, NotAuthorized | Forbidden):
+        return Exit.KEY_REFUSED
+    return Exit.USAGE if isinstance(error, ConfigurationError | ManifestError | JournalError) else failed
 
 
 def explained(error: SpringestError) -> str:

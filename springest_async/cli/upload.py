@@ -41,7 +41,7 @@ async def upload(path: Path, journal_path: Path | None, out: Console, err: Conso
     manifest = Manifest.open(path)
     async with environment.springest() as springest:
         with Journal.open(journal_path or default_path(path)) as journal:
-            rows = await _preflight(manifest, await _certifications(springest, err), journal, springest.origin, err)
+            rows = await _preflight(manifest, springest, journal, err)
             if rows is None:
                 return Exit.USAGE
             if rows == 0:
@@ -135,21 +135,16 @@ async def _certifications(springest: Springest, err: Console) -> Mapping[int, Ce
     return {certification.id: certification async for certification in listed}
 
 
-async def _preflight(
-    manifest: Manifest,
-    certifications: Mapping[int, Certification] | None,
-    journal: Journal,
-    origin: str,
-    err: Console,
-) -> int | None:
+async def _preflight(manifest: Manifest, springest: Springest, journal: Journal, err: Console) -> int | None:
     """Check the manifest and print all findings; return the number of its rows, or None when it has faults."""
+    certifications = await _certifications(springest, err)
     rows = 0
     findings: list[Finding] = []
     given_up = False
 
     def check() -> None:
         nonlocal rows
-        for finding in check_manifest(manifest, certifications, journal, origin):
+        for finding in check_manifest(manifest, certifications, journal, springest.origin):
             if given_up:
                 return
             if finding is None:

@@ -8,6 +8,7 @@ Rails' validations. `forms` reads a form, and `lists` shows certificates.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date, datetime
 from typing import TypeVar
 
@@ -80,11 +81,7 @@ class ValidationError(ValueError):
 
 
 def certificate_from(
-    form: Form,
-    certifications: Mapping[int, SandboxCertification],
-    *,
-    certificate_id: int,
-    created_at: datetime,
+    form: Form, certifications: Mapping[int, SandboxCertification], *, certificate_id: int, created_at: datetime
 ) -> SandboxCertificate:
     """Return the certificate that `form` asks for.
 
@@ -145,14 +142,10 @@ def parse_date(text: str) -> date:
     Raises:
         ValueError: when it is not a date; the text of the error is a fault in Rails' words.
     """
-    try:
-        # `fromisoformat` alone would also accept 20240501 and 2024-W18-3.
-        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
-    except ValueError:
-        day = None
-    if day is None:
-        raise ValueError("is not a valid date")
-    return day
+    if _DATE.fullmatch(text):  # `fromisoformat` alone would also accept 20240501 and 2024-W18-3
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    raise ValueError("is not a valid date")
 
 
 def _read(
