@@ -73,15 +73,15 @@ class SpringestError(Exception):
     status: int | None = None
     words: str = ""
 
+    def __str__(self) -> str:
+        return ": ".join(map(str, self.args))  # attrs makes them of the fields
+
 
 @define(eq=False, slots=False)
 class ConfigurationError(SpringestError):
     """A setting is missing or cannot be right. Nothing was sent."""
 
     message: str
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @define(eq=False, slots=False)
@@ -101,9 +101,6 @@ class ManifestError(SpringestError):
     manifest: Path
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.manifest}: {self.reason}"
-
 
 @define(eq=False, slots=False)
 class JournalError(SpringestError):
@@ -111,9 +108,6 @@ class JournalError(SpringestError):
 
     journal: Path
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.journal}: {self.reason}"
 
 
 @define(eq=False, slots=False)
@@ -133,9 +127,6 @@ class UnusableFile(SpringestError):
 
     file: Path
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
 
 
 @define(eq=False, slots=False)

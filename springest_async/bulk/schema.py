@@ -175,13 +175,9 @@ def create(path: Path) -> None:
     with translate_errors(path):
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        try:
-            with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-                connection.executescript(_SCHEMA)
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
+            connection.executescript(_SCHEMA)
+        fresh.replace(path)
         if os.name == "posix":  # Windows cannot open a folder
             folder = os.open(path.parent, os.O_RDONLY)
             try:

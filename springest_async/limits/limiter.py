@@ -19,7 +19,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Protocol
 from uuid import uuid4
 
 from aiolimiter import AsyncLimiter
@@ -201,7 +200,7 @@ class Limiter:
                 raise
 
     @asynccontextmanager
-    async def probe(self) -> AsyncIterator["_ProbePost"]:
+    async def probe(self) -> AsyncIterator[Callable[..., AbstractAsyncContextManager[Permit]]]:
         """Hold all other POSTs back, for one whose answer must be a verdict. One probe at a time.
 
         The result is called like `post`; with ``pause=2.0`` it waits until nothing is under way and all was silent
@@ -459,12 +458,6 @@ class _LoopState:
         """Wake those that wait, because something may have changed for them."""
         self.changed.set()
         self.changed = asyncio.Event()
-
-
-class _ProbePost(Protocol):
-    """The right to send while all others wait."""
-
-    def __call__(self, *, count_window: float, pause: float | None) -> AbstractAsyncContextManager[Permit]: ...
 
 
 _shared: dict[Hashable, Limiter] = {}

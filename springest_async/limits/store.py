@@ -183,8 +183,14 @@ class FileStore:
             yield
         except sqlite3.ProgrammingError:
             raise
-        except (OSError, sqlite3.Error, ValueError) as error:
-            raise ConfigurationError(f"the limit cannot be kept in {self.path}: {_reason(error)}") from error
+        except OSError as error:
+            reason = f"{error.strerror}. It needs a little space in a folder that you may write to"
+            raise ConfigurationError(f"the limit cannot be kept in {self.path}: {reason}") from error
+        except (sqlite3.Error, ValueError) as error:
+            # The lower byte of the code is the kind of error. What the module raises itself, for a text that is not
+            # UTF-8, has no code, and repeats the whole text.
+            reason = _REASONS.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF, str(error))
+            raise ConfigurationError(f"the limit cannot be kept in {self.path}: {reason}") from error
 
 
 _DAMAGED = "it is damaged; remove it, and wait a minute before you go on"
@@ -196,18 +202,6 @@ _REASONS = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_READONLY: "it cannot be written: you need permission to write to it and its folder",
 }
-
-
-def _reason(error: OSError | sqlite3.Error | ValueError) -> str:
-    match error:
-        case OSError():
-            return f"{error.strerror}. It needs a little space in a folder that you may write to"
-        case sqlite3.Error():
-            # The lower byte of the code is the kind of error. What the module raises itself, for a text that is not
-            # UTF-8, has no code, and repeats the whole text.
-            return _REASONS.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF, str(error))
-        case _:
-            return _DAMAGED
 
 
 def _checksum(name: str, state: str, written_at: float) -> int:
