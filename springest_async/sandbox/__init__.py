@@ -13,32 +13,8 @@ how the real server behaves.
         print(sandbox.summary())
 """
 
-from springest_async.sandbox.audit import Post, Summary, most_in_any
+from springest_async.sandbox.audit import Post, Summary
 from springest_async.sandbox.certificates import SandboxCertification
-from springest_async.sandbox.server import DEFAULT_CERTIFICATIONS, Mishap, Sandbox
-from springest_async.sandbox.windows import (
-    ElasticWindow,
-    FirstHitWindow,
-    FixedWindow,
-    Paced,
-    SlidingWindow,
-    TokenBucket,
-    Window,
-)
+from springest_async.sandbox.server import Mishap, Sandbox
 
-__all__ = [
-    "DEFAULT_CERTIFICATIONS",
-    "ElasticWindow",
-    "FirstHitWindow",
-    "FixedWindow",
-    "Mishap",
-    "Paced",
-    "Post",
-    "Sandbox",
-    "SandboxCertification",
-    "SlidingWindow",
-    "Summary",
-    "TokenBucket",
-    "Window",
-    "most_in_any",
-]
+__all__ = ["Mishap", "Post", "Sandbox", "SandboxCertification", "Summary"]
