@@ -123,8 +123,9 @@ class ImpatientServer:
             await asyncio.sleep(TICK)
             self._now += 1
             for writer, closes_at in [*self._closes_at.items()]:
-                if closes_at < self._now and writer not in self._waits:
+                if writer.is_closing():
                     del self._closes_at[writer]
+                elif closes_at < self._now and writer not in self._waits:
                     self.closed += 1
                     writer.close()
 
