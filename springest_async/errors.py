@@ -74,7 +74,7 @@ class SpringestError(Exception):
     words: str = ""
 
     def __str__(self) -> str:
-        return ": ".join(map(str, self.args))  # attrs makes them of the fields
+        return ": ".join(map(str, self.args[:2]))  # attrs makes them of the fields
 
 
 @define(eq=False, slots=False)
@@ -228,9 +228,6 @@ class TransportError(SpringestError):
 
     where: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
 
 
 @define(eq=False, slots=False)

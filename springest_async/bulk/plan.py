@@ -78,16 +78,11 @@ def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder
 
 def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> None:
     connection.execute(
-        "CREATE TEMP TABLE plan (number INTEGER PRIMARY KEY, file TEXT, copy INTEGER DEFAULT 1, fields BLOB,"
-        " certification_id INTEGER, email TEXT, valid_from TEXT, valid_until TEXT, conversion_id INTEGER, origin TEXT,"
-        " extra TEXT, entry INTEGER)"
+        "CREATE TEMP TABLE plan (number INTEGER PRIMARY KEY, file, fields, certification_id, email, valid_from,"
+        " valid_until, conversion_id, origin, extra, copy, entry)"
     )
     with closing(_plan_rows(manifest, origin)) as lines:
-        connection.executemany(
-            "INSERT INTO plan (number, file, fields, certification_id, email, valid_from, valid_until, conversion_id,"
-            " origin, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            lines,
-        )
+        connection.executemany("INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, NULL)", lines)
     # The preflight reports the same file with the same fields in two rows. Here each row still gets an entry of its
     # own, and the second one fails when its turn comes.
     connection.execute("CREATE INDEX temp.plan_row ON plan (file, fields, conversion_id)")
@@ -102,7 +97,6 @@ def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> No
 
 def _plan_rows(manifest: Manifest, origin: str) -> Generator[tuple[object, ...], None, None]:
     known = {*COLUMNS, ""}
-    has_extra = not known.issuperset(manifest.columns)
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
@@ -110,9 +104,7 @@ def _plan_rows(manifest: Manifest, origin: str) -> Generator[tuple[object, ...],
             except InvalidUpload as error:
                 faults = "; ".join(map(str, error.faults))
                 raise ManifestError(manifest.path, f"row {row.number}: {faults}") from None
-            extra = (
-                {name: cell for name, cell in row.cells.items() if cell and name not in known} if has_extra else None
-            )
+            extra = {name: cell for name, cell in row.cells.items() if cell and name not in known}
             yield (
                 row.number,
                 fields.file,

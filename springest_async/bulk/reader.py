@@ -22,10 +22,11 @@ from springest_async.errors import JournalError
 
 __all__ = ["ENTRY", "EPOCH", "JournalReader"]
 
-ENTRY = (
-    "SELECT id, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,"
-    " springest_id, reason, sent_at, given_up_at, extra FROM entry"
+_COLUMNS = (
+    "id, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,"
+    " springest_id, reason, sent_at, given_up_at, extra"
 )
+ENTRY = f"SELECT {_COLUMNS} FROM entry"  # noqa: S608 # names of columns
 """The SQL that reads what an `Entry` needs."""
 
 _RUNNING = "SELECT entry FROM attempt WHERE ended_at IS NULL"
@@ -81,7 +82,7 @@ class JournalReader:
     @property
     def writer(self) -> int | None:
         """The id of the process that is writing the journal, or None."""
-        pid = self._meta("pid")
+        pid = self._one("SELECT value FROM meta WHERE key = 'pid'")
         return pid if pid is not None and schema.is_locked(self.path) else None
 
     def counts(self) -> Counter[State]:
@@ -146,13 +147,8 @@ class JournalReader:
 
     def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
         """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""
-        lines = self._all(
-            "SELECT sha256 FROM hash WHERE path = ? AND size = ? AND modified_ns = ?",
-            self._portable(path),
-            size,
-            modified_ns,
-        )
-        return lines[0][0] if lines else None
+        sql = "SELECT sha256 FROM hash WHERE path = ? AND size = ? AND modified_ns = ?"
+        return self._one(sql, self._portable(path), size, modified_ns)
 
     # --- for all methods ---
 
@@ -173,14 +169,15 @@ class JournalReader:
         except (ValueError, TypeError, OverflowError) as error:
             raise JournalError(self.path, schema.DAMAGED) from error
 
-    def _meta(self, key: str) -> Any:
-        lines = self._all("SELECT value FROM meta WHERE key = ?", key)
+    def _one(self, sql: str, *values: object) -> Any:
+        lines = self._all(sql, *values)
         return lines[0][0] if lines else None
 
     def _loaded_folder(self) -> Path:
         """Return the folder of the manifest that was loaded last, also after it was moved with its journal."""
         if self._folder is None:
-            self._folder = self.path.parent.absolute() / os.fsdecode(self._meta("folder") or b"")
+            folder = self._one("SELECT value FROM meta WHERE key = 'folder'")
+            self._folder = self.path.parent.absolute() / os.fsdecode(folder or b"")
         return self._folder
 
     def _portable(self, path: Path) -> bytes:
@@ -190,33 +187,25 @@ class JournalReader:
 
     def _entry(self, line: tuple[Any, ...], *, written: bool = True) -> Entry:
         with self._reporting_damage():
-            (
-                key, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state,
-                sha256, springest_id, reason, sent_at, given_up_at, extra,
-            ) = line  # fmt: skip
+            values = dict(zip(_COLUMNS.split(", "), line, strict=True))
             # One bit can change the type of a value, and SQLite takes any type for any column.
-            if not all(isinstance(text, str) for text in (file, email, origin, reason)) or isinstance(
-                number, str | bytes
-            ):
+            texts = {type(values[name]) for name in ("file", "email", "origin", "reason")}
+            if texts != {str} or isinstance(values["number"], str | bytes):
                 raise TypeError("a value of another type")
+            if values["state"] == "sending" and not written:
+                values["reason"] = "interrupted while it was being sent"
             return Entry(
-                id=key,
-                number=number,
-                file=file,
-                path=self._loaded_folder() / file,
-                certification_id=certification_id,
-                email=email,
-                valid_from=date.fromisoformat(valid_from),
-                valid_until=None if valid_until is None else date.fromisoformat(valid_until),
-                conversion_id=conversion_id or None,
-                origin=origin,
-                state=_state(state, written=written),
-                sha256=sha256,
-                springest_id=springest_id,
-                reason=reason if written or state != "sending" else "interrupted while it was being sent",
-                sent_at=_moment(sent_at),
-                given_up_at=_moment(given_up_at),
-                extra={} if extra is None else json.loads(extra),
+                **values
+                | {
+                    "path": self._loaded_folder() / values["file"],
+                    "valid_from": date.fromisoformat(values["valid_from"]),
+                    "valid_until": values["valid_until"] and date.fromisoformat(values["valid_until"]),
+                    "conversion_id": values["conversion_id"] or None,
+                    "state": _state(values["state"], written=written),
+                    "sent_at": _moment(values["sent_at"]),
+                    "given_up_at": _moment(values["given_up_at"]),
+                    "extra": json.loads(values["extra"] or "{}"),
+                }
             )
 
 

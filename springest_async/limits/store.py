@@ -183,13 +183,12 @@ class FileStore:
             yield
         except sqlite3.ProgrammingError:
             raise
-        except OSError as error:
-            reason = f"{error.strerror}. It needs a little space in a folder that you may write to"
-            raise ConfigurationError(f"the limit cannot be kept in {self.path}: {reason}") from error
-        except (sqlite3.Error, ValueError) as error:
+        except (OSError, sqlite3.Error, ValueError) as error:
             # The lower byte of the code is the kind of error. What the module raises itself, for a text that is not
             # UTF-8, has no code, and repeats the whole text.
             reason = _REASONS.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF, str(error))
+            if isinstance(error, OSError):
+                reason = f"{error.strerror}. It needs a little space in a folder that you may write to"
             raise ConfigurationError(f"the limit cannot be kept in {self.path}: {reason}") from error
 
 
