@@ -148,7 +148,8 @@ class JournalReader:
     def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
         """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""
         sql = "SELECT sha256 FROM hash WHERE path = ? AND size = ? AND modified_ns = ?"
-        return self._one(sql, self._portable(path), size, modified_ns)
+        sha256: bytes | None = self._one(sql, self._portable(path), size, modified_ns)
+        return sha256
 
     # --- for all methods ---
 
