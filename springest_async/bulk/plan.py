@@ -79,7 +79,7 @@ def load(connection: sqlite3.Connection, manifest: Manifest, origin: str, folder
 def _read(connection: sqlite3.Connection, manifest: Manifest, origin: str) -> None:
     connection.execute(
         "CREATE TEMP TABLE plan (number INTEGER PRIMARY KEY, file, fields, certification_id, email, valid_from,"
-        " valid_until, conversion_id, origin, extra, copy, entry)"
+        " valid_until, conversion_id, origin, extra, copy, entry INTEGER)"
     )
     with closing(_plan_rows(manifest, origin)) as lines:
         connection.executemany("INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, NULL)", lines)
