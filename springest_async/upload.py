@@ -234,13 +234,14 @@ class Upload:
 
     def _settle_permit(self, permit: Permit, exchange: Exchange) -> None:
         """Mark the permit of a POST that has ended: answered, unsent, or counted for a while to come."""
-        if exchange.status is not None:
-            permit.mark_answered()
-        elif not exchange.headers_sent and not exchange.fully_written:
-            permit.mark_unsent()  # a listener that does not want it, no connection, the caller
-        elif exchange.fully_written:
-            # The server may still be working on it, and a big body may have come in just now.
+        status = exchange.status
+        if exchange.fully_written and (status is None or status == 408 or status >= 500):
+            # A gateway may have given up before the server behind it counts, and a big body may have come in just now.
             permit.count_from_now(self.uploader.timeouts.answer)
+        elif status is not None:
+            permit.mark_answered()
+        elif not exchange.headers_sent:
+            permit.mark_unsent()  # a listener that does not want it, no connection, the caller
 
     async def _answer_to(self, exchange: Exchange, sent_at: datetime) -> Stored | Refusal:
         """Send one POST and raise all that ends the try."""

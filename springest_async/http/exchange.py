@@ -24,7 +24,7 @@ from yarl import URL
 from springest_async.api.protocol import Answer
 from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
-from springest_async.http.watchdog import Watchdog
+from springest_async.http.watchdog import Watchdog, has_unsent, reset
 
 __all__ = ["MAX_POST_ANSWER_BYTES", "Exchange", "at_once"]
 
@@ -54,6 +54,7 @@ class Exchange:
         body: of a POST.
         before_resending: awaited before aiohttp sends a GET once more by itself.
         headers_sent: whether a byte of it can have left.
+        reused: whether its connection was used before.
         status: the status of the answer, as soon as its head has come.
     """
 
@@ -64,6 +65,7 @@ class Exchange:
     body: CertificateBody | None = None
     before_resending: Callable[[], Awaitable[None]] = at_once
     headers_sent: bool = field(default=False, init=False)
+    reused: bool = field(default=False, init=False)
     status: int | None = field(default=None, init=False)
     _watchdog: Watchdog | None = field(default=None, init=False)
     _go_ahead: Callable[[], None] | None = field(default=None, init=False)
@@ -76,10 +78,10 @@ class Exchange:
         """Whether the last byte was given to the connection, so that the server may have all of it."""
         return self.body is not None and self.body.progress.fully_written
 
-    async def add_key(
+    async def send_with_key(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Put the key into the request line; a client middleware of aiohttp's."""
+        """Send the request with the key in its request line; a client middleware of aiohttp's."""
         if self.headers_sent and self._watchdog is not None:
             self._watchdog.stop()
             await self.before_resending()
@@ -100,7 +102,9 @@ class Exchange:
         if self._watchdog is not None:
             self._watchdog.start()
         if self._go_ahead is not None:
-            self._ask_timer = asyncio.get_running_loop().call_later(_ASK_WAIT, self._go_ahead)
+            # Waiting for it must not look like standing still.
+            wait = min(_ASK_WAIT, self._watchdog.stall_timeout / 2) if self._watchdog is not None else _ASK_WAIT
+            self._ask_timer = asyncio.get_running_loop().call_later(wait, self._go_ahead)
 
     def watched_by(self, watchdog: Watchdog) -> Watchdog:
         """Remember the watchdog, which is started when the request leaves, and return it."""
@@ -159,6 +163,10 @@ class Exchange:
             # connection whose answer was read to its end is in the pool by now, and is left there.
             self._response.close()
         if self.body is not None:
+            transport = self.body.progress.transport
+            if transport is not None and has_unsent(transport):
+                # It was answered early, and its connection may be in the pool: the next request would wait behind it.
+                reset(transport)
             await self.body.wait_written()
 
 

@@ -26,7 +26,7 @@ from springest_async.http.api_key import ApiKey
 from springest_async.http.exchange import MAX_POST_ANSWER_BYTES, Exchange, at_once
 from springest_async.http.failures import Failure, system_words
 from springest_async.http.proxy import Proxy
-from springest_async.http.watchdog import Watchdog, reading_socket
+from springest_async.http.watchdog import Watchdog, has_unsent, reading_socket
 
 __all__ = ["Connector", "Timeouts", "Transport"]
 
@@ -97,8 +97,12 @@ class _QuietRequest(aiohttp.ClientRequest):
             await super().write_bytes(*args, **options)
 
 
+async def _on_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
 class _QuietConnector(aiohttp.TCPConnector):
-    """A connector that reuses a connection only if nothing arrived on it while it was idle.
+    """A connector that reuses a connection only if nothing arrived on it meanwhile, and nothing is left to send on it.
 
     aiohttp would take what arrived (such as a 408 before the server hangs up) for the answer to the next request.
     """
@@ -107,7 +111,8 @@ class _QuietConnector(aiohttp.TCPConnector):
         """Return a connection of the pool, or a new one."""
         while True:
             connection = await super().connect(*args, **options)
-            if connection.protocol is None or not connection.protocol.should_close:
+            protocol, transport = connection.protocol, connection.transport
+            if protocol is None or transport is None or not (protocol.should_close or has_unsent(transport)):
                 return connection
             connection.close()
 
@@ -144,7 +149,9 @@ class Transport:
         self._connector = connector
         self._ca_file = ca_file
         self._proxy = proxy if origin.startswith("https:") else None
+        self._tls: ssl.SSLContext | bool = True
         self._sessions: dict[str, aiohttp.ClientSession] = {}  # by method
+        self._old_posts: aiohttp.ClientSession | None = None  # that still reused connections
         self._ask_first = True
 
     def __repr__(self) -> str:
@@ -156,15 +163,28 @@ class Transport:
             self._sessions = {"GET": self._session(self._connector), "POST": self._session(self._connector)}
             return self
         # True stands for the system's CAs, or those that SSL_CERT_FILE and SSL_CERT_DIR named when aiohttp was loaded.
-        tls = await asyncio.to_thread(_trusting, self._ca_file) if self._ca_file else True
-        lists = _QuietConnector(ssl=tls)
-        posts = _QuietConnector(ssl=tls, socket_factory=reading_socket, keepalive_timeout=_REUSE_WITHIN, limit=0)
-        self._sessions = {"GET": self._session(lists), "POST": self._session(posts)}
+        self._tls = await asyncio.to_thread(_trusting, self._ca_file) if self._ca_file else True
+        lists = _QuietConnector(ssl=self._tls)
+        self._sessions = {"GET": self._session(lists), "POST": self._session(self._for_posts(_REUSE_WITHIN))}
         return self
+
+    def _for_posts(self, reuse_within: float | None) -> Connector:
+        """Return a connector for POSTs; None: each gets a connection of its own."""
+        options: dict[str, Any] = {"ssl": self._tls, "socket_factory": reading_socket, "limit": 0}
+        if reuse_within is None:
+            return _QuietConnector(force_close=True, **options)
+        return _QuietConnector(keepalive_timeout=reuse_within, **options)
+
+    def _stop_reusing(self) -> None:
+        """Send POSTs on fresh connections from now on: this server closes the others without a word."""
+        if self._connector is None and self._old_posts is None:
+            self._old_posts = self._sessions["POST"]  # other uploads may be using it
+            self._sessions["POST"] = self._session(self._for_posts(None))
 
     def _session(self, connector: Connector) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_on_headers_sent)
+        trace.on_connection_reuseconn.append(_on_reuse)
         return aiohttp.ClientSession(
             connector=connector,
             connector_owner=connector is not self._connector,
@@ -185,8 +205,9 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
+        sessions = [*self._sessions.values(), *([self._old_posts] if self._old_posts else [])]
+        self._sessions, self._old_posts = {}, None
+        for session in sessions:
             await session.close()
 
     async def get(
@@ -221,9 +242,6 @@ class Transport:
     async def post(self, exchange: Exchange) -> Answer:
         """Post the body of an exchange, once. Whatever ends it, `exchange` tells how far it got.
 
-        (aiohttp's UploadTracker would not do: it calls a body unfinished whose end is still in the connection's
-        buffer, from where it may reach the server after all.)
-
         Raises:
             NotSent: the server cannot have the whole body.
             NoAnswer: it may have, and no answer came.
@@ -243,6 +261,8 @@ class Transport:
             expect100=asks,
         )
         if isinstance(answer, Failure):
+            if exchange.reused:
+                self._stop_reusing()
             if exchange.fully_written:
                 raise NoAnswer(where, answer.reason)
             raise NotSent(where, answer.reason, connected=answer.connected, trusted=answer.trusted)
@@ -269,15 +289,23 @@ class Transport:
             self._refuse_closed(self._connector)
         if self._proxy is not None:
             options |= {"proxy": self._proxy.url, "proxy_headers": self._proxy.headers}
-        watchdog: Watchdog | None = None
         try:
-            async with asyncio.timeout(None) as limit:
-                watchdog = Watchdog(
-                    limit,
-                    stall_timeout=self._timeouts.stall,
-                    answer_timeout=self._timeouts.answer,
-                    progress=exchange.body.progress if exchange.body else None,
-                )
+            failure = await self._request(exchange, options)
+            return failure or await exchange.read(max_bytes, self._timeouts.answer)
+        finally:
+            await exchange.close()
+
+    async def _request(self, exchange: Exchange, options: dict[str, Any]) -> Failure | None:
+        """Send one request, and wait until the head of its answer has come."""
+        limit = asyncio.timeout(None)
+        watchdog = Watchdog(
+            limit,
+            stall_timeout=self._timeouts.stall,
+            answer_timeout=self._timeouts.answer,
+            progress=exchange.body.progress if exchange.body else None,
+        )
+        try:
+            async with limit:
                 with exchange.watched_by(watchdog):
                     exchange.on_response(
                         await self._sessions[exchange.method].request(
@@ -285,19 +313,17 @@ class Transport:
                             URL(self.origin + exchange.path, encoded=True),
                             params=exchange.query,
                             allow_redirects=False,
-                            middlewares=(exchange.add_key,),
+                            middlewares=(exchange.send_with_key,),
                             trace_request_ctx=exchange,
                             **options,
                         )
                     )
-            return await exchange.read(max_bytes, self._timeouts.answer)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if watchdog is not None and watchdog.verdict:
+            if watchdog.verdict:
                 return Failure(watchdog.verdict)
             at_proxy = self._proxy is not None and not exchange.headers_sent
             return Failure.at_proxy(error) if at_proxy else Failure.of(error)
-        finally:
-            await exchange.close()
+        return None
 
 
 def _trusting(ca_file: Path) -> ssl.SSLContext:

@@ -9,12 +9,13 @@ import asyncio
 import socket
 import struct
 import sys
+from contextlib import suppress
 from typing import Any, Self
 
 import aiohttp
 from attrs import define, frozen
 
-__all__ = ["Progress", "Watchdog", "reading_socket"]
+__all__ = ["Progress", "Watchdog", "has_unsent", "reading_socket", "reset"]
 
 # A line that stays below this for more than a few times the stall timeout nearly stands still: a server that takes one
 # byte a minute must not hold a connection and a token of the limit for ever.
@@ -79,6 +80,26 @@ class _SendQueue:
         return not (self.buffered or self.unsent or self.unacknowledged)
 
 
+def has_unsent(transport: asyncio.Transport) -> bool:
+    """Return whether something that was written to a connection has not left this machine."""
+    queue = _SendQueue.of(transport)
+    return queue.buffered > 0 or queue.unsent > 0
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Break a connection, so that nothing more of what was written to it arrives.
+
+    Closing it, as aiohttp does, goes on sending what is in the buffers, for as long as that takes; and aborting it
+    leaves to the system what the system has taken already.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):  # it is closed by now
+            linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
+
+
 class Watchdog:
     """A timer that ends a request of which nothing moves any more, or whose answer does not begin in time.
 
@@ -105,7 +126,7 @@ class Watchdog:
     ) -> None:
         self.verdict = ""
         self._limit = limit
-        self._stall_timeout = stall_timeout
+        self.stall_timeout = stall_timeout
         self._answer_timeout = answer_timeout
         self._progress = progress
         self._loop = asyncio.get_running_loop()
@@ -118,17 +139,17 @@ class Watchdog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
         transport = self._progress.transport if self._progress else None
-        if self.verdict and transport is not None:
-            # Closing it, as aiohttp does, would go on sending what is in the buffer, for as long as that takes.
-            transport.abort()
+        if kind is not None and transport is not None:
+            # It was given up, and must not arrive when it is taken for lost.
+            reset(transport)
 
     def start(self) -> None:
         """Begin to watch: the request leaves now."""
         self._checked_at = self._moved_at = self._loop.time()
-        self._gives_up_at = self._moved_at + _STALLS * self._stall_timeout
+        self._gives_up_at = self._moved_at + _STALLS * self.stall_timeout
         self._arrived_at = self._moved_at if self._progress is None else None
         self._timer = self._loop.call_later(self._step, self._check)
 
@@ -145,7 +166,7 @@ class Watchdog:
         if self._arrived_at is not None:
             due, verdict = self._arrived_at + self._answer_timeout, "no answer within the time allowed"
         else:
-            due, verdict = min(self._moved_at + self._stall_timeout, self._gives_up_at), "the upload stopped moving"
+            due, verdict = min(self._moved_at + self.stall_timeout, self._gives_up_at), "the upload stopped moving"
         self._checked_at = now
         if now < due:
             self._timer = self._loop.call_later(min(self._step, due - now), self._check)
