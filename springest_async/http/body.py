@@ -82,14 +82,13 @@ class CertificateBody(Payload):
         """
         self._writing = asyncio.get_running_loop().create_future()
         # The transport of aiohttp's writer; a writer of another kind has none, and only asyncio's own limits.
-        transport = self.progress.transport = getattr(writer, "transport", None)
+        self.progress.begin(getattr(writer, "transport", None))
         try:
             await self._write(writer)
         except BaseException as error:
-            # Closing it, as aiohttp does, would go on sending what is in the buffer, for as long as that takes. (What
-            # was said on a line that broke by itself may still be read.)
-            if transport is not None and not isinstance(error, ConnectionError):
-                transport.abort()
+            # What was said on a line that broke by itself may still be read.
+            if not isinstance(error, ConnectionError):
+                self.progress.reset()
             raise
         finally:
             self._writing.set_result(None)

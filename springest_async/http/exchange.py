@@ -24,7 +24,7 @@ from yarl import URL
 from springest_async.api.protocol import Answer
 from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
-from springest_async.http.watchdog import Watchdog, has_unsent, reset
+from springest_async.http.watchdog import Watchdog
 
 __all__ = ["MAX_POST_ANSWER_BYTES", "Exchange", "at_once"]
 
@@ -163,10 +163,9 @@ class Exchange:
             # connection whose answer was read to its end is in the pool by now, and is left there.
             self._response.close()
         if self.body is not None:
-            transport = self.body.progress.transport
-            if transport is not None and has_unsent(transport):
+            if self.body.progress.has_unsent:
                 # It was answered early, and its connection may be in the pool: the next request would wait behind it.
-                reset(transport)
+                self.body.progress.reset()
             await self.body.wait_written()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import aiohttp
 from attrs import define, frozen
 
-__all__ = ["Progress", "Watchdog", "has_unsent", "reading_socket", "reset"]
+__all__ = ["Progress", "Watchdog", "has_unsent", "reading_socket"]
 
 # A line that stays below this for more than a few times the stall timeout nearly stands still: a server that takes one
 # byte a minute must not hold a connection and a token of the limit for ever.
@@ -33,15 +33,41 @@ class Progress:
 
     Attributes:
         transport: the connection that it is written to; None before its first byte.
+        socket: of that connection, where asyncio shows it. (A TLS transport that is closed no longer does.)
         bytes_given: how many bytes of it were given to the connection.
         reading: whether it waits for its file now, for which no line is to blame.
         fully_written: whether its last byte was given to the connection, so that the server may have all of it.
     """
 
     transport: asyncio.Transport | None = None
+    socket: Any = None
     bytes_given: int = 0
     reading: bool = False
     fully_written: bool = False
+
+    def begin(self, transport: asyncio.Transport | None) -> None:
+        """Note the connection of the body."""
+        self.transport = transport
+        self.socket = transport.get_extra_info("socket") if transport is not None else None
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something of it that was given to the connection has not left this machine."""
+        return self.transport is not None and _SendQueue.of(self.transport, self.socket).has_unsent
+
+    def reset(self) -> None:
+        """Break the connection, so that nothing more of the body arrives.
+
+        Closing it, as aiohttp does, goes on sending what is in the buffers, for as long as that takes; and aborting it
+        leaves to the system what the system has taken already.
+        """
+        if self.transport is None:
+            return
+        if self.socket is not None:
+            with suppress(OSError):  # it is closed by now
+                linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.transport.abort()
 
 
 @frozen
@@ -61,10 +87,9 @@ class _SendQueue:
     acknowledged: int = 0
 
     @classmethod
-    def of(cls, transport: asyncio.Transport) -> Self:
-        """Return the state of a connection; on one that is lost, nothing waits any more."""
-        buffered = transport.get_write_buffer_size()
-        connection = transport.get_extra_info("socket")
+    def of(cls, transport: asyncio.Transport, connection: Any) -> Self:
+        """Return the state of a connection; asyncio tells nothing of one that is closing."""
+        buffered = 0 if transport.is_closing() else transport.get_write_buffer_size()
         if connection is None or sys.platform != "linux":
             return cls(buffered)
         try:
@@ -75,6 +100,11 @@ class _SendQueue:
         return cls(buffered, unsent, unacknowledged, acknowledged)
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether something has not left this machine."""
+        return self.buffered > 0 or self.unsent > 0
+
+    @property
     def is_empty(self) -> bool:
         """Whether all has arrived."""
         return not (self.buffered or self.unsent or self.unacknowledged)
@@ -82,22 +112,7 @@ class _SendQueue:
 
 def has_unsent(transport: asyncio.Transport) -> bool:
     """Return whether something that was written to a connection has not left this machine."""
-    queue = _SendQueue.of(transport)
-    return queue.buffered > 0 or queue.unsent > 0
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """Break a connection, so that nothing more of what was written to it arrives.
-
-    Closing it, as aiohttp does, goes on sending what is in the buffers, for as long as that takes; and aborting it
-    leaves to the system what the system has taken already.
-    """
-    connection = transport.get_extra_info("socket")
-    if connection is not None:
-        with suppress(OSError):  # it is closed by now
-            linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    transport.abort()
+    return _SendQueue.of(transport, transport.get_extra_info("socket")).has_unsent
 
 
 class Watchdog:
@@ -141,10 +156,8 @@ class Watchdog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
-        transport = self._progress.transport if self._progress else None
-        if kind is not None and transport is not None:
-            # It was given up, and must not arrive when it is taken for lost.
-            reset(transport)
+        if kind is not None and self._progress is not None:
+            self._progress.reset()  # what was given up must not arrive later
 
     def start(self) -> None:
         """Begin to watch: the request leaves now."""
@@ -175,7 +188,7 @@ class Watchdog:
             self._limit.reschedule(now)
 
     def _look_at(self, progress: Progress, now: float) -> None:
-        queue = _SendQueue() if progress.transport is None else _SendQueue.of(progress.transport)
+        queue = _SendQueue() if progress.transport is None else _SendQueue.of(progress.transport, progress.socket)
         if progress.fully_written and queue.is_empty:
             self._arrived_at = now
         before, self._seen = self._seen, (progress.bytes_given, queue)

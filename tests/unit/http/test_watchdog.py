@@ -69,14 +69,14 @@ async def test_a_request_without_a_body_has_the_time_for_an_answer() -> None:
 async def test_a_body_of_which_nothing_moves_is_ended() -> None:
     line = Line(lambda: 1000)
 
-    assert await ends_after(Progress(line, 1000)) == (seconds(STALL), "the upload stopped moving")
+    assert await ends_after(Progress(line, bytes_given=1000)) == (seconds(STALL), "the upload stopped moving")
     assert line.aborted
 
 
 async def test_a_line_that_moves_is_given_the_time_it_needs() -> None:
     began = now()
     line = Line(lambda: max(0, int(300 - (now() - began))))
-    progress = Progress(line, 1_000_000, fully_written=True)
+    progress = Progress(line, bytes_given=1_000_000, fully_written=True)
 
     assert await ends_after(progress) == (seconds(300 + ANSWER), "no answer within the time allowed")
 
@@ -84,7 +84,7 @@ async def test_a_line_that_moves_is_given_the_time_it_needs() -> None:
 async def test_a_line_that_hardly_moves_is_ended() -> None:
     line = Line(lambda: int(1e9 - now()))
 
-    assert await ends_after(Progress(line, 102_400)) == (seconds(5 * STALL + 100), "the upload stopped moving")
+    assert await ends_after(Progress(line, bytes_given=102_400)) == (seconds(5 * STALL + 100), "the upload stopped moving")
 
 
 async def test_a_slow_disk_is_not_taken_for_a_slow_line() -> None:
@@ -99,7 +99,7 @@ async def test_a_slow_disk_is_not_taken_for_a_slow_line() -> None:
 
 
 async def test_the_time_for_an_answer_begins_when_all_has_arrived() -> None:
-    progress = Progress(Line(lambda: 0), 1000)
+    progress = Progress(Line(lambda: 0), bytes_given=1000)
     async with watched(progress) as watchdog:
         await asyncio.sleep(50)
         progress.fully_written = True
@@ -117,7 +117,7 @@ async def test_where_the_system_tells_nothing_asyncio_does(connection: type[sock
     began = now()
     line = Line(lambda: int(now() - began < 100), made)
 
-    assert await ends_after(Progress(line, 10, fully_written=True)) == (seconds(STALL), "the upload stopped moving")
+    assert await ends_after(Progress(line, made, bytes_given=10, fully_written=True)) == (seconds(STALL), "the upload stopped moving")
 
 
 async def test_a_watchdog_that_is_stopped_ends_nothing() -> None:
