@@ -195,6 +195,9 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     with translate_errors(path):
         if not write:
             return _open(path, "ro", "quick_check")
+        if path.stat().st_nlink > 1:
+            # The lock is beside each name, so another run could send the same certificates under the other one.
+            raise JournalError(path, "has another name (a hard link): remove that, or make a copy of it")
         beside = {end for end in ("-journal", "-wal") if path.with_name(f"{path.name}{end}").exists()}
         if beside == {"-journal"}:
             _open(path, "rw").close()  # rolls back what a killed writer had begun; read-only connections cannot

@@ -391,6 +391,19 @@ def test_other_kinds_of_files_are_reported(tmp_path: Path, make: Callable[[Path]
             open_it(tmp_path / "x.journal")
 
 
+def test_a_journal_with_two_names_is_not_written(archive: Archive) -> None:
+    """Each name has a lock of its own, so two runs would send the same certificates at the same time."""
+    path = archive.put(archive.closed)
+    with Journal.open(path):
+        os.link(path, path.with_name("x.journal2"))
+        with pytest.raises(JournalError, match=r"has another name \(a hard link\): remove that, or make a copy of it"):
+            Journal.open(path.with_name("x.journal2"))
+        path.with_name("x.journal2").unlink()
+
+    with Journal.open(path) as journal:
+        assert journal.next() is not None
+
+
 # --- what a person sees ---
 
 

@@ -30,6 +30,9 @@ class Line(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.size()
 
+    def is_closing(self) -> bool:
+        return False
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -84,7 +87,10 @@ async def test_a_line_that_moves_is_given_the_time_it_needs() -> None:
 async def test_a_line_that_hardly_moves_is_ended() -> None:
     line = Line(lambda: int(1e9 - now()))
 
-    assert await ends_after(Progress(line, bytes_given=102_400)) == (seconds(5 * STALL + 100), "the upload stopped moving")
+    assert await ends_after(Progress(line, bytes_given=102_400)) == (
+        seconds(5 * STALL + 100),
+        "the upload stopped moving",
+    )
 
 
 async def test_a_slow_disk_is_not_taken_for_a_slow_line() -> None:
@@ -117,7 +123,9 @@ async def test_where_the_system_tells_nothing_asyncio_does(connection: type[sock
     began = now()
     line = Line(lambda: int(now() - began < 100), made)
 
-    assert await ends_after(Progress(line, made, bytes_given=10, fully_written=True)) == (seconds(STALL), "the upload stopped moving")
+    progress = Progress(line, made, bytes_given=10, fully_written=True)
+
+    assert await ends_after(progress) == (seconds(STALL), "the upload stopped moving")
 
 
 async def test_a_watchdog_that_is_stopped_ends_nothing() -> None:
