@@ -17,8 +17,10 @@ from pathlib import Path
 
 from attrs import define, field
 
-from springest_async.bulk.journal import Journal, JournalReader, State
+from springest_async.bulk.entries import State
+from springest_async.bulk.journal import Journal
 from springest_async.bulk.manifest import Manifest
+from springest_async.bulk.reader import JournalReader
 
 __all__ = ["Timings", "main", "measure"]
 

@@ -227,6 +227,7 @@ class Springest:
                 async with asyncio.timeout(seconds):
                     await opened.calls_ended()
         finally:
+            opened.cancelling = True  # else a task that catches its cancellation could begin something else
             for call in opened.calls:
                 call.task.cancel()
             try:
@@ -255,6 +256,8 @@ class Springest:
         """Register what this task does in the block, so that closing the client waits for it or cancels it."""
         opened, task = self._checked(), asyncio.current_task()
         assert task is not None
+        if opened.cancelling:
+            raise RuntimeError("the client is closing: it has cancelled everything that was going on")
         call = _Call(opened, task)
         opened.calls.add(call)
         opened.idle.clear()
@@ -494,7 +497,8 @@ class _Opened:
     executor: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "springest-files"))  # reads files
     calls: "set[_Call]" = field(factory=set)
     idle: asyncio.Event = field(factory=asyncio.Event)  # set when the last call has ended
-    closing: bool = False
+    closing: bool = False  # whether uploads are refused
+    cancelling: bool = False  # whether everything is
     giving_up: bool = False  # whether what waits is cancelled
 
     async def calls_ended(self) -> None:

@@ -16,8 +16,6 @@ from attrs import frozen
 
 from springest_async.errors import UnusableFile
 
-__all__ = ["SourceFile", "inspect_file", "open_regular"]
-
 
 @frozen
 class SourceFile:

@@ -29,8 +29,6 @@ from springest_async.limits.limiter import Limiter, Permit
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.source_file import SourceFile, inspect_file
 
-__all__ = ["Upload", "UploadListener", "UploadStep", "Uploader"]
-
 _log = logging.getLogger(__name__)
 
 _Kind = Literal["waiting", "sending", "refused", "unsent", "stored", "rejected", "not stored", "in doubt"]

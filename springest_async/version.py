@@ -3,6 +3,4 @@
 A frozen program or a bundle has no package metadata, so `importlib.metadata` finds no version there.
 """
 
-__all__ = ["__version__"]
-
 __version__ = "0.1.0"

@@ -12,8 +12,6 @@ from attrs import field, frozen
 
 from springest_async.records import CertificateUpload
 
-__all__ = ["Entry", "Siblings", "State"]
-
 
 class State(enum.Enum):
     """The state of a certificate.

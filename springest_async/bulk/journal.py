@@ -20,13 +20,11 @@ from attrs import evolve
 from filelock import BaseFileLock
 
 from springest_async.bulk import schema
-from springest_async.bulk.entries import Entry, Siblings, State
+from springest_async.bulk.entries import Entry, State
 from springest_async.bulk.manifest import Manifest
 from springest_async.bulk.plan import Loaded, digest, load
 from springest_async.bulk.reader import ENTRY, EPOCH, JournalReader
 from springest_async.errors import ConfigurationError, JournalError, JournalInUse
-
-__all__ = ["Entry", "Journal", "JournalReader", "Loaded", "Siblings", "State", "default_path"]
 
 _MIN_FREE_BYTES = 10_000_000  # needed before a POST, so that its outcome can be written
 

@@ -17,8 +17,6 @@ from springest_async.bulk.entries import Entry
 from springest_async.bulk.manifest import COLUMNS, Fields, Manifest
 from springest_async.errors import InvalidUpload, ManifestError
 
-__all__ = ["Loaded", "digest", "is_unchanged", "load"]
-
 _CHANGED_SHOWN = 20
 
 

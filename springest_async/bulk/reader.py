@@ -20,8 +20,6 @@ from springest_async.bulk.manifest import Fields
 from springest_async.bulk.plan import digest, is_unchanged
 from springest_async.errors import JournalError
 
-__all__ = ["ENTRY", "EPOCH", "JournalReader"]
-
 _COLUMNS = (
     "id, number, file, certification_id, email, valid_from, valid_until, conversion_id, origin, state, sha256,"
     " springest_id, reason, sent_at, given_up_at, extra"

@@ -17,8 +17,8 @@ from attrs import field, frozen
 from springest_async.bulk.entries import Entry, State
 from springest_async.bulk.events import RowDone, RowSettling, RowStep
 from springest_async.bulk.formulas import escape
-from springest_async.bulk.journal import JournalReader
 from springest_async.bulk.manifest import COLUMNS, ERROR, Manifest
+from springest_async.bulk.reader import JournalReader
 from springest_async.errors import ConfigurationError
 
 

@@ -16,18 +16,6 @@ from filelock import BaseFileLock, FileLock, Timeout
 from springest_async.errors import JournalError, JournalInUse
 from springest_async.source_file import open_regular
 
-__all__ = [
-    "DAMAGED",
-    "check",
-    "connect",
-    "create",
-    "is_locked",
-    "lock",
-    "real_path",
-    "transaction",
-    "translate_errors",
-]
-
 _BACKUPS = (
     "A backup does not contain what was sent after it was made, and would send that again:"
     " use one only if nothing was uploaded since"

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from typing import Never
 from urllib.parse import quote
 
-__all__ = ["ApiKey"]
-
 # A shorter key is a placeholder: removing it from a list would remove it from people's names too.
 _SHORTEST_SECRET = 6
 

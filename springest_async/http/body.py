@@ -20,8 +20,6 @@ from springest_async.errors import UnusableFile
 from springest_async.http.watchdog import Progress
 from springest_async.source_file import SourceFile, open_regular
 
-__all__ = ["CertificateBody"]
-
 # A file up to this size is read in one hop to the thread and written at once; a larger one in pieces of it.
 # Certificates are 30 KB to 2 MB: one to four hops. (In the usual pieces of 64 KiB, 2 MB would be 32 hops.)
 _PIECE = 512 * 1024

@@ -26,8 +26,6 @@ from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
 from springest_async.http.watchdog import Watchdog
 
-__all__ = ["MAX_POST_ANSWER_BYTES", "Exchange", "at_once"]
-
 MAX_POST_ANSWER_BYTES = 256 * 1024
 """A POST's answer is an id or a few words; of an error page only the beginning is of use."""
 

@@ -7,8 +7,6 @@ from typing import Self
 import aiohttp
 from attrs import frozen
 
-__all__ = ["Failure", "system_words"]
-
 
 @frozen
 class Failure:

@@ -8,8 +8,6 @@ from yarl import URL
 
 from springest_async.errors import ConfigurationError
 
-__all__ = ["Proxy", "proxy_at"]
-
 
 @frozen
 class Proxy:

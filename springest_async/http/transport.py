@@ -28,8 +28,6 @@ from springest_async.http.failures import Failure, system_words
 from springest_async.http.proxy import Proxy
 from springest_async.http.watchdog import Watchdog, has_unsent, reading_socket
 
-__all__ = ["Connector", "Timeouts", "Transport"]
-
 Connector = aiohttp.BaseConnector
 """aiohttp's base class of connectors."""
 

@@ -15,8 +15,6 @@ from typing import Any, Self
 import aiohttp
 from attrs import define, frozen
 
-__all__ = ["Progress", "Watchdog", "has_unsent", "reading_socket"]
-
 # A line that stays below this for more than a few times the stall timeout nearly stands still: a server that takes one
 # byte a minute must not hold a connection and a token of the limit for ever.
 _SLOWEST_BODY = 1024

@@ -16,8 +16,6 @@ from typing import Any, Protocol
 
 from attrs import asdict, define, field, frozen
 
-__all__ = ["Bucket", "BucketStore", "HourlyBudget", "Lease", "Probe", "RateLimit", "Ticket"]
-
 # Timers fire a little early or late, and a server may count both ends of its minute.
 _MARGIN = 0.1
 

@@ -27,8 +27,6 @@ from attrs import define, field, frozen
 from springest_async.errors import ConfigurationError
 from springest_async.limits.bucket import Bucket, BucketStore, HourlyBudget, RateLimit
 
-__all__ = ["POSTS_PER_MINUTE", "REQUESTS_PER_HOUR", "Limiter", "Permit", "shared_limiter"]
-
 POSTS_PER_MINUTE = 30
 """The limit of ``POST /users/certificates``, from the help page "User certificates - certifications"."""
 
@@ -220,7 +218,7 @@ class Limiter:
                     state.probing = False
                     if state is self._state:
                         self._note(lambda bucket, _: bucket.release(self._holder))
-                        self._rest(state)
+                        self._stop_beating(state)
                         state.notify()
 
     @asynccontextmanager
@@ -273,7 +271,7 @@ class Limiter:
         """Bind the limiter to the running event loop until the block ends.
 
         Raises:
-            ConfigurationError: another loop runs and is within such a block.
+            ConfigurationError: another loop, which is not closed, is within such a block.
         """
         with self._guarded():
             state = self._bind()
@@ -289,7 +287,7 @@ class Limiter:
         if before is not None and before.pid == os.getpid():
             if before.loop is loop:
                 return before
-            if before.loop.is_running() and before.users:
+            if before.users and not before.loop.is_closed():
                 raise ConfigurationError(
                     "two event loops use this host and key at the same time: give all uploads to one of them,"
                     " because the limit cannot be kept across both"
@@ -370,9 +368,10 @@ class Limiter:
 
     def _end(self, state: "_LoopState", permit: Permit) -> None:
         if state.under_way.pop(permit.name, None) is None:
-            return  # ended already, when its event loop was abandoned
+            self._stop_beating(state)  # it ended already, when its event loop was abandoned
+            return
         self._note(lambda bucket, now: self._end_in(bucket, now, permit))
-        self._rest(state)
+        self._stop_beating(state)
         state.notify()
 
     def _end_in(self, bucket: Bucket, now: float, permit: Permit) -> None:
@@ -384,8 +383,8 @@ class Limiter:
         if state.pulse is None:
             state.pulse = state.loop.call_later(self._rate.beat, self._beat, state)
 
-    def _rest(self, state: "_LoopState") -> None:
-        """Stop that when nothing is under way here."""
+    def _stop_beating(self, state: "_LoopState") -> None:
+        """Stop extending leases when nothing is under way here."""
         if state.pulse is not None and not state.under_way and not state.probing:
             state.pulse.cancel()
             state.pulse = None

@@ -30,8 +30,6 @@ from platformdirs import user_state_path
 from springest_async.errors import ConfigurationError
 from springest_async.limits.bucket import Bucket
 
-__all__ = ["FileStore", "default_path"]
-
 _APPLICATION_ID = 0x53505247  # "SPRG": marks the file as ours
 _VERSION = 3
 # Without a second index that could contradict the table: `quick_check` does not compare them.

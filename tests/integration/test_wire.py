@@ -1094,6 +1094,86 @@ async def test_what_is_said_while_it_is_idle_answers_no_post(upload: Certificate
     assert [exchange.connection for exchange in server.exchanges] == [1, 2]
 
 
+async def test_an_early_answer_keeps_its_connection_for_itself(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path, upload: CertificateUpload
+) -> None:
+    """The next POST would wait behind the rest of the body, and closing the client would wait for it."""
+    released = asyncio.Event()
+
+    async def refuses_and_reads_no_more(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await exchange.read(1000)
+        await exchange.answer(400, b'{"errors": {"email": ["is invalid"]}}')
+        await released.wait()
+
+    async with raw_server(refuses_and_reads_no_more, created, receive_buffer=4096) as server:
+        async with asyncio.timeout(A_WHILE), client_of(server, timeouts=FOR_EVER) as springest:
+            with pytest.raises(Rejected):
+                await springest.upload(make_upload(file=file_of(1_000_000, tmp_path / "x.pdf")))
+            assert (await springest.upload(upload)).attempts == 1
+        released.set()
+
+    assert [exchange.connection for exchange in server.exchanges] == [1, 2]
+
+
+async def test_what_was_given_up_never_arrives(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
+    """Also when all of it stands in buffers: it may have been settled as not stored, and sent again."""
+    ended = asyncio.Event()
+    given_up = asyncio.Event()
+
+    async def reads_late(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await given_up.wait()
+        try:
+            await exchange.read()
+        finally:
+            ended.set()
+
+    async with raw_server(reads_late, receive_buffer=4096) as server, client_of(server) as springest:
+        task = asyncio.create_task(springest.upload(make_upload(file=file_of(1_000_000, tmp_path / "x.pdf"))))
+        await until(lambda: [call.waiting for call in springest._opened.calls] == [False])  # type: ignore[union-attr] # it is open
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.wait([task])
+        given_up.set()
+        async with asyncio.timeout(A_WHILE):
+            await ended.wait()
+
+    (exchange,) = server.exchanges
+    assert len(exchange.body) < exchange.length
+
+
+async def test_a_short_stall_leaves_time_to_ask(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
+    async def ignores_expect(exchange: Exchange) -> None:
+        await exchange.read()
+        await exchange.answer(201, b'{"id": 5001}')
+
+    upload = make_upload(file=file_of(100_000, tmp_path / "x.pdf"))
+    async with (
+        raw_server(ignores_expect) as server,
+        client_of(server, timeouts=evolve(PATIENT, stall=0.9)) as springest,
+    ):
+        assert (await springest.upload(upload)).attempts == 1
+
+
+async def test_a_server_that_closes_without_a_word_costs_one_doubt(upload: CertificateUpload) -> None:
+    async def hangs_up_later(exchange: Exchange) -> None:
+        await taken(exchange)
+        if server.exchanges.index(exchange) == 1:
+            exchange.hang_up()  # the second request on the connection: as if it had closed it right before
+        else:
+            await exchange.answer(201, b'{"id": 5001}')
+
+    async with raw_server(hangs_up_later) as server, client_of(server) as springest:
+        await springest.upload(upload)
+        with pytest.raises(InDoubt):
+            await springest.upload(upload)
+        for _ in range(3):
+            await springest.upload(upload)
+
+    assert [exchange.connection for exchange in server.exchanges] == [1, 1, 2, 3, 4]
+
+
 async def test_many_at_once_arrive_each_whole(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
     uploads = [
         make_upload(file=file_of(1 + 70_000 * n, tmp_path / f"{n}.pdf"), certification_id=n + 1) for n in range(20)

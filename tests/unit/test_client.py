@@ -5,6 +5,7 @@ import errno
 import re
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from pathlib import Path
@@ -1010,6 +1011,27 @@ async def test_aclose_cancels_a_post_after_its_time(
 
     assert now() == pytest.approx(11, abs=0.5)
     assert sending.cancelled()
+
+
+@pytest.mark.looptime
+async def test_nothing_new_is_begun_when_aclose_has_cancelled_all(
+    one_at_a_time: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    scripted.post(CERTIFICATES, callback=answer_after(50), repeat=True)
+
+    async def settle_when_cancelled() -> None:
+        with suppress(asyncio.CancelledError):
+            await one_at_a_time.upload(upload)
+        await one_at_a_time.settle(doubt())
+
+    task = asyncio.create_task(settle_when_cancelled())
+    await asyncio.sleep(1)
+
+    await one_at_a_time.aclose(timeout=10)
+
+    assert now() == pytest.approx(11, abs=0.5)
+    with pytest.raises(RuntimeError, match="the client is closing"):
+        await task
 
 
 @pytest.mark.looptime

@@ -194,6 +194,24 @@ async def test_a_5xx_before_the_body_was_written_is_sent_again(
     assert (await springest.upload(upload)).attempts == 2
 
 
+@pytest.mark.parametrize(("status", "rests"), [(400, 60), (404, 60), (408, 180), (502, 180), (504, 180)])
+async def test_a_gateways_answer_keeps_the_token_for_longer(
+    status: int, rests: int, springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    """The server behind a gateway that gave up may count the POST later."""
+
+    def answer(_: URL, *, data: CertificateBody, **__: Any) -> CallbackResult:
+        data.progress.fully_written = True
+        return CallbackResult(status=status, payload={"errors": {"email": ["is unknown"]}})
+
+    scripted.post(CERTIFICATES, callback=answer)
+
+    with pytest.raises(SpringestError):
+        await springest.upload(upload)
+
+    assert springest.limiter.seconds_until(30) == pytest.approx(rests, abs=1)
+
+
 @pytest.mark.looptime
 async def test_a_408_is_sent_again(springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload) -> None:
     scripted.post(CERTIFICATES, status=408)

@@ -17,8 +17,10 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from springest_async.bulk.journal import Journal, JournalReader, State
+from springest_async.bulk.entries import State
+from springest_async.bulk.journal import Journal
 from springest_async.bulk.manifest import COLUMNS, Manifest
+from springest_async.bulk.reader import JournalReader
 from springest_async.cli.app import run
 from springest_async.errors import ConfigurationError, JournalError
 from tests.bulk_runs import LATER, NOW, identified, settle, turn

@@ -22,9 +22,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from springest_async.bulk.entries import Siblings
-from springest_async.bulk.journal import Entry, Journal, JournalReader, Loaded, State, default_path
+from springest_async.bulk.entries import Entry, Siblings, State
+from springest_async.bulk.journal import Journal, default_path
 from springest_async.bulk.manifest import COLUMNS, Manifest
+from springest_async.bulk.plan import Loaded
+from springest_async.bulk.reader import JournalReader
 from springest_async.errors import ConfigurationError, JournalError, JournalInUse, ManifestError
 from springest_async.records import CertificateUpload
 from tests.bulk_runs import LATER, NOW, Attempt, attempts_in, identified, manifest_of, settle, turn
@@ -462,7 +464,8 @@ TRANSITIONS = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from springest_async.bulk.journal import Journal, State
+from springest_async.bulk.entries import State
+from springest_async.bulk.journal import Journal
 with Journal.open(Path(sys.argv[1])) as journal:
     while (entry := journal.next()) is not None:
         entry = journal.identify(entry, 1, 1, entry.file.encode().ljust(32))

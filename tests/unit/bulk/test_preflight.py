@@ -16,7 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from springest_async.bulk import Finding, Manifest, check_manifest, check_pdf
-from springest_async.bulk.journal import Journal, State
+from springest_async.bulk.entries import State
+from springest_async.bulk.journal import Journal
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.records import Certification
 from tests.bulk_runs import manifest_of, settle

@@ -137,3 +137,27 @@ async def test_a_watchdog_that_is_stopped_ends_nothing() -> None:
             await asyncio.sleep(1000)
 
     assert watchdog.verdict == ""
+
+
+async def test_an_answer_that_comes_in_the_last_moment_counts() -> None:
+    line = Line(lambda: 0)
+    async with asyncio.timeout(None) as limit:
+        with Watchdog(limit, stall_timeout=STALL, answer_timeout=ANSWER, progress=Progress(line)) as watchdog:
+            await asyncio.sleep(0)
+            watchdog.start()
+            watchdog._gives_up_at = 0.0  # the loop stood still for longer than is allowed, and the answer came then
+            watchdog._check()
+
+    assert watchdog.verdict != ""
+    assert not line.aborted
+
+
+async def test_what_was_given_up_is_aborted() -> None:
+    line = Line(lambda: 0)
+    with (
+        suppress(asyncio.CancelledError),
+        Watchdog(asyncio.timeout(None), stall_timeout=STALL, answer_timeout=ANSWER, progress=Progress(line)),
+    ):
+        raise asyncio.CancelledError
+
+    assert line.aborted

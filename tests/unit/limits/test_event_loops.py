@@ -207,3 +207,26 @@ async def test_a_forked_process_leaves_its_parents_posts_alone(new: New, monkeyp
         permit.mark_answered()
 
     assert repr(limiter).startswith("<Limiter 30 in 60 s, 0 under way, 2 resting")
+
+
+def test_a_second_loop_is_refused_while_the_first_is_paused(new: New) -> None:
+    """A loop that stands still between two `run_until_complete` goes on with its POSTs later."""
+    limiter = new()
+    first = asyncio.new_event_loop()
+
+    async def begin() -> asyncio.Task[None]:
+        sending = asyncio.create_task(send_for_ever())
+        await asyncio.sleep(0)
+        return sending
+
+    async def send_for_ever() -> None:
+        async with limiter.post(count_window=ANSWER):
+            await asyncio.get_running_loop().create_future()
+
+    sending = first.run_until_complete(begin())
+    with pytest.raises(ConfigurationError, match="two event loops"):
+        asyncio.run(post(limiter))
+    sending.cancel()
+    first.run_until_complete(asyncio.wait([sending]))
+    asyncio.run(post(limiter))
+    first.close()
