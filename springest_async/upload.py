@@ -285,7 +285,7 @@ class Upload:
         self._refusal = refusal
         if self._history.refusals == 0:
             self._refused_at = permit.position
-        match verdicts.judge(refusal, self._history, slow=limiter.slow, late=self._is_late(permit)):
+        match verdicts.judge(refusal, self._history, slow=limiter.slow, over_limit=self._is_over_limit(permit)):
             case Action.REJECT:
                 raise refusal.error
             case Action.PROBE:
@@ -296,7 +296,7 @@ class Upload:
                 await asyncio.sleep(backoff(self._history.refusals))
         return None
 
-    def _is_late(self, permit: Permit) -> bool:
+    def _is_over_limit(self, permit: Permit) -> bool:
         return permit.since_silence > self.uploader.limiter.posts
 
     async def _probe(self, refusal: Refusal, position: int) -> Receipt | None:
@@ -316,7 +316,7 @@ class Upload:
                     limiter.slow_down(position, silence=0.0 if pause is None else None)
                     return outcome
                 refusal = outcome
-                if believed and not self._is_late(permit):
+                if believed and not self._is_over_limit(permit):
                     break
             if refusal.names_limit:
                 return None

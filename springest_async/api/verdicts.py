@@ -112,10 +112,11 @@ class Verdicts:
         """Return whether a silence proved that this body means "invalid", and no POST was accepted since."""
         return refusal.signature in self._believed
 
-    def judge(self, refusal: Refusal, history: RefusalHistory, *, slow: bool, late: bool = False) -> Action:
+    def judge(self, refusal: Refusal, history: RefusalHistory, *, slow: bool, over_limit: bool = False) -> Action:
         """Return what to do after a refusal, and note it in the certificate's history.
 
-        `slow`: POSTs leave at the slow pace. `late`: more POSTs were sent since the last silence than the limit allows.
+        `slow`: POSTs leave at the slow pace. `over_limit`: since the last silence, more POSTs were sent than the limit
+        allows.
         """
         if refusal.names_limit:
             return Action.SLOW_DOWN
@@ -124,7 +125,7 @@ class Verdicts:
             return Action.PROBE
         if self.believed(refusal):
             # At the fast pace the row may have come too early for a server that wants a distance: send it alone.
-            return Action.REJECT if slow and not late else Action.PROBE
+            return Action.REJECT if slow and not over_limit else Action.PROBE
         if meaning is RefusalCause.TOO_FAST and not slow:
             return Action.SLOW_DOWN
         accepted_between = self._accepted > history.sent_before

@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 
@@ -75,7 +76,7 @@ class UploadQueue:
         self._started = 0.0  # on the loop's clock
         self._given_up: dict[int, float] = {}  # when this run stopped waiting for an answer, on the loop's clock
         self._again: dict[int, Entry] = {}  # entries that were found not to be stored, until they are taken again
-        self._waiting: dict[int, asyncio.Task[Receipt]] = {}  # the uploads of which no POST is in progress, by entry
+        self._waiting: dict[int, asyncio.Task[Any]] = {}  # the uploads of which no POST is in progress, by entry
 
     def __repr__(self) -> str:
         state = "stopping" if self._stopped.is_set() else "running"
@@ -210,29 +211,32 @@ class UploadQueue:
             self._done(entry, State.WAITING, error=self._error)
             return True
 
+        sending = False
+
         def record(step: UploadStep) -> None:
+            nonlocal sending
             match step.kind:
                 case "stored" | "rejected" | "not stored" | "in doubt":
                     return  # a `RowDone` says so, when the journal has it
                 case "sending":
                     self._journal.sending(entry.id, step.at)
-                    del self._waiting[entry.id]
                 case "refused" | "unsent":
                     self._journal.ended(entry.id, State.WAITING, at=step.at, status=step.status, words=step.words)
-                    self._waiting[entry.id] = task
+            sending = step.kind == "sending"
+            self._set_waiting(entry, asyncio.current_task(), waits=not sending)  # an eager task has no name here yet
             self._answered = self._answered or step.kind == "refused"
             try:
                 self._report(RowStep(entry, step))
             except BaseException:
-                if step.kind == "sending":  # the POST is not sent then
-                    self._waiting[entry.id] = task
+                if sending:  # the POST is not sent then
+                    sending = False
                     self._journal.ended(entry.id, State.WAITING, at=step.at)
                 raise
             if self._stopped.is_set() and entry.id in self._waiting:
-                task.cancel()
+                self._waiting[entry.id].cancel()
 
         task = asyncio.create_task(self._client.upload(entry.upload(), listener=record, bulk=True, source=source))
-        self._waiting[entry.id] = task
+        self._set_waiting(entry, task, waits=not sending)
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
@@ -242,7 +246,15 @@ class UploadQueue:
             while not task.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([task])
-        return self._ended(entry, task, sending=self._waiting.pop(entry.id, None) is None)
+        finally:
+            self._set_waiting(entry, task, waits=False)
+        return self._ended(entry, task, sending=sending)
+
+    def _set_waiting(self, entry: Entry, task: asyncio.Task[Any] | None, *, waits: bool) -> None:
+        if waits and task is not None:
+            self._waiting[entry.id] = task
+        else:
+            self._waiting.pop(entry.id, None)
 
     def _ended(self, entry: Entry, task: asyncio.Task[Receipt], *, sending: bool) -> bool:
         """Record the result of a finished task; return False when the row must be tried again."""

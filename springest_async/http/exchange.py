@@ -4,7 +4,7 @@ An `Exchange` belongs to one try. aiohttp calls it, through a client middleware 
 and when it leaves. Which connection it takes, and what a failure means, is decided by `transport`.
 
 The key is in no URL that a log, an exception or a response could show: the middleware puts a stand-in for the URL where
-aiohttp reads the request line from, and that has the key once.
+aiohttp reads the request line from, and that returns the key only the first time.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ class Exchange:
         body: of a POST.
         before_resending: awaited before aiohttp sends a GET once more by itself.
         headers_sent: whether a byte of it can have left.
+        watchdog: started when it leaves.
         reused: whether its connection was used before.
         status: the status of the answer, as soon as its head has come.
     """
@@ -65,7 +66,7 @@ class Exchange:
     headers_sent: bool = field(default=False, init=False)
     reused: bool = field(default=False, init=False)
     status: int | None = field(default=None, init=False)
-    _watchdog: Watchdog | None = field(default=None, init=False)
+    watchdog: Watchdog | None = field(default=None, init=False)
     _go_ahead: Callable[[], None] | None = field(default=None, init=False)
     _ask_timer: asyncio.TimerHandle | None = field(default=None, init=False)
     # Not in a local variable, which a traceback may show: the server may have sent the key back.
@@ -80,8 +81,8 @@ class Exchange:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Send the request with the key in its request line; a client middleware of aiohttp's."""
-        if self.headers_sent and self._watchdog is not None:
-            self._watchdog.stop()
+        if self.headers_sent and self.watchdog is not None:
+            self.watchdog.stop()
             await self.before_resending()
         keyed = _KeyedUrl(request.url, self.key)
         request.url = cast(URL, keyed)
@@ -96,18 +97,12 @@ class Exchange:
 
     def on_headers_sent(self) -> None:
         """Note that the request leaves: right before its first byte does."""
+        assert self.watchdog is not None
         self.headers_sent = True
-        if self._watchdog is not None:
-            self._watchdog.start()
+        self.watchdog.start()
         if self._go_ahead is not None:
-            # Waiting for it must not look like standing still.
-            wait = min(_ASK_WAIT, self._watchdog.stall_timeout / 2) if self._watchdog is not None else _ASK_WAIT
+            wait = min(_ASK_WAIT, self.watchdog.stall_timeout / 2)  # which must not look like standing still
             self._ask_timer = asyncio.get_running_loop().call_later(wait, self._go_ahead)
-
-    def watched_by(self, watchdog: Watchdog) -> Watchdog:
-        """Remember the watchdog, which is started when the request leaves, and return it."""
-        self._watchdog = watchdog
-        return watchdog
 
     def on_response(self, response: aiohttp.ClientResponse) -> None:
         """Note that the head of the answer has come."""
@@ -152,7 +147,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Close the response, stop the timers, and wait until nothing writes the body."""
-        self._watchdog = self._go_ahead = None
+        self.watchdog = self._go_ahead = None
         if self._ask_timer is not None:
             self._ask_timer.cancel()
         if self._response is not None:
@@ -168,7 +163,7 @@ class Exchange:
 
 
 class _KeyedUrl:
-    """Stands in for a request's address, and has the key once: when aiohttp makes the request line of it.
+    """A stand-in for a request's address. It returns the key only the first time that the request line is built.
 
     So traces, exceptions and ``repr`` show the address without it.
     """

@@ -37,15 +37,11 @@ class Failure:
                 return cls("no connection within the time allowed", connected=False)
             case aiohttp.ClientConnectorError():
                 return cls(f"no connection: {system_words(error.os_error)}", connected=False)
-            case aiohttp.ServerTimeoutError():
-                return cls("no answer within the time allowed")
             case aiohttp.ServerDisconnectedError():
                 return cls("the server closed the connection without an answer")
             case aiohttp.ClientResponseError():
                 # aiohttp invents a status for this (400), which the server did not send.
                 return cls("the answer is not HTTP, or too long in its headers")
-            case TimeoutError():
-                return cls("the upload stopped moving")
             case aiohttp.ClientOSError() | OSError():
                 return cls(f"the connection broke: {system_words(error)}")
             case _:

@@ -29,7 +29,6 @@ from springest_async.http.proxy import Proxy
 from springest_async.http.watchdog import Watchdog, has_unsent, reading_socket
 
 Connector = aiohttp.BaseConnector
-"""aiohttp's base class of connectors."""
 
 # Lists come in pages of about a hundred records, whose longest texts a database keeps in 64 KiB each. A longer answer
 # is no list of ours, and a list of tiny values takes up to forty times its bytes when it is taken apart.
@@ -156,28 +155,27 @@ class Transport:
         return f"<Transport {self.origin}, {'open' if self._sessions else 'closed'}>"
 
     async def __aenter__(self) -> Self:
+        self._refuse_closed()
         if self._connector is not None:
-            self._refuse_closed(self._connector)
             self._sessions = {"GET": self._session(self._connector), "POST": self._session(self._connector)}
             return self
         # True stands for the system's CAs, or those that SSL_CERT_FILE and SSL_CERT_DIR named when aiohttp was loaded.
         self._tls = await asyncio.to_thread(_trusting, self._ca_file) if self._ca_file else True
-        lists = _QuietConnector(ssl=self._tls)
-        self._sessions = {"GET": self._session(lists), "POST": self._session(self._for_posts(_REUSE_WITHIN))}
+        self._sessions = {
+            "GET": self._session(_QuietConnector(ssl=self._tls)),
+            "POST": self._session(self._for_posts(keepalive_timeout=_REUSE_WITHIN)),
+        }
         return self
 
-    def _for_posts(self, reuse_within: float | None) -> Connector:
-        """Return a connector for POSTs; None: each gets a connection of its own."""
-        options: dict[str, Any] = {"ssl": self._tls, "socket_factory": reading_socket, "limit": 0}
-        if reuse_within is None:
-            return _QuietConnector(force_close=True, **options)
-        return _QuietConnector(keepalive_timeout=reuse_within, **options)
+    def _for_posts(self, **reuse: Any) -> Connector:
+        """Return a connector for POSTs, which are as many at once as the limiter lets through."""
+        return _QuietConnector(ssl=self._tls, socket_factory=reading_socket, limit=0, **reuse)
 
     def _stop_reusing(self) -> None:
         """Send POSTs on fresh connections from now on: this server closes the others without a word."""
         if self._connector is None and self._old_posts is None:
             self._old_posts = self._sessions["POST"]  # other uploads may be using it
-            self._sessions["POST"] = self._session(self._for_posts(None))
+            self._sessions["POST"] = self._session(self._for_posts(force_close=True))
 
     def _session(self, connector: Connector) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
@@ -196,8 +194,8 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
         )
 
-    def _refuse_closed(self, connector: Connector) -> None:
-        if connector.closed:
+    def _refuse_closed(self) -> None:
+        if self._connector is not None and self._connector.closed:
             raise ConfigurationError("the connector in the settings is closed: give the client one that is open")
 
     async def __aexit__(
@@ -283,8 +281,7 @@ class Transport:
         """Send one request and read its answer. A failure is returned, so that it is raised outside of ``except``."""
         if not self._sessions:
             raise RuntimeError("the session is closed: use it inside `async with`")
-        if self._connector is not None:
-            self._refuse_closed(self._connector)
+        self._refuse_closed()
         if self._proxy is not None:
             options |= {"proxy": self._proxy.url, "proxy_headers": self._proxy.headers}
         try:
@@ -296,7 +293,7 @@ class Transport:
     async def _request(self, exchange: Exchange, options: dict[str, Any]) -> Failure | None:
         """Send one request, and wait until the head of its answer has come."""
         limit = asyncio.timeout(None)
-        watchdog = Watchdog(
+        watchdog = exchange.watchdog = Watchdog(
             limit,
             stall_timeout=self._timeouts.stall,
             answer_timeout=self._timeouts.answer,
@@ -304,7 +301,7 @@ class Transport:
         )
         try:
             async with limit:
-                with exchange.watched_by(watchdog):
+                with watchdog:
                     exchange.on_response(
                         await self._sessions[exchange.method].request(
                             exchange.method,

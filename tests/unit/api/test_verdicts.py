@@ -234,8 +234,8 @@ def test_a_proof_holds_for_as_many_posts_as_the_limit(slow: bool, also: RefusalC
         verdicts.settle(refusal(), also)
     verdicts.settle(refusal(), INVALID)
 
-    assert verdicts.judge(refusal(), RefusalHistory(), slow=slow, late=True) is Action.PROBE
-    assert verdicts.judge(refusal(), RefusalHistory(), slow=slow, late=False) is (
+    assert verdicts.judge(refusal(), RefusalHistory(), slow=slow, over_limit=True) is Action.PROBE
+    assert verdicts.judge(refusal(), RefusalHistory(), slow=slow, over_limit=False) is (
         Action.REJECT if slow else Action.PROBE
     )
 

@@ -7,6 +7,7 @@ Nothing is written here: a test says whether the body was fully written. Real bo
 import asyncio
 import copy
 import errno
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -253,7 +254,7 @@ UNCONNECTED = [
     (aiohttp.ClientConnectorError(DESTINATION, OSError()), "no connection: lost"),
 ]
 CONNECTED = [
-    (aiohttp.SocketTimeoutError("s3cr3t"), "no answer within the time allowed"),
+    (aiohttp.SocketTimeoutError("s3cr3t"), "the connection broke: lost"),
     (aiohttp.ServerDisconnectedError("s3cr3t"), "the server closed the connection without an answer"),
     (bad_http(), "the answer is not HTTP, or too long in its headers"),
     (
@@ -263,7 +264,7 @@ CONNECTED = [
     (aiohttp.ClientOSError("s3cr3t"), "the connection broke: lost"),
     (ConnectionResetError("s3cr3t"), "the connection broke: lost"),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), "the connection broke: Broken pipe"),
-    (TimeoutError("s3cr3t"), "the upload stopped moving"),
+    (TimeoutError(errno.ETIMEDOUT, "s3cr3t"), f"the connection broke: {os.strerror(errno.ETIMEDOUT)}"),
     (aiohttp.ClientPayloadError("s3cr3t"), "the connection broke"),
     (aiohttp.ClientError("s3cr3t"), "the connection broke"),
     (ValueError("s3cr3t"), "the connection broke"),
