@@ -62,7 +62,7 @@ class Progress:
         if self.transport is None:
             return
         if self.socket is not None:
-            with suppress(OSError):  # it is closed by now
+            with suppress(OSError, ValueError):  # it is closed by now; uvloop says so with a ValueError
                 linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.transport.abort()
