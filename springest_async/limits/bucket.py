@@ -370,7 +370,7 @@ class HourlyBudget:
         return wait
 
     def give_back(self) -> None:
-        """Give one request back that did not leave."""
+        """Put back a request that did not leave."""
         self._level = max(0.0, self._level - 1)
 
     @property
