@@ -1,6 +1,6 @@
 """Real servers for the tests that ask: a mark checks that a server can be had, a fixture starts it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from .command import kill_what_is_left
 from .servers import REQUIREMENTS, require
 from .servers.nginx import nginx_in_front_of
+from .servers.postgresql import Cluster, Database, postgresql_cluster
 from .servers.rails import RailsServer, rails_server
 
 
@@ -47,3 +48,18 @@ async def nginx_and_rails(rails: RailsServer) -> AsyncIterator[tuple[str, RailsS
     require("nginx")
     async with nginx_in_front_of(rails.origin) as origin:
         yield origin, rails
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """Start a PostgreSQL for all tests: what a test stops it starts again, and what it configures it sets back."""
+    require("postgresql")
+    with postgresql_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def database(postgresql: Cluster) -> Iterator[Database]:
+    """Make an empty database for the test."""
+    with postgresql.database() as database:
+        yield database

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import attrs
+import psycopg
 import pytest
 
 from . import servers
@@ -16,6 +17,7 @@ from .servers import Requirement, process, require
 from .servers.capture_samples import Fields, form
 from .servers.haproxy import haproxy_in_front_of
 from .servers.nginx import nginx_in_front_of
+from .servers.postgresql import Database, postgresql_cluster
 from .servers.rails import RailsServer, rails_server
 
 PDF = b"%PDF-1.7\r\n\x00\xff--boundary\r\n\r\n" + bytes(range(256)) * 1000 + b"\n%%EOF"
@@ -292,6 +294,42 @@ async def test_a_haproxy_that_does_not_start_shows_its_log() -> None:
     with pytest.raises(process.ServerStartError, match=r"(?s)ended with status 1.*unknown keyword 'often'"):
         async with haproxy_in_front_of("http://127.0.0.1:9", rules="often"):
             pytest.fail("It started")
+
+
+@pytest.mark.postgresql
+def test_postgresql_keeps_what_was_committed_when_killed(database: Database) -> None:
+    database.execute("CREATE TABLE kept (value integer)")
+    database.execute("INSERT INTO kept VALUES (7)")
+
+    database.cluster.kill()
+    with pytest.raises(psycopg.OperationalError):
+        database.execute("SELECT 1")
+    database.cluster.start()
+
+    assert database.execute("SELECT value FROM kept") == [(7,)]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_postgresql_standby_takes_over(database: Database, synchronous: bool) -> None:
+    primary = database.cluster
+    with primary.standby(synchronous=synchronous) as standby:
+        database.execute("CREATE TABLE followed AS SELECT 7 AS value")
+        standby.promote()
+
+        timeline = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+        assert (primary.execute(timeline), standby.execute(timeline)) == ([("00000001",)], [("00000002",)])
+        if synchronous:
+            assert standby.execute("SELECT value FROM followed", database=database.name) == [(7,)]
+
+
+@pytest.mark.postgresql
+def test_a_postgresql_that_does_not_start_shows_its_log() -> None:
+    with (
+        pytest.raises(process.ServerStartError, match='unrecognized configuration parameter "often"'),
+        postgresql_cluster(often="yes"),
+    ):
+        pytest.fail("It started")
 
 
 async def test_a_server_that_does_not_answer_in_time_shows_its_log(

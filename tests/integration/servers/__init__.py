@@ -1,4 +1,4 @@
-"""Servers that the client had no hand in: a real Rails application, nginx and haproxy, all on loopback.
+"""Servers that the client had no hand in: a Rails application, nginx, haproxy and PostgreSQL, all on loopback.
 
 They are Debian's programs, so a machine may lack them; :func:`require` says what a test then does.
 """
@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import attrs
 import pytest
@@ -28,12 +29,18 @@ REQUIREMENTS = {
     "nginx": Requirement("nginx", ("nginx",)),
     "haproxy": Requirement("haproxy", ("haproxy",)),
     "openssl": Requirement("openssl", ("openssl",)),
+    "postgresql": Requirement("postgresql", ("initdb", "postgres", "pg_basebackup")),
 }
 
 
 def find(program: str) -> str | None:
-    """Return where ``program`` is: on the path, or where Debian keeps servers, which is not on everyone's path."""
-    return shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    """Return where ``program`` is: on the path, or where Debian keeps servers, which is not on everyone's path.
+
+    Those of PostgreSQL are of the newest version here; what Debian puts on the path asks which cluster is meant.
+    """
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
+    newest = str(versions[-1]) if versions else os.devnull
+    return shutil.which(program, path=newest) or shutil.which(program) or shutil.which(program, path="/usr/sbin")
 
 
 @functools.cache
