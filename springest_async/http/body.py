@@ -8,11 +8,12 @@ notices when it is no longer the file that was inspected (`source_file`). It kno
 import asyncio
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from io import FileIO
 from typing import Any, NoReturn
 
+from aiohttp import ClientError
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
@@ -25,6 +26,14 @@ from springest_async.source_file import SourceFile, open_regular
 _PIECE = 512 * 1024
 
 
+class SendingForbidden(ClientError):
+    """Ends a request whose body may not be sent any more; it passes through aiohttp as aiohttp's own errors do."""
+
+
+def _always() -> None:
+    """Return None: nothing forbids to send."""
+
+
 class CertificateBody(Payload):
     """The body of one POST, made anew for each try; the file is open only while it is written.
 
@@ -32,14 +41,25 @@ class CertificateBody(Payload):
         source: the PDF, as `inspect_file` saw it; its name is sent in ASCII.
         fields: names and values of the text fields, sent before the file in this order.
         executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
+        may_send: called right before the head of the request, each piece and the end are written; it returns None, or
+            the reason (for people) why nothing more may be sent. The connection is then reset before the end of the
+            body, so the server cannot have had all of it.
 
     Attributes:
         progress: how far it has got.
         failure: after a failed request, the error if the file was to blame.
+        forbidden: after a failed request, the reason of `may_send` if that ended it.
         sent_texts: the texts in it that are ours, which a server may repeat in its answer.
     """
 
-    def __init__(self, source: SourceFile, fields: Sequence[tuple[str, str]], *, executor: Executor) -> None:
+    def __init__(
+        self,
+        source: SourceFile,
+        fields: Sequence[tuple[str, str]],
+        *,
+        executor: Executor,
+        may_send: Callable[[], str | None] = _always,
+    ) -> None:
         boundary = uuid.uuid4().hex
         super().__init__(source.path, content_type=f"multipart/form-data; boundary={boundary}")
         parts = [
@@ -58,13 +78,25 @@ class CertificateBody(Payload):
         self._size = len(self._preamble) + source.size + len(self._epilogue)
         self._source = source
         self._executor = executor
+        self._may_send = may_send
         self._writing: asyncio.Future[None] | None = None
         self.progress = Progress()
         self.failure: UnusableFile | None = None
+        self.forbidden: str | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Refuse: a streamed body has no text."""
         raise TypeError("a certificate's body is streamed and has no text")
+
+    def check_may_send(self) -> None:
+        """Raise if no byte of it may be sent any more.
+
+        Raises:
+            SendingForbidden: when `may_send` says so.
+        """
+        self.forbidden = self._may_send()
+        if self.forbidden is not None:
+            raise SendingForbidden
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body; its length is exact, so there is nothing to cut off at `content_length`."""
@@ -77,6 +109,7 @@ class CertificateBody(Payload):
 
         Raises:
             UnusableFile: when the file is not the one that `inspect_file` saw (aiohttp wraps it: see `failure`).
+            SendingForbidden: when `may_send` says so (see `forbidden`).
         """
         self._writing = asyncio.get_running_loop().create_future()
         # The transport of aiohttp's writer; a writer of another kind has none, and only asyncio's own limits.
@@ -112,6 +145,7 @@ class CertificateBody(Payload):
         try:
             while True:
                 progress.reading = False
+                self.check_may_send()
                 progress.bytes_given += len(piece)
                 await writer.write(piece)
                 if not left:
@@ -127,6 +161,7 @@ class CertificateBody(Payload):
         # no `reading_socket`. asyncio looks for it in one turn of its loop, and reads it in the next.
         for _ in range(2):
             await asyncio.sleep(0)
+        self.check_may_send()
         # The end is written alone, and noted before: what is in the connection's buffer may still go out after a
         # failure (closing flushes it), and without these last bytes no server takes a body as whole.
         progress.fully_written = True

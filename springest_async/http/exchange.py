@@ -96,8 +96,14 @@ class Exchange:
             keyed.drop_key()
 
     def on_headers_sent(self) -> None:
-        """Note that the request leaves: right before its first byte does."""
+        """Note that the request leaves: right before its first byte does.
+
+        Raises:
+            SendingForbidden: when its body may not be sent; then nothing leaves.
+        """
         assert self.watchdog is not None
+        if self.body is not None:
+            self.body.check_may_send()
         self.headers_sent = True
         self.watchdog.start()
         if self._go_ahead is not None:

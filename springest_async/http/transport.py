@@ -257,6 +257,8 @@ class Transport:
             expect100=asks,
         )
         if isinstance(answer, Failure):
+            if body.forbidden is not None:
+                raise NotSent(where, body.forbidden)
             if exchange.reused:
                 self._stop_reusing()
             if exchange.fully_written:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from springest_async.errors import UnusableFile
-from springest_async.http.body import CertificateBody
+from springest_async.http.body import CertificateBody, SendingForbidden
 from springest_async.source_file import SourceFile, inspect_file
 from tests.descriptors import open_files
 from tests.pipes import becomes_a_pipe, let_go
@@ -272,6 +272,40 @@ async def test_a_streamed_body_has_no_text(
 
     with pytest.raises(TypeError, match="has no text"):
         body.decode()
+
+
+# --- whether it may be sent ---
+
+
+async def test_it_asks_before_each_piece_and_before_the_end(
+    tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    writer, asked = Collector(), list[int]()
+    source = await inspect_file(file_of(tmp_path, content_of(3 * PIECE)), executor)
+
+    await make_body(source, may_send=lambda: asked.append(len(writer.pieces))).write(writer)
+
+    assert asked == list(range(len(writer.pieces))) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+async def test_once_it_may_not_be_sent_nothing_more_is_written(
+    written: int, tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
+) -> None:
+    writer = Collector()
+    source = await inspect_file(file_of(tmp_path, content_of(3 * PIECE)), executor)
+    body = make_body(source, may_send=lambda: "it is over" if len(writer.pieces) == written else None)
+    before = open_files()
+
+    with pytest.raises(SendingForbidden):
+        await body.write(writer)
+
+    assert body.forbidden == "it is over"
+    assert body.failure is None
+    assert len(writer.pieces) == written
+    assert not body.progress.fully_written
+    await asyncio.to_thread(executor.submit(int).result)  # the file is closed in its thread
+    assert before == open_files()
 
 
 # --- filenames ---
