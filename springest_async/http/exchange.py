@@ -156,15 +156,16 @@ class Exchange:
         self.watchdog = self._go_ahead = None
         if self._ask_timer is not None:
             self._ask_timer.cancel()
+        if self.body is not None and self.body.progress.has_unsent:
+            # It was answered early. Its connection may be in the pool, and the next request would wait behind it; or it
+            # is closed now, and what asyncio holds of it would still go out. Closed, it does not tell what it holds.
+            self.body.progress.reset()
         if self._response is not None:
             # Not `async with response`: it cancels the writer of a body and awaits it, and if this task was ever
             # cancelled before, it takes that CancelledError for one of the caller's. Closing awaits nothing; a
             # connection whose answer was read to its end is in the pool by now, and is left there.
             self._response.close()
         if self.body is not None:
-            if self.body.progress.has_unsent:
-                # It was answered early, and its connection may be in the pool: the next request would wait behind it.
-                self.body.progress.reset()
             await self.body.wait_written()
 
 

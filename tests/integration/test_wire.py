@@ -37,6 +37,7 @@ from springest_async import (
     UnusableFile,
     UploadStep,
 )
+from springest_async.http.exchange import MAX_POST_ANSWER_BYTES
 from springest_async.http.watchdog import reading_socket
 from springest_async.sandbox import Sandbox
 from springest_async.source_file import SourceFile
@@ -1114,6 +1115,36 @@ async def test_an_early_answer_keeps_its_connection_for_itself(
         released.set()
 
     assert [exchange.connection for exchange in server.exchanges] == [1, 2]
+
+
+async def test_what_is_left_of_a_refused_body_stays_here(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    """Also when asyncio holds it, which tells that only before the connection is closed."""
+    refused, was_reset = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def refuses_at_length(exchange: Exchange) -> None:
+        await exchange.go_on()
+        await exchange.read(1000)
+        await exchange.send(b"HTTP/1.1 413 Too big\r\nContent-Length: 300000\r\n\r\n" + b" " * MAX_POST_ANSWER_BYTES)
+        await refused.wait()
+        try:
+            await exchange.read()
+            was_reset.set_result(False)
+        except ConnectionResetError:
+            was_reset.set_result(True)
+
+    connector = aiohttp.TCPConnector(socket_factory=partial(small_socket, 4096))
+    async with (
+        raw_server(refuses_at_length, receive_buffer=4096) as server,
+        connector,
+        client_of(server, connector=connector) as springest,
+    ):
+        with pytest.raises(Rejected):
+            await springest.upload(make_upload(file=file_of(60_000, tmp_path / "x.pdf")))
+        refused.set()
+        async with asyncio.timeout(A_WHILE):
+            assert await was_reset
 
 
 async def test_what_was_given_up_never_arrives(make_upload: Callable[..., CertificateUpload], tmp_path: Path) -> None:
