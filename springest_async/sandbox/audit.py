@@ -66,7 +66,7 @@ class Summary:
         refused_for_speed: those that were over the limit.
         invalid: those with a fault.
         refused_for_key: those that were answered 401 or 403.
-        broken_off: those whose client closed the connection within the body.
+        broken_off: those whose client closed the connection within the body, or sent no byte of it for too long.
         failed: those that met a `Mishap` before they were stored.
         most_in_any_period: the most POSTs with a valid key, whatever happened to them, within any `period`.
         period: the period of the limit in seconds.

@@ -22,6 +22,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from attrs import define, field, frozen
 from attrs.setters import frozen as frozen_attribute
+from attrs.validators import gt
 
 from springest_async.sandbox.audit import Post, Summary, Verdict, as_json, summarize
 from springest_async.sandbox.certificates import (
@@ -107,6 +108,8 @@ class Sandbox:
         window: how the server counts: ``fixed`` (by the minutes of the wall clock, read when the sandbox is made),
             ``first-hit``, ``elastic``, ``sliding``, ``bucket`` or ``paced`` (see `windows`).
         count_refusals: for a sliding window only: whether a POST that is refused for speed counts too.
+        body_timeout: seconds without a byte of a body after which its connection is closed without an answer, and
+            nothing is stored; nginx does the same (``client_body_timeout``, 60 by default).
         api_key: the key of ``/users/certificates``. It can be changed while the sandbox runs.
         certifications_api_key: the key of ``/certifications``, which must be a different one. It can be changed too.
         certifications: the certifications of the site. Of the default ones, one requires `valid_until` and one is not
@@ -116,7 +119,8 @@ class Sandbox:
             ``iter([Mishap.DROP_AFTER_STORING, None]).__next__`` is a script.
 
     Raises:
-        ValueError: when a key is empty, both keys are equal, or the limit, the period or the window is invalid.
+        ValueError: when a key is empty, both keys are equal, or the limit, the period, the window or the
+            body timeout is invalid.
     """
 
     port: int = field(default=0, on_setattr=frozen_attribute)
@@ -124,6 +128,7 @@ class Sandbox:
     window: Counting = field(default="sliding", on_setattr=frozen_attribute)
     period: float = field(default=60.0, on_setattr=frozen_attribute)
     count_refusals: bool = field(default=False, on_setattr=frozen_attribute)
+    body_timeout: float = field(default=60.0, validator=gt(0), on_setattr=frozen_attribute)
     api_key: str = field(default="sandbox-key", repr=False)
     certifications_api_key: str = field(default="sandbox-certifications-key", repr=False)
     certifications: tuple[SandboxCertification, ...] = field(
@@ -245,8 +250,8 @@ class Sandbox:
             self._remember(_Outcome(verdict="failed", status=500, words=words), form, arrived_at, seconds)
             raise
         if refusal is not None and not _asks_first(request):
-            with suppress(ConnectionError):
-                await discard_body(request)
+            with suppress(ConnectionError, TimeoutError):
+                await discard_body(request, self.body_timeout)
         if request.transport is None or request.transport.is_closing():  # the client has gone
             outcome = attrs.evolve(outcome, status=None)
         # Nothing is awaited between storing and this line, so everything stored is in the audit.
@@ -277,12 +282,16 @@ class Sandbox:
         try:
             if _asks_first(request):
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            await read_form(request, form)
+            await read_form(request, form, self.body_timeout)
         except ConnectionError:
             return _Outcome(verdict="broken off", status=None, words="the client closed the connection within the body")
+        except TimeoutError:
+            # nginx logs a 408 then, and closes the connection without sending it.
+            words = f"no byte of the body arrived for {self.body_timeout:g} seconds"
+            return _Outcome(verdict="broken off", status=None, words=words)
         except MalformedError as error:
-            with suppress(ConnectionError):
-                await discard_body(request)
+            with suppress(ConnectionError, TimeoutError):
+                await discard_body(request, self.body_timeout)
             return _Outcome(verdict="invalid", status=400, words=str(error), body=_generic(400))
         return self._store(form)
 

@@ -28,7 +28,7 @@ from defusedxml import ElementTree
 
 import springest_async.sandbox
 from springest_async.sandbox import Mishap, Post, Sandbox, Summary
-from tests.waiting import A_WHILE, heard, until
+from tests.waiting import A_WHILE, heard, leaping_clock, until
 
 PDF = b"%PDF-1.7\r\n" + bytes(range(256)) * 40 + b"\r\n--not-a-boundary\r\n%%EOF\r\n"
 FIELDS = {"certification_id": "1", "email": "jan@example.com", "valid_from": "2024-05-01"}
@@ -805,6 +805,63 @@ async def test_a_body_is_whole_only_at_its_very_end(sandbox: Sandbox) -> None:
     assert sandbox.audit[0].verdict == "broken off"
 
 
+@pytest.mark.parametrize("sent", [0, 1, 200, 5000, -1])
+@pytest.mark.parametrize("extra", [(), ("Expect: 100-continue",)])
+async def test_a_body_that_stands_still_is_broken_off(
+    caplog: pytest.LogCaptureFixture, extra: tuple[str, ...], sent: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with Sandbox(body_timeout=0.3) as sandbox, raw_connection(sandbox) as (reader, writer):
+        writer.write(head(sandbox, len(body()), *extra) + body()[:sent])
+        async with asyncio.timeout(A_WHILE):
+            answer = await reader.read()
+
+    assert answer == (b"HTTP/1.1 100 Continue\r\n\r\n" if extra else b"")
+    (record,) = sandbox.audit
+    assert (record.verdict, record.status, record.certificate_id) == ("broken off", None, None)
+    assert record.words == "no byte of the body arrived for 0.3 seconds"
+    assert (sandbox.summary().broken_off, caplog.text) == (1, "")
+
+
+async def test_a_body_may_take_long_while_it_moves() -> None:
+    """Not the whole body has the time, but each silence in it."""
+    sandbox = Sandbox(body_timeout=60.0)
+    step = len(body()) // 8
+    with leaping_clock() as leaps:
+        if not leaps:
+            pytest.skip("the clock of this event loop cannot leap")
+        async with sandbox, raw_connection(sandbox) as (reader, writer):
+            writer.write(head(sandbox, len(body())))
+            for start in range(0, len(body()), step):
+                await asyncio.sleep(50.0)
+                writer.write(body()[start : start + step])
+            assert await reader.readline() == b"HTTP/1.1 201 Created\r\n"
+
+    assert [record.verdict for record in sandbox.audit] == ["stored"]
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "line", "verdict"),
+    [
+        ("wrong", b"", b"HTTP/1.1 401 Unauthorized\r\n", "unauthorized"),
+        ("wrong", None, b"HTTP/1.1 401 Unauthorized\r\n", "unauthorized"),
+        (None, None, b"HTTP/1.1 400 Bad Request\r\n", "invalid"),
+        (None, b"--frontier\r\nno header\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\n", "invalid"),
+    ],
+)
+async def test_a_refusal_does_not_wait_for_a_body_for_ever(
+    key: str | None, content: bytes | None, line: bytes, verdict: str
+) -> None:
+    async with Sandbox(body_timeout=0.3) as sandbox, raw_connection(sandbox) as (reader, writer):
+        writer.write(head(sandbox, 0 if content is None else 10_000, key=key) + (content or b""))
+        async with asyncio.timeout(A_WHILE):
+            assert await reader.readline() == line
+            if content is not None:  # else the connection can be used again
+                await reader.read()
+
+    assert [record.verdict for record in sandbox.audit] == [verdict]
+
+
 # The lists
 
 
@@ -1020,6 +1077,7 @@ async def test_a_sandbox_listens_on_loopback_only(sandbox: Sandbox) -> None:
         ({"api_key": ""}, "two keys"),
         ({"limit": 0}, "must be"),
         ({"period": 0}, "must be"),
+        ({"body_timeout": 0}, "must be"),
         ({"window": "leaky"}, "no way of counting"),
         ({"window": "fixed", "count_refusals": True}, "only a sliding window"),
     ],
