@@ -10,8 +10,8 @@ PYTEST := $(BIN)/pytest --dist worksteal
 demo: $(VENV)/.ready-demo
 	$(BIN)/springest demo
 
-# All that proves the promises quickly. What needs Rails, nginx, haproxy or PostgreSQL is skipped where they are not
-# installed: the last lines say which tests and why.
+# All that proves the promises quickly. What needs Rails, nginx, haproxy, PostgreSQL or faketime is skipped where that is
+# not installed: the last lines say which tests and why.
 test: $(VENV)/.ready-dev
 	$(PYTEST) -n 4 -m "not soak"
 

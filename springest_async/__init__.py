@@ -10,7 +10,8 @@ from springest_async.errors import (
     InDoubt,
     InvalidUpload,
     JournalError,
-    JournalInUse,
+    JournalMissing,
+    JournalUnavailable,
     ManifestError,
     NoAnswer,
     NotAuthorized,
@@ -26,6 +27,7 @@ from springest_async.errors import (
     UnusableFile,
 )
 from springest_async.http.transport import Timeouts
+from springest_async.journal.journal import Journal
 from springest_async.limits.limiter import Limiter
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt, User
 from springest_async.upload import UploadListener, UploadStep
@@ -42,8 +44,10 @@ __all__ = [
     "Forbidden",
     "InDoubt",
     "InvalidUpload",
+    "Journal",
     "JournalError",
-    "JournalInUse",
+    "JournalMissing",
+    "JournalUnavailable",
     "Limiter",
     "ManifestError",
     "NoAnswer",

@@ -6,11 +6,12 @@ It parses nothing and decides nothing itself; `springest_async.upload` takes one
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, date, datetime
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,8 +31,9 @@ from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.http.api_key import ApiKey
 from springest_async.http.proxy import Proxy, proxy_at
 from springest_async.http.transport import Connector, Timeouts, Transport
-from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter, shared_limiter
-from springest_async.limits.store import FileStore, default_path
+from springest_async.journal.journal import Claim, Journal, where_from_env
+from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter, keep_budget_in, shared_limiter
+from springest_async.once import OnceUpload
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.source_file import SourceFile
 from springest_async.upload import Upload, Uploader, UploadListener, UploadStep
@@ -63,11 +65,7 @@ class Settings:
         proxy: an HTTP proxy to go through, such as ``http://proxy.example:3128`` or, with a name and a password,
             ``http://name:password@proxy.example:3128``. It learns the host, but neither key nor certificates, and is
             not used for a host that is ``http``, which is this machine.
-        machine_wide: share the limit of POSTs with all programs of this machine that use the same host and key and set
-            this too, such as the command; then a restart forgets nothing either. By default the clients of one process
-            share it.
-        limiter: a `Limiter` of your own, instead of `posts_per_minute`, `burst`, `requests_per_hour` and
-            `machine_wide`.
+        limiter: a `Limiter` of your own, instead of `posts_per_minute`, `burst` and `requests_per_hour`.
 
     Raises:
         ConfigurationError: `proxy` is not such an address, `ca_file` is given together with `connector`, or `limiter`
@@ -83,15 +81,14 @@ class Settings:
     connector: Connector | None = None
     ca_file: Path | None = field(default=None, converter=optional(Path))
     proxy: Proxy | None = field(default=None, converter=proxy_at)
-    machine_wide: bool = False
     limiter: Limiter | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.ca_file and self.connector:
             raise ConfigurationError("ca_file is not for a connector of your own: give that an SSL context")
         if self.limiter is not None:
-            replaced = ("posts_per_minute", "burst", "requests_per_hour", "machine_wide")
-            if ignored := [name for name in replaced if getattr(self, name) not in (None, False)]:
+            replaced = ("posts_per_minute", "burst", "requests_per_hour")
+            if ignored := [name for name in replaced if getattr(self, name) is not None]:
                 raise ConfigurationError(
                     f"limiter replaces {' and '.join(ignored)}: set the numbers of the Limiter instead"
                 )
@@ -124,6 +121,9 @@ class Springest:
         certifications_api_key: the key for `certifications`, which is a different one.
         host: ``nl``, ``be``, ``de``, ``uk``, ``com``, or an origin such as ``https://site.api.go.springest.nl``.
         settings: see `Settings`.
+        journal: the path of a file or ``postgresql://…``, which is opened and closed with the client, or a `Journal`
+            that is open. It makes `upload` idempotent, and shares the limit with everybody who uses it. Without one,
+            the limit is shared within this process, and nothing is remembered.
 
     Raises:
         ConfigurationError: a key is empty, or the host is invalid, or it is ``http`` to another machine; from
@@ -139,6 +139,7 @@ class Springest:
         certifications_api_key: str | None = None,
         host: str = "nl",
         settings: Settings | None = None,
+        journal: Journal | str | PathLike[str] | None = None,
     ) -> None:
         # No variable may hold a plain key, because a traceback may show it.
         self._key, self._certifications_key = ApiKey(api_key), ApiKey(certifications_api_key or "")
@@ -160,17 +161,60 @@ class Springest:
             ca_file=settings.ca_file,
             proxy=settings.proxy,
         )
-        budget = self._key.budget(self.origin)
+        self._budget = budget = self._key.budget(self.origin)
+        self._own_journal = not (journal is None or isinstance(journal, Journal))
+        self.journal = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
         make = partial(
             Limiter,
             posts=settings.posts_per_minute or POSTS_PER_MINUTE,
             burst=settings.burst,
             requests_per_hour=settings.requests_per_hour or REQUESTS_PER_HOUR,
-            store=FileStore(default_path(), budget) if settings.machine_wide else None,
         )
-        self.limiter = settings.limiter or shared_limiter(budget, make)
+        if settings.limiter is not None:
+            self.limiter = settings.limiter
+            if self.journal is not None and not self.journal.has_ledger(self.limiter.ledger):
+                raise ConfigurationError(
+                    "with a journal, a limiter must keep its tokens there: Limiter(ledger=journal.ledger(…))"
+                )
+        elif self.journal is not None:
+            self.limiter = make(ledger=self.journal.ledger(budget))
+        else:
+            self.limiter = shared_limiter(budget, make)
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
+
+    @classmethod
+    def from_env(
+        cls, *, settings: Settings | None = None, journal: Journal | str | PathLike[str] | None = None
+    ) -> Self:
+        """Return a client made from environment variables, as the command ``springest`` does.
+
+        Args:
+            settings: see `Settings`.
+            journal: see `Springest`; instead of ``SPRINGEST_JOURNAL``.
+
+        Environment:
+            ``SPRINGEST_API_KEY``: the key for certificates.
+            ``SPRINGEST_CERTIFICATIONS_API_KEY``: the key for certifications; may be missing.
+            ``SPRINGEST_HOST``: the host, ``nl`` by default.
+            ``SPRINGEST_JOURNAL``: where the journal is; by default that of this user, which the command uses too.
+
+        Raises:
+            ConfigurationError: ``SPRINGEST_API_KEY`` is missing, or there is no folder for a journal; also as
+                `Springest` does.
+        """
+        # No variable holds a key: a traceback may show variables.
+        if not _from_env("SPRINGEST_API_KEY"):
+            raise ConfigurationError(
+                "set SPRINGEST_API_KEY to the API key for certificates of your host: each host has its own"
+            )
+        return cls(
+            api_key=_from_env("SPRINGEST_API_KEY"),
+            certifications_api_key=_from_env("SPRINGEST_CERTIFICATIONS_API_KEY"),
+            host=_from_env("SPRINGEST_HOST") or "nl",
+            settings=settings,
+            journal=where_from_env() if journal is None else journal,
+        )
 
     def __repr__(self) -> str:
         if not hasattr(self, "_opened"):  # a traceback of its __init__ may show it
@@ -187,11 +231,23 @@ class Springest:
                 )
             self._opened = _Opened(asyncio.get_running_loop())
         try:
-            await self._transport.__aenter__()
+            if self.settings.limiter is None:
+                keep_budget_in(self._budget, "its memory" if self.journal is None else self.journal.where)
+            if self.journal is not None and self._own_journal:
+                await self.journal.open()
+            try:
+                await self._transport.__aenter__()
+            except BaseException:
+                await self._close_journal()
+                raise
         except BaseException:
             self._opened = None
             raise
         return self
+
+    async def _close_journal(self) -> None:
+        if self.journal is not None and self._own_journal:
+            await self.journal.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -236,6 +292,7 @@ class Springest:
                 opened.executor.shutdown(wait=False, cancel_futures=True)
                 try:
                     await self._transport.__aexit__(None, None, None)
+                    await self._close_journal()
                 finally:
                     if self._opened is opened:  # else another task has closed it meanwhile
                         self._opened = None
@@ -275,19 +332,19 @@ class Springest:
         upload: CertificateUpload,
         *,
         listener: UploadListener | None = None,
-        bulk: bool = False,
-        source: SourceFile | None = None,
     ) -> Receipt:
         """Post a certificate, and return when Springest has stored it.
 
         It waits for the limit as long as that takes. It sends again what the server certainly has not stored (after a
         broken connection, or a refusal for speed), and nothing that it may have stored.
 
+        With a journal the same certificate is stored once, however often and wherever this is called: one that is
+        stored returns its receipt (`Receipt.stored_before`), one that another task or process is sending is waited for,
+        and one in doubt is settled first. One that was rejected or has failed earlier is sent again.
+
         Args:
             upload: the certificate.
             listener: called at each step, for instance for a progress bar.
-            bulk: let uploads that are not bulk go first.
-            source: the file as it was when it was inspected; a file that has changed since is not sent.
 
         Raises:
             Rejected: Springest does not want this certificate; `Rejected.faults` says why, if the server did.
@@ -298,15 +355,59 @@ class Springest:
             NotSent: four times in a row there was no connection, or it broke before the whole body was sent; or,
                 raised at once, the server's TLS certificate is not trusted. Safe to call again.
             InDoubt: the whole certificate was sent, and no answer says whether it is stored: see `settle`.
+            JournalError: the journal cannot be read or written. A POST that it has not recorded is not sent.
             ConfigurationError: the limit cannot be kept (see `Limiter.post`). Nothing was sent.
             RuntimeError: the client is closed, or opened on another event loop or in another process.
             asyncio.CancelledError: its ``__cause__`` is a `NotSent`, an `InDoubt` or a `CancelledTooLate` (stored). The
                 TimeoutError of `asyncio.timeout` has the cancellation as its own ``__cause__``.
         """
+        uploader = self._uploader()
+        with self._call() as call:
+            follow = partial(call.follow, listener)
+            if self.journal is None:
+                return await Upload(uploader, upload, follow).run()
+
+            def send(source: SourceFile, claim: Claim) -> Awaitable[Receipt]:
+                return Upload(uploader, upload, follow, source=source, claim=claim).run()
+
+            return await OnceUpload(
+                self.journal,
+                upload,
+                follow,
+                where=uploader.where,
+                origin=self.origin,
+                executor=uploader.executor,
+                send=send,
+                ask=self.settle,
+            ).run()
+
+    async def upload_claimed(
+        self, upload: CertificateUpload, claim: Claim, source: SourceFile, *, listener: UploadListener
+    ) -> Receipt:
+        """Post a certificate of a bulk run, which has claimed it in the journal; other uploads go first.
+
+        Args:
+            upload: the certificate.
+            claim: the right to send it; the caller releases it.
+            source: the file as it was when it was inspected; a file that has changed since is not sent.
+            listener: called at each step.
+
+        Raises:
+            ConfigurationError: the claim is of another journal than this client's.
+            ClaimLost: another worker has taken over. Nothing was sent.
+            SpringestError: as `upload`.
+        """
+        if claim.journal is not self.journal:
+            raise ConfigurationError("the client must have the journal of the migration: Springest(journal=journal)")
+        uploader = self._uploader()
+        with self._call() as call:
+            return await Upload(uploader, upload, partial(call.follow, listener), True, source, claim).run()
+
+    def _uploader(self) -> Uploader:
         opened = self._checked()
         if opened.closing:
             raise RuntimeError("the client is closed to new uploads: it waits for the others, and then closes")
-        uploader = Uploader(
+        return Uploader(
             transport=self._transport,
             key=self._key,
             wire_format=self.settings.wire_format,
@@ -315,8 +416,6 @@ class Springest:
             verdicts=self._verdicts,
             executor=opened.executor,
         )
-        with self._call() as call:
-            return await Upload(uploader, upload, partial(call.follow, listener), bulk, source).run()
 
     async def settle(self, doubt: InDoubt, *, known: Collection[int] = ()) -> Certificate | None:
         """Ask Springest whether a certificate in doubt is stored.
@@ -526,3 +625,8 @@ class _Call:
     def cancel_if_waiting(self) -> None:
         if self.waiting and self in self.opened.calls:
             self.task.cancel()
+
+
+def _from_env(name: str) -> str:
+    # A key that was read from a file may end with a newline.
+    return os.environ.get(name, "").strip()

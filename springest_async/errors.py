@@ -26,6 +26,7 @@ from typing import ClassVar
 from attrs import define, frozen
 
 __all__ = [
+    "AnotherServer",
     "AnswerError",
     "CancelledTooLate",
     "ConfigurationError",
@@ -34,7 +35,8 @@ __all__ = [
     "InDoubt",
     "InvalidUpload",
     "JournalError",
-    "JournalInUse",
+    "JournalMissing",
+    "JournalUnavailable",
     "ManifestError",
     "NoAnswer",
     "NotAuthorized",
@@ -106,19 +108,20 @@ class ManifestError(SpringestError):
 class JournalError(SpringestError):
     """The journal cannot be read or written. A POST that it has not recorded is not sent."""
 
-    journal: Path
+    journal: Path | str
     reason: str
 
 
-@define(eq=False, slots=False)
-class JournalInUse(JournalError):
-    """Another process is writing this journal: the one with the id `pid`, or None when that is unknown."""
+class AnotherServer(JournalError):
+    """The journal's address leads to another server than before, which may lack what was sent last: nothing is sent."""
 
-    pid: int | None = None
 
-    def __str__(self) -> str:
-        who = "another process" if self.pid is None else f"process {self.pid}"
-        return f"{self.journal}: {who} is uploading with this journal: wait for it, or stop it"
+class JournalMissing(JournalError):
+    """There is no journal in this place yet."""
+
+
+class JournalUnavailable(JournalError):
+    """The journal cannot be reached now, and may be later: its server restarts, the network is gone, it is locked."""
 
 
 @define(eq=False, slots=False)

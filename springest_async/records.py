@@ -114,6 +114,7 @@ class Receipt:
         attempts: how many POSTs were sent, including those that were refused.
         sent_at: when the last POST was sent (UTC).
         answered_at: when its answer was received (UTC).
+        stored_before: whether the journal knew that it is stored, so that nothing was sent now.
     """
 
     id: int | None
@@ -121,6 +122,7 @@ class Receipt:
     attempts: int
     sent_at: datetime
     answered_at: datetime
+    stored_before: bool = False
 
 
 @frozen(kw_only=True)

@@ -25,6 +25,8 @@ from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
 from springest_async.http.exchange import Exchange
 from springest_async.http.transport import Timeouts, Transport
+from springest_async.journal.journal import Claim
+from springest_async.journal.records import Intent, Outcome, State
 from springest_async.limits.limiter import Limiter, Permit
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.source_file import SourceFile, inspect_file
@@ -71,7 +73,7 @@ class UploadListener(Protocol):
 class _Post(Protocol):
     """`Limiter.post`, or what `Limiter.probe` gives."""
 
-    def __call__(self, *, count_window: float) -> AbstractAsyncContextManager[Permit]: ...
+    def __call__(self, *, count_window: float, intent: Intent | None) -> AbstractAsyncContextManager[Permit]: ...
 
 
 @frozen(kw_only=True)
@@ -115,6 +117,10 @@ class _Try:
     sent_at: datetime
 
 
+def _answered_at(exchange: Exchange) -> datetime | None:
+    return None if exchange.status is None else datetime.now(UTC)
+
+
 @define(eq=False)
 class Upload:
     """One certificate on its way.
@@ -125,6 +131,7 @@ class Upload:
         listener: called at each step.
         bulk: whether uploads that somebody waits for go first.
         source: the file as it must be; None: as it is.
+        claim: the right to send it, if there is a journal, which records each POST. The caller releases it.
     """
 
     uploader: Uploader
@@ -132,6 +139,7 @@ class Upload:
     listener: UploadListener
     bulk: bool = False
     source: SourceFile | None = None
+    claim: Claim | None = None
     attempts: int = field(default=0, init=False)
     _unsent: int = field(default=0, init=False)  # tries in a row that the server cannot have had
     _history: RefusalHistory = field(factory=RefusalHistory, init=False)
@@ -199,7 +207,8 @@ class Upload:
         """Send one POST when it may leave; return what came of it and its permit."""
         uploader = self.uploader
         self._report("waiting")
-        async with post(count_window=uploader.timeouts.answer) as permit:
+        intent = self.claim.intent() if self.claim else None
+        async with post(count_window=uploader.timeouts.answer, intent=intent) as permit:
             self.attempts += 1
             self._try = None
             exchange = self._exchange()
@@ -208,6 +217,14 @@ class Upload:
                 self._try = _Try(exchange, sent_at)
                 number = uploader.verdicts.sending()
                 meaning = await self._answer_to(exchange, sent_at)
+            except BaseException as error:
+                if intent is not None:
+                    ended = error if isinstance(error, SpringestError) else self._outcome_if_interrupted()
+                    permit.outcome = self._outcome_for_journal(intent, exchange, ended)
+                raise
+            else:
+                if intent is not None:
+                    permit.outcome = self._outcome_for_journal(intent, exchange, meaning)
             finally:
                 self._settle_permit(permit, exchange)
         self._unsent = 0
@@ -224,10 +241,40 @@ class Upload:
         )
         return receipt, permit
 
+    def _outcome_for_journal(
+        self, intent: Intent, exchange: Exchange, ended: Stored | Refusal | SpringestError
+    ) -> Outcome:
+        """Return what the journal records of a POST that has ended."""
+        springest_id, reason = None, ""
+        match ended:
+            case Stored():
+                state, springest_id = State.STORED, ended.id
+            case CancelledTooLate():
+                state = State.STORED
+            case InDoubt():
+                state, reason = State.IN_DOUBT, ended.reason
+            case Rejected():
+                state, reason = State.REJECTED, str(ended)
+            case _:
+                state = State.WAITING
+        words = ended.error.words if isinstance(ended, Refusal) else getattr(ended, "words", "")
+        return Outcome(
+            attempt=intent.id,
+            state=state,
+            written_at=exchange.written_at,
+            answered_at=_answered_at(exchange),
+            status=exchange.status,
+            server_date=exchange.server_date,
+            words=words,
+            reason=reason,
+            springest_id=springest_id,
+        )
+
     def _exchange(self) -> Exchange:
         assert self.source is not None
         fields = protocol.certificate_fields(self.certificate)
-        body = CertificateBody(self.source, fields, executor=self.uploader.executor)
+        may_send = {} if self.claim is None else {"may_send": self.claim.may_send}
+        body = CertificateBody(self.source, fields, executor=self.uploader.executor, **may_send)
         return Exchange("POST", self.uploader.path, self.uploader.key, body=body)
 
     def _settle_permit(self, permit: Permit, exchange: Exchange) -> None:
@@ -337,23 +384,7 @@ class Upload:
         return now
 
     def _report_outcome(self, outcome: Receipt | SpringestError) -> None:
-        kind: _Kind
-        words = "" if isinstance(outcome, Receipt) else outcome.words
-        match outcome:
-            case Receipt() | CancelledTooLate():
-                kind = "stored"
-            case InDoubt(reason=reason):
-                kind, words = "in doubt", words or reason
-            case Rejected():
-                kind = "rejected"
-            case NotSent(reason=reason):
-                kind, words = "not stored", reason
-            case _:
-                kind = "not stored"
-        try:
-            self._report(kind, status=self._status, words=words)
-        except Exception:  # noqa: BLE001 (what became of the certificate must not depend on who listens)
-            _log.exception("the listener of an upload failed at its last step")
+        report_outcome(self.listener, outcome, attempts=self.attempts, status=self._status)
 
     def _outcome_if_interrupted(self) -> SpringestError:
         """Return what became of a certificate whose upload is interrupted right now."""
@@ -378,3 +409,33 @@ class Upload:
             return self._doubt(sent_at, "cancelled before the answer came")
         when = "before it was sent whole" if exchange.headers_sent else "before it was sent"
         return NotSent(where, f"cancelled {when}", connected=exchange.headers_sent)
+
+
+def report_outcome(
+    listener: UploadListener, outcome: Receipt | SpringestError, *, attempts: int, status: int | None
+) -> None:
+    """Call the listener with the last step of an upload; what it raises is logged.
+
+    Args:
+        listener: the listener.
+        outcome: what became of the certificate.
+        attempts: how many POSTs of it were tried.
+        status: the status of the last answer, if there was one.
+    """
+    kind: _Kind
+    words = "" if isinstance(outcome, Receipt) else outcome.words
+    match outcome:
+        case Receipt() | CancelledTooLate():
+            kind = "stored"
+        case InDoubt(reason=reason):
+            kind, words = "in doubt", words or reason
+        case Rejected():
+            kind = "rejected"
+        case NotSent(reason=reason):
+            kind, words = "not stored", reason
+        case _:
+            kind = "not stored"
+    try:
+        listener(UploadStep(kind, attempts, datetime.now(UTC), status, words))
+    except Exception:  # noqa: BLE001 (what became of the certificate must not depend on who listens)
+        _log.exception("the listener of an upload failed at its last step")

@@ -3,42 +3,44 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
-
-from springest_async import Springest, SpringestError
+from springest_async import Journal, Springest, SpringestError
 from springest_async.bulk import (
     Entry,
-    Journal,
-    JournalReader,
     Manifest,
+    OpenMigration,
     RowDone,
     RowSettling,
     RowStep,
     State,
     UploadQueue,
-    default_path,
+    load_manifest,
+    source_of,
 )
-from springest_async.bulk.reader import EPOCH
+from springest_async.journal import certificates
+from springest_async.journal.engine import Connection
+from springest_async.journal.records import Intent, Outcome
 from tests.pdfs import archive
 
 __all__ = [
     "LATER",
     "NOW",
-    "Attempt",
+    "ORIGIN",
     "Event",
     "Events",
     "Kind",
     "attempts",
-    "attempts_in",
     "employees",
     "entries",
-    "identified",
+    "found",
+    "journal_of",
+    "loaded",
     "manifest_of",
     "queue_of",
     "rewrite",
@@ -47,17 +49,17 @@ __all__ = [
     "settle",
     "sha256_of",
     "states",
-    "turn",
     "was_killed",
 ]
 
 Event = RowStep | RowSettling | RowDone
 Kind = Literal["waiting", "sending", "refused", "unsent"]
 
+ORIGIN = "https://api.springest.nl"
 NOW = datetime(2026, 1, 31, 12, 30, 1, 2, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=3)
 
-_LONG = 1_000_000.0
+_LONG = 10_000.0
 """Seconds; in virtual time a test that waits for something that never happens ends at once."""
 
 
@@ -85,8 +87,8 @@ class Events:
     @property
     def states(self) -> dict[int | None, State]:
         """The final state of each row; fails when a row was done twice."""
-        for name in ("number", "id"):
-            assert all(count == 1 for count in Counter(getattr(event.row, name) for event in self.done).values())
+        for rows in ([event.row.id for event in self.done], [event.row.number for event in self.done]):
+            assert all(count == 1 for row, count in Counter(rows).items() if row is not None)
         return {event.row.number: event.state for event in self.done}
 
     def error(self, row: int) -> SpringestError | None:
@@ -107,22 +109,24 @@ class Events:
             while not condition():
                 await reached.wait()
 
-    def agree_with(self, journal: JournalReader, before: dict[int, State]) -> None:
-        """Check that the journal has the states of the events, and that every row that was begun was done."""
+    async def agree_with(self, migration: OpenMigration, before: dict[int, State]) -> None:
+        """Check that the journal has the states of the events, and that every row that was begun was done.
+
+        A row without an event has the state that it had, or that of another row with the same certificate.
+        """
         done = self.states
-        assert _states_in(journal) == before | done
+        rows = await _entries_of(migration)
+        by_certificate = {rows[row].certificate: state for row, state in done.items() if row is not None}
+        by_certificate.pop(None, None)
+        assert {row: entry.state for row, entry in rows.items()} == {
+            row: done.get(row, by_certificate.get(entry.certificate, before[row])) for row, entry in rows.items()
+        }
         assert {step.row.number for step in self.steps} <= done.keys()
-        assert {row for row, state in before.items() if state is State.IN_DOUBT} <= done.keys()
-        assert journal.counts().total() == len(before)  # rows = stored + rejected + failed + in doubt + waiting
+        assert {event.row.number for event in self.settling} <= done.keys()
+        assert (await migration.counts()).total() == len(before)  # rows = stored + rejected + … + waiting
         assert {event.row.number for event in self.done if event.receipt} <= {
             row for row, state in done.items() if state is State.STORED
         }
-
-
-def _states_in(journal: JournalReader) -> dict[int | None, State]:
-    """Return each row's state. "Sending", which a run could not change any more, is in doubt for the next run."""
-    found = {entry.number: entry.state for entry in journal.entries()}
-    return {row: State.IN_DOUBT if state is State.SENDING else state for row, state in found.items()}
 
 
 def manifest_of(folder: Path, content: str | bytes, name: str = "certificates.csv") -> Manifest:
@@ -142,78 +146,86 @@ def rewrite(manifest: Manifest, change: Callable[[list[str]], list[str]]) -> Man
     return Manifest.open(manifest.path)
 
 
-@contextmanager
-def queue_of(
-    springest: Springest, manifest: Manifest, events: Events, kind: type[Journal] = Journal
-) -> Iterator[UploadQueue]:
-    """Open a queue on the manifest's journal; at the end, compare the events with the journal."""
-    with kind.open(default_path(manifest.path)) as journal:
-        journal.load(manifest, springest.origin)
-        before = {entry.number: entry.state for entry in journal.entries() if entry.number is not None}
-        yield UploadQueue(springest, journal, events)
-        events.agree_with(journal, before)
+def journal_of(manifest: Manifest) -> Path:
+    """Return where the tests keep the journal of a manifest."""
+    return manifest.path.with_name("a journal.sqlite3")
 
 
-async def run(
-    springest: Springest, manifest: Manifest, events: Events, kind: type[Journal] = Journal
-) -> SpringestError | None:
+@asynccontextmanager
+async def loaded(manifest: Manifest, origin: str = ORIGIN) -> AsyncIterator[OpenMigration]:
+    """Open the journal of a manifest and load the manifest, as a run does."""
+    async with Journal(journal_of(manifest)) as journal:
+        migration, _ = await load_manifest(journal, manifest, origin)
+        yield migration
+
+
+@asynccontextmanager
+async def found(manifest: Manifest) -> AsyncIterator[OpenMigration]:
+    """Open the journal of a manifest that was loaded before, and change nothing in it."""
+    async with Journal(journal_of(manifest)) as journal:
+        latest, *_ = await journal.migrations()
+        migration = await journal.find(source_of(manifest, latest.origin, journal.machine))
+        assert migration is not None
+        yield migration
+
+
+@asynccontextmanager
+async def _journal_for(springest: Springest, manifest: Manifest) -> AsyncIterator[Journal]:
+    if springest.journal is not None:
+        yield springest.journal
+        return
+    async with Journal(journal_of(manifest)) as journal:
+        yield journal
+
+
+@asynccontextmanager
+async def queue_of(springest: Springest, manifest: Manifest, events: Events) -> AsyncIterator[UploadQueue]:
+    """Load a manifest into the client's journal, or that of the manifest; at the end, compare it with the events."""
+    async with _journal_for(springest, manifest) as journal:
+        migration, _ = await load_manifest(journal, manifest, springest.origin)
+        before = {number: entry.state for number, entry in (await _entries_of(migration)).items()}
+        yield UploadQueue(springest, migration, events)
+        await events.agree_with(migration, before)
+
+
+async def run(springest: Springest, manifest: Manifest, events: Events) -> SpringestError | None:
     """Upload, or continue; fails when that does not end."""
-    with queue_of(springest, manifest, events, kind) as queue:
-        async with asyncio.timeout(_LONG):
-            return await queue.run()
+    async with queue_of(springest, manifest, events) as queue, asyncio.timeout(_LONG):
+        return await queue.run()
 
 
-def entries(manifest: Manifest) -> dict[int | None, Entry]:
-    with JournalReader.open(default_path(manifest.path)) as journal:
-        return {entry.number: entry for entry in journal.entries()}
+async def _entries_of(migration: OpenMigration) -> dict[int, Entry]:
+    return {entry.number: entry for entry in await migration.entries(limit=2**31) if entry.number is not None}
 
 
-def states(manifest: Manifest) -> dict[int | None, State]:
-    return {number: entry.state for number, entry in entries(manifest).items()}
+async def entries(manifest: Manifest) -> dict[int, Entry]:
+    """Return what the journal of a manifest says of each row."""
+    async with found(manifest) as migration:
+        return await _entries_of(migration)
 
 
-@frozen(kw_only=True)
-class Attempt:
-    """One POST of an entry, as the journal records it; not ended while it is in progress."""
-
-    number: int
-    sent_at: datetime
-    ended_at: datetime | None = None
-    outcome: State | None = None
-    status: int | None = None
-    words: str = ""
+async def states(manifest: Manifest) -> dict[int, State]:
+    """Return the state of each row in the journal of a manifest."""
+    return {number: entry.state for number, entry in (await entries(manifest)).items()}
 
 
-def attempts_in(journal: JournalReader, entry_id: int) -> list[Attempt]:
-    """Return all POSTs of an entry, in order."""
-    lines = journal._connection.execute(
-        "SELECT number, sent_at, ended_at, outcome, status, words FROM attempt WHERE entry = ? ORDER BY number",
-        (entry_id,),
-    )
-    return [
-        Attempt(
-            number=number,
-            sent_at=EPOCH + timedelta(microseconds=sent_at),
-            ended_at=None if ended_at is None else EPOCH + timedelta(microseconds=ended_at),
-            outcome=None if outcome is None else State(outcome),
-            status=status,
-            words=words,
-        )
-        for number, sent_at, ended_at, outcome, status, words in lines
-    ]
-
-
-def attempts(manifest: Manifest, row: int) -> list[tuple[State | None, int | None, str]]:
+async def attempts(manifest: Manifest, row: int) -> list[tuple[State | None, int | None, str]]:
     """Return the outcome of each POST of a row; fails when their times are out of order."""
-    entry = entries(manifest)[row]
-    with JournalReader.open(default_path(manifest.path)) as journal:
-        found = attempts_in(journal, entry.id)
-    assert [attempt.number for attempt in found] == list(range(1, len(found) + 1))
-    for attempt in found:
-        assert attempt.ended_at is not None
-        assert attempt.ended_at - attempt.sent_at >= timedelta()
-    assert entry.sent_at == (found[-1].sent_at if found else None)
-    return [(attempt.outcome, attempt.status, attempt.words) for attempt in found]
+    async with found(manifest) as migration:
+        entry = (await _entries_of(migration))[row]
+
+        def read(connection: Connection) -> list[tuple[int, int | None, str | None, int | None, str]]:
+            return connection.execute(
+                "SELECT sent_at, answered_at, outcome, status, words FROM attempts WHERE certificate = ?"
+                " ORDER BY sent_at",
+                (entry.certificate,),
+            )
+
+        lines = await migration.journal.run(read)
+    times = [moment for sent_at, answered_at, *_ in lines for moment in (sent_at, answered_at) if moment is not None]
+    assert times == sorted(times)
+    assert certificates.microseconds(entry.sent_at) == (lines[-1][0] if lines else None)
+    return [(State(outcome) if outcome else None, status, words) for _, _, outcome, status, words in lines]
 
 
 def employees(*numbers: int) -> list[str]:
@@ -224,42 +236,50 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def identified(journal: Journal, entry: Entry) -> Entry:
-    """Hash a row's file, as the queue does."""
-    status = entry.path.stat()
-    sha256 = journal.known_hash(entry.path, status.st_size, status.st_mtime_ns)
-    return journal.identify(entry, status.st_size, status.st_mtime_ns, sha256 or bytes.fromhex(sha256_of(entry.path)))
+async def settle(
+    migration: OpenMigration, *wanted: State, reason: str = "", springest_id: int | None = None
+) -> list[Entry]:
+    """Bring the first waiting rows to these states as a worker does, and return them as they were.
+
+    A file that does not exist gets a hash of its row's number. SENDING leaves a row as a killed process does.
+    """
+    journal = migration.journal
+    claimed = await migration.claim(len(wanted))
+    for entry, state in zip(claimed, wanted, strict=True):
+        if state is State.WAITING:
+            migration.release(entry)
+            continue
+        if entry.path.exists():
+            status = entry.path.stat()
+            file = status.st_size, status.st_mtime_ns, bytes.fromhex(sha256_of(entry.path))
+        else:
+            assert entry.number is not None
+            file = 1, 1, entry.number.to_bytes(32, "big")
+        _, claim = await migration.identify(entry, *file)
+        assert claim is not None
+        if state is State.FAILED:
+            claim.release(state, reason)
+            continue
+        intent = claim.intent()
+
+        def begin(connection: Connection, intent: Intent = intent) -> None:
+            certificates.begin(connection, intent, worker=journal.worker, budget="", counted_until=0.0, back_at=0.0)
+
+        await journal.run(begin)
+        if state is not State.SENDING:
+            outcome = Outcome(
+                attempt=intent.id, state=state, answered_at=LATER, reason=reason, springest_id=springest_id
+            )
+            await journal.run(partial(certificates.end, outcome=outcome))
+    return claimed
 
 
-def turn(journal: Journal) -> Entry:
-    """Begin the turn of the next waiting row."""
-    entry = journal.next()
-    assert entry is not None
-    return identified(journal, entry)
-
-
-def settle(
-    journal: Journal,
-    state: State = State.STORED,
-    *,
-    entry: Entry | None = None,
-    sha256: bytes | None = None,
-    springest_id: int | None = None,
-    reason: str = "",
-) -> Entry:
-    """Bring the next row, or this entry, to a state by a POST; `sha256` stands for a file that does not exist."""
-    entry = entry or journal.next()
-    assert entry is not None
-    entry = identified(journal, entry) if sha256 is None else journal.identify(entry, 1, 1, sha256)
-    assert entry.state is State.WAITING
-    journal.sending(entry.id, NOW)
-    journal.ended(entry.id, state, at=LATER, springest_id=springest_id, reason=reason)
-    return entry
-
-
-def was_killed(manifest: Manifest, origin: str, count: int) -> None:
-    """Leave a journal as a process does that is killed while it sends the first rows."""
-    with Journal.open(default_path(manifest.path)) as journal:
-        journal.load(manifest, origin)
-        for _ in range(count):
-            journal.sending(turn(journal).id, datetime.now(UTC))
+async def was_killed(manifest: Manifest, origin: str, count: int) -> None:
+    """Leave a journal as a process does that was killed a minute ago while it sent the first rows."""
+    async with loaded(manifest, origin) as migration:
+        journal = migration.journal
+        await settle(migration, *[State.SENDING] * count)
+        await journal.run(lambda connection: connection.execute("UPDATE workers SET lease_until = ?", (0.0,)))
+        assert journal._beat is not None
+        journal._beat.cancel()
+        journal._beat = None  # so that it does not take its leave

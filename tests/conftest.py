@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import aiohttp
 import pytest
@@ -17,6 +17,7 @@ from aioresponses import aioresponses
 from hypothesis import settings
 
 from springest_async import CertificateUpload, Limiter, Settings, Springest
+from springest_async.journal import sqlite
 
 # A busy machine is no fault of the code under test.
 settings.register_profile("springest", deadline=None)
@@ -69,6 +70,16 @@ def _signals_are_heard() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_disk_need_not_turn() -> Iterator[None]:
+    """Flush no disk in this process: no test cuts the power, and a busy disk needs a hundred times as long as SQLite.
+
+    The processes that tests start flush it as usual.
+    """
+    with patch("springest_async.journal.sqlite._PRAGMAS", ("synchronous = OFF", *sqlite._PRAGMAS[1:])):
+        yield
 
 
 def pdf_of(text: str) -> bytes:

@@ -1,35 +1,35 @@
-"""Bulk uploads: a manifest, its preflight, the journal, the queue, its events and the report. Public names only."""
+"""Bulk uploads: a manifest, its preflight, loading it, the queue, its events and the report. Public names only."""
 
-from springest_async.bulk.entries import Entry, Siblings, State
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
-from springest_async.bulk.journal import Journal, default_path
+from springest_async.bulk.loading import load_manifest, source_of
 from springest_async.bulk.manifest import COLUMNS, Manifest, Row
-from springest_async.bulk.plan import Loaded
 from springest_async.bulk.preflight import Finding, check_manifest, check_pdf
 from springest_async.bulk.queue import UploadQueue
-from springest_async.bulk.reader import JournalReader
 from springest_async.bulk.report import Report, RunRecorder, write_failed
+from springest_async.journal.journal import OpenMigration
+from springest_async.journal.known_files import KnownFiles
+from springest_async.journal.records import Entry, Loaded, State
 
 __all__ = [
     "COLUMNS",
     "BulkListener",
     "Entry",
     "Finding",
-    "Journal",
-    "JournalReader",
+    "KnownFiles",
     "Loaded",
     "Manifest",
+    "OpenMigration",
     "Report",
     "Row",
     "RowDone",
     "RowSettling",
     "RowStep",
     "RunRecorder",
-    "Siblings",
     "State",
     "UploadQueue",
     "check_manifest",
     "check_pdf",
-    "default_path",
+    "load_manifest",
+    "source_of",
     "write_failed",
 ]

@@ -5,8 +5,8 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from springest_async.bulk.entries import Entry, State
 from springest_async.errors import SpringestError
+from springest_async.journal.records import Entry, State
 from springest_async.records import Receipt
 from springest_async.upload import UploadStep
 
@@ -34,13 +34,17 @@ class RowDone:
         row: the row.
         state: its state now.
         receipt: None unless this run got a receipt: not for a row that was stored before, or was found at Springest.
-        error: why it is not stored; None for a row that was rejected earlier under another name (see `row.reason`).
+        error: why it is not stored.
+        stored_before: whether the journal knew that its certificate is stored, so that nothing was sent.
+        changed: whether the same person, certification and dates were sent before with another PDF.
     """
 
     row: Entry
     state: State
     receipt: Receipt | None = None
     error: SpringestError | None = None
+    stored_before: bool = False
+    changed: bool = False
 
 
 BulkListener: TypeAlias = Callable[[RowStep | RowSettling | RowDone], None]

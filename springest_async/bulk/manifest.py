@@ -6,6 +6,7 @@ ten. Whether the files exist and are PDFs is checked in `preflight`.
 """
 
 import csv
+import hashlib
 import io
 import os
 import re
@@ -83,6 +84,21 @@ class Manifest:
     def unused(self) -> tuple[str, ...]:
         """The unknown columns, one of which may be a typing error."""
         return tuple(name for name in self.columns if name not in (*COLUMNS, ERROR))
+
+    @property
+    def sha256(self) -> bytes:
+        """Read the whole file, and return its SHA-256.
+
+        Raises:
+            ManifestError: when it cannot be read, or has changed since `open`.
+        """
+        try:
+            with open_regular(self.path) as stream:
+                digest = hashlib.file_digest(stream, "sha256").digest()
+                self._check(stream, "before row 1")
+        except OSError as error:
+            raise ManifestError(self.path, error.strerror or "cannot be read") from None
+        return digest
 
     @classmethod
     def open(cls, path: Path) -> Self:

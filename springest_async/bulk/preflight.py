@@ -15,10 +15,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from springest_async.bulk.journal import Journal
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
-from springest_async.bulk.plan import digest
 from springest_async.errors import InvalidUpload
+from springest_async.journal.identity import identity
+from springest_async.journal.known_files import KnownFiles
 from springest_async.records import Certification, shown
 from springest_async.source_file import SourceFile, open_regular
 
@@ -42,7 +42,7 @@ class Finding:
 def check_manifest(
     manifest: Manifest,
     certifications: Mapping[int, Certification] | None = None,
-    journal: Journal | None = None,
+    known: KnownFiles | None = None,
     origin: str = "",
 ) -> Iterator[Finding | None]:
     """Check a manifest row by row. This blocks, so run it in a thread.
@@ -50,7 +50,7 @@ def check_manifest(
     Args:
         manifest: the manifest.
         certifications: those that the key can list, by id; without them, the certifications are not checked.
-        journal: knows hashes, and the files that will not be sent again and may be gone.
+        known: what a journal knows: hashes, and the files that will not be sent again and may be gone.
         origin: the host that the manifest is for, as in ``https://api.springest.nl``.
 
     Yields:
@@ -76,7 +76,7 @@ def check_manifest(
                     yield from _file_findings(row, manifest.path.parent)
             else:
                 fields = manifest.fields(row)
-                settled = journal is not None and journal.is_settled(fields, origin, upload.file)
+                settled = known is not None and known.is_settled(fields, fields.file)
                 if not settled:
                     yield from _file_findings(row, manifest.path.parent)
                 if upload.valid_until is not None and upload.valid_until < upload.valid_from:
@@ -84,13 +84,13 @@ def check_manifest(
                         row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True
                     )
                 # Hashes instead of the fields themselves keep a million rows within about 70 MB.
-                identity = hash(_identity(fields, origin))
-                (suspects if identity in seen else seen).add(identity)
+                fingerprint = _fingerprint(fields, origin)
+                (suspects if fingerprint in seen else seen).add(fingerprint)
             if certifications is not None and not settled:
                 yield from _certification_findings(row, certifications)
             yield None
     if suspects:
-        yield from _duplicates(manifest, suspects, journal, origin)
+        yield from _duplicates(manifest, suspects, known, origin)
 
 
 def _file_findings(row: Row, folder: Path) -> Iterator[Finding]:
@@ -125,37 +125,39 @@ def _certification_findings(row: Row, certifications: Mapping[int, Certification
 # --- the same certificate twice: the same fields and the same content ---
 
 
-def _identity(fields: Fields, origin: str) -> tuple[bytes, int | None]:
-    return digest(fields, origin), fields.conversion_id
+def _fingerprint(fields: Fields, origin: str) -> int:
+    """Return a hash of all that makes a certificate, except for its file."""
+    return hash(identity(fields, origin, b""))
 
 
-def _duplicates(manifest: Manifest, suspects: set[int], journal: Journal | None, origin: str) -> Iterator[Finding]:
-    sha256 = lru_cache(maxsize=1024)(partial(_sha256, journal))
-    first: dict[tuple[object, ...], int] = {}
+def _duplicates(manifest: Manifest, suspects: set[int], known: KnownFiles | None, origin: str) -> Iterator[Finding]:
+    sha256 = lru_cache(maxsize=1024)(partial(_sha256, known))
+    first: dict[bytes, int] = {}
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
                 fields = manifest.fields(row)
-                identity = _identity(fields, origin)
-                if hash(identity) not in suspects:
+                if _fingerprint(fields, origin) not in suspects:
                     continue
                 # Certificates made from one template may differ in their last bytes only, so hash the whole file.
                 content = sha256(manifest.path.parent / fields.file)
             except (InvalidUpload, OSError):
                 continue  # already reported
-            if (earlier := first.setdefault((identity, content), row.number)) != row.number:
+            if (earlier := first.setdefault(identity(fields, origin, content), row.number)) != row.number:
                 yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
 
 
-def _sha256(journal: Journal | None, path: Path) -> bytes:
+def _sha256(known: KnownFiles | None, path: Path) -> bytes:
     with open_regular(path) as stream:
         source = SourceFile.at(path, os.fstat(stream.fileno()))
-        if journal is not None and (known := journal.known_hash(path, source.size, source.modified_ns)) is not None:
-            return known
+        if known is not None:
+            remembered = known.known_hash(path, source.size, source.modified_ns)
+            if remembered is not None:
+                return remembered
         found = hashlib.file_digest(stream, "sha256").digest()
         # If the file was changed while it was read, the hash is of no single content.
-        if journal is not None and source.is_still(stream):
-            journal.remember_hash(path, source.size, source.modified_ns, found)
+        if known is not None and source.is_still(stream):
+            known.remember_hash(path, source.size, source.modified_ns, found)
     return found
 
 

@@ -10,16 +10,17 @@ import filecmp
 import os
 import re
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from attrs import field, frozen
 
-from springest_async.bulk.entries import Entry, State
 from springest_async.bulk.events import RowDone, RowSettling, RowStep
 from springest_async.bulk.formulas import escape
 from springest_async.bulk.manifest import COLUMNS, ERROR, Manifest
-from springest_async.bulk.reader import JournalReader
 from springest_async.errors import ConfigurationError
+from springest_async.journal.journal import OpenMigration
+from springest_async.journal.records import Entry, Loaded, State
 
 
 def _settled(counts: Counter[State]) -> Counter[State]:
@@ -33,15 +34,18 @@ class Report:
     """The totals of a manifest: ``rows = stored + rejected + failed + in doubt + waiting``.
 
     Attributes:
-        counts: the rows by state, over all runs. Rows that are still "sending", because the journal could not be
-            written any more, count as in doubt.
+        counts: the rows by state, over all runs and workers. Rows that are still "sending" count as in doubt.
         posts: how many POSTs this run has sent.
         refusals: how many of these were refused without a reason.
+        stored: how many rows this run has stored or found at Springest.
+        stored_before: how many rows needed no POST, because another manifest or an upload had stored their certificate.
     """
 
     counts: Counter[State] = field(converter=_settled)
-    posts: int
-    refusals: int
+    posts: int = 0
+    refusals: int = 0
+    stored: int = 0
+    stored_before: int = 0
 
     @property
     def rows(self) -> int:
@@ -54,31 +58,51 @@ class Report:
 
 
 class RunRecorder:
-    """A listener that counts the POSTs of a run.
+    """A listener that counts the POSTs of a run, and the rows that it stored.
 
     Usage::
 
-        recorder = RunRecorder()
-        await UploadQueue(springest, journal, recorder).run()
-        recorder.report(journal)
+        migration, loaded = await load_manifest(journal, manifest, springest.origin)
+        recorder = RunRecorder(loaded)
+        await UploadQueue(springest, migration, recorder).run()
+        report = await recorder.report(migration)
+
+    Args:
+        loaded: the result of loading the manifest for this run, if it was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Loaded | None = None) -> None:
         self._posts = 0
         self._refusals = 0
+        self._stored = 0
+        self._stored_before = loaded.known if loaded else 0
 
     def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
         """Count an event."""
-        if isinstance(event, RowStep):
-            self._posts += event.step.kind == "sending"
-            self._refusals += event.step.kind == "refused"
+        match event:
+            case RowStep():
+                self._posts += event.step.kind == "sending"
+                self._refusals += event.step.kind == "refused"
+            case RowDone(state=State.STORED) if event.row.number is not None:
+                self._stored_before += event.stored_before
+                self._stored += not event.stored_before
 
-    def report(self, journal: JournalReader) -> Report:
-        """Return the totals."""
-        return Report(counts=journal.counts(), posts=self._posts, refusals=self._refusals)
+    async def report(self, migration: OpenMigration) -> Report:
+        """Return the totals.
+
+        Raises:
+            JournalError: when the journal cannot be read.
+        """
+        return Report(
+            counts=await migration.counts(),
+            posts=self._posts,
+            refusals=self._refusals,
+            stored=self._stored,
+            stored_before=self._stored_before,
+        )
 
 
-def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
+async def write_failed(migration: OpenMigration, manifest: Manifest) -> Path | None:
     """Write the rejected and failed rows to a manifest beside the first one, so that its relative paths stay right.
 
     It has the separator and byte order mark of the first one, and the reasons in a column ``error``. A cell that a
@@ -91,8 +115,9 @@ def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
 
     Raises:
         ConfigurationError: when it cannot be written.
+        JournalError: when the journal cannot be read; no file is left then.
     """
-    counts = journal.counts()
+    counts = await migration.counts()
     if not counts[State.REJECTED] and not counts[State.FAILED]:
         return None
     columns = [column for column in manifest.columns if column != ERROR]
@@ -103,7 +128,7 @@ def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
             with os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="") as stream:
                 writer = csv.writer(stream, delimiter=manifest.delimiter)
                 writer.writerow(map(escape, [*columns, ERROR]))
-                for entry in journal.entries(State.REJECTED, State.FAILED):
+                async for entry in _failed(migration):
                     cells = _cells(entry)
                     reason = " ".join(entry.reason.split())
                     writer.writerow(map(escape, [*(cells.get(column, "") for column in columns), reason]))
@@ -118,6 +143,14 @@ def write_failed(journal: JournalReader, manifest: Manifest) -> Path | None:
         reason = error.strerror or "cannot be written"
         raise ConfigurationError(f"the failed rows cannot be written beside {manifest.path}: {reason}") from None
     return path
+
+
+async def _failed(migration: OpenMigration) -> AsyncIterator[Entry]:
+    after = 0
+    while page := await migration.entries(State.REJECTED, State.FAILED, after=after):
+        for entry in page:
+            yield entry
+        after = page[-1].number or after
 
 
 def _cells(entry: Entry) -> dict[str, str]:

@@ -4,10 +4,10 @@ import asyncio
 import io
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -15,6 +15,9 @@ from springest_async.bulk import State
 from springest_async.cli import environment
 from springest_async.cli.console import forget_stdout, make_streams, say, to_help, to_stderr, to_stdout
 from springest_async.cli.exits import Exit, exit_of_error, explained
+from springest_async.cli.journal import forget as forget_people
+from springest_async.cli.journal import info as journal_info
+from springest_async.cli.journal import trust as trust_server
 from springest_async.cli.lists import Format, show
 from springest_async.cli.sandbox import serve
 from springest_async.cli.status import resolve as decide
@@ -32,6 +35,8 @@ Environment:
 * `SPRINGEST_API_KEY`: the key for certificates; each host has its own.
 * `SPRINGEST_CERTIFICATIONS_API_KEY`: the key for certifications, which is a different one.
 * `SPRINGEST_HOST`: `nl` (default), `be`, `de`, `uk`, `com`, or an origin such as `https://site.api.go.springest.nl`.
+* `SPRINGEST_JOURNAL`: the journal of everything that was sent, which prevents that anything is sent twice: a file on a
+  disk of this machine, or `postgresql://…` for several machines; by default a file in your state folder.
 * `HTTPS_PROXY`, `NO_PROXY`: the proxy to use (`http://proxy.example:3128`), and the hosts to reach without it.
 * `SSL_CERT_FILE`, `SSL_CERT_DIR`: the CAs to trust instead of the system's.
 """
@@ -41,7 +46,7 @@ Examples:
 
 * `springest demo`: watch a whole migration on this machine, in a minute and without a key.
 * `springest upload certificates.csv`: upload the PDFs in the manifest, or continue an upload.
-* `springest status certificates.journal`: see how far it is, and which rows are in doubt.
+* `springest status certificates.csv`: see how far it is, and which rows are in doubt; without a manifest, all uploads.
 * `springest certificates --email jan@example.org --format csv`: list the certificates that Springest has verified.
 * `springest sandbox --port 8080`: run a local Springest to develop against.
 
@@ -51,69 +56,131 @@ Exit codes: 0 all stored, 1 some rows rejected or failed, 2 faults of usage or m
 
 app = App(name="springest", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version_flags=["--version"])
 
+journal = App(name="journal", help="Show where the journal is, erase personal data from it, or trust its server.")
+app.command(journal)
+
 _FormatOption = Annotated[Format, Parameter(name="--format")]
+_JournalOption = Annotated[str | None, Parameter(name="--journal")]
 
 
 @app.command(help_epilogue="")
-def upload(manifest: Path, /, *, journal: Path | None = None) -> Exit:
+def upload(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
     """Upload the certificates in a manifest; run the same command again to continue after an interruption.
 
     The manifest is a CSV in UTF-8 with `,` or `;` and the columns `file`, `certification_id`, `email`, `valid_from`,
     and optionally `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
-    `31-12-2026` or `31.12.2026`. All faults are reported before anything is sent. A journal records the state of each
-    certificate, so that none is sent twice. Rejected and failed rows are written to a new manifest beside the first.
+    `31-12-2026` or `31.12.2026`. All faults are reported before anything is sent. A journal records everything that is
+    sent, so that no certificate is sent twice, whatever the manifest is called and wherever it lies. Several runs may
+    share the work. Rejected and failed rows are written to a new manifest beside the first.
 
     Example: `springest upload certificates.csv`
 
     Args:
         manifest: The CSV.
-        journal: Where the journal is; by default beside the manifest (`certificates.journal`).
+        where: A file on a disk of this machine, or `postgresql://…`; by default as `SPRINGEST_JOURNAL` says.
     """
-    return _go(upload_manifest(manifest, journal, to_stdout(), to_stderr()), failed=Exit.USAGE)
+    return _go(upload_manifest(manifest, where, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
 
 @app.command(help_epilogue="")
-def status(journal: Path, /) -> Exit:
-    """Show the state of a migration, also while it runs, and list the rows in doubt.
+def status(manifest: Path | None = None, /, *, where: _JournalOption = None) -> Exit:
+    """Show the state of all uploads, or of one, also while it runs, with its rows in doubt.
 
-    Example: `springest status certificates.journal`
+    Example: `springest status certificates.csv`
 
     Args:
-        journal: The journal, which is beside the manifest.
+        manifest: The manifest, which may have been moved or deleted since; without it, all are listed.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
-    return _reported(lambda: show_status(journal, to_stdout()))
+    return _go(show_status(manifest, where, to_stdout()))
 
 
 @app.command(help_epilogue="")
 def resolve(
-    journal: Path,
+    manifest: Path,
     /,
     *,
     row: Annotated[tuple[int, ...], Parameter(negative="", show_default=False)] = (),
     every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
     stored: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     send_again: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    where: _JournalOption = None,
 ) -> Exit:
     """Decide about rows in doubt, after looking them up at Springest.
 
-    Example: `springest resolve certificates.journal --row 17 --row 23 --stored`
+    Example: `springest resolve certificates.csv --row 17 --row 23 --stored`
 
     Args:
-        journal: The journal, which is beside the manifest.
+        manifest: The manifest.
         row: The number of a row in doubt, as in `springest status`; may be repeated.
         every: All rows in doubt.
         stored: Springest has them: they are never sent again.
-        send_again: Springest does not have them: the next `springest upload` sends them.
+        send_again: Springest does not have them: the next `springest upload` sends them. With `--row`, a rejected row
+            can be sent again too.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
 
-    def go() -> None:
+    async def go() -> None:
         if bool(row) == every:
             raise ConfigurationError("give the rows: --row N (may be repeated), or --all")
         if stored == send_again:
             raise ConfigurationError("give either --stored or --send-again")
-        decide(journal, None if every else row, State.STORED if stored else State.WAITING, to_stdout())
+        state: Literal[State.STORED, State.WAITING] = State.STORED if stored else State.WAITING
+        await decide(manifest, where, None if every else row, state, to_stdout())
 
-    return _reported(go)
+    return _go(go())
+
+
+@journal.command(help_epilogue="")
+def info(*, where: _JournalOption = None) -> Exit:
+    """Show where the journal is, how large it is, and what it holds.
+
+    Example: `springest journal info`
+
+    Args:
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    return _go(journal_info(where, to_stdout()))
+
+
+@journal.command(help_epilogue="")
+def forget(
+    manifest: Path | None = None,
+    /,
+    *,
+    older_than: str | None = None,
+    email: str | None = None,
+    where: _JournalOption = None,
+) -> Exit:
+    """Erase what identifies people, and keep what prevents that a certificate is sent again.
+
+    Rows that wait, are being sent or are in doubt are kept. What another manifest names too stays until that is
+    forgotten. Exit code 1 says that something old was kept.
+
+    Example: `springest journal forget --older-than 1y`
+
+    Args:
+        manifest: Of this manifest.
+        older_than: Of all uploads that have not changed for so many years, months or days: `1y`, `6m`, `30d`.
+        email: Of one person, in all uploads.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    return _go(forget_people(manifest, older_than, email, where, to_stdout()))
+
+
+@journal.command(help_epilogue="")
+def trust(*, where: _JournalOption = None) -> Exit:
+    """Say that another PostgreSQL server under the same address lacks nothing of what was sent.
+
+    Uploads stop when a standby was promoted or a backup restored: it may lack what was sent last, which would be sent
+    twice. Use this only when whoever runs the database is sure that it lacks nothing. Uploads go on some minutes later.
+
+    Example: `springest journal trust`
+
+    Args:
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    return _go(trust_server(where, to_stdout()))
 
 
 @app.command(help_epilogue="")
@@ -136,7 +203,7 @@ def certificates(
     """
 
     async def go() -> None:
-        async with environment.springest() as springest:
+        async with environment.springest_for_certificates() as springest:
             found = springest.certificates(email=email, certification_id=certification_id, created_from=created_from)
             await show(Certificate, found, form, to_stdout())
 
@@ -224,12 +291,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _go(command: Coroutine[Any, Any, Exit | None], *, failed: Exit = Exit.NOT_ALL) -> Exit:
-    return _reported(lambda: asyncio.run(command), failed=failed)
-
-
-def _reported(command: Callable[[], Exit | None], *, failed: Exit = Exit.NOT_ALL) -> Exit:
     try:
-        return command() or Exit.STORED
+        return asyncio.run(command) or Exit.STORED
     except SpringestError as error:
         say(to_stderr(), f"springest: {explained(error)}")
         return exit_of_error(error, failed)

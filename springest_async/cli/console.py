@@ -58,7 +58,7 @@ def say(console: Console, words: str, style: str | None = None) -> None:
     console.print(plain(words), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def argument(path: Path) -> str:
+def argument(path: Path | str) -> str:
     """Quote a path, so that a printed command can be pasted into a shell."""
     return shlex.quote(str(path)) if os.name == "posix" else subprocess.list2cmdline([str(path)])
 

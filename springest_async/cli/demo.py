@@ -51,6 +51,8 @@ async def _upload(manifest: Path, sandbox: Sandbox) -> int:
         "SPRINGEST_HOST": sandbox.origin,
         "SPRINGEST_API_KEY": sandbox.api_key,
         "SPRINGEST_CERTIFICATIONS_API_KEY": sandbox.certifications_api_key,
+        # The user's own journal is for certificates that matter.
+        "SPRINGEST_JOURNAL": str(manifest.parent / "journal.sqlite3"),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "springest_async.cli", "upload", manifest, env=environment

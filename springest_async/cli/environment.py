@@ -1,50 +1,101 @@
-"""Make clients from environment variables. Keys are never arguments, which the list of processes would show."""
+"""Make clients and journals from environment variables. Keys are never arguments, which the list of processes shows."""
 
 import os
-from urllib.parse import urlsplit
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 from springest_async.api.protocol import origin_of
 from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError
+from springest_async.journal.journal import Journal, where_from_env
 
-_KEY = "SPRINGEST_API_KEY"
 _CERTIFICATIONS_KEY = "SPRINGEST_CERTIFICATIONS_API_KEY"
 
 
-def springest() -> Springest:
-    """Return the client for certificates; a missing key or an invalid host or proxy raises `ConfigurationError`."""
-    # The limit is shared with other runs on this machine, also with those that have just been interrupted.
-    return _client(_KEY, "certificates", machine_wide=True)
+def springest(journal: Journal) -> Springest:
+    """Return the client for uploads; a missing key or an invalid host or proxy raises `ConfigurationError`."""
+    return Springest.from_env(settings=_settings(), journal=journal)
+
+
+def springest_for_certificates() -> Springest:
+    """Return a client that lists certificates, without a journal; raises as `springest` does."""
+    return _client("SPRINGEST_API_KEY", "certificates")
 
 
 def springest_for_certifications() -> Springest:
     """Return a client that lists certifications, without the key for certificates; raises as `springest` does."""
-    return _client(_CERTIFICATIONS_KEY, "certifications", machine_wide=False)
+    return _client(_CERTIFICATIONS_KEY, "certifications")
 
 
-def _client(key: str, purpose: str, *, machine_wide: bool) -> Springest:
+def journal_at(option: str | None) -> Journal:
+    """Return the journal that the option ``--journal`` names, else the one of the environment.
+
+    Raises:
+        ConfigurationError: the option contains a password, or there is no folder for a journal.
+        JournalError: it cannot be a journal.
+    """
+    if option and _has_password(option):
+        raise ConfigurationError(
+            "--journal contains a password, which the list of processes shows: put it into SPRINGEST_JOURNAL,"
+            " PGPASSFILE or a service file"
+        )
+    return Journal(option or where_from_env())
+
+
+@asynccontextmanager
+async def existing_journal(option: str | None) -> AsyncIterator[Journal]:
+    """Open a journal that exists, as `journal_at` finds it; `JournalMissing` if there is none."""
+    journal = journal_at(option)
+    await journal.open(create=False)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+def origin() -> str:
+    """Return the host that SPRINGEST_HOST names."""
+    return origin_of(_value("SPRINGEST_HOST") or "nl")
+
+
+def _client(key: str, purpose: str) -> Springest:
     # No variable holds a key: a traceback may show variables.
     if not _value(key):
-        raise ConfigurationError(f"set {key} to the API key for {purpose} of your host (see springest --help)")
-    host = _value("SPRINGEST_HOST") or "nl"
-    # OpenSSL reads SSL_CERT_FILE by itself, but reports no error when it cannot.
-    settings = Settings(machine_wide=machine_wide, ca_file=_value("SSL_CERT_FILE") or None, proxy=_proxy(host))
+        raise ConfigurationError(f"set {key} to the API key for {purpose} of your host: each host has its own")
     return Springest(
-        api_key=_value(key), certifications_api_key=_value(_CERTIFICATIONS_KEY), host=host, settings=settings
+        api_key=_value(key),
+        certifications_api_key=_value(_CERTIFICATIONS_KEY),
+        host=_value("SPRINGEST_HOST") or "nl",
+        settings=_settings(),
     )
 
 
-def _proxy(host: str) -> str | None:
-    """Return the proxy for a host as other programs do: HTTPS_PROXY, unless NO_PROXY excludes the host.
+def _settings() -> Settings:
+    # OpenSSL reads SSL_CERT_FILE by itself, but reports no error when it cannot.
+    return Settings(ca_file=_value("SSL_CERT_FILE") or None, proxy=_proxy())
+
+
+def _proxy() -> str | None:
+    """Return the proxy for the host as other programs do: HTTPS_PROXY, unless NO_PROXY excludes the host.
 
     Lower-case variables come first, and ``http://`` may be missing.
     """
-    origin = urlsplit(origin_of(host))
+    parts = urlsplit(origin())
     proxy = getproxies_environment().get("https", "").strip()
-    if origin.scheme != "https" or not proxy or proxy_bypass(origin.netloc):
+    if parts.scheme != "https" or not proxy or proxy_bypass(parts.netloc):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _has_password(where: str) -> bool:
+    """Return whether an address of a database contains a password, in doubt that it does."""
+    if not where.startswith(("postgresql://", "postgres://")):
+        return False
+    user, at, _ = where.partition("://")[2].rpartition("@")
+    return bool(at and user.partition(":")[2]) or re.search(r"[?&](ssl)?password=", unquote(where)) is not None
 
 
 def _value(name: str) -> str:

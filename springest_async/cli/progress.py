@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from springest_async.bulk import RowDone, RowSettling, RowStep, State
 from springest_async.limits.limiter import Limiter
 
 _LINE_EVERY = 10.0  # seconds between two lines without a terminal
+_FINISHED = (State.STORED, State.REJECTED, State.FAILED)
 _TICK = 0.25  # seconds between two updates of the bar
 
 
@@ -37,13 +38,23 @@ class UploadProgress:
         rows: how many rows this run has to upload or settle.
         before: how many rows earlier runs have finished.
         limiter: knows how long the limit makes uploads wait.
+        waits_for: returns what the run waits for, such as the journal; empty when it goes on.
     """
 
-    def __init__(self, console: Console, rows: int, limiter: Limiter, *, before: int = 0) -> None:
+    def __init__(
+        self,
+        console: Console,
+        rows: int,
+        limiter: Limiter,
+        *,
+        before: int = 0,
+        waits_for: Callable[[], str] = str,
+    ) -> None:
         self._console = console
         self._rows = rows
         self._before = before
         self._limiter = limiter
+        self._waits_for = waits_for
         self._done: Counter[State] = Counter()
         self._sending: dict[int, float] = {}  # entries, and since when
         self._settling: set[int] = set()
@@ -66,6 +77,13 @@ class UploadProgress:
         elif event.step.kind == "sending":
             self._sending[row] = now
             self._most_at_once = max(self._most_at_once, len(self._sending))
+
+    def count(self, counts: Counter[State]) -> None:
+        """Count what other runs have finished: `counts` has all rows of the migration by state."""
+        finished = sum(counts[state] for state in _FINISHED)
+        total = self._before + self._rows
+        self._before = max(self._before, finished - sum(self._done[state] for state in _FINISHED))
+        self._rows = total - self._before
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
@@ -102,12 +120,16 @@ class UploadProgress:
         elapsed = asyncio.get_running_loop().time() - started
         done = self._done.total()
         words = []
+        if waits_for := self._waits_for():
+            words.append(f"waiting for {waits_for}")
         if failed := done - self._done[State.STORED]:
             words.append(f"{failed} not stored")
         if self._settling:
             words.append("checking rows in doubt")
         if done and elapsed > 1:
             words.append(f"{done / elapsed * 60:.0f} a minute")
+        if (posts_now := self._limiter.posts_now) < self._limiter.posts:
+            words.append(f"at most {posts_now} a minute, because another program keeps to that")
         wait = self._limiter.seconds_until(1)
         if wait >= 1 and not self._sending:
             words.append(f"waiting {duration(wait)} for the limit")

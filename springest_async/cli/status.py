@@ -1,19 +1,25 @@
-"""``springest status`` and ``springest resolve``: the state of a migration, and decisions about rows in doubt."""
+"""``springest status`` and ``springest resolve``: the state of migrations, and decisions about rows in doubt."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from springest_async.bulk import Entry, Journal, JournalReader, Report, State
+from springest_async.bulk import Report
+from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of_status
+from springest_async.errors import ConfigurationError, JournalError
+from springest_async.journal import place
+from springest_async.journal.journal import Journal, OpenMigration
+from springest_async.journal.records import Entry, KnownCertificate, Migration, State
 
 
 def table_of(report: Report, sending: int = 0) -> Table:
-    """Return the table of outcomes; `sending` is how many rows a running process is sending."""
+    """Return the table of outcomes; `sending` is how many rows are being sent."""
     table = Table("outcome", "rows")
     table.columns[1].justify = "right"
     for state in State:
@@ -24,25 +30,60 @@ def table_of(report: Report, sending: int = 0) -> Table:
     return table
 
 
-def status(path: Path, out: Console) -> Exit:
-    """Print the state of a migration, also while it runs, and list the rows in doubt."""
-    with JournalReader.open(path) as journal:
-        counts = journal.counts()
+async def migration_of(journal: Journal, manifest: Path) -> OpenMigration:
+    """Return the migration of a manifest, which may have been moved or renamed, or be gone.
+
+    Raises:
+        ConfigurationError: the journal has none, or has some for several hosts, and SPRINGEST_HOST is none of them.
+        ManifestError: the file cannot be read.
+    """
+    found = await journal.look_up(manifest)
+    if not found:
+        raise ConfigurationError(
+            f"{manifest}: nothing of this manifest is in the journal {journal.where}: springest upload loads it, and"
+            " springest status lists what is there"
+        )
+    if len(found) > 1:
+        hosts = " and ".join(migration.source.origin for migration in found)
+        found = [migration for migration in found if migration.source.origin == environment.origin()]
+        if not found:
+            raise ConfigurationError(f"{manifest} was uploaded to {hosts}: set SPRINGEST_HOST to the one that you mean")
+    return found[0]
+
+
+async def status(manifest: Path | None, option: str | None, out: Console) -> Exit:
+    """Print the state of a migration, also while it runs, with the rows in doubt; without a manifest, of all.
+
+    Args:
+        manifest: its manifest, or None.
+        option: the place of the journal as the user gave it, or None.
+        out: where to print.
+    """
+    if manifest is not None:
+        _refuse_old(manifest)
+    async with environment.existing_journal(option) as journal:
+        await journal.take_over()
+        if manifest is None:
+            return await _status_of_all(journal, out)
+        migration = await migration_of(journal, manifest)
+        counts = await migration.counts()
         sending = counts.pop(State.SENDING, 0)
-        report = Report(counts=counts, posts=0, refusals=0)
-        doubts = journal.doubts()
-        writer = journal.writer
+        doubts = await _doubts(migration)
+        hosts = await migration.hosts()
+    report = Report(counts=counts, posts=0, refusals=0)
     try:
         out.print(table_of(report, sending))
-        if writer is not None:
-            say(out, f"Process {writer} is uploading.")
+        if hosts:
+            say(out, f"{runs_on(hosts)} uploading.")
         if doubts:
             say(out, "In doubt: these were sent, but no answer said whether they are stored.")
             out.print(_table_of_doubts(doubts))
+            journal_option = f" --journal {argument(option)}" if option else ""
             say(
                 out,
                 "springest upload asks Springest again. Or look there yourself, then run:"
-                f" springest resolve {argument(path)} --row N --stored (or --send-again; or --all for all rows)",
+                f" springest resolve {argument(manifest)}{journal_option} --row N --stored (or --send-again; or --all"
+                " for all rows)",
             )
     except BrokenPipeError:  # the reader has seen enough; the exit code stays right
         forget_stdout()
@@ -50,22 +91,89 @@ def status(path: Path, out: Console) -> Exit:
     return Exit.IN_DOUBT if doubts else exit_of_status(report)
 
 
-def _table_of_doubts(doubts: Sequence[Entry]) -> Table:
+async def _status_of_all(journal: Journal, out: Console) -> Exit:
+    migrations = await journal.migrations()
+    orphans = await journal.orphans()
+    try:
+        if migrations:
+            out.print(_table_of_migrations(migrations))
+        else:
+            say(out, f"The journal {journal.where} has no migrations.")
+        if orphans:
+            say(out, "In doubt, and in no manifest: these were sent, but no answer said whether they are stored.")
+            out.print(_table_of_doubts(orphans))
+    except BrokenPipeError:
+        forget_stdout()
+    return Exit.IN_DOUBT if orphans else Exit.STORED
+
+
+async def resolve(
+    manifest: Path,
+    option: str | None,
+    rows: Collection[int] | None,
+    state: Literal[State.STORED, State.WAITING],
+    out: Console,
+) -> None:
+    """Record a person's decision about rows in doubt (None: all of them); see `OpenMigration.resolve`."""
+    _refuse_old(manifest)
+    async with environment.existing_journal(option) as journal:
+        migration = await migration_of(journal, manifest)
+        count = await migration.resolve(rows, state)
+    noted = "marked as stored" if state is State.STORED else "put back to waiting for the next springest upload"
+    say(out, f"{count} {'row' if count == 1 else 'rows'} {noted}.")
+
+
+def runs_on(hosts: Sequence[str]) -> str:
+    """Return the beginning of a sentence about the runs on these machines."""
+    if len(hosts) == 1:
+        return f"A run on {hosts[0]} is"
+    names = sorted(set(hosts))
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{len(hosts)} runs on {listed} are"
+
+
+def _refuse_old(manifest: Path) -> None:
+    """Say what to do about a journal of the old form, which was an argument of these commands."""
+    if place.is_old(manifest):
+        raise JournalError(manifest, place.OLD_JOURNAL)
+
+
+async def _doubts(migration: OpenMigration) -> list[Entry]:
+    doubts: list[Entry] = []
+    while page := await migration.entries(State.IN_DOUBT, after=(doubts[-1].number or 0) if doubts else 0):
+        doubts += page
+    return doubts + await migration.orphans()
+
+
+def _table_of_doubts(doubts: Sequence[Entry | KnownCertificate]) -> Table:
     table = folding_table("row", "file", "email", "certification", "valid from", "sent (UTC)", "why")
     for entry in doubts:
-        row = "gone" if entry.number is None else str(entry.number)
-        sent = f"{entry.sent_at:%Y-%m-%d %H:%M:%S}" if entry.sent_at else ""
-        cells = (row, entry.file, entry.email, str(entry.certification_id), str(entry.valid_from), sent, entry.reason)
-        table.add_row(*map(cell, cells))
+        row, file = (entry.number, entry.file) if isinstance(entry, Entry) else (None, "")
+        table.add_row(
+            *map(
+                cell,
+                (
+                    "gone" if row is None else str(row),
+                    file,
+                    entry.email,
+                    str(entry.certification_id),
+                    str(entry.valid_from),
+                    _shown(entry.sent_at),
+                    entry.reason,
+                ),
+            )
+        )
     return table
 
 
-def resolve(
-    path: Path, rows: Collection[int] | None, state: Literal[State.STORED, State.WAITING], out: Console
-) -> None:
-    """Record a person's decision about rows in doubt (None: all of them); see `Journal.resolve`."""
-    JournalReader.open(path).close()  # do not create a journal for a mistyped name
-    with Journal.open(path) as journal:
-        count = journal.resolve(rows, state)
-    noted = "marked as stored" if state is State.STORED else "put back to waiting for the next springest upload"
-    say(out, f"{count} {'row' if count == 1 else 'rows'} {noted}.")
+def _table_of_migrations(migrations: Sequence[Migration]) -> Table:
+    table = folding_table("manifest", "host", "stored", "last moved (UTC)", "uploading on")
+    for each in migrations:
+        stored = f"{each.stored} of {each.rows}"
+        hosts = ", ".join(sorted(set(each.workers)))
+        table.add_row(*map(cell, (each.name, each.origin, stored, _shown(each.moved_at), hosts)))
+    return table
+
+
+def _shown(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""

@@ -2,17 +2,17 @@
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from springest_async.bulk import (
     Finding,
-    Journal,
+    KnownFiles,
     Loaded,
     Manifest,
+    OpenMigration,
     Report,
     RowDone,
     RowSettling,
@@ -21,7 +21,8 @@ from springest_async.bulk import (
     State,
     UploadQueue,
     check_manifest,
-    default_path,
+    load_manifest,
+    source_of,
     write_failed,
 )
 from springest_async.cli import environment
@@ -29,42 +30,69 @@ from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exits import Exit, exit_of, explained
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
-from springest_async.cli.status import table_of
+from springest_async.cli.status import runs_on, table_of
 from springest_async.client import Springest
 from springest_async.errors import ConfigurationError, JournalError, SpringestError
+from springest_async.journal import place
+from springest_async.journal.journal import Journal
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
+_LOOK_EVERY = 5.0  # seconds between two looks at what other runs do
 
-async def upload(path: Path, journal_path: Path | None, out: Console, err: Console) -> Exit:
-    """Upload a manifest, or continue it; print tables to `out` and messages to `err`."""
+
+async def upload(path: Path, option: str | None, out: Console, err: Console) -> Exit:
+    """Upload a manifest, or continue it; print tables to `out` and messages to `err`.
+
+    Args:
+        path: the manifest.
+        option: the place of the journal as the user gave it, or None.
+        out: where to print tables.
+        err: where to print messages.
+    """
     manifest = Manifest.open(path)
-    async with environment.springest() as springest:
-        with Journal.open(journal_path or default_path(path)) as journal:
-            rows = await _preflight(manifest, springest, journal, err)
-            if rows is None:
-                return Exit.USAGE
-            if rows == 0:
-                say(err, f"{path} has no rows: nothing to do.")
-                return Exit.STORED
-            with err.status(cell(f"Writing {rows} rows to {journal.path}")):
-                loaded = await asyncio.to_thread(journal.load, manifest, springest.origin)
-            _print_start(loaded, journal.counts(), springest, err)
-            return await _run(springest, manifest, journal, out, err)
+    _refuse_old_journal(path)
+    journal = environment.journal_at(option)
+    springest = environment.springest(journal)  # a wrong key or host makes no journal
+    async with journal, springest:
+        if journal.warning:
+            say(err, f"Warning: {journal.warning}")
+        rows = await _preflight(manifest, springest, journal, err)
+        if rows is None:
+            return Exit.USAGE
+        if rows == 0:
+            say(err, f"{path} has no rows: nothing to do.")
+            return Exit.STORED
+        with err.status(cell(f"Writing {rows} rows to {journal.where}")):
+            migration, loaded = await load_manifest(journal, manifest, springest.origin)
+        recorder = RunRecorder(loaded)
+        before = await recorder.report(migration)
+        hosts = await migration.hosts()
+        _print_start(loaded, before, hosts, springest, err)
+        return await _Run(springest, manifest, migration, recorder, before, out, err).run(hosts)
 
 
-def _print_start(loaded: Loaded, counts: Counter[State], springest: Springest, err: Console) -> None:
-    waiting = counts[State.WAITING]
+def _refuse_old_journal(manifest: Path) -> None:
+    for path in (manifest, manifest.resolve()):
+        if (old := place.old_journal_beside(path)) is not None:
+            raise JournalError(old, place.OLD_JOURNAL)
+
+
+def _print_start(loaded: Loaded, before: Report, hosts: Sequence[str], springest: Springest, err: Console) -> None:
+    waiting = before.count(State.WAITING)
     forecast = duration(springest.limiter.seconds_until(waiting))
     of_all = f" of {loaded.rows}" if waiting < loaded.rows else ""
     say(
         err,
         f"{_count(waiting, 'certificate')}{of_all} to {springest.origin}:"
-        f" about {forecast} at {springest.limiter.posts} a minute.",
+        f" about {forecast} at {springest.limiter.posts_now} a minute.",
     )
-    done = [state for state in State if state is not State.WAITING and counts[state]]
-    if before := ", ".join(f"{counts[state]} {state.value}" for state in done):
-        say(err, f"From earlier runs: {before}.")
+    done = [state for state in State if state is not State.WAITING and before.count(state)]
+    words = {State.STORED: "stored before"}
+    if known := ", ".join(f"{before.count(state)} {words.get(state, state.value)}" for state in done):
+        say(err, f"From earlier runs: {known}.")
+    if hosts:
+        say(err, f"{runs_on(hosts)} working on this manifest too.")
     if loaded.changed:
         more = f" and {loaded.changed - len(loaded.changed_rows)} more" * (loaded.changed > len(loaded.changed_rows))
         say(
@@ -74,52 +102,142 @@ def _print_start(loaded: Loaded, counts: Counter[State], springest: Springest, e
         )
 
 
-async def _run(springest: Springest, manifest: Manifest, journal: Journal, out: Console, err: Console) -> Exit:
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    error: SpringestError | None = None
-    recorder = RunRecorder()
-    before = recorder.report(journal)
-    to_do = before.count(State.WAITING, State.IN_DOUBT)
-    progress = UploadProgress(err, to_do, springest.limiter, before=before.rows - to_do)
+class _Run:
+    """A run of the queue, until its results are printed."""
 
-    def listen(event: RowStep | RowSettling | RowDone) -> None:
-        recorder(event)
-        progress(event)
-        if isinstance(event, RowDone) and event.row.changed:
-            say(err, f"row {event.row.number}: the file has changed since it was uploaded: it is a new certificate")
+    def __init__(
+        self,
+        springest: Springest,
+        manifest: Manifest,
+        migration: OpenMigration,
+        recorder: RunRecorder,
+        before: Report,
+        out: Console,
+        err: Console,
+    ) -> None:
+        self._limiter = springest.limiter
+        self._manifest = manifest
+        self._migration = migration
+        self._journal = migration.journal
+        self._recorder = recorder
+        self._before = before
+        self._out = out
+        self._err = err
+        self._hosts: Sequence[str] = ()  # where other runs work on the migration
+        to_do = before.count(State.WAITING, State.IN_DOUBT)
+        self._progress = UploadProgress(
+            err, to_do, springest.limiter, before=before.rows - to_do, waits_for=self._waits_for
+        )
+        self._queue = UploadQueue(springest, migration, self._listen)
+        self._interrupted = False
 
-    queue = UploadQueue(springest, journal, listen)
-    task = asyncio.current_task()
-    interrupted = False
+    async def run(self, hosts: Sequence[str]) -> Exit:
+        """Run it; `hosts` is where other runs work on the migration."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        self._hosts = hosts
+        task = asyncio.current_task()
+        error: SpringestError | None = None
 
-    def interrupt() -> None:
-        nonlocal interrupted
-        if interrupted and task is not None:
-            task.cancel()
-        else:
-            interrupted = True
-            queue.stop()
-            say(err, "Stopping: finishing the uploads in progress. Press Ctrl-C again to abort.")
+        def interrupt() -> None:
+            if self._interrupted and task is not None:
+                task.cancel()
+            else:
+                self._interrupted = True
+                self._queue.stop()
+                say(self._err, "Stopping: finishing the uploads in progress. Press Ctrl-C again to abort.")
 
-    with interrupts(interrupt), contextlib.suppress(asyncio.CancelledError):
-        async with progress.shown():
-            error = await queue.run()
-    report = recorder.report(journal)
-    try:
-        _print_totals(report, before, loop.time() - started, springest.limiter, out)
-    except OSError as failure:  # keep the exit code of the run
-        forget_stdout()
-        if not isinstance(failure, BrokenPipeError):  # the reader has seen enough
-            say(err, f"The totals cannot be written: {failure.strerror}")
-    if error is not None:
-        say(err, f"Stopped early: {explained(error)}")
-    try:
-        _print_unfinished(report, journal, err)
-        _print_failed(report, journal, manifest, err)
-    except (ConfigurationError, JournalError) as failure:
-        say(err, str(failure))
-    return exit_of(report, error, before=before, interrupted=interrupted)
+        with interrupts(interrupt):
+            with contextlib.suppress(asyncio.CancelledError):
+                async with self._progress.shown():
+                    watching = asyncio.create_task(self._watch())
+                    try:
+                        error = await self._queue.run()
+                    finally:
+                        watching.cancel()
+                        await asyncio.wait([watching])
+            try:
+                return await self._finish(error, loop.time() - started)
+            except JournalError as failure:
+                say(self._err, f"The results cannot be read: {failure}")
+                return Exit.INTERRUPTED if self._interrupted else Exit.NOT_ALL
+            except asyncio.CancelledError:  # Ctrl-C while the journal cannot be reached
+                return Exit.INTERRUPTED
+
+    def _listen(self, event: RowStep | RowSettling | RowDone) -> None:
+        self._recorder(event)
+        self._progress(event)
+        if isinstance(event, RowDone) and event.changed:
+            say(
+                self._err,
+                f"row {event.row.number}: the file has changed since it was uploaded: it is a new certificate",
+            )
+
+    def _waits_for(self) -> str:
+        if self._journal.trouble:
+            return f"the journal: {self._journal.trouble}"
+        if self._queue.waits_for_others:
+            return ", ".join(sorted(set(self._hosts))) or "another run"
+        return ""
+
+    async def _watch(self) -> None:
+        """Count what other runs do, and say when this one has nothing left to do but to wait for them."""
+        said = shared = False
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            with contextlib.suppress(JournalError):
+                self._hosts = await self._migration.hosts()
+                if shared := shared or bool(self._hosts):
+                    self._progress.count(await self._migration.counts())
+            if self._queue.waits_for_others and self._hosts and not said:
+                said = True
+                say(self._err, f"Waiting for {self._waits_for()}, which has the last certificates.")
+
+    async def _finish(self, error: SpringestError | None, seconds: float) -> Exit:
+        """Print the results, and return the exit code."""
+        report = await self._recorder.report(self._migration)
+        hosts = await self._migration.hosts()
+        try:
+            _print_totals(report, self._before, seconds, self._limiter, self._out)
+        except OSError as failure:  # keep the exit code of the run
+            forget_stdout()
+            if not isinstance(failure, BrokenPipeError):  # the reader has seen enough
+                say(self._err, f"The totals cannot be written: {failure.strerror}")
+        if error is not None:
+            say(self._err, f"Stopped early: {explained(error)}")
+        try:
+            await self._print_unfinished(report, hosts)
+            await self._print_failed(report)
+        except (ConfigurationError, JournalError) as failure:
+            say(self._err, str(failure))
+        return exit_of(report, error, before=self._before, interrupted=self._interrupted)
+
+    async def _print_failed(self, report: Report) -> None:
+        if (failed := await write_failed(self._migration, self._manifest)) is not None:
+            count = _count(report.count(State.REJECTED, State.FAILED), "row")
+            say(
+                self._err,
+                f"Not stored: {count}. The reasons are in {failed}: correct the rows there and upload that file.",
+            )
+
+    async def _print_unfinished(self, report: Report, hosts: Sequence[str]) -> None:
+        manifest = argument(self._manifest.path)
+        if count := report.count(State.IN_DOUBT):
+            say(
+                self._err,
+                f"In doubt: {_count(count, 'row')} that Springest may have stored. Run the same command again to ask"
+                f" it; springest status {manifest} lists them.",
+            )
+        if gone := len(await self._migration.orphans()):
+            say(
+                self._err,
+                f"In doubt: {_count(gone, 'certificate')} of earlier runs that no manifest names any more:"
+                f" springest status {manifest} lists them.",
+            )
+        if hosts:
+            say(self._err, f"{runs_on(hosts)} still working on this manifest.")
+        elif count := report.count(State.WAITING):
+            say(self._err, f"Waiting: {_count(count, 'row')}. Run the same command again to continue.")
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
@@ -144,13 +262,14 @@ async def _preflight(manifest: Manifest, springest: Springest, journal: Journal,
 
     def check() -> None:
         nonlocal rows
-        for finding in check_manifest(manifest, certifications, journal, springest.origin):
-            if given_up:
-                return
-            if finding is None:
-                rows += 1
-            else:
-                findings.append(finding)
+        with KnownFiles(journal, source_of(manifest, springest.origin, journal.machine)) as known:
+            for finding in check_manifest(manifest, certifications, known, springest.origin):
+                if given_up:
+                    return
+                if finding is None:
+                    rows += 1
+                else:
+                    findings.append(finding)
 
     with err.status("") as status:
         checking = asyncio.create_task(asyncio.to_thread(check))
@@ -174,35 +293,17 @@ def _print_totals(report: Report, before: Report, seconds: float, limiter: Limit
     out.print(table_of(report))
     agreed = ", as agreed with Springest" if limiter.posts > POSTS_PER_MINUTE else ""
     pace = ", then one at a time, because the server refused POSTs as too fast" if limiter.slow else ""
-    stored = report.count(State.STORED) - before.count(State.STORED)
     say(
         out,
-        f"{_count(stored, 'certificate')} stored in {duration(seconds)}: {report.posts} POSTs tried,"
+        f"{_count(report.stored, 'certificate')} stored in {duration(seconds)}: {report.posts} POSTs tried,"
         f" {report.refusals} of them refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
     )
-
-
-def _print_failed(report: Report, journal: Journal, manifest: Manifest, err: Console) -> None:
-    if (failed := write_failed(journal, manifest)) is not None:
-        count = _count(report.count(State.REJECTED, State.FAILED), "row")
-        say(err, f"Not stored: {count}. The reasons are in {failed}: correct the rows there and upload that file.")
-
-
-def _print_unfinished(report: Report, journal: Journal, err: Console) -> None:
-    if count := report.count(State.IN_DOUBT):
-        say(
-            err,
-            f"In doubt: {_count(count, 'row')} that Springest may have stored. Run the same command again to ask it;"
-            f" springest status {argument(journal.path)} lists them.",
-        )
-    if gone := sum(entry.number is None for entry in journal.doubts()):
-        say(
-            err,
-            f"In doubt: {_count(gone, 'certificate')} of earlier runs that are no longer in the manifest:"
-            f" springest status {argument(journal.path)} lists them.",
-        )
-    if count := report.count(State.WAITING):
-        say(err, f"Waiting: {_count(count, 'row')}. Run the same command again to continue.")
+    if report.stored_before:
+        say(out, f"{report.stored_before} stored before, by another manifest or upload: not sent again")
+    by_others = report.count(State.STORED) - before.count(State.STORED) - report.stored
+    by_others -= report.stored_before
+    if by_others > 0:
+        say(out, f"{_count(by_others, 'certificate')} stored by other runs meanwhile")
 
 
 def _count(number: int, noun: str) -> str:

@@ -10,6 +10,7 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from datetime import UTC, datetime
 from io import FileIO
 from typing import Any, NoReturn
 
@@ -49,6 +50,7 @@ class CertificateBody(Payload):
         progress: how far it has got.
         failure: after a failed request, the error if the file was to blame.
         forbidden: after a failed request, the reason of `may_send` if that ended it.
+        written_at: when its last byte was given to the connection (UTC), if it was.
         sent_texts: the texts in it that are ours, which a server may repeat in its answer.
     """
 
@@ -83,6 +85,7 @@ class CertificateBody(Payload):
         self.progress = Progress()
         self.failure: UnusableFile | None = None
         self.forbidden: str | None = None
+        self.written_at: datetime | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Refuse: a streamed body has no text."""
@@ -165,6 +168,7 @@ class CertificateBody(Payload):
         # The end is written alone, and noted before: what is in the connection's buffer may still go out after a
         # failure (closing flushes it), and without these last bytes no server takes a body as whole.
         progress.fully_written = True
+        self.written_at = datetime.now(UTC)
         await writer.write(self._epilogue)
 
     # --- in the executor's thread ---

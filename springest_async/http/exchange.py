@@ -12,6 +12,7 @@ import contextlib
 import io
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from itertools import chain
 from typing import Any, cast
 
@@ -76,6 +77,17 @@ class Exchange:
     def fully_written(self) -> bool:
         """Whether the last byte was given to the connection, so that the server may have all of it."""
         return self.body is not None and self.body.progress.fully_written
+
+    @property
+    def written_at(self) -> datetime | None:
+        """When the last byte was given to the connection (UTC), if it was."""
+        return self.body.written_at if self.body else None
+
+    @property
+    def server_date(self) -> str:
+        """The ``Date`` of the answer, or an empty text."""
+        text = self._response.headers.get("Date", "") if self._response else ""
+        return self.key.hide_in(text.encode()).decode(errors="replace")
 
     async def send_with_key(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

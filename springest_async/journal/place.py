@@ -57,6 +57,12 @@ _REASONS = {
 OLD_APPLICATION_ID = 0x53505247
 """Marks journals of the old form."""
 
+OLD_JOURNAL = (
+    "was made by an early version of springest, whose journals cannot be read any more. Nothing was sent. Certificates"
+    " that it says are stored would be stored twice: ask Springest for a list before you go on, then move it away"
+)
+"""The reason why a journal of the old form is refused."""
+
 
 def default_path() -> Path:
     """Return the path of this user's journal: ``journal.sqlite3`` in the state folder.

@@ -1,16 +1,16 @@
 """The token bucket as plain state: which tokens are out, which processes queue for one, and how fast POSTs may leave.
 
 A `Bucket` is what all processes that share one budget must agree on, so it has no clock, waits for nothing and opens no
-file: each method takes the time (`now`, in seconds on one clock that only goes forward) and returns at once. A
-`BucketStore` keeps the bucket, in memory or in a file that other processes read, and a `Limiter` does the waiting.
+file: each method takes the time (`now`, in seconds on one clock that only goes forward) and returns at once. A `Ledger`
+keeps the bucket, in memory or where other processes see it, and a `Limiter` does the waiting.
 
 Every lease of a token, place in the queue and probe expires, unless its holder extends it once every `RateLimit.beat`.
 So a killed process does not block others for long.
 """
 
 import math
-from bisect import bisect_right, insort
-from collections.abc import Mapping
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -22,13 +22,17 @@ _MARGIN = 0.1
 # A refusal of about the 31st slow POST since a silence: the server has a count that only silence resets.
 _POSITION_TOLERANCE = 2
 
+# A user of the bucket is believed to keep its limit for so many periods after it was last heard of. That is noted only
+# when at least one of them is over, so it changes at most once in each.
+_LIMIT_LASTS = 3
+
 # Shorter waits are rounding errors of the clock's floats, and would make a loop spin.
 _EPSILON = 1e-6
 
 
 @frozen
 class RateLimit:
-    """The limit as one user of a bucket keeps it; another user of the same bucket may keep a stricter one.
+    """The limit that one user of a bucket asks for; all keep to the smallest of those that use it (`Bucket.limits`).
 
     Args:
         posts: how many POSTs in any `period`.
@@ -95,12 +99,71 @@ class Probe:
 
 
 @define
+class HourlyBudget:
+    """How much of the budget of an hour has been used: at most so many requests in any hour (`per_hour`).
+
+    A tenth of them may leave at once and the others evenly (of 4000: 400, and one a second), which together are
+    `per_hour` in the worst hour.
+
+    Attributes:
+        level: that of a leaky bucket, in requests.
+        at: the time of that level.
+    """
+
+    level: float = 0.0
+    at: float = 0.0
+
+    def seconds_until(self, per_hour: int, now: float, *, requests: int) -> float:
+        """Return in how many seconds so many more requests can have left."""
+        return max(0.0, (self._level_at(per_hour, now) + requests - _burst(per_hour)) * _hour_spacing(per_hour))
+
+    def take(self, per_hour: int, now: float) -> float:
+        """Take one request, and return the seconds to wait until it may leave."""
+        wait = self.seconds_until(per_hour, now, requests=1)
+        self.level, self.at = self._level_at(per_hour, now) + 1, now
+        return wait
+
+    def take_ahead(self, per_hour: int, now: float, *, requests: int, within: float) -> bool:
+        """Take so many requests that may leave at any time within so many seconds, if all are free now.
+
+        What the level would lose in that time is paid in advance, so that no hour has more than its requests.
+        """
+        level = self._level_at(per_hour, now) + requests + within / _hour_spacing(per_hour)
+        if level > _burst(per_hour):
+            return False
+        self.level, self.at = level, now
+        return True
+
+    def give_back(self, per_hour: int, now: float, *, free_at: float, requests: float = 1.0) -> None:
+        """Put back requests that did not leave, and could have since `free_at`.
+
+        Too late, they are not put back, because the level may have lost them.
+        """
+        if now < free_at + _hour_spacing(per_hour):
+            self.level = max(0.0, self.level - requests)
+
+    def _level_at(self, per_hour: int, now: float) -> float:
+        return max(0.0, self.level - max(0.0, now - self.at) / _hour_spacing(per_hour))
+
+
+def _burst(per_hour: int) -> int:
+    return max(1, per_hour // 10)
+
+
+def _hour_spacing(per_hour: int) -> float:
+    return 3600 / max(1, per_hour - _burst(per_hour))
+
+
+@define
 class Bucket:
     """The whole state of a token bucket whose tokens rest. A new one is full, and its pace is fast.
 
+    Every token that is out has the name of its POST, so that a ledger can keep each as a row of its own (`token`), and
+    write only those that changed (`touched`) and the little that is left (`dump`).
+
     Attributes:
         under_way: the token of each POST that has not ended, by the name of the POST.
-        resting: the time when each other token is back, in order.
+        resting: when each other token is back and the name of its POST, in order.
         queue: the processes that wait, in the order in which they came.
         probe: the probe, if there is one.
         last_answer: the last time when the server can have counted a POST; None before the first.
@@ -108,10 +171,15 @@ class Bucket:
         quiet: the silence that the next POST needs before it, in seconds.
         batch: how many POSTs pass after a silence at the slow pace, if that is known.
         since_silence: how many have passed since the last one.
+        hour: what all requests of the last hour have used of its budget.
+        limits: how many POSTs in a period its users ask for, each number with the time until which it holds, unless
+            one of them is heard of again.
+        touched: the names of the tokens that changed since a ledger last saved them, which is for it to clear. A token
+            that only expired is not among them, because `settle` does the same to what was saved.
     """
 
     under_way: dict[str, Lease] = field(factory=dict)
-    resting: list[float] = field(factory=list)
+    resting: list[tuple[float, str]] = field(factory=list)
     queue: list[Ticket] = field(factory=list)
     probe: Probe | None = None
     last_answer: float | None = None
@@ -119,26 +187,62 @@ class Bucket:
     quiet: float = 0.0
     batch: int | None = None
     since_silence: int = 0
+    hour: HourlyBudget = field(factory=HourlyBudget)
+    limits: dict[int, float] = field(factory=dict)
+    touched: set[str] = field(factory=set, init=False, eq=False, repr=False)
+    # When each of the resting tokens is back, by the name of its POST.
+    _back: dict[str, float] = field(factory=dict, init=False, eq=False, repr=False)
     # No lease ends before this time, so `settle` need not look at each of them.
     _first_end: float = field(default=-math.inf, init=False, eq=False, repr=False)
 
     # --- as plain data ---
 
     def dump(self) -> dict[str, Any]:
-        """Return the state as plain data that JSON can hold."""
-        return asdict(self, filter=lambda attribute, _: attribute.init)
+        """Return everything but the tokens as plain data that JSON can hold."""
+        return {
+            "queue": [asdict(ticket) for ticket in self.queue],
+            "probe": None if self.probe is None else asdict(self.probe),
+            "last_answer": self.last_answer,
+            "slow": self.slow,
+            "quiet": self.quiet,
+            "batch": self.batch,
+            "since_silence": self.since_silence,
+            "hour": asdict(self.hour),
+            "limits": [[posts, until] for posts, until in self.limits.items()],
+        }
 
     @classmethod
-    def load(cls, data: dict[str, Any]) -> "Bucket":
-        """Make a bucket of what `dump` returned."""
-        return cls(
+    def load(cls, data: dict[str, Any], tokens: Iterable[tuple[str, float | None, float]]) -> "Bucket":
+        """Make a bucket of what `dump` returned and its tokens.
+
+        Args:
+            data: what `dump` returned.
+            tokens: the name of each, `counted_until` of its lease (None if it rests), and when it is back. Those that
+                have expired must be among them: `settle` learns from them when the server was last heard.
+        """
+        bucket = cls(
             **data
             | {
-                "under_way": {name: Lease(**lease) for name, lease in data["under_way"].items()},
                 "queue": [Ticket(**ticket) for ticket in data["queue"]],
                 "probe": data["probe"] and Probe(**data["probe"]),
+                "hour": HourlyBudget(**data["hour"]),
+                "limits": dict(data["limits"]),
             }
         )
+        for name, counted_until, back_at in tokens:
+            if counted_until is None:
+                bucket.resting.append((back_at, name))
+                bucket._back[name] = back_at
+            else:
+                bucket.under_way[name] = Lease(counted_until, back_at)
+        bucket.resting.sort()
+        return bucket
+
+    def copy(self) -> "Bucket":
+        """Return a bucket that may be settled without changing this one."""
+        copied = Bucket.load(self.dump(), [(name, None, back_at) for back_at, name in self.resting])
+        copied.under_way = {**self.under_way}
+        return copied
 
     def shift(self, seconds: float) -> None:
         """Move all times, for a clock that counts from another moment."""
@@ -146,7 +250,9 @@ class Bucket:
             lease.counted_until += seconds
             lease.back_at += seconds
         self._first_end += seconds
-        self.resting = [back_at + seconds for back_at in self.resting]
+        self.resting = [(back_at + seconds, name) for back_at, name in self.resting]
+        self._back = {name: back_at for back_at, name in self.resting}
+        self.touched.update(self.under_way, self._back)
         for ticket in self.queue:
             ticket.wakes_at += seconds
             ticket.expires += seconds
@@ -154,6 +260,8 @@ class Bucket:
             self.probe.expires += seconds
         if self.last_answer is not None:
             self.last_answer += seconds
+        self.hour.at += seconds
+        self.limits = {posts: until + seconds for posts, until in self.limits.items()}
 
     # --- what it holds ---
 
@@ -163,18 +271,38 @@ class Bucket:
             for name, lease in [*self.under_way.items()]:
                 if lease.counted_until < now:
                     del self.under_way[name]
-                    insort(self.resting, lease.back_at)
+                    self._rest(name, lease.back_at)
                     self._heard(lease.counted_until)
             self._first_end = min((lease.counted_until for lease in self.under_way.values()), default=math.inf)
-        del self.resting[: bisect_right(self.resting, now + _EPSILON)]
+        back = bisect_left(self.resting, (now + _EPSILON, ""))
+        for _, name in self.resting[:back]:
+            del self._back[name]
+        del self.resting[:back]
         self.queue = [ticket for ticket in self.queue if ticket.expires > now + _EPSILON]
         if self.probe is not None and self.probe.expires <= now + _EPSILON:
             self.probe = None
+        if any(until <= now for until in self.limits.values()):
+            self.limits = {posts: until for posts, until in self.limits.items() if until > now}
+
+    def agreed(self, rate: RateLimit) -> RateLimit:
+        """Return the limit that all users of the bucket keep to: the smallest of theirs and this one."""
+        posts = min(self.limits, default=rate.posts)
+        return rate if posts >= rate.posts else RateLimit(posts, rate.period)
+
+    def _keep(self, rate: RateLimit, now: float, wait: float = 0.0) -> RateLimit:
+        """Note that a user of this limit runs, and asks again after `wait` seconds; return what it has to keep to."""
+        if self.limits.get(rate.posts, -math.inf) < now + wait + (_LIMIT_LASTS - 1) * rate.period:
+            self.limits[rate.posts] = now + wait + _LIMIT_LASTS * rate.period
+        return self.agreed(rate)
 
     @property
     def tokens_out(self) -> int:
         """How many tokens are out: of POSTs under way, and resting."""
         return len(self.under_way) + len(self.resting)
+
+    def token(self, name: str) -> Lease | float | None:
+        """Return the lease of a POST that is under way, the time when a resting token is back, or None if it is."""
+        return self.under_way.get(name) or self._back.get(name)
 
     def is_idle(self, now: float) -> bool:
         """Return whether nothing but the pace would hold a POST back, now or later."""
@@ -185,6 +313,7 @@ class Bucket:
     def seconds_until(self, rate: RateLimit, now: float, *, posts: int, burst: int) -> float:
         """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts."""
         self.settle(now)
+        rate = self.agreed(rate)
         held = 0.0 if self.probe is None else rate.silence
         if self.slow:
             since = 0 if self.quiet >= rate.silence else self.since_silence
@@ -215,7 +344,8 @@ class Bucket:
         before, after = self.queue[:place], self.queue[place + 1 :]
         ahead = [ticket for ticket in before if bulk or not ticket.bulk]
         ahead += [ticket for ticket in after if bulk and not ticket.bulk]
-        wait = self._wait(rate, now, holder, ahead, bulk=bulk)
+        wait = self._wait(self.agreed(rate), now, holder, ahead, bulk=bulk)
+        self._keep(rate, now, wait)
         if wait > 0 or holder in holders:
             ticket = Ticket(holder, bulk, wanted, wakes_at=now + wait, expires=now + wait + rate.beat)
             self.queue = [*before, ticket, *after]
@@ -246,27 +376,32 @@ class Bucket:
             self.since_silence = 0
         self.since_silence += 1
         self.renew(rate, now, holder=holder, under_way={name: count_window})
+        rate = self.agreed(rate)
         self.quiet = rate.spacing if self.slow else 0.0
         if self.batch and self.since_silence >= self.batch:
             self.quiet = rate.silence
 
     def renew(self, rate: RateLimit, now: float, *, holder: str, under_way: Mapping[str, float]) -> None:
         """Extend the leases of a process that runs: its probe, and these POSTs (by name, with their count window)."""
+        self._keep(rate, now)
         for name, count_window in under_way.items():
             # It may be killed at any time up to its next beat, which may be late.
             counted_until = now + count_window + 2 * rate.beat
+            self._remove(name)  # a lease that expired because this process was stopped for long
             self.under_way[name] = Lease(counted_until, counted_until + rate.silence)
+            self.touched.add(name)
             self._first_end = min(self._first_end, counted_until)
         if self.probe is not None and self.probe.holder == holder:
             self.probe.expires = now + 2 * rate.beat
 
     def end(self, rate: RateLimit, now: float, *, name: str, counted_until: float | None) -> None:
         """End a POST that the server may count until `counted_until`; None when it did not reach the server."""
-        self.under_way.pop(name, None)
+        self._remove(name)
         if counted_until is not None:
             back_at = counted_until + rate.silence
             if back_at > now:
-                insort(self.resting, back_at)
+                self.touched.add(name)
+                self._rest(name, back_at)
             self._heard(counted_until)
 
     # --- a POST alone ---
@@ -274,6 +409,7 @@ class Bucket:
     def hold(self, rate: RateLimit, now: float, *, holder: str) -> float:
         """Hold all others back: return 0 once they are, else the seconds after which to ask again."""
         self.settle(now)
+        rate = self._keep(rate, now)
         if self.probe is not None and self.probe.holder != holder:
             return min(self.probe.expires - now, rate.spacing)
         self.probe = Probe(holder, now + 2 * rate.beat)
@@ -287,7 +423,7 @@ class Bucket:
         wait = self.hold(rate, now, holder=holder)
         if wait > 0:
             return wait
-        quiet = max(quiet, self.quiet)
+        rate, quiet = self.agreed(rate), max(quiet, self.quiet)
         if self.tokens_out >= rate.posts:
             return self._back_at(rate, now, self.tokens_out - rate.posts + 1) - now
         if self.under_way:
@@ -307,7 +443,7 @@ class Bucket:
             self.batch = min(rate.posts, position - 1)
         self.slow = True
         # Of several refusals at once, the one that asks for the longest silence counts.
-        self.quiet = max(self.quiet, rate.spacing if silence == 0 else max(rate.silence, silence or 0.0))
+        self.quiet = max(self.quiet, self.agreed(rate).spacing if silence == 0 else max(rate.silence, silence or 0.0))
 
     # --- how long to wait ---
 
@@ -334,10 +470,22 @@ class Bucket:
     def _back_at(self, rate: RateLimit, now: float, nth: int) -> float:
         """Return the earliest time when the nth of the tokens that are out (1 is the first) can be back."""
         soonest = now + rate.silence  # of those under way, if their answers come at once
-        sooner = bisect_right(self.resting, soonest)
+        sooner = bisect_left(self.resting, (soonest, ""))
         if sooner < nth <= sooner + len(self.under_way):
             return soonest
-        return self.resting[nth - 1 if nth <= sooner else nth - 1 - len(self.under_way)]
+        return self.resting[nth - 1 if nth <= sooner else nth - 1 - len(self.under_way)][0]
+
+    def _rest(self, name: str, back_at: float) -> None:
+        insort(self.resting, (back_at, name))
+        self._back[name] = back_at
+
+    def _remove(self, name: str) -> None:
+        """Remove a token, whether its POST is under way or it rests."""
+        if self.under_way.pop(name, None) is not None:
+            self.touched.add(name)
+        elif (back_at := self._back.pop(name, None)) is not None:
+            self.touched.add(name)
+            del self.resting[bisect_left(self.resting, (back_at, name))]
 
     def _quiet_left(self, now: float, quiet: float) -> float:
         left = 0.0 if self.last_answer is None else self.last_answer + quiet - now
@@ -347,55 +495,41 @@ class Bucket:
         self.last_answer = moment if self.last_answer is None else max(self.last_answer, moment)
 
 
-@define
-class HourlyBudget:
-    """All requests of one process together: at most `requests` in any hour.
+Change = Callable[[Bucket, float], float]
+"""Called with the bucket and the time; returns the seconds to wait, or 0."""
 
-    A tenth of them may leave at once and the others evenly (of 4000: 400, and one a second), which together are
-    `requests` in the worst hour.
-    """
 
-    requests: int
-    _level: float = field(default=0.0, init=False)  # of the leaky bucket, in requests
-    _at: float = field(default=0.0, init=False)  # the time of that level
-
-    def seconds_until(self, now: float, *, requests: int) -> float:
-        """Return in how many seconds so many more requests can have left."""
-        return max(0.0, (self._level_at(now) + requests - self._burst) * self._spacing)
-
-    def take(self, now: float) -> float:
-        """Take one request, and return the seconds to wait until it may leave."""
-        wait = self.seconds_until(now, requests=1)
-        self._level, self._at = self._level_at(now) + 1, now
-        return wait
-
-    def give_back(self) -> None:
-        """Put back a request that did not leave."""
-        self._level = max(0.0, self._level - 1)
+class Intent(Protocol):
+    """What is to be recorded together with the token of a POST, before the POST begins."""
 
     @property
-    def _burst(self) -> int:
-        return max(1, self.requests // 10)
+    def id(self) -> str:
+        """The name of the POST, unique."""
 
     @property
-    def _spacing(self) -> float:
-        return 3600 / max(1, self.requests - self._burst)
-
-    def _level_at(self, now: float) -> float:
-        return max(0.0, self._level - max(0.0, now - self._at) / self._spacing)
+    def unsent(self) -> object:
+        """The outcome to record when the POST never began."""
 
 
-class BucketStore(Protocol):
-    """The place where the bucket of one budget is kept, and the clock of its times.
-
-    `change` and `read` raise `ConfigurationError` when the bucket cannot be read or written.
-    """
+class Ledger(Protocol):
+    """The place where the bucket of one budget is kept, and the clock of its times."""
 
     def now(self) -> float:
         """Return the time in seconds; it only goes forward, and is the same for all who share the bucket."""
 
-    def change(self) -> AbstractContextManager[Bucket]:
-        """Lock the bucket for the block, and keep its changes when the block ends normally."""
+    def peek(self) -> AbstractContextManager[Bucket]:
+        """Return the bucket as it was seen last, locked for the block, to look at only."""
 
-    def read(self) -> Bucket:
-        """Return the bucket as it is, to look at only."""
+    async def change(self, change: Change, intent: Intent | None = None) -> float:
+        """Run `change` on the bucket and the time, keep its changes, and return its result.
+
+        It may run in another thread, and again if the first try was undone, so it changes nothing but the bucket. (It
+        may set variables that only its caller reads, after the result has come.) With a result of 0, the `intent` is
+        recorded too.
+
+        Raises:
+            SpringestError: nothing was changed or recorded.
+        """
+
+    def note(self, change: Callable[[Bucket, float], object], outcome: object | None = None) -> None:
+        """Do the same later, in order, without waiting for it; record the `outcome` with it. Failures are logged."""

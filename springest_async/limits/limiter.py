@@ -8,7 +8,7 @@ it.)
 
 `Limiter` also slows down for servers that count in another way, and sends a POST alone when its answer must be a
 verdict (`Limiter.probe`). It knows no HTTP: its user reports when a POST ended, and how. This module does the waiting;
-the bucket itself, which a store may share with other processes, is in `springest_async.limits.bucket`.
+the bucket itself, which a ledger may share with other processes, is in `springest_async.limits.bucket`.
 """
 
 import asyncio
@@ -17,21 +17,26 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
+from typing import Self
 from uuid import uuid4
 
 from aiolimiter import AsyncLimiter
 from attrs import define, field, frozen
 
 from springest_async.errors import ConfigurationError
-from springest_async.limits.bucket import Bucket, BucketStore, HourlyBudget, RateLimit
+from springest_async.limits.bucket import Bucket, Change, Intent, Ledger, RateLimit
 
 POSTS_PER_MINUTE = 30
 """The limit of ``POST /users/certificates``, from the help page "User certificates - certifications"."""
 
 REQUESTS_PER_HOUR = 4000
 """The limit of all requests together, from the API's introduction page."""
+
+# Where a change is a commit, other requests than POSTs are taken so many at a time, to be used within so many seconds.
+_REQUESTS_AT_ONCE = 10
+_RESERVE_LASTS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -41,15 +46,16 @@ class Permit:
     """Permission for one POST, returned by `Limiter.post` and used up when its ``async with`` ends.
 
     Attributes:
-        name: of the POST, unique.
+        name: of the POST, unique: the id of its intent, if it has one.
         position: which POST it is since the last silent period (1 is the first); 0 at the fast pace, where
             `Limiter.slow_down` learns nothing from it.
         since_silence: the same, at every pace.
-        may_count_until: the time until which the server may count the POST if no answer comes, on the store's clock.
+        may_count_until: the time until which the server may count the POST if no answer comes, on the ledger's clock.
         count_window: the seconds from the send that were given to `Limiter.post`.
-        clock: returns the time of the store.
+        clock: returns the time of the ledger.
         answered: whether the answer has come.
         sent: whether any byte may have reached the server.
+        outcome: what the ledger records with the end of the permit.
     """
 
     name: str
@@ -60,6 +66,7 @@ class Permit:
     clock: Callable[[], float] = field(repr=False)
     answered: bool = False
     sent: bool = True
+    outcome: object | None = None
 
     def mark_answered(self) -> None:
         """Record that the server's answer came: it has counted this POST by now."""
@@ -74,11 +81,27 @@ class Permit:
         self.sent = False
 
 
+class _Guard:
+    """A lock for what loops in several threads look at.
+
+    A fork may copy a lock that another thread holds, so the child makes a new one.
+    """
+
+    def __init__(self) -> None:
+        self._pid, self._lock = os.getpid(), threading.RLock()
+
+    def __call__(self) -> threading.RLock:
+        if self._pid != os.getpid():
+            self._pid, self._lock = os.getpid(), threading.RLock()
+        return self._lock
+
+
 @frozen
 class _Memory:
-    """The store of a bucket that only this process uses. Its clock is the event loop's."""
+    """The ledger of a bucket that only this process uses. Its clock is the event loop's, and it records no intent."""
 
     bucket: Bucket = field(factory=Bucket)
+    guarded: _Guard = field(factory=_Guard)
 
     def now(self) -> float:
         try:
@@ -87,11 +110,20 @@ class _Memory:
             return time.monotonic()  # the clock of asyncio's own loops
 
     @contextmanager
-    def change(self) -> Iterator[Bucket]:
-        yield self.bucket
+    def peek(self) -> Iterator[Bucket]:
+        with self.guarded():
+            yield self.bucket
 
-    def read(self) -> Bucket:
-        return self.bucket
+    async def change(self, change: Change, intent: Intent | None = None) -> float:
+        with self.guarded():
+            result = change(self.bucket, self.now())
+            self.bucket.touched.clear()
+        return result
+
+    def note(self, change: Callable[[Bucket, float], object], outcome: object | None = None) -> None:
+        with self.guarded():
+            change(self.bucket, self.now())
+            self.bucket.touched.clear()
 
 
 class Limiter:
@@ -110,8 +142,10 @@ class Limiter:
         period: seconds (60).
         burst: how many may leave at once, 1 to `posts`; fewer makes them leave evenly, ``period / posts`` s apart.
         requests_per_hour: how many requests in any hour, POSTs included (4000).
-        store: where the bucket is kept, such as a `FileStore` that other processes of this machine share. By default
-            this limiter keeps it in memory. The burst and the hourly budget are always this process's own.
+        ledger: where the bucket is kept, such as a journal that other processes share. By default this limiter keeps it
+            in memory. The burst is always this process's own. Limiters with different `posts` that share a ledger all
+            keep to the smallest (`posts_now`), until its user has not been heard of for three periods; each of them
+            logs once that there are others.
 
     Raises:
         ConfigurationError: a number is out of its range.
@@ -132,30 +166,30 @@ class Limiter:
         period: float = 60.0,
         burst: int | None = None,
         requests_per_hour: int = REQUESTS_PER_HOUR,
-        store: BucketStore | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.posts = posts
         self.period = period
         self.burst = posts if burst is None else burst
         self.requests_per_hour = requests_per_hour
-        self.store = store
         if posts < 1 or period <= 0 or not 1 <= self.burst <= posts or requests_per_hour < 1:
             raise ConfigurationError(
                 "a limiter needs posts >= 1, period > 0, 1 <= burst <= posts and requests_per_hour >= 1,"
                 f" not posts={posts}, period={period}, burst={burst}, requests_per_hour={requests_per_hour}"
             )
         self._rate = RateLimit(posts, period)
-        self._hour = HourlyBudget(requests_per_hour)
-        self._store: BucketStore = store or _Memory()
-        self._last_seen = Bucket()
+        self.ledger = ledger
+        self._ledger: Ledger = _Memory() if ledger is None else ledger
+        self._commits = ledger is not None  # whether a change may wait, so that few should be made
         self._holder = uuid4().hex
         self._state: _LoopState | None = None
-        self._guarded_in, self._guard = os.getpid(), threading.RLock()
+        self._guarded = _Guard()
+        self._reserve = _Reserve()
+        self._unfinished: set[asyncio.Future[float]] = set()  # changes whose task was cancelled
+        self._others: set[int] = set()  # the limits of others that the log has named
 
     def __repr__(self) -> str:
-        bucket = self._last_seen  # a repr opens no file
-        with self._guarded():
-            bucket.settle(self._store.now())
+        bucket = self._look()
         pace = "slow" if bucket.slow else "fast"
         under_way, resting = len(bucket.under_way), len(bucket.resting)
         return f"<Limiter {self.posts} in {self.period:g} s, {under_way} under way, {resting} resting, {pace}>"
@@ -163,77 +197,92 @@ class Limiter:
     @property
     def slow(self) -> bool:
         """Whether the server was seen to count otherwise, so that POSTs leave one at a time."""
-        return self._look().slow
+        with self._ledger.peek() as bucket:
+            return bucket.slow
+
+    @property
+    def posts_now(self) -> int:
+        """How many POSTs in any period are allowed now: `posts`, or fewer if another user of the ledger has fewer."""
+        now = self._ledger.now()
+        with self._ledger.peek() as bucket:
+            return min([self.posts, *(posts for posts, until in bucket.limits.items() if until > now)])
 
     @asynccontextmanager
-    async def post(self, *, count_window: float, bulk: bool = False) -> AsyncIterator[Permit]:
+    async def post(
+        self, *, count_window: float, bulk: bool = False, intent: Intent | None = None
+    ) -> AsyncIterator[Permit]:
         """Wait for a token and return the permit for one POST.
 
         Args:
             count_window: seconds from the send within which the server may count the POST if no answer comes.
             bulk: whether it belongs to a bulk run, so that interactive POSTs go first.
+            intent: what the ledger records together with the token. Set `Permit.outcome` before the permit ends.
 
         Raises:
-            ConfigurationError: the bucket's store fails (no token was taken), or another event loop has POSTs that
-                wait or are being sent. Once there is a permit, failures of the store are only logged: a token that is
-                not given back comes back by itself.
+            SpringestError: the ledger failed (no token was taken), or another event loop has POSTs that wait or are
+                being sent. Once there is a permit, failures of the ledger are only logged: a token that is not given
+                back comes back by itself.
         """
         with self._in_use() as state:
-            permit = await self._permit(state, count_window, bulk)
+            permit = await self._permit(state, count_window, bulk, intent)
             try:
                 yield permit
             finally:
                 self._end(state, permit)
 
     async def request(self) -> None:
-        """Wait until a request fits into the hourly budget; `post` and `probe` call it themselves."""
-        with self._guarded():
-            wait = self._hour.take(self._store.now())
-        if wait > 0:
-            try:
-                await asyncio.sleep(wait)
-            except asyncio.CancelledError:
-                with self._guarded():
-                    self._hour.give_back()
-                raise
+        """Wait until a request that is no POST fits into the hourly budget; `post` and `probe` count their own.
+
+        Raises:
+            SpringestError: the ledger failed.
+        """
+        await self._take_request()
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator[Callable[..., AbstractAsyncContextManager[Permit]]]:
         """Hold all other POSTs back, for one whose answer must be a verdict. One probe at a time.
 
-        The result is called like `post`; with ``pause=2.0`` it waits until nothing is under way and all was silent
-        for 2 s, with ``pause=None`` for a whole period.
+        The result is called like `post`, without ``bulk``; with ``pause=2.0`` it waits until nothing is under way and
+        all was silent for 2 s, with ``pause=None`` for a whole period.
 
         Raises:
-            ConfigurationError: as `post`.
+            SpringestError: as `post`.
         """
         with self._in_use() as state:
             async with state.one_probe:
-                await self._until(state, lambda bucket, now: bucket.hold(self._rate, now, holder=self._holder))
                 state.probing = True
-                self._keep_alive(state)
                 try:
+                    await self._until(state, partial(self._holding, self._holder), partial(self._release, state))
+                    self._keep_alive(state)
                     yield partial(self._probe_post, state)
                 finally:
                     state.probing = False
+                    self._release(state)
                     if state is self._state:
-                        self._note(lambda bucket, _: bucket.release(self._holder))
                         self._stop_beating(state)
                         state.notify()
 
+    def _holding(self, holder: str) -> Change:
+        return lambda bucket, now: bucket.hold(self._rate, now, holder=holder)
+
+    def _release(self, state: "_LoopState") -> None:
+        """End the probe of this process, unless another has begun meanwhile."""
+        holder = self._holder
+        if state is self._state and not state.probing:
+            self._ledger.note(lambda bucket, _: bucket.release(holder))
+
     @asynccontextmanager
     async def _probe_post(
-        self, state: "_LoopState", *, count_window: float, pause: float | None
+        self, state: "_LoopState", *, count_window: float, pause: float | None, intent: Intent | None = None
     ) -> AsyncIterator[Permit]:
-        name, quiet = uuid4().hex, self._rate.silence if pause is None else pause
+        holder, quiet = self._holder, self._rate.silence if pause is None else pause
 
-        def leave(bucket: Bucket, now: float) -> float:
-            if (wait := bucket.ask_alone(self._rate, now, holder=self._holder, quiet=quiet)) == 0:
-                bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window, quiet=quiet)
-            return wait
+        def ask(bucket: Bucket, now: float) -> float:
+            return bucket.ask_alone(self._rate, now, holder=holder, quiet=quiet)
 
-        await self.request()
-        permit = self._begin(state, await self._until(state, leave), name, count_window)
+        leaving = _Leaving(_name_of(intent), holder, count_window, quiet, intent)
+        permit = await self._leave(state, leaving, lambda: _Asking(ask), lambda: None, _Turn([]))
+        assert permit is not None  # its turn is not shared
         try:
             yield permit
         finally:
@@ -250,7 +299,7 @@ class Limiter:
             silence: the seconds that the server asked for, if that is longer than the period; 0.0 when there has just
                 been a silence, so that none is needed.
         """
-        self._note(lambda bucket, _: bucket.slow_down(self._rate, position, silence))
+        self._ledger.note(lambda bucket, _: bucket.slow_down(self._rate, position, silence))
 
     def seconds_until(self, posts: int) -> float:
         """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts.
@@ -259,10 +308,14 @@ class Limiter:
         """
         if posts <= 0:
             return 0.0
-        bucket, now = self._look(), self._store.now()
-        with self._guarded():
-            by_bucket = bucket.seconds_until(self._rate, now, posts=posts, burst=self.burst)
-            return max(by_bucket, self._hour.seconds_until(now, requests=posts))
+        bucket, now = self._look(), self._ledger.now()
+        by_bucket = bucket.seconds_until(self._rate, now, posts=posts, burst=self.burst)
+        return max(by_bucket, bucket.hour.seconds_until(self.requests_per_hour, now, requests=posts))
+
+    async def finish_changes(self) -> None:
+        """Wait until everything is given back that was taken for POSTs whose tasks were cancelled."""
+        if self._unfinished:
+            await asyncio.wait(self._unfinished)
 
     # --- event loops, threads and forks ---
 
@@ -301,68 +354,222 @@ class Limiter:
 
     def _abandon(self, before: "_LoopState") -> None:
         """End what is left of an event loop that was closed before its POSTs had ended."""
-        permits, before.under_way = before.under_way, {}
+        permits, before.under_way, holder = before.under_way, {}, self._holder
 
-        def abandon(bucket: Bucket, now: float) -> None:
-            bucket.leave_queue(self._holder)
-            bucket.release(self._holder)
-            for permit in permits.values():
-                self._end_in(bucket, now, permit)
+        def leave(bucket: Bucket, _: float) -> None:
+            bucket.leave_queue(holder)
+            bucket.release(holder)
 
-        self._note(abandon)
-
-    def _guarded(self) -> threading.RLock:
-        """Return the lock of the bucket, which loops in several threads may look at.
-
-        A fork may copy a lock that another thread holds, so the child makes a new one.
-        """
-        if self._guarded_in != os.getpid():
-            self._guarded_in, self._guard = os.getpid(), threading.RLock()
-        return self._guard
+        self._ledger.note(leave)
+        for permit in permits.values():
+            self._note_end(permit)
 
     # --- from the queue to the end of a permit ---
 
-    async def _permit(self, state: "_LoopState", count_window: float, bulk: bool) -> Permit:
-        name = uuid4().hex
+    async def _permit(self, state: "_LoopState", count_window: float, bulk: bool, intent: Intent | None) -> Permit:
+        leaving = _Leaving(_name_of(intent), self._holder, count_window, 0.0, intent)
+        ask, undo = partial(self._asking, state, leaving), partial(self._leave_queue, state)
+        waiting = state.bulk if bulk else state.interactive
+        waiting.add(leaving.name)
+        if not bulk and len(waiting).bit_count() == 1:
+            state.notify()  # so that the head of the queue asks for them too, but not anew for each of a crowd
+        refused = False
+        try:
+            while True:
+                async with _Turn([state.bulk_queue] * bulk + [state.head_of_queue]) as turn:
+                    if not refused and self._has_room(state):
+                        # Many POSTs may share one commit, so the next one asks while this one waits for it.
+                        turn.shared = True
+                        state.leaving.add(leaving.name)
+                        waiting.discard(leaving.name)
+                        state.loop.call_soon(turn.pass_on)
+                    permit = await self._at_head(state, leaving, ask, undo, turn)
+                if permit is not None:
+                    break
+                refused = True
+                state.leaving.discard(leaving.name)
+                waiting.add(leaving.name)
+        except asyncio.CancelledError:
+            waiting.discard(leaving.name)
+            undo()
+            raise
+        finally:
+            waiting.discard(leaving.name)
+            state.leaving.discard(leaving.name)
+        if state.left:
+            undo()  # others that waited when it was asked may have been cancelled since
+        return permit
+
+    async def _at_head(
+        self,
+        state: "_LoopState",
+        leaving: "_Leaving",
+        ask: Callable[[], "_Asking"],
+        undo: Callable[[], None],
+        turn: "_Turn",
+    ) -> Permit | None:
+        """Wait until the POST at the head of the queue may leave; None if it has passed its turn on and must wait."""
+        in_burst = turn.shared or self._is_in_burst(state)
+        if not in_burst:
+            # A token first: a place in the burst that is taken long before the POST leaves spaces nothing.
+            await self._until(state, lambda: ask().ask, undo)
+            await state.burst_limiter.acquire()
+        return await self._leave(state, leaving, ask, undo, turn, in_burst=in_burst)
+
+    def _is_in_burst(self, state: "_LoopState") -> bool:
+        """Return whether the burst has a place for one more than those that leave already."""
+        places = len(state.leaving) + 1
+        return places <= self.burst and state.burst_limiter.has_capacity(places)
+
+    def _has_room(self, state: "_LoopState") -> bool:
+        """Return whether a POST may certainly leave now, as far as this process knows, so that no other one waits."""
+        if not self._commits or not self._is_in_burst(state):
+            return False
+        with self._ledger.peek() as bucket:
+            is_alone = all(ticket.holder == self._holder for ticket in bucket.queue)
+            is_free = bucket.quiet == 0 and bucket.probe is None and is_alone
+            return is_free and bucket.tokens_out + len(state.leaving) < bucket.agreed(self._rate).posts
+
+    def _asking(self, state: "_LoopState", leaving: "_Leaving") -> "_Asking":
+        """Return what the head of the queue asks for all that wait here, as it is now."""
+        holder, bulk, wanted = leaving.holder, not state.interactive, state.wanted
+        interactive_left, bulk_left = state.interactive - {leaving.name}, state.bulk - {leaving.name}
+        left = state.left = len(interactive_left or bulk_left)
 
         def ask(bucket: Bucket, now: float) -> float:
             # The first in the queue of this process has the place in the bucket's queue for all that wait here.
-            return bucket.ask(self._rate, now, holder=self._holder, bulk=not state.interactive, wanted=state.wanted)
+            return bucket.ask(self._rate, now, holder=holder, bulk=bulk, wanted=wanted)
+
+        def go_on(bucket: Bucket, now: float) -> None:
+            bucket.leave_queue(holder)
+            if left:
+                bucket.join_queue(self._rate, now, holder=holder, bulk=not interactive_left, wanted=left)
+
+        return _Asking(ask, go_on)
+
+    def _leave_queue(self, state: "_LoopState") -> None:
+        """Give up the place in the bucket's queue, if nothing waits here."""
+        holder = self._holder
+        if state is self._state and not state.wanted:
+            self._ledger.note(lambda bucket, _: bucket.leave_queue(holder))
+
+    async def _leave(
+        self,
+        state: "_LoopState",
+        leaving: "_Leaving",
+        ask: Callable[[], "_Asking"],
+        undo: Callable[[], None],
+        turn: "_Turn",
+        *,
+        in_burst: bool = False,
+    ) -> Permit | None:
+        """Wait until a POST may leave; its token, its intent and its request of the hour are taken in one change.
+
+        Return None if it may not, and has passed its turn on.
+        """
+        taken = _Taken()
+        request_free_at: float | None = None  # when its request of the hour could leave, if that was taken before
+
+        def abandon(wait: float) -> None:
+            if wait == 0:
+                self._return_unsent(leaving, taken)
+                state.notify()
+            undo()
+
+        try:
+            while True:
+                changed = state.changed
+                change = self._departure(leaving, ask(), taken, with_request=request_free_at is None)
+                wait = await self._change(change, abandon, leaving.intent)
+                self._tell_of_others(taken.limits)
+                if wait == 0:
+                    if in_burst:
+                        # It waits only if another commit overtook this one, and the POST is counted from then on.
+                        try:
+                            await state.burst_limiter.acquire()
+                        except asyncio.CancelledError:
+                            abandon(0.0)
+                            raise
+                    return self._begin(state, taken, leaving)
+                if turn.shared:
+                    return None
+                if taken.hour_is_tight:
+                    request_free_at = await self._take_request()
+                else:
+                    await _wait_for(changed, wait)
+        except BaseException:
+            if request_free_at is not None:
+                self._give_back_request(request_free_at)
+            raise
+
+    def _departure(self, leaving: "_Leaving", asking: "_Asking", taken: "_Taken", *, with_request: bool) -> Change:
+        """Return the change by which a POST leaves; it also takes a request of the hour if it is told to."""
 
         def leave(bucket: Bucket, now: float) -> float:
-            if (wait := ask(bucket, now)) == 0:
-                bucket.take(self._rate, now, name=name, holder=self._holder, count_window=count_window)
-                waiting.remove(name)
-                bucket.leave_queue(self._holder)
-                if wanted := state.wanted:
-                    bulk_only = not state.interactive
-                    bucket.join_queue(self._rate, now, holder=self._holder, bulk=bulk_only, wanted=wanted)
-            return wait
+            taken.hour_is_tight, taken.with_request = False, with_request
+            # Else a first try was kept, and only its result was lost: the token is taken already.
+            if bucket.token(leaving.name) is None:
+                wait = asking.ask(bucket, now)
+                taken.limits = [*bucket.limits]
+                if wait > 0:
+                    return wait
+                if with_request:
+                    if (wait := bucket.hour.seconds_until(self.requests_per_hour, now, requests=1)) > 0:
+                        taken.hour_is_tight = True
+                        return wait
+                    bucket.hour.take(self.requests_per_hour, now)
+                bucket.take(
+                    self._rate,
+                    now,
+                    name=leaving.name,
+                    holder=leaving.holder,
+                    count_window=leaving.count_window,
+                    quiet=leaving.quiet,
+                )
+                asking.go_on(bucket, now)
+            taken.at, taken.since_silence, taken.slow = now, bucket.since_silence, bucket.slow
+            return 0.0
 
-        waiting = state.bulk if bulk else state.interactive
-        waiting.add(name)
-        if not bulk and len(waiting).bit_count() == 1:
-            state.notify()  # so that the head of the queue asks for them too, but not anew for each of a crowd
-        try:
-            async with state.bulk_queue if bulk else nullcontext(), state.head_of_queue:
-                await self._until(state, ask)
-                await state.burst_limiter.acquire()
-                await self.request()
-                # Waiting for these two may have taken long enough for a silence to begin.
-                bucket = await self._until(state, leave)
-        except asyncio.CancelledError:
-            waiting.discard(name)
-            if not state.wanted:
-                self._note(lambda bucket, _: bucket.leave_queue(self._holder))
-            raise
-        finally:
-            waiting.discard(name)
-        return self._begin(state, bucket, name, count_window)
+        return leave
 
-    def _begin(self, state: "_LoopState", bucket: Bucket, name: str, count_window: float) -> Permit:
-        position, may_count_until = bucket.since_silence if bucket.slow else 0, self._store.now() + count_window
-        permit = Permit(name, position, bucket.since_silence, may_count_until, count_window, self._store.now)
-        state.under_way[name] = permit
+    def _tell_of_others(self, limits: list[int]) -> None:
+        """Log once of each other limit that users of the bucket have: the smallest holds for all."""
+        for posts in {*limits} - {self.posts, *self._others}:
+            self._others.add(posts)
+            if posts < self.posts:
+                _log.warning(
+                    "another program uses the same key and keeps to %d POSTs a minute: so does this one, instead of %d",
+                    posts,
+                    self.posts,
+                )
+            else:
+                _log.warning(
+                    "another program uses the same key with a limit of %d POSTs a minute: it keeps to the %d of this"
+                    " one",
+                    posts,
+                    self.posts,
+                )
+
+    def _return_unsent(self, leaving: "_Leaving", taken: "_Taken") -> None:
+        """Give everything back that was taken for a POST whose task was cancelled before it could begin."""
+
+        def give_back(bucket: Bucket, now: float) -> None:
+            bucket.end(self._rate, now, name=leaving.name, counted_until=None)
+            if taken.with_request:
+                bucket.hour.give_back(self.requests_per_hour, now, free_at=taken.at)
+
+        self._ledger.note(give_back, None if leaving.intent is None else leaving.intent.unsent)
+
+    def _begin(self, state: "_LoopState", taken: "_Taken", leaving: "_Leaving") -> Permit:
+        permit = Permit(
+            leaving.name,
+            taken.since_silence if taken.slow else 0,
+            taken.since_silence,
+            self._ledger.now() + leaving.count_window,
+            leaving.count_window,
+            self._ledger.now,
+        )
+        state.under_way[permit.name] = permit
         self._keep_alive(state)
         return permit
 
@@ -370,13 +577,64 @@ class Limiter:
         if state.under_way.pop(permit.name, None) is None:
             self._stop_beating(state)  # it ended already, when its event loop was abandoned
             return
-        self._note(lambda bucket, now: self._end_in(bucket, now, permit))
+        self._note_end(permit)
         self._stop_beating(state)
         state.notify()
 
-    def _end_in(self, bucket: Bucket, now: float, permit: Permit) -> None:
-        until = None if not permit.sent else now if permit.answered else max(now, permit.may_count_until)
-        bucket.end(self._rate, now, name=permit.name, counted_until=until)
+    def _note_end(self, permit: Permit) -> None:
+        sent, answered, may_count_until = permit.sent, permit.answered, permit.may_count_until
+
+        def end(bucket: Bucket, now: float) -> None:
+            until = None if not sent else now if answered else max(now, may_count_until)
+            bucket.end(self._rate, now, name=permit.name, counted_until=until)
+
+        self._ledger.note(end, permit.outcome)
+
+    # --- the budget of the hour ---
+
+    async def _take_request(self) -> float:
+        """Take a request of the hour and wait until it may leave; return when it could."""
+        with self._guarded():
+            reserve, now = self._reserve, self._ledger.now()
+            if reserve.left and now < reserve.until:
+                reserve.left -= 1
+                return now
+            at_once = _REQUESTS_AT_ONCE if self._commits and not reserve.filling else 1
+            reserve.filling = reserve.filling or at_once > 1
+        taken = _Taken()
+
+        def take(bucket: Bucket, now: float) -> float:
+            taken.at, taken.requests = now, 1
+            if at_once > 1 and bucket.hour.take_ahead(
+                self.requests_per_hour, now, requests=at_once, within=_RESERVE_LASTS
+            ):
+                taken.requests = at_once
+                return 0.0
+            return bucket.hour.take(self.requests_per_hour, now)
+
+        try:
+            wait = await self._change(take, lambda wait: self._give_back_request(taken.at + wait, taken.requests))
+            if taken.requests > 1:
+                with self._guarded():
+                    reserve.left, reserve.until = taken.requests - 1, taken.at + _RESERVE_LASTS
+        finally:
+            if at_once > 1:
+                reserve.filling = False
+        if wait > 0:
+            try:
+                await asyncio.sleep(wait)
+            except asyncio.CancelledError:
+                self._give_back_request(taken.at + wait)
+                raise
+        return taken.at + wait
+
+    def _give_back_request(self, free_at: float, requests: int = 1) -> None:
+        def give_back(bucket: Bucket, now: float) -> None:
+            bucket.hour.give_back(self.requests_per_hour, now, free_at=free_at, requests=requests)
+
+        self._ledger.note(give_back)
+
+    # --- leases ---
 
     def _keep_alive(self, state: "_LoopState") -> None:
         """Extend the leases of what is under way here from time to time, as a killed process would not."""
@@ -390,44 +648,135 @@ class Limiter:
             state.pulse = None
 
     def _beat(self, state: "_LoopState") -> None:
-        under_way = {name: permit.count_window for name, permit in state.under_way.items()}
-        self._note(lambda bucket, now: bucket.renew(self._rate, now, holder=self._holder, under_way=under_way))
+        under_way, holder = {name: permit.count_window for name, permit in state.under_way.items()}, self._holder
+        self._ledger.note(lambda bucket, now: bucket.renew(self._rate, now, holder=holder, under_way=under_way))
         state.pulse = None
         self._keep_alive(state)
 
-    # --- the store ---
+    # --- the ledger ---
 
-    async def _until(self, state: "_LoopState", ask: Callable[[Bucket, float], float]) -> Bucket:
+    async def _until(self, state: "_LoopState", ask: Callable[[], Change], undo: Callable[[], None]) -> None:
         """Ask the bucket until it returns 0: again after the seconds that it returns, or when a POST ends here.
 
-        Return the bucket as it is then. Only the head of the queue and the probe ever wait here.
+        Only the head of the queue and the probe ever wait here. `ask` returns what to ask; `undo` is called if this
+        task was cancelled, and may have changed the bucket after that.
         """
         while True:
-            with self._guarded(), self._store.change() as bucket:
-                wait = ask(bucket, self._store.now())
-                self._last_seen = bucket
+            changed = state.changed
+            wait = await self._change(ask(), lambda _: undo())
             if wait == 0:
-                return bucket
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await state.changed.wait()
+                return
+            await _wait_for(changed, wait)
 
-    def _note(self, change: Callable[[Bucket, float], None]) -> None:
-        """Change the bucket where a failure can only be logged, and costs nothing but time."""
+    async def _change(self, change: Change, abandoned: Callable[[float], None], intent: Intent | None = None) -> float:
+        """Change the bucket. If this task is cancelled meanwhile, `abandoned` is called later with the result."""
+        if not self._commits:
+            return await self._ledger.change(change, intent)
+        changing = asyncio.ensure_future(self._ledger.change(change, intent))
+
+        def finish(changing: asyncio.Future[float]) -> None:
+            self._unfinished.discard(changing)
+            if not changing.cancelled() and changing.exception() is None:
+                abandoned(changing.result())
+
         try:
-            with self._guarded(), self._store.change() as bucket:
-                change(bucket, self._store.now())
-                self._last_seen = bucket
-        except ConfigurationError as error:
-            _log.warning("the limit waits longer than necessary, because its state could not be written: %s", error)
+            return await asyncio.shield(changing)
+        except asyncio.CancelledError:
+            self._unfinished.add(changing)
+            changing.add_done_callback(finish)
+            raise
 
     def _look(self) -> Bucket:
-        """Return the bucket as it is, or as it was seen last if it cannot be read."""
-        with self._guarded():
-            with suppress(ConfigurationError):
-                self._last_seen = self._store.read()
-            self._last_seen.settle(self._store.now())
-            return self._last_seen
+        """Return a copy of the bucket as it was seen last, without what has expired since."""
+        with self._ledger.peek() as bucket:
+            seen = bucket.copy()
+        seen.settle(self._ledger.now())
+        return seen
+
+
+async def _wait_for(changed: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set, or for so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+
+
+def _name_of(intent: Intent | None) -> str:
+    return uuid4().hex if intent is None else intent.id
+
+
+@frozen
+class _Leaving:
+    """A POST that is to leave: its name, the process that sends it, and what its token depends on (`Bucket.take`)."""
+
+    name: str
+    holder: str
+    count_window: float
+    quiet: float
+    intent: Intent | None
+
+
+@frozen
+class _Asking:
+    """What a POST asks the bucket (see `Change`), and what else changes there when it leaves."""
+
+    ask: Change
+    go_on: Callable[[Bucket, float], None] = lambda _bucket, _now: None
+
+
+@define
+class _Taken:
+    """What a change found in the bucket, beside its result."""
+
+    at: float = 0.0
+    since_silence: int = 0
+    slow: bool = False
+    with_request: bool = False
+    hour_is_tight: bool = False
+    requests: int = 1
+    limits: list[int] = field(factory=list)
+
+
+@define
+class _Reserve:
+    """Requests of the hour that were taken and not used yet.
+
+    Attributes:
+        left: how many.
+        until: the time until which they may be used.
+        filling: whether a task is taking more.
+    """
+
+    left: int = 0
+    until: float = 0.0
+    filling: bool = False
+
+
+class _Turn:
+    """The turn of a POST at the head of its queues, each a lock; `shared` if it ends before the POST has left."""
+
+    def __init__(self, queues: list[asyncio.Lock]) -> None:
+        self._queues = queues
+        self._held: list[asyncio.Lock] = []
+        self.shared = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            for queue in self._queues:
+                await queue.acquire()
+                self._held.append(queue)
+        except BaseException:
+            self.pass_on()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """End the turn; ending it again does nothing."""
+        while self._held:
+            self._held.pop().release()
 
 
 @define(eq=False)
@@ -444,6 +793,8 @@ class _LoopState:
     changed: asyncio.Event = field(factory=asyncio.Event)
     interactive: set[str] = field(factory=set)  # the names of the POSTs that wait
     bulk: set[str] = field(factory=set)
+    leaving: set[str] = field(factory=set)  # the names of those that leave with one of the next commits
+    left: int = 0  # how many the bucket was last told to wait behind the head of the queue
     under_way: dict[str, Permit] = field(factory=dict)
     probing: bool = False
     pulse: asyncio.TimerHandle | None = None
@@ -462,26 +813,40 @@ class _LoopState:
 _shared: dict[Hashable, Limiter] = {}
 
 
+def keep_budget_in(budget: Hashable, place: str) -> None:
+    """Note where this process keeps a budget, which is a host and a key's digest.
+
+    Raises:
+        ConfigurationError: another client of this process keeps it elsewhere, so neither would keep the limit.
+    """
+    if (other := _places.setdefault(budget, place)) != place:
+        raise ConfigurationError(
+            f"another client of this process uses this host and key and keeps its limit in {other}, not in {place}:"
+            " give both the same journal, or none"
+        )
+
+
+_places: dict[Hashable, str] = {}
+
+
 def shared_limiter(budget: Hashable, make: Callable[[], Limiter]) -> Limiter:
     """Return the limiter that all clients of this process share for a budget, which is a host and a key's digest.
 
     It lives as long as the process, so that a client that is closed and opened again forgets no POST.
 
     Raises:
-        ConfigurationError: another client opened the same budget with other numbers, or only one of the two shares it
-            with other processes.
+        ConfigurationError: another client opened the same budget with other numbers.
     """
     wanted = make()
     limiter = _shared.setdefault(budget, wanted)
     if _settings(limiter) != _settings(wanted):
-        shares = "shares it with other processes" if limiter.store else "keeps it to itself"
         raise ConfigurationError(
             f"another client of this process uses this host and key with {limiter.posts} POSTs a minute, a burst of"
-            f" {limiter.burst} and {limiter.requests_per_hour} requests an hour, and {shares}: let both do the same,"
+            f" {limiter.burst} and {limiter.requests_per_hour} requests an hour: let both do the same,"
             " because they share one budget"
         )
     return limiter
 
 
 def _settings(limiter: Limiter) -> tuple[object, ...]:
-    return limiter.posts, limiter.period, limiter.burst, limiter.requests_per_hour, limiter.store is None
+    return limiter.posts, limiter.period, limiter.burst, limiter.requests_per_hour

@@ -6,6 +6,7 @@ about signals, pipes, kills or the process itself needs `start`.
 
 import asyncio
 import csv
+import hashlib
 import io
 import os
 import pty
@@ -13,8 +14,8 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest.mock import patch
@@ -22,8 +23,9 @@ from unittest.mock import patch
 import attrs
 from aiohttp import web
 
-from springest_async.bulk import JournalReader
 from springest_async.cli.app import run
+from springest_async.journal import migrations
+from springest_async.journal.sqlite import SQLiteConnection, SQLiteEngine
 from springest_async.sandbox import Post, Sandbox
 from springest_async.sandbox.certificates import Form
 from tests.waiting import A_WHILE
@@ -93,8 +95,13 @@ async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> 
         stdin=asyncio.subprocess.DEVNULL,
         **({"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options),
     )
-    _started.append(process)
+    kill_at_end(process)
     return process
+
+
+def kill_at_end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process at the end of the test, if it runs then."""
+    _started.append(process)
 
 
 async def kill_what_is_left() -> None:
@@ -174,6 +181,7 @@ async def _run(
         with (
             patch.dict(os.environ, env, clear=True),
             patch.dict("springest_async.limits.limiter._shared", clear=True),
+            patch.dict("springest_async.limits.limiter._places", clear=True),
             patch("signal.signal"),  # only a main thread may
             redirect_stdout(io.TextIOWrapper(out, encoding, write_through=True)) as our_out,
             redirect_stderr(io.TextIOWrapper(err, encoding, write_through=True)) as our_err,
@@ -215,10 +223,35 @@ def outcomes(**changes: int) -> dict[str, int]:
     return states | {name.replace("_", " "): count for name, count in changes.items()}
 
 
-def noted(journal: Path) -> dict[str, int]:
-    """Read what a journal says, as `outcomes`; much quicker than ``springest status``."""
-    with JournalReader.open(journal) as reader:
-        return outcomes() | {state.value: rows for state, rows in reader.counts().items()}
+def journal_path(state: Path | None = None) -> Path:
+    """Return where the command keeps its journal, by default in the state folder of the test."""
+    return (state or Path(os.environ["XDG_STATE_HOME"])) / "springest" / "journal.sqlite3"
+
+
+def noted(manifest: Path, state: Path | None = None) -> dict[str, int]:
+    """Read what the journal says of a manifest, as `outcomes`; much quicker than ``springest status``.
+
+    What a killed process was sending counts as in doubt.
+    """
+    sha256 = hashlib.sha256(manifest.read_bytes()).digest()
+    with connected(state) as connection, connection.snapshot():
+        ((migration, _),) = migrations.look_up(connection, sha256, "", manifest)
+        counts = {found.value: rows for found, rows in migrations.counts(connection, migration).items()}
+    doubts = counts.pop("in doubt", 0) + counts.pop("sending", 0)
+    return outcomes(in_doubt=doubts) | counts
+
+
+def let_leases_end(state: Path | None = None) -> None:
+    """Let the processes that were killed count as dead, as they do a minute later."""
+    with connected(state) as connection, connection.transaction():
+        connection.execute("UPDATE workers SET lease_until = ?", (0.0,))
+
+
+@contextmanager
+def connected(state: Path | None = None) -> Iterator[SQLiteConnection]:
+    """Connect to the journal of the command."""
+    with closing(SQLiteEngine(journal_path(state)).connect(create=False)) as connection:
+        yield connection
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

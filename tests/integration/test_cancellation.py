@@ -33,6 +33,7 @@ from springest_async import (
     Timeouts,
 )
 from tests.descriptors import open_descriptors, open_files_in
+from tests.uploads import upload_in_bulk
 from tests.waiting import A_WHILE, heard
 
 from .raw_server import Behaviour, Exchange, created, raw_server
@@ -641,8 +642,8 @@ async def test_interrupted_at_any_await_in_the_queue_no_token_is_lost(
             client_of(server, limiter=limiter, timeouts=timeouts) as springest,
         ):
             await springest.upload(upload)
-            behind = asyncio.create_task(asyncio.sleep(0, lambda: springest.upload(upload, bulk=bulk)))
-            ahead = struck(springest.upload(upload, bulk=bulk), interruption, by_timeout=by_timeout)
+            behind = asyncio.create_task(asyncio.sleep(0, lambda: upload_in_bulk(springest, upload, bulk=bulk)))
+            ahead = struck(upload_in_bulk(springest, upload, bulk=bulk), interruption, by_timeout=by_timeout)
             outcome, _ = await asyncio.gather(ahead, (await behind)())
             await settled_down(springest)
 

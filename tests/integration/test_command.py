@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -17,7 +18,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from springest_async.bulk import Journal, Manifest
+from springest_async import Journal
+from springest_async.bulk import Manifest, load_manifest
+from springest_async.journal.place import OLD_APPLICATION_ID
 from springest_async.sandbox import Sandbox, SandboxCertification
 from tests.pdfs import archive, hashes
 from tests.waiting import A_WHILE, until
@@ -30,6 +33,7 @@ from .command import (
     end,
     environment,
     in_a_terminal,
+    journal_path,
     names,
     noted,
     outcomes,
@@ -167,7 +171,6 @@ async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) ->
 
 async def test_a_row_in_doubt_is_kept_apart_and_told_without_the_key(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 3)
-    journal = tmp_path / "certificates.journal"
 
     async def answer(request: web.Request, email: str) -> web.Response:
         # As Rails' error pages for developers do, it shows the address with the key.
@@ -175,15 +178,15 @@ async def test_a_row_in_doubt_is_kept_apart_and_told_without_the_key(tmp_path: P
 
     async with server(answer) as origin:
         ran = await springest("upload", manifest, origin=origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
-    told = await springest("status", journal)
+    told = await springest("status", manifest)
 
     assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=2, in_doubt=1))
     assert "In doubt: 1 row that Springest may have stored. Run the same command again to ask it;" in ran.err
     assert (told.code, table_of(told.out)) == (3, outcomes(stored=2, in_doubt=1))
     assert "│ 3   │ 2.pdf │ employee2@example.org │" in told.out
     assert "Springest could not be asked" in told.out
-    assert b"oops" in journal.read_bytes()
-    assert_no_key_in(journal.read_bytes())
+    assert b"oops" in journal_path().read_bytes()
+    assert_no_key_in(journal_path().read_bytes())
     assert csvs(tmp_path) == ["certificates.csv"]
 
 
@@ -287,7 +290,7 @@ async def test_a_pipe_that_its_reader_closes_early_loses_no_row(
 
     assert len(stored) == len(set(stored)) == (10 if code == 0 else 9)
     assert ran.code == code
-    assert noted(tmp_path / "certificates.journal") == outcomes(stored=len(stored), in_doubt=10 - len(stored))
+    assert noted(manifest) == outcomes(stored=len(stored), in_doubt=10 - len(stored))
     assert csvs(tmp_path) == ["certificates.csv"]
 
 
@@ -301,15 +304,15 @@ async def test_the_journal_may_be_elsewhere(tmp_path: Path) -> None:
     journal = elsewhere / "our journal.db"
     async with springest_sandbox() as sandbox:
         runs = [await springest("upload", manifest, "--journal", journal, origin=sandbox.origin) for _ in range(2)]
-    told = await springest("status", journal)
-    none = await springest("status", tmp_path / "certificates.journal")
+    told = await springest("status", manifest, "--journal", journal)
+    none = await springest("status", manifest)
 
     assert [(ran.code, table_of(ran.out)) for ran in runs] == [(0, outcomes(stored=2))] * 2
     assert sorted(post.sha256 or "" for post in sandbox.audit) == hashes(tmp_path)
     assert (told.code, table_of(told.out)) == (0, outcomes(stored=2))
-    path = tmp_path / "certificates.journal"
-    assert none == Ran(2, "", f"springest: {path}: there is no journal yet: springest upload makes it\n")
-    assert names(elsewhere) == ["our journal.db", "our journal.db.lock"]
+    assert none == Ran(2, "", f"springest: {journal_path()}: there is no journal yet: springest upload makes it\n")
+    assert set(names(elsewhere)) <= {"our journal.db", "our journal.db.lock"}  # newer versions of SQLite need no lock
+    assert names(journal_path().parent.parent) == []
     assert csvs(tmp_path) == ["certificates.csv"]
 
 
@@ -317,16 +320,17 @@ async def test_a_manifest_is_no_journal(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 1)
     before = manifest.read_bytes()
     async with springest_sandbox() as sandbox:
-        told = await springest("status", manifest)
+        told = await springest("status", manifest, "--journal", manifest)
         ran = await springest("upload", manifest, "--journal", manifest, origin=sandbox.origin)
 
     words = (
-        f"springest: {manifest}: is not a journal of springest: move it away, or choose another name with --journal\n"
+        f"springest: {manifest}: is not a journal of springest: move it away, or name another place with --journal or"
+        " SPRINGEST_JOURNAL\n"
     )
     assert told == ran == Ran(2, "", words)
     assert manifest.read_bytes() == before
     assert sandbox.audit == ()
-    assert names(tmp_path, "*") == ["1.pdf", "certificates.csv"]
+    assert set(names(tmp_path, "*")) <= {"1.pdf", "certificates.csv", "certificates.csv.lock"}
 
 
 def foreign(path: Path) -> None:
@@ -336,7 +340,7 @@ def foreign(path: Path) -> None:
 
 def newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 99")
 
 
 def torn(path: Path) -> None:
@@ -364,17 +368,21 @@ async def test_what_is_no_sound_journal_is_told_and_left_as_it_is(
     tmp_path: Path, harm: Callable[[Path], object], words: str
 ) -> None:
     manifest = archive(tmp_path, 3)
-    journal = tmp_path / "certificates.journal"
+    journal = journal_path()
     async with springest_sandbox() as sandbox:
-        if harm is not foreign:
-            with Journal.open(journal) as sound:
-                sound.load(Manifest.open(manifest), sandbox.origin)
+        if harm is foreign:
+            journal.parent.mkdir()
+        else:
+            async with Journal(journal) as sound:
+                await load_manifest(sound, Manifest.open(manifest), sandbox.origin)
         harm(journal)
         before = journal.read_bytes()
         ran = await asyncio.gather(
             springest("upload", manifest, origin=sandbox.origin),
-            springest("status", journal),
-            springest("resolve", journal, "--all", "--send-again"),
+            springest("status", manifest),
+            springest("resolve", manifest, "--all", "--send-again"),
+            springest("journal", "info"),
+            springest("journal", "forget", manifest),
         )
 
     for each in ran:
@@ -388,79 +396,375 @@ async def test_what_is_no_sound_journal_is_told_and_left_as_it_is(
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("none/x.journal", "there is no such folder"),
-        ("1.pdf/x.journal", "Not a directory"),
-        ("folder", "is a folder"),
+        ("1.pdf/x.sqlite3", "its folder cannot be created, because there is a file of that name"),
+        ("folder", "is a folder: name a file in it with --journal or SPRINGEST_JOURNAL"),
     ],
 )
-async def test_where_there_can_be_no_journal_nothing_is_sent(tmp_path: Path, place: str, words: str) -> None:
+@pytest.mark.parametrize("by_variable", [False, True])
+async def test_where_there_can_be_no_journal_nothing_is_sent(
+    tmp_path: Path, place: str, words: str, by_variable: bool
+) -> None:
     manifest = archive(tmp_path, 1)
     (tmp_path / "folder").mkdir()
     journal = tmp_path / place
+    option, variable = ((), str(journal)) if by_variable else (("--journal", journal), None)
     async with springest_sandbox() as sandbox:
-        ran = await springest("upload", manifest, "--journal", journal, origin=sandbox.origin)
+        ran = await springest("upload", manifest, *option, origin=sandbox.origin, SPRINGEST_JOURNAL=variable)
 
-    assert ran == Ran(2, "", f"springest: {journal}: {words}\n")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"springest: {journal}: {words}")
     assert sandbox.audit == ()
 
 
-# --- the limit of the machine ---
-
-
-def with_text(path: Path) -> None:
-    path.parent.mkdir()
-    path.write_text("no database, " * 100)
-
-
-def with_another_program(path: Path) -> None:
-    path.parent.mkdir()
-    foreign(path)
-
-
-def with_a_file_in_place_of_the_folder(path: Path) -> None:
-    path.parent.write_text("")
-
-
-def with_a_folder_in_place_of_the_file(path: Path) -> None:
-    path.mkdir(parents=True)
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [with_text, with_another_program, with_a_file_in_place_of_the_folder, with_a_folder_in_place_of_the_file],
-    ids=lambda harm: harm.__name__,
-)
-async def test_where_the_limit_cannot_be_kept_nothing_is_sent(
-    tmp_path: Path, state: Path, harm: Callable[[Path], None]
-) -> None:
-    limits = state / "springest" / "limits.sqlite3"
-    harm(limits)
-    before = limits.read_bytes() if limits.is_file() else b""
-    manifest = archive(tmp_path, 12)
-    async with springest_sandbox() as sandbox:
-        ran = await springest("upload", manifest, origin=sandbox.origin)
-        assert ran.code == 2
-        assert re.search(rf"^Stopped early: .*{re.escape(str(limits))}", ran.err, re.MULTILINE)
-        assert noted(tmp_path / "certificates.journal") == outcomes(waiting=12)
-        assert sandbox.audit == ()
-        assert (limits.read_bytes() if limits.is_file() else b"") == before
-
-        listed = await springest("certificates", origin=sandbox.origin)
-        assert (listed.code, listed.err) == (0, "")  # what takes no token needs none
-
-
-async def test_without_a_home_the_limit_is_kept_in_the_users_own(tmp_path: Path) -> None:
+async def test_without_a_state_folder_it_is_under_the_home(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 1)
     home = tmp_path / "home"
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, origin=sandbox.origin, XDG_STATE_HOME=None, HOME=str(home))
 
     assert ran.code == 0
-    assert (home / ".local" / "state" / "springest" / "limits.sqlite3").is_file()
+    assert (home / ".local" / "state" / "springest" / "journal.sqlite3").is_file()
+
+
+async def test_without_a_home_the_ways_out_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = archive(tmp_path, 1)
+    monkeypatch.setattr("springest_async.journal.place.user_state_path", lambda *_, **__: Path("~/.local/state"))
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+        named = await springest("upload", manifest, "--journal", tmp_path / "j.sqlite3", origin=sandbox.origin)
+
+    words = "name a file with --journal or SPRINGEST_JOURNAL, or set HOME"
+    assert ran == Ran(2, "", f"springest: there is no folder where the journal can be kept: {words}\n")
+    assert (named.code, len(sandbox.audit)) == (0, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_state_folder_that_cannot_be_written(tmp_path: Path, state: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    os.chmod(state, 0o500)  # noqa: PTH101
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
+    assert "cannot be written: check the permissions" in ran.err
+
+
+async def test_a_journal_that_does_not_last_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = archive(tmp_path, 1)
+    monkeypatch.setattr("springest_async.journal.place.file_system", lambda *_: "overlay")
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert ran.code == 0
+    assert f"Warning: {journal_path()}: this journal goes away with the container" in ran.err
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://anna:t0psecret@db.example/x", "postgres://db.example/x?sslmode=require&password=t0psecret"],
+)
+@pytest.mark.parametrize("command", ["upload", "status", "resolve", "info", "forget", "trust"])
+async def test_a_password_is_refused_in_an_argument(tmp_path: Path, command: str, url: str) -> None:
+    manifest = archive(tmp_path, 1)
+    arguments: dict[str, list[str | Path]] = {
+        "resolve": ["resolve", manifest, "--all", "--stored"],
+        "info": ["journal", "info"],
+        "forget": ["journal", "forget", manifest],
+        "trust": ["journal", "trust"],
+    }
+    given = arguments.get(command, [command, manifest])
+    ran = await springest(*given, "--journal", url, origin="http://127.0.0.1:9")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "put it into SPRINGEST_JOURNAL, PGPASSFILE or a service file" in ran.err
+    assert "t0psecret" not in ran.err
+
+
+async def test_a_password_in_the_environment_is_not_shown(tmp_path: Path) -> None:
+    url = "postgresql://anna:t0psecret@127.0.0.1:9/x"
+    ran = await springest("upload", archive(tmp_path, 1), origin="http://127.0.0.1:9", SPRINGEST_JOURNAL=url)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "127.0.0.1" in ran.err
+    assert "t0psecret" not in ran.err
+
+
+# --- journals of an earlier form ---
+
+
+def old_journal(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA application_id = {OLD_APPLICATION_ID}")
+        connection.execute("CREATE TABLE entry (id)")
+    return path
+
+
+@pytest.mark.parametrize("name", ["certificates.csv", "certificates.failed.csv", "latest.csv"])
+async def test_an_old_journal_beside_the_manifest_is_told(tmp_path: Path, name: str) -> None:
+    manifest = archive(tmp_path, 2)
+    old = old_journal(tmp_path / "certificates.journal")
+    given = tmp_path / name
+    if name == "certificates.failed.csv":
+        manifest.rename(given)
+    elif name == "latest.csv":
+        given.symlink_to(manifest)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", given, origin=sandbox.origin)
+
+    assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
+    assert ran.err.startswith(f"springest: {old}: was made by an early version of springest")
+    assert not journal_path().exists()
+
+
+async def test_an_old_journal_as_an_argument_is_told(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2)
+    old = old_journal(tmp_path / "our.db")
+    before = old.read_bytes()
+    async with springest_sandbox() as sandbox:
+        ran = [
+            await springest("upload", manifest, "--journal", old, origin=sandbox.origin),
+            await springest("status", manifest, "--journal", old),
+            await springest("status", old),
+            await springest("resolve", old, "--all", "--stored"),
+        ]
+
+    assert [(each.code, each.out) for each in ran] == [(2, "")] * 4
+    assert all(f"{old}: was made by an early version of springest" in each.err for each in ran)
+    assert sandbox.audit == ()
+    assert old.read_bytes() == before
+
+
+# --- one journal, many manifests ---
+
+
+def renamed(manifest: Path) -> list[Path]:
+    return [Path(shutil.copy(manifest, manifest.with_name("certificates (2).csv")))]
+
+
+def split(manifest: Path) -> list[Path]:
+    header, *lines = manifest.read_text().splitlines()
+    parts = [manifest.with_name(f"part{number}.csv") for number in (1, 2)]
+    for part, some in zip(parts, (lines[:2], lines[2:]), strict=True):
+        part.write_text("\n".join([header, *some, ""]))
+    return parts
+
+
+def linked(manifest: Path) -> list[Path]:
+    link = manifest.with_name("latest.csv")
+    link.symlink_to(manifest)
+    return [link]
+
+
+def copied(manifest: Path) -> list[Path]:
+    return [Path(shutil.copytree(manifest.parent, manifest.parent.with_name("copy"))) / manifest.name]
+
+
+def sorted_anew(manifest: Path) -> list[Path]:
+    header, *lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([header, *reversed(lines), ""]))
+    return [manifest]
+
+
+@pytest.mark.parametrize("change", [renamed, split, linked, copied, sorted_anew], ids=lambda change: change.__name__)
+async def test_another_manifest_stores_nothing_twice(tmp_path: Path, change: Callable[[Path], list[Path]]) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    manifest = archive(folder, 4)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+        before = hashes(folder)
+        again = [await springest("upload", each, origin=sandbox.origin) for each in change(manifest)]
+
+    assert sorted(post.sha256 or "" for post in sandbox.audit) == before
+    assert [ran.code for ran in again] == [0] * len(again)
+    assert sum(table_of(ran.out)["stored"] for ran in again) == 4
+    assert all(
+        re.search(r"^(From earlier runs: )?[24] stored before", ran.err + ran.out, re.MULTILINE) for ran in again
+    )
+
+
+async def test_a_renamed_archive_stores_nothing_twice(tmp_path: Path) -> None:
+    """Other names of PDFs and of the manifest, in another folder: only the content is the same."""
+    manifest = archive(tmp_path, 3)
+    other = tmp_path / "other"
+    other.mkdir()
+    for number in (1, 2, 3):
+        (other / f"scan {number}.pdf").write_bytes((tmp_path / f"{number}.pdf").read_bytes())
+    (other / "scans.csv").write_text(re.sub(r"^(\d)\.pdf", r"scan \1.pdf", manifest.read_text(), flags=re.MULTILINE))
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+        again = await springest("upload", other / "scans.csv", origin=sandbox.origin)
+
+    assert (again.code, table_of(again.out)) == (0, outcomes(stored=3))
+    assert "0 certificates stored in " in again.out
+    assert "3 stored before, by another manifest or upload: not sent again\n" in again.out
+    assert len(sandbox.audit) == 3
+
+
+# --- status, resolve and the journal itself ---
+
+
+async def test_status_lists_all_migrations(tmp_path: Path) -> None:
+    folders = [tmp_path / "2024", tmp_path / "2025"]
+    for folder in folders:
+        folder.mkdir()
+    manifests = [archive(folders[0], 2), archive(folders[1], 3, changes={3: {"certification_id": "99"}})]
+    manifests[1] = manifests[1].rename(folders[1] / "later.csv")
+    async with springest_sandbox() as sandbox:
+        for manifest in manifests:
+            await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        origin = sandbox.origin
+        told = await springest("status")
+
+    assert (told.code, told.err) == (0, "")
+    first, second = [line for line in told.out.splitlines() if ".csv" in line]
+    assert re.search(rf"later\.csv +│ {origin} +│ 2 of 3 +│ \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d", first)
+    assert re.search(rf"certificates\.csv +│ {origin} +│ 2 of 2 ", second)
+
+
+async def test_status_of_nothing_makes_no_journal(tmp_path: Path, state: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    told = [
+        await springest("status"),
+        await springest("status", manifest),
+        await springest("resolve", manifest, "--all", "--stored"),
+        await springest("journal", "info"),
+        await springest("journal", "forget", manifest),
+    ]
+
+    words = f"springest: {journal_path()}: there is no journal yet: springest upload makes it\n"
+    assert told == [Ran(2, "", words)] * 5
+    assert names(state, "*") == []
+
+
+@pytest.mark.parametrize("change", ["moved", "renamed", "edited", "gone"])
+async def test_status_finds_a_manifest_that_has_changed(tmp_path: Path, change: str) -> None:
+    manifest = archive(tmp_path, 2)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+        match change:
+            case "moved":
+                (tmp_path / "elsewhere").mkdir()
+                manifest = manifest.rename(tmp_path / "elsewhere" / "x.csv")
+            case "renamed":
+                manifest = manifest.rename(tmp_path / "x.csv")
+            case "edited":
+                manifest.write_text(manifest.read_text() + "\n")
+            case "gone":
+                manifest.unlink()
+        told = await springest("status", manifest)
+
+    assert (told.code, table_of(told.out), told.err) == (0, outcomes(stored=2), "")
+
+
+async def test_status_of_an_unknown_manifest_is_told(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+    told = await springest("status", tmp_path / "other.csv")
+
+    assert (told.code, told.out) == (2, "")
+    assert f"{tmp_path / 'other.csv'}: nothing of this manifest is in the journal {journal_path()}" in told.err
+
+
+async def test_a_manifest_of_two_hosts_needs_the_host(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2)
+    async with springest_sandbox() as one, springest_sandbox() as two:
+        for sandbox in (one, two):
+            assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+        told = [await springest("status", manifest, origin=origin) for origin in (None, one.origin, two.origin)]
+
+    assert [each.code for each in told] == [2, 0, 0]
+    assert "set SPRINGEST_HOST to the one that you mean" in told[0].err
+    assert len(one.audit) == len(two.audit) == 2  # each host has its own certificates
+
+
+async def test_the_journal_shows_where_it_is_and_what_it_holds(tmp_path: Path) -> None:
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", archive(tmp_path, 3), origin=sandbox.origin)).code == 0
+    told = await springest("journal", "info")
+
+    assert (told.code, told.err) == (0, "")
+    for words in (rf"{re.escape(str(journal_path()))}", "SQLite", r"\d+\.\d MB|\d+ kB"):
+        assert re.search(words, told.out)
+    assert re.search(r"certificates +│ 3 ", told.out)
+    assert re.search(r"migrations +│ 1 ", told.out)
+    assert re.search(r"oldest sent \(UTC\) +│ \d{4}-\d\d-\d\d", told.out)
+
+
+async def test_forgetting_keeps_what_prevents_a_second_send(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 3)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+        forgot = await springest("journal", "forget", manifest)
+        content = b"".join(path.read_bytes() for path in journal_path().parent.iterdir())
+        gone = await springest("status", manifest)
+        again = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (forgot.code, forgot.err) == (0, "")
+    assert forgot.out.startswith("Erased from 3 certificates and 1 migration what identifies people.")
+    assert not {found for found in (b"employee", b".pdf", b"certificates.csv") if found in content}
+    assert gone.code == 2
+    assert (again.code, table_of(again.out)) == (0, outcomes(stored=3))
+    assert "3 stored before, by another manifest or upload: not sent again" in again.out
+    assert len(sandbox.audit) == 3
+
+
+async def test_what_is_not_finished_is_not_forgotten(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2)
+
+    async def answer(_: web.Request, email: str) -> web.Response:
+        return web.Response(status=500) if email.startswith("employee2") else created()
+
+    async with server(answer) as origin:
+        await springest("upload", manifest, origin=origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+    ran = [
+        await springest("journal", "forget", manifest),
+        await springest("journal", "forget", "--email", "Employee2@example.org"),
+        await springest("journal", "forget", "--older-than", "0d"),
+    ]
+
+    assert [each.code for each in ran] == [2, 2, 1]
+    assert "1 row waits or is in doubt in certificates.csv: finish it first" in ran[0].err
+    assert "Nothing was erased." in ran[0].err
+    assert "Nothing was erased." in ran[1].err
+    assert "Kept: certificates.csv, because rows of it wait or are in doubt." in ran[2].out
+    assert noted(manifest) == outcomes(stored=1, in_doubt=1)
+
+
+async def test_one_person_is_forgotten(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 3)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+        forgot = await springest("journal", "forget", "--email", "EMPLOYEE2@example.org")
+        content = b"".join(path.read_bytes() for path in journal_path().parent.iterdir())
+        again = await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (forgot.code, forgot.out[:25]) == (0, "Erased from 1 certificate")
+    assert b"employee2@" not in content
+    assert b"employee3@" in content
+    assert again.code == 0
+    assert len(sandbox.audit) == 3
+
+
+@pytest.mark.parametrize("options", [[], ["x.csv", "--older-than", "1y"], ["--older-than", "a year"]], ids=" ".join)
+async def test_forgetting_needs_one_thing_to_forget(options: list[str]) -> None:
+    ran = await springest("journal", "forget", *options)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "--older-than" in ran.err
+
+
+async def test_a_file_needs_no_trust(tmp_path: Path) -> None:
+    ran = await springest("journal", "trust", "--journal", tmp_path / "j.sqlite3")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "only a journal in PostgreSQL can be on another server than before" in ran.err
+    assert names(tmp_path, "*") == []
 
 
 @pytest.mark.soak
-async def test_the_demo_leaves_nothing_but_a_line_in_the_limits(tmp_path: Path, state: Path) -> None:
+async def test_the_demo_leaves_nothing_in_the_journal_of_the_user(tmp_path: Path, state: Path) -> None:
     process = await start("demo", env=environment(None, TMPDIR=str(tmp_path), HOME=str(tmp_path / "home")))
     ran = await end(process, within=150)
 
@@ -468,10 +772,7 @@ async def test_the_demo_leaves_nothing_but_a_line_in_the_limits(tmp_path: Path, 
     assert table_of(ran.out)["stored"] == 45
     assert " NO " not in ran.out
     assert names(tmp_path, "*") == []
-    assert names(state, "*") == ["springest"]
-    assert set(names(state / "springest")) <= {"limits.sqlite3", "limits.sqlite3-wal", "limits.sqlite3-shm"}
-    with closing(sqlite3.connect(state / "springest" / "limits.sqlite3")) as connection:
-        assert connection.execute("SELECT count(*) FROM budgets").fetchone() == (1,)
+    assert names(state, "*") == []
 
 
 # --- lists, interrupted ---
@@ -666,10 +967,14 @@ async def test_help_can_be_read_in_ascii(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["upload", "status", "resolve", "certificates", "certifications", "sandbox", "demo"]
+    "command",
+    [
+        *("upload", "status", "resolve", "certificates", "certifications", "sandbox", "demo"),
+        *("journal info", "journal forget", "journal trust"),
+    ],
 )
 async def test_the_help_of_each_command_has_an_example(command: str) -> None:
-    ran = await springest(command, "--help")
+    ran = await springest(*command.split(), "--help")
 
     assert (ran.code, ran.err) == (0, "")
     assert re.search(rf"(Example:|•) springest {command}\b", ran.out)
@@ -684,7 +989,8 @@ async def test_the_help_explains_itself() -> None:
         "SPRINGEST_CERTIFICATIONS_API_KEY",
         "SPRINGEST_HOST",
         "springest upload certificates.csv",
-        "springest status certificates.journal",
+        "springest status certificates.csv",
+        "SPRINGEST_JOURNAL",
         "3 some rows in doubt",
         "130 interrupted",
     ):
@@ -699,9 +1005,8 @@ async def test_the_help_explains_itself() -> None:
         ["certificates", "--format", "xlsx"],
         ["certificates", "--created-from", "yesterday"],
         ["frobnicate"],
-        ["status"],
-        ["resolve", "a.journal", "--row", "two", "--stored"],
-        ["resolve", "a.journal", "--no-stored", "--all"],
+        ["resolve", "a.csv", "--row", "two", "--stored"],
+        ["resolve", "a.csv", "--no-stored", "--all"],
     ],
     ids=" ".join,
 )

@@ -12,9 +12,9 @@ from typing import Any, get_args
 import pytest
 from attrs import field, frozen
 
-from springest_async import Limiter, Settings, Springest, SpringestError
+from springest_async import Journal, Limiter, Settings, Springest, SpringestError
 from springest_async.api.verdicts import backoff
-from springest_async.bulk import Journal, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue
+from springest_async.bulk import Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
 from springest_async.sandbox import Sandbox, Summary
 from springest_async.sandbox.windows import Counting
 from tests.pdfs import archive, hashes
@@ -58,12 +58,14 @@ async def migrate(manifest: Manifest, journal_path: Path, **counting: Any) -> Mi
                 states[event.state] += 1
 
     async with Sandbox(period=PERIOD, **counting) as sandbox:
-        settings = Settings(limiter=Limiter(period=PERIOD))
-        async with Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings) as springest:
-            with Journal.open(journal_path) as journal:
-                journal.load(manifest, sandbox.origin)
-                error = await UploadQueue(springest, journal, listen).run()
-                assert states == journal.counts()
+        async with Journal(journal_path) as journal:
+            settings = Settings(limiter=Limiter(period=PERIOD, ledger=journal.ledger("a budget")))
+            async with Springest(
+                api_key=sandbox.api_key, host=sandbox.origin, settings=settings, journal=journal
+            ) as springest:
+                migration, _ = await load_manifest(journal, manifest, sandbox.origin)
+                error = await UploadQueue(springest, migration, listen).run()
+                assert states == await migration.counts()
         posts = sandbox.audit
         return Migrated(error, states, stored(sandbox), posts[-1].seconds - posts[0].seconds, sandbox.summary(), told)
 

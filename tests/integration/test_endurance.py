@@ -1,20 +1,17 @@
 """Thousands of uploads through all kinds of faults: each is what it is said to be, and nothing at all is left of them.
 
-The server and the lines to it that break are in a process of their own (``python -m`` this module), so that what is
-counted here is the client's alone.
+The server and the lines to it that break are in a process of their own, so that what is counted here is the client's
+alone.
 """
 
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import random
-import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -36,12 +33,13 @@ from springest_async import (
 )
 from springest_async.http.body import CertificateBody
 from springest_async.limits.limiter import Permit
-from springest_async.sandbox import Mishap, Sandbox
+from springest_async.sandbox import Mishap
 from springest_async.upload import Upload
 from tests.descriptors import open_descriptors
 from tests.waiting import until
 
-from .faults.proxy import Cut, Direction, Line, fault_proxy
+from .faults.proxy import Cut, Direction, Line
+from .sandbox_process import SandboxProcess, sandbox_process
 
 KEY = "key-of-the-tests"
 SEED = 20260131
@@ -64,37 +62,12 @@ def a_line(luck: random.Random) -> Line:
     return Line(down=Direction(cut_after=luck.randrange(300), cut=cut))
 
 
-async def serve(lines: int) -> None:
-    """Print the origin, wait until stdin ends, and print how often each address's certificate was stored."""
+def server(uploads: int) -> AbstractAsyncContextManager[SandboxProcess]:
+    """Run the other process, with more mishaps and bad lines than so many uploads meet."""
     luck = random.Random(SEED)
-
-    def mishap() -> Mishap | None:
-        return luck.choice(list(Mishap)) if luck.random() < 0.06 else None
-
-    bad_lines = [a_line(luck) for _ in range(lines)]
-    async with (
-        Sandbox(api_key=KEY, limit=10**9, mishap=mishap) as sandbox,
-        fault_proxy(sandbox.origin, *bad_lines, Line()) as proxy,
-    ):
-        print(proxy.origin, flush=True)  # noqa: T201 # to the process that started this one
-        await asyncio.to_thread(sys.stdin.read)
-    stored = Counter(post.fields["email"] for post in sandbox.audit if post.certificate_id is not None)
-    print(json.dumps(stored), flush=True)  # noqa: T201
-
-
-@asynccontextmanager
-async def server(lines: int) -> AsyncIterator[tuple[str, dict[str, int]]]:
-    """Return the origin of the other process's proxy, and what it stored, which is known when the block has ended."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, str(lines), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    stored: dict[str, int] = {}
-    try:
-        yield (await process.stdout.readline()).decode().strip(), stored
-    finally:
-        out, _ = await process.communicate(b"")  # which closes its stdin
-    stored |= json.loads(out)
+    mishaps = [luck.choice(list(Mishap)) if luck.random() < 0.06 else None for _ in range(2 * uploads)]
+    lines = [a_line(luck) for _ in range(2 * uploads)]
+    return sandbox_process(api_key=KEY, limit=10**9, mishaps=mishaps, lines=lines)
 
 
 # --- the client's side ---
@@ -192,10 +165,10 @@ async def test_uploads_through_all_faults_end_as_reported(
     claims, ended, memory = dict[int, str](), Counter[str](), list[int]()
     luck = random.Random(SEED)
     before = left()
-    async with server(lines=2 * uploads) as (origin, stored):
+    async with server(uploads) as sandbox:
         open_server = left()
         async with (
-            Springest(api_key=KEY, host=origin, settings=settings) as client,
+            Springest(api_key=KEY, host=sandbox.origin, settings=settings) as client,
             Springest(api_key=KEY, host="http://127.0.0.1:1", settings=settings) as nowhere,
         ):
             numbers = iter(range(uploads))
@@ -222,7 +195,8 @@ async def test_uploads_through_all_faults_end_as_reported(
         await assert_left(open_server)
     await assert_left(before)
 
-    truth = {number: stored.get(f"employee{number}@example.org", 0) for number in claims}
+    stored = Counter(post.fields["email"] for post in sandbox.audit if post.certificate_id is not None)
+    truth = {number: stored[f"employee{number}@example.org"] for number in claims}
     allowed = {"stored": {1}, "in doubt": {0, 1}, "not stored": {0}}
     assert {number: truth[number] for number in claims if truth[number] not in allowed[claims[number]]} == {}
     assert len(claims) == uploads
@@ -236,7 +210,3 @@ async def test_uploads_through_all_faults_end_as_reported(
         "TimeoutError",
     }
     assert memory[1] < 1.2 * memory[0]
-
-
-if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))

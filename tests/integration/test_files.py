@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from springest_async import CertificateUpload, Limiter, Settings, Springest, UnusableFile
-from springest_async.bulk import Journal, JournalReader, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue
+from springest_async import CertificateUpload, Journal, Limiter, Settings, Springest, UnusableFile
+from springest_async.bulk import Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
+from springest_async.journal.journal import Claim
 from springest_async.source_file import inspect_file
 from tests.conftest import pdf_of
 from tests.pdfs import archive, certificate
@@ -27,6 +28,7 @@ from .command import (
     csvs,
     end,
     environment,
+    let_leases_end,
     names,
     outcomes,
     row_of,
@@ -136,19 +138,19 @@ async def test_a_file_that_changes_after_its_check_fails_alone(
     before = pdfs(tmp_path)
     pipe = tmp_path / f"{[change for change, _ in CHANGES].index(becomes_a_pipe) + 2}.pdf"
     meddler = Meddler()
-    settings = Settings(limiter=Limiter(posts=500, period=1.0), concurrency=4)
+    settings = Settings(posts_per_minute=500, concurrency=4)
     async with (
         springest_sandbox(limit=500, period=1.0) as sandbox,
-        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings) as client,
+        Journal(tmp_path / "x.sqlite3") as journal,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings, journal=journal) as client,
     ):
-        with Journal.open(tmp_path / "x.journal") as journal:
-            journal.load(manifest, client.origin)
-            try:
-                async with asyncio.timeout(A_WHILE):
-                    error = await UploadQueue(client, journal, meddler).run()
-            finally:
-                let_go(pipe)
-            reasons = {entry.file: (entry.state, entry.reason) for entry in journal.entries()}
+        migration, _ = await load_manifest(journal, manifest, client.origin)
+        try:
+            async with asyncio.timeout(A_WHILE):
+                error = await UploadQueue(client, migration, meddler).run()
+        finally:
+            let_go(pipe)
+        reasons = {entry.file: (entry.state, entry.reason) for entry in await migration.entries()}
 
         assert error is None
         assert reasons == {"1.pdf": (State.STORED, "")} | {
@@ -161,38 +163,37 @@ async def test_a_file_that_changes_after_its_check_fails_alone(
 
         # What is as it was once more is stored by the next run, and what was stored is not sent again.
         restore(tmp_path, before)
-        with Journal.open(tmp_path / "x.journal") as journal:
-            journal.load(manifest, client.origin)
-            assert await UploadQueue(client, journal, lambda _: None).run() is None
-            assert journal.counts() == {State.STORED: len(before)}
+        migration, _ = await load_manifest(journal, manifest, client.origin)
+        assert await UploadQueue(client, migration, lambda _: None).run() is None
+        assert await migration.counts() == {State.STORED: len(before)}
         assert stored(sandbox) == sorted(hashlib.sha256(content).hexdigest() for content in before.values())
 
 
 async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest.open(archive(tmp_path, 2))
     pipe = tmp_path / "1.pdf"
-    really_known = JournalReader.known_hash
+    really_known = Journal.known_hash
 
-    def known_hash(journal: JournalReader, path: Path, *stamp: int) -> bytes | None:
+    async def known_hash(journal: Journal, path: Path, *stamp: int) -> bytes | None:
         if path == pipe:
             becomes_a_pipe(pipe)  # it has been looked at, and is read whole next
-        return really_known(journal, path, *stamp)
+        return await really_known(journal, path, *stamp)
 
-    monkeypatch.setattr(JournalReader, "known_hash", known_hash)
+    monkeypatch.setattr(Journal, "known_hash", known_hash)
     async with (
         springest_sandbox() as sandbox,
-        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=Settings(limiter=Limiter())) as client,
+        Journal(tmp_path / "x.sqlite3") as journal,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, journal=journal) as client,
     ):
-        with Journal.open(tmp_path / "x.journal") as journal:
-            journal.load(manifest, client.origin)
-            try:
-                async with asyncio.timeout(A_WHILE):
-                    assert await UploadQueue(client, journal, lambda _: None).run() is None
-            finally:
-                let_go(pipe)
-            told = [(entry.state, entry.reason) for entry in journal.entries()]
+        migration, _ = await load_manifest(journal, manifest, client.origin)
+        try:
+            async with asyncio.timeout(A_WHILE):
+                assert await UploadQueue(client, migration, lambda _: None).run() is None
+        finally:
+            let_go(pipe)
+        told = [(entry.state, entry.reason) for entry in await migration.entries()]
 
-    assert told == [(State.FAILED, f"{pipe}: is not a regular file"), (State.STORED, "")]
+    assert told == [(State.FAILED, "is not a regular file"), (State.STORED, "")]
     assert [row_of(post) for post in sandbox.audit] == [3]
 
 
@@ -205,10 +206,13 @@ async def test_another_file_than_the_uploads_own_is_never_sent(tmp_path: Path) -
     )
     async with (
         springest_sandbox() as sandbox,
-        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=Settings(limiter=Limiter())) as client,
+        Journal(tmp_path / "x.sqlite3") as journal,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, journal=journal) as client,
     ):
+        known = await journal.claim(upload, client.origin, b"x" * 32, claim="a claim")
+        claim = Claim(journal, known.id, "a claim")
         with pytest.raises(UnusableFile) as caught:
-            await client.upload(upload, source=source)
+            await client.upload_claimed(upload, claim, source, listener=lambda _: None)
 
     assert (caught.value.file, caught.value.reason) == (tmp_path / "1.pdf", CHANGED)
     assert stored(sandbox) == []
@@ -263,8 +267,7 @@ async def test_a_file_that_changed_since_the_preflight_is_reported(tmp_path: Pat
     good = [*range(1, in_flight + 1), in_flight + len(MEANWHILE) + 1]
     assert (ran.code, table_of(ran.out)) == (1, outcomes(stored=len(good), failed=len(MEANWHILE)))
     assert {row["file"]: row["error"] for row in rows_of(tmp_path / "certificates.failed.csv")} == {
-        f"{number}.pdf": f"{tmp_path / f'{number}.pdf'}: {reason}"
-        for number, (_, reason) in enumerate(MEANWHILE, start=in_flight + 1)
+        f"{number}.pdf": reason for number, (_, reason) in enumerate(MEANWHILE, start=in_flight + 1)
     }
     assert stored(sandbox) == sorted(hashlib.sha256(whole[f"{number}.pdf"]).hexdigest() for number in good)
     assert len(sandbox.audit) == len(good)
@@ -348,7 +351,7 @@ async def test_any_file_name_is_stored_under_a_harmless_name(folder: Path) -> No
     manifest = archive_of_names(folder)
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, origin=sandbox.origin)
-        told = await springest("status", folder / "certificates.journal")
+        told = await springest("status", manifest)
 
     assert (ran.code, told.code, table_of(ran.out)) == (0, 0, outcomes(stored=len(NAMES)))
     assert stored(sandbox) == contents(folder)
@@ -420,7 +423,7 @@ async def test_only_the_owner_can_read_what_a_run_leaves_behind(tmp_path: Path, 
     def look_around() -> None:
         for path in (*tmp_path.iterdir(), *state.rglob("*")):
             if path.name not in before:
-                with suppress(FileNotFoundError):  # the limits' own journal, which comes and goes
+                with suppress(FileNotFoundError):  # the log of the journal comes and goes
                     modes.setdefault(path.name, set()).add(stat.S_IMODE(path.stat().st_mode))
 
     async with HeldSandbox() as sandbox:
@@ -432,11 +435,12 @@ async def test_only_the_owner_can_read_what_a_run_leaves_behind(tmp_path: Path, 
         await process.wait()
         look_around()
         sandbox.go_on.set()
+        let_leases_end()
         ran = await end(await start("upload", manifest, env=env, umask=0))
         look_around()
 
     assert ran.code in (1, 3)
-    journal = {f"certificates.journal{end}" for end in ("", "-wal", "-shm", ".lock")}
-    assert modes.pop("limits.sqlite3-journal", {0o600}) == {0o600}
+    journal = {f"journal.sqlite3{end}" for end in ("", "-wal", "-shm")}
+    assert modes.pop("journal.sqlite3.lock", {0o600}) == {0o600}  # newer versions of SQLite need no lock
     assert modes.pop("springest") == {0o700}
-    assert modes == {name: {0o600} for name in (*journal, "limits.sqlite3", "certificates.failed.csv")}
+    assert modes == {name: {0o600} for name in (*journal, "certificates.failed.csv")}

@@ -6,9 +6,9 @@ gets before what was killed while it was sent, and is not listed, counts as not 
 
 import asyncio
 import os
+import platform
 import re
 import signal
-import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 from springest_async.sandbox import Mishap, Post, Sandbox
 from tests.pdfs import archive, certificate, hashes
-from tests.waiting import A_WHILE, until
+from tests.waiting import until
 
 from .command import (
     HeldSandbox,
@@ -26,6 +26,8 @@ from .command import (
     certificate_of,
     end,
     environment,
+    journal_path,
+    let_leases_end,
     names,
     noted,
     outcomes,
@@ -89,14 +91,14 @@ async def test_ctrl_c_in_a_wait_for_the_limit_ends_the_run(tmp_path: Path) -> No
 
         assert (first.code, table_of(first.out)) == (130, outcomes(stored=30, waiting=3))
         assert "Waiting: 3 rows. Run the same command again to continue.\n" in first.err
-        assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
+        assert names(tmp_path) == ["certificates.csv"]
 
         process = await start("upload", manifest, env=environment(sandbox.origin))
         line = await until_said(process, "certificates of")
         assert re.fullmatch(
             r"3 certificates of 33 to http://127\.0\.0\.1:\d+: about [3-6]\d s at 30 a minute\.\n", line
         )
-        assert await until_said(process, "") == "From earlier runs: 30 stored.\n"
+        assert await until_said(process, "") == "From earlier runs: 30 stored before.\n"
         await asyncio.sleep(0.5)  # long enough for what would not wait
         await kill(process)
 
@@ -118,7 +120,7 @@ async def test_uploads_in_progress_at_an_interruption_finish(tmp_path: Path, num
     assert (first.code, table_of(first.out)) == (130, outcomes(stored=8, waiting=4))
     assert (second.code, table_of(second.out)) == (0, outcomes(stored=12))
     assert "4 certificates of 12 to http://" in second.err
-    assert "From earlier runs: 8 stored.\n" in second.err
+    assert "From earlier runs: 8 stored before.\n" in second.err
     assert re.search(r"^4 certificates stored in \d s: 4 POSTs tried, 0 of them refused", second.out, re.MULTILINE)
     assert (third.code, table_of(third.out)) == (0, outcomes(stored=12))
     assert "0 certificates of 12 to http://" in third.err
@@ -135,7 +137,11 @@ async def test_what_was_given_up_is_found_at_springest_by_the_next_run(
     async with HeldSandbox() as sandbox:
         process = await upload_and_hold(manifest, sandbox)
         ran = await give_up(process)
-        told = await springest("status", tmp_path / "certificates.journal")
+        if ran is None:
+            sending = await springest("status", manifest)
+            assert status_of(sending) == (0, outcomes(waiting=4) | {"being sent": 8})
+            let_leases_end()
+        told = await springest("status", manifest)
         sandbox.go_on.set()
         second = await springest("upload", manifest, origin=sandbox.origin)
 
@@ -183,10 +189,10 @@ async def test_the_manifest_may_change_between_two_runs(tmp_path: Path) -> None:
     # One that was renamed is known by its content, at its turn.
     assert (second.code, table_of(second.out)) == (0, outcomes(stored=13))
     assert "6 certificates of 13 to http://" in second.err
-    assert "From earlier runs: 7 stored.\n" in second.err
+    assert "From earlier runs: 7 stored before.\n" in second.err
     assert "5 certificates stored in" in second.out or "6 certificates stored in" in second.out
     assert ": 5 POSTs tried," in second.out
-    assert noted(tmp_path / "certificates.journal") == outcomes(stored=13)
+    assert noted(manifest) == outcomes(stored=13)
     assert stored(sandbox) == sorted({*expected, *hashes(tmp_path)})
 
 
@@ -218,7 +224,7 @@ def hashes_of(of: Sequence[Post]) -> list[str]:
     return [post.sha256 for post in of if post.sha256]
 
 
-async def test_mended_rows_have_the_journal_of_the_first_manifest(tmp_path: Path) -> None:
+async def test_mended_rows_store_nothing_twice(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 5, changes={2: {"certification_id": "99"}, 3: {"certification_id": "2"}})
     async with springest_sandbox() as sandbox:
         # Without the other key nobody can know before the POST.
@@ -237,37 +243,30 @@ async def test_mended_rows_have_the_journal_of_the_first_manifest(tmp_path: Path
     assert ": 2 POSTs tried," in second.out
     assert (third.code, table_of(third.out)) == (0, outcomes(stored=3))
     assert ": 0 POSTs tried," in third.out
-    assert noted(tmp_path / "certificates.journal") == outcomes(stored=3)
+    assert noted(failed) == outcomes(stored=3)
     assert stored(sandbox) == hashes(tmp_path)
-    assert names(tmp_path) == [
-        "certificates.csv",
-        "certificates.failed.csv",
-        "certificates.journal",
-        "certificates.journal.lock",
-    ]
+    assert names(tmp_path) == ["certificates.csv", "certificates.failed.csv"]
 
 
-async def test_a_journal_closed_while_it_is_filled_is_left_whole(tmp_path: Path) -> None:
-    """As Ctrl-C does at the beginning of a run, while a thread is at it. In a process that may crash."""
+async def test_ctrl_c_while_a_manifest_is_loaded_leaves_nothing(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 1)
     row = rows_of(manifest)[0]
-    write_rows(manifest, [row | {"email": f"employee{number}@example.org"} for number in range(20_000)])
-    lines = (
-        "import pathlib, sys, threading, time",
-        "from springest_async.bulk import Journal, Manifest",
-        "manifest, journal = Manifest.open(pathlib.Path(sys.argv[1])), Journal.open(pathlib.Path(sys.argv[2]))",
-        "filling = threading.Thread(target=journal.load, args=(manifest, 'https://springest.example'))",
-        "filling.start()",
-        "time.sleep(0.1)",
-        "journal.close()",
-        "filling.join()",
-    )
-    arguments = ("-c", "\n".join(lines), manifest, tmp_path / "certificates.journal")
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
+    many = [row | {"email": f"employee{number}@example.org"} for number in range(30_000)]
+    write_rows(manifest, many)
+    async with springest_sandbox() as sandbox:
+        process = await start(
+            "upload", manifest, env=environment(sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        )
+        await until(lambda: journal_path().exists())
+        await asyncio.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        ran = await end(process)
+        write_rows(manifest, [row])
+        second = await springest("upload", manifest, origin=sandbox.origin)
 
-    assert await asyncio.wait_for(process.wait(), A_WHILE) == 0
-    assert noted(tmp_path / "certificates.journal")["waiting"] in (0, 20_000)
-    assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
+    assert ran.code == 130
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=1))
+    assert noted(manifest) == outcomes(stored=1)
 
 
 # --- in doubt ---
@@ -281,7 +280,7 @@ async def test_a_certificate_stored_without_an_answer_is_found(tmp_path: Path) -
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=4))
     assert "In doubt" not in ran.err
-    assert noted(tmp_path / "certificates.journal") == outcomes(stored=4)
+    assert noted(manifest) == outcomes(stored=4)
     assert stored(sandbox) == hashes(tmp_path)
     assert len(sandbox.audit) == 4
 
@@ -301,7 +300,7 @@ async def doubtful(tmp_path: Path) -> AsyncIterator[tuple[Sandbox, Path, int, in
         assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=2, in_doubt=2))
         assert (
             "In doubt: 2 rows that Springest may have stored. Run the same command again to ask it;"
-            f" springest status {tmp_path / 'certificates.journal'} lists them.\n"
+            f" springest status {manifest} lists them.\n"
         ) in ran.err
         yield sandbox, manifest, there, lost
 
@@ -310,8 +309,7 @@ async def test_what_nobody_can_tell_is_listed_and_decided_by_a_person(
     tmp_path: Path, doubtful: tuple[Sandbox, Path, int, int]
 ) -> None:
     sandbox, manifest, there, lost = doubtful
-    journal = tmp_path / "certificates.journal"
-    told = await springest("status", journal)
+    told = await springest("status", manifest)
     again = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
 
     assert (told.code, table_of(told.out), told.err) == (3, outcomes(stored=2, in_doubt=2), "")
@@ -322,18 +320,18 @@ async def test_what_nobody_can_tell_is_listed_and_decided_by_a_person(
     assert "Springest does not list it" in whole
     # Asked again, in vain; and not sent.
     assert (again.code, table_of(again.out)) == (3, outcomes(stored=2, in_doubt=2))
-    assert "From earlier runs: 2 stored, 2 in doubt.\n" in again.err
+    assert "From earlier runs: 2 stored before, 2 in doubt.\n" in again.err
     assert len(sandbox.audit) == 4
 
-    decided = await springest("resolve", journal, "--row", str(there), "--stored")
-    half = await springest("status", journal)
+    decided = await springest("resolve", manifest, "--row", str(there), "--stored")
+    half = await springest("status", manifest)
     assert decided == Ran(0, "1 row marked as stored.\n", "")
     assert status_of(half) == (3, outcomes(stored=3, in_doubt=1))
 
-    decided = await springest("resolve", journal, "--all", "--send-again")
-    waiting = await springest("status", journal)
+    decided = await springest("resolve", manifest, "--all", "--send-again")
+    waiting = await springest("status", manifest)
     last = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
-    told = await springest("status", journal)
+    told = await springest("status", manifest)
     assert decided == Ran(0, "1 row put back to waiting for the next springest upload.\n", "")
     assert status_of(waiting) == (0, outcomes(stored=3, waiting=1))
     assert (last.code, table_of(last.out)) == (0, outcomes(stored=4))
@@ -347,7 +345,6 @@ async def test_a_decision_that_is_none_changes_nothing(
     tmp_path: Path, doubtful: tuple[Sandbox, Path, int, int]
 ) -> None:
     _, manifest, there, lost = doubtful
-    journal = tmp_path / "certificates.journal"
     certain = min({2, 3, 4, 5} - {there, lost})
     which = "springest: give the rows: --row N (may be repeated), or --all\n"
     what = "springest: give either --stored or --send-again\n"
@@ -361,36 +358,32 @@ async def test_a_decision_that_is_none_changes_nothing(
             f"springest: not in doubt: row {certain}, 99 of the manifest. Nothing was changed.\n",
         ),
     ]
-    ran = [await springest("resolve", journal, *options) for options, _ in cases]
-    told = await springest("status", journal)
-    mistaken = await springest("resolve", manifest, "--all", "--stored")
-    mistyped = await springest("resolve", tmp_path / "certificate.journal", "--all", "--stored")
+    ran = [await springest("resolve", manifest, *options) for options, _ in cases]
+    told = await springest("status", manifest)
+    mistyped = await springest("resolve", tmp_path / "certificate.csv", "--all", "--stored")
 
     assert ran == [Ran(2, "", words) for _, words in cases]
     assert status_of(told) == (3, outcomes(stored=2, in_doubt=2))
-    assert (mistaken.code, mistyped.code) == (2, 2)
-    assert f"{manifest}: is not a journal of springest" in mistaken.err
-    assert f"{tmp_path / 'certificate.journal'}: there is no journal yet" in mistyped.err
-    assert names(tmp_path) == ["certificates.csv", "certificates.journal", "certificates.journal.lock"]
+    assert mistyped.code == 2
+    assert f"{tmp_path / 'certificate.csv'}: nothing of this manifest is in the journal" in mistyped.err
 
 
 async def test_a_doubt_whose_row_left_the_manifest_is_kept(
     tmp_path: Path, doubtful: tuple[Sandbox, Path, int, int]
 ) -> None:
     sandbox, manifest, there, lost = doubtful
-    journal = tmp_path / "certificates.journal"
     write_rows(
         manifest, [row for row in rows_of(manifest) if row["file"] not in (f"{there - 1}.pdf", f"{lost - 1}.pdf")]
     )
     ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
-    told = await springest("status", journal)
-    decided = await springest("resolve", journal, "--all", "--stored")
-    after = await springest("status", journal)
+    told = await springest("status", manifest)
+    decided = await springest("resolve", manifest, "--all", "--stored")
+    after = await springest("status", manifest)
 
     assert table_of(ran.out) == outcomes(stored=2)
     assert (
-        "In doubt: 2 certificates of earlier runs that are no longer in the manifest:"
-        f" springest status {journal} lists them.\n"
+        "In doubt: 2 certificates of earlier runs that no manifest names any more:"
+        f" springest status {manifest} lists them.\n"
     ) in ran.err
     assert (ran.code, told.code) == (0, 3)
     assert told.out.count("│ gone ") == 2
@@ -401,28 +394,43 @@ async def test_a_doubt_whose_row_left_the_manifest_is_kept(
 # --- two at once ---
 
 
-async def test_a_second_process_ends_and_names_the_first(tmp_path: Path) -> None:
+async def test_a_second_run_shares_the_work_and_says_so(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 12)
-    journal = tmp_path / "certificates.journal"
     async with HeldSandbox() as sandbox:
         first = await upload_and_hold(manifest, sandbox)
-        others = await asyncio.gather(
-            springest("upload", manifest, origin=sandbox.origin),
-            springest("resolve", journal, "--all", "--send-again"),
-        )
-        told = await springest("status", journal)
+        second = await start("upload", manifest, env=environment(sandbox.origin))
+        said = await until_said(second, "working on this manifest too")
+        await until(lambda: sandbox.held == 12)
+        told = await springest("status", manifest)
+        sandbox.go_on.set()
+        ran = [await end(first), await end(second)]
+
+    assert said == f"A run on {platform.node()} is working on this manifest too.\n"
+    assert (told.code, table_of(told.out), told.err) == (0, outcomes() | {"being sent": 12}, "")
+    assert f"2 runs on {platform.node()} are uploading.\n" in told.out
+    assert [(each.code, table_of(each.out)) for each in ran] == [(0, outcomes(stored=12))] * 2
+    assert "8 certificates stored in " in ran[0].out
+    assert "4 certificates stored in " in ran[1].out
+    assert stored(sandbox) == hashes(tmp_path)
+
+
+async def test_ctrl_c_of_one_of_two_runs_lets_the_other_go_on(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 20)
+    async with HeldSandbox() as sandbox:
+        first = await upload_and_hold(manifest, sandbox)
+        second = await start("upload", manifest, env=environment(sandbox.origin))
+        await until(lambda: sandbox.held == 16)
+        second.send_signal(signal.SIGINT)
+        await until_said(second, "Stopping")
+        second.send_signal(signal.SIGINT)
+        ended = await end(second)
         sandbox.go_on.set()
         ran = await end(first)
 
-    for other in others:
-        assert (other.code, other.out) == (2, "")
-        words = f"process {first.pid} is uploading with this journal: wait for it, or stop it"
-        assert other.err == f"springest: {journal}: {words}\n"
-    expected = outcomes(waiting=4) | {"being sent": 8}
-    assert (told.code, table_of(told.out), told.err) == (0, expected, "")
-    assert f"Process {first.pid} is uploading.\n" in told.out
-    assert "In doubt" not in told.out
-    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=12))
+    assert ended.code == 130
+    assert f"A run on {platform.node()} is still working on this manifest.\n" in ended.err
+    assert "Waiting" not in ended.err
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=20))
     assert stored(sandbox) == hashes(tmp_path)
 
 
@@ -432,8 +440,8 @@ async def test_the_key_is_in_no_file_that_a_run_keeps(tmp_path: Path, state: Pat
     paths: set[Path] = set()
 
     def keep() -> None:
-        for path in (*tmp_path.glob("certificates.*"), *state.rglob("*")):
-            if path.is_file() and path not in (manifest, state / "springest" / "limits.sqlite3-journal"):
+        for path in state.rglob("*"):
+            if path.is_file():
                 paths.add(path)
                 kept.append(path.read_bytes())
 
@@ -443,13 +451,12 @@ async def test_the_key_is_in_no_file_that_a_run_keeps(tmp_path: Path, state: Pat
         await kill(process)
         keep()
         sandbox.go_on.set()
+        let_leases_end()
         await springest("upload", manifest, origin=sandbox.origin)
         keep()
 
-    assert {path.name for path in paths} == {
-        *("certificates.journal", "certificates.journal-wal", "certificates.journal-shm", "certificates.journal.lock"),
-        "limits.sqlite3",
-    }
+    names_kept = {path.name for path in paths} - {"journal.sqlite3.lock"}  # newer versions of SQLite need no lock
+    assert names_kept == {"journal.sqlite3", "journal.sqlite3-wal", "journal.sqlite3-shm"}
     for content in kept:
         assert_no_key_in(content)
     modes = {path.stat().st_mode & 0o777 for path in paths if path.exists()}
@@ -508,7 +515,7 @@ async def test_killed_five_times_every_certificate_is_stored_once(tmp_path: Path
             await kill(process)
         # What was being sent holds its tokens until Springest certainly counts it no more: for three minutes.
         last = await upload(manifest, sandbox, within=420)
-        told = await springest("status", tmp_path / "certificates.journal")
+        told = await springest("status", manifest)
         summary = sandbox.summary()
 
     assert (last.code, table_of(last.out)) == (0, outcomes(stored=40))

@@ -34,6 +34,7 @@ from springest_async import (
     CertificateUpload,
     ConfigurationError,
     InDoubt,
+    Journal,
     Limiter,
     NotFound,
     NotSent,
@@ -392,7 +393,14 @@ def test_a_client_that_cannot_be_made_does_not_show_the_key(wrong: dict[str, str
     assert "self = <Springest, not made>" in printed
 
 
-@pytest.mark.parametrize("make", [environment.springest, environment.springest_for_certifications])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: environment.springest(Journal("journal.sqlite3")),
+        environment.springest_for_certificates,
+        environment.springest_for_certifications,
+    ],
+)
 @pytest.mark.parametrize("wrong", [("SPRINGEST_HOST", "http://x.example"), ("HTTPS_PROXY", "ftp://x")])
 def test_an_environment_that_is_wrong_does_not_show_the_key(
     wrong: tuple[str, str], make: Callable[[], Springest], monkeypatch: pytest.MonkeyPatch

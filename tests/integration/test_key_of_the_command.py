@@ -1,7 +1,7 @@
 """The command shows the key nowhere: it logs all that it can, fails in each way, dies of its bugs and is interrupted.
 
 Looked at are stdout and stderr, with all logs at DEBUG and tracebacks with variables in them, the list of processes,
-and every file that is left behind: the journal with its log, the shared limits, the rows that failed.
+and every file that is left behind: the journal with its log, and the rows that failed.
 """
 
 import asyncio
@@ -96,11 +96,11 @@ async def test_rows_that_a_hostile_server_rejects_leave_no_key_behind(
     async with raw_server(lists_and_echoes) as server:
         for _ in range(2):
             err = await shown(await begin("upload", archive(tmp_path, 3), env=environment(server.origin) | loud))
-        said = await shown(await begin("status", tmp_path / "certificates.journal", env=environment(None) | loud))
+        said = await shown(await begin("status", tmp_path / "certificates.csv", env=environment(None) | loud))
 
     assert "Not stored: 3 rows" in err
     assert "DEBUG:asyncio" in err + said
-    assert left(tmp_path, state) >= {"certificates.journal", "certificates.failed.csv", "limits.sqlite3"}
+    assert left(tmp_path, state) >= {"journal.sqlite3", "certificates.failed.csv"}
     assert "api_key=***" in (tmp_path / "certificates.failed.csv").read_text()
 
 
@@ -141,7 +141,8 @@ async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path) ->
         ("http.api_key.ApiKey.added_to", "certificates"),
         ("http.api_key.ApiKey.hide_in", "upload"),
         ("api.protocol.post_meaning", "upload"),
-        ("bulk.journal.Journal.load", "upload"),
+        ("journal.migrations.load", "upload"),
+        ("journal.certificates.begin", "upload"),
     ],
 )
 async def test_a_bug_shown_with_all_variables_shows_no_key(bug: str, command: str, tmp_path: Path, state: Path) -> None:
@@ -188,7 +189,6 @@ async def test_an_interruption_leaves_no_key_behind(
             interrupted(lists, silent.origin, lambda: bool(silent.exchanges)),
             interrupted(certificates, holding.origin, lambda: holding.held == 8),
         )
-        journal = certificates / "certificates.journal"
-        assert noted(journal) == outcomes(in_doubt=8, waiting=4)
-        assert names(journal.parent, "certificates.journal*")
+        assert noted(certificates / "certificates.csv", certificates) == outcomes(in_doubt=8, waiting=4)
+        assert names(certificates / "springest", "journal.sqlite3*")
         left(tmp_path, state)

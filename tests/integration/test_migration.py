@@ -17,18 +17,8 @@ import attrs
 import pytest
 from fpdf import FPDF
 
-from springest_async import Limiter, Settings, Springest, SpringestError
-from springest_async.bulk import (
-    COLUMNS,
-    Journal,
-    Manifest,
-    RowDone,
-    RowSettling,
-    RowStep,
-    State,
-    UploadQueue,
-    default_path,
-)
+from springest_async import Journal, Limiter, Settings, Springest, SpringestError
+from springest_async.bulk import COLUMNS, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
 from springest_async.sandbox import Sandbox
 
 from .servers.nginx import nginx_in_front_of
@@ -85,12 +75,16 @@ async def springest_upload(manifest: Manifest, server: RailsServer) -> tuple[int
     return process.returncode, said.decode()
 
 
-async def migrate(springest: Springest, manifest: Manifest, recorder: "Recorder") -> SpringestError | None:
+async def migrate(
+    manifest: Manifest, origin: str, key: str, recorder: "Recorder", *, period: float = 60.0
+) -> SpringestError | None:
     """Upload all rows, and see that the journal says of each what was told."""
-    with Journal.open(default_path(manifest.path)) as journal:
-        journal.load(manifest, springest.origin)
-        error = await UploadQueue(springest, journal, recorder).run()
-        assert journal.counts() == recorder.states
+    async with Journal(manifest.path.with_name("journal.sqlite3")) as journal:
+        settings = Settings(limiter=Limiter(period=period, ledger=journal.ledger("a budget")))
+        async with Springest(api_key=key, host=origin, settings=settings, journal=journal) as springest:
+            migration, _ = await load_manifest(journal, manifest, springest.origin)
+            error = await UploadQueue(springest, migration, recorder).run()
+            assert await migration.counts() == recorder.states
     return error
 
 
@@ -136,9 +130,7 @@ async def test_nginx_with_strict_spacing_refuses_only_at_the_start(
     manifest = make_archive(tmp_path, 16, certification_id=1)
     recorder = Recorder()
     async with Sandbox() as sandbox, nginx_in_front_of(sandbox.origin) as origin:
-        settings = Settings(limiter=Limiter())
-        async with Springest(api_key=sandbox.api_key, host=origin, settings=settings) as springest:
-            assert await migrate(springest, manifest, recorder) is None
+        assert await migrate(manifest, origin, sandbox.api_key, recorder) is None
         stored = Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored")
         assert stored == hashes(tmp_path)
         assert len(sandbox.audit) == 16
@@ -153,9 +145,7 @@ async def test_every_row_is_stored_however_the_server_counts(tmp_path: Path, win
     manifest = make_archive(tmp_path, 70, certification_id=1)
     recorder = Recorder()
     async with Sandbox(window=window, period=3.0) as sandbox:  # type: ignore[arg-type] # one of the four
-        settings = Settings(limiter=Limiter(period=3.0))
-        async with Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings) as springest:
-            assert await migrate(springest, manifest, recorder) is None
+        assert await migrate(manifest, sandbox.origin, sandbox.api_key, recorder, period=3.0) is None
         assert Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored") == hashes(tmp_path)
         summary = sandbox.summary()
     assert recorder.states == {State.STORED: 70}

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from springest_async.sandbox import Mishap
 from tests.pdfs import archive
 from tests.waiting import until
 
@@ -21,6 +22,8 @@ from .command import (
     Ran,
     end,
     environment,
+    journal_path,
+    let_leases_end,
     noted,
     outcomes,
     springest,
@@ -63,7 +66,7 @@ async def test_an_upload_whose_words_go_nowhere_is_an_upload(tmp_path: Path, whe
         ran = await redirected(where, "upload", manifest, origin=sandbox.origin)
 
     assert (ran.code, sandbox.summary().stored) == (0, 2)
-    assert noted(tmp_path / "certificates.journal") == outcomes(stored=2)
+    assert noted(manifest) == outcomes(stored=2)
     assert ("The totals cannot be written: No space left on device" in ran.err) == (where == ">/dev/full")
     assert table_of(ran.out) == (outcomes(stored=2) if where.startswith("2>") else {})
 
@@ -73,7 +76,7 @@ async def test_a_full_disk_is_reported_and_a_closed_stdout_is_not(tmp_path: Path
         assert (await springest("upload", archive(tmp_path, 1), origin=sandbox.origin)).code == 0
         commands: list[list[str]] = [
             ["--help"],
-            ["status", str(tmp_path / "certificates.journal")],
+            ["status", str(tmp_path / "certificates.csv")],
             ["certificates", "--format", "csv"],
         ]
         full = [redirected(">/dev/full", *command, origin=sandbox.origin) for command in [*commands, ["sandbox"]]]
@@ -88,7 +91,8 @@ async def test_a_reader_who_went_away_changes_no_exit_code(tmp_path: Path) -> No
         process.kill()
         await process.communicate()
 
-    assert await unread("status", tmp_path / "certificates.journal") == Ran(3, "", "")
+    let_leases_end()
+    assert await unread("status", tmp_path / "certificates.csv") == Ran(3, "", "")
     for command in (["--help"], ["sandbox"]):
         assert await unread(*command) == Ran(0, "", "")
 
@@ -110,7 +114,7 @@ async def test_a_terminal_that_is_closed_ends_an_upload_in_good_order(tmp_path: 
         ran = await end(process)
 
     assert ran.code == 130
-    assert noted(tmp_path / "certificates.journal") == outcomes(stored=8, waiting=4)
+    assert noted(manifest) == outcomes(stored=8, waiting=4)
 
 
 async def test_with_nohup_an_upload_outlives_its_terminal(tmp_path: Path) -> None:
@@ -142,18 +146,12 @@ async def test_without_certifications_nothing_is_sent(tmp_path: Path) -> None:
 async def test_commands_to_type_are_quoted_for_a_shell(tmp_path: Path) -> None:
     folder = tmp_path / "it's here; touch $(echo owned)"
     folder.mkdir()
-    async with springest_sandbox() as sandbox:
-        async with HeldSandbox() as holding:
-            process = await start("upload", archive(folder, 1), env=environment(holding.origin))
-            await until(lambda: holding.held == 1)
-            process.kill()
-            await process.communicate()
-        # For another host these rows are others, so what is in doubt is named no more.
-        ran = await springest("upload", folder / "certificates.csv", origin=sandbox.origin)
+    manifest = archive(folder, 1, changes={1: {"certification_id": "3"}})  # of which the sandbox lists nothing
+    async with springest_sandbox(mishap=lambda: Mishap.DROP_AFTER_STORING) as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
 
-    journal = folder / "certificates.journal"
     (told,) = re.findall("springest status (.*) lists them", ran.err)
-    assert shlex.split(told) == [str(journal)]
-    asked = await springest("status", journal)
+    assert shlex.split(told) == [str(manifest)]
+    asked = await springest("status", manifest, "--journal", journal_path())
     (told,) = re.findall("springest resolve (.*) --row N", asked.out)
-    assert shlex.split(told) == [str(journal)]
+    assert shlex.split(told) == [str(manifest), "--journal", str(journal_path())]

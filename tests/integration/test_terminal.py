@@ -93,12 +93,11 @@ async def test_an_upload_does_nothing_to_the_terminal(tmp_path: Path, origin: st
     assert [line for line in lines if line.startswith("row 1: warning: these columns are unknown ")]
     assert [line for line in lines if line.startswith("Not stored: 1 row.")]
 
-    journal = next(manifest.parent.glob("*.journal"))
-    code, shown = await in_a_terminal("status", journal, env=environment(None))
+    code, shown = await in_a_terminal("status", manifest, env=environment(None))
     assert_harmless(shown)
     assert (code, "employee2@ex" in shown) == (3, True)
 
-    code, shown = await in_a_terminal("resolve", journal, "--row", "99", "--stored", env=environment(None))
+    code, shown = await in_a_terminal("resolve", manifest, "--row", "99", "--stored", env=environment(None))
     assert_harmless(shown)
     assert code == 2
 
@@ -158,7 +157,7 @@ async def test_a_hostile_host_is_told_in_one_line(tmp_path: Path, host: str) -> 
         [f"upload{DOES}"],
         ["upload", "a", f"b{DOES}"],
         ["upload", f"none{DOES}.csv"],
-        ["status", "a.journal", f"--x{DOES}"],
+        ["status", "a.csv", f"--x{DOES}"],
         ["certificates", "--format", f"x{DOES}"],
     ],
     ids=lambda arguments: ascii(shlex.join(arguments))[:24],

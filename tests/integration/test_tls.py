@@ -18,12 +18,13 @@ from springest_async import (
     CertificateUpload,
     ConfigurationError,
     InDoubt,
+    Journal,
     NotSent,
     Settings,
     Springest,
     UploadStep,
 )
-from springest_async.bulk import Journal, Manifest, RowDone, State, UploadQueue
+from springest_async.bulk import Manifest, RowDone, State, UploadQueue, load_manifest
 
 from .command import KEY, assert_no_key_in, end, environment, springest, start
 from .raw_server import Exchange, either, raw_server
@@ -140,13 +141,13 @@ async def test_a_run_waits_for_a_certificate_that_was_right_before(
 
     async with (
         raw_server(stores, tls=front, name="localhost") as server,
-        client_of(server, ca_file=authority.file, concurrency=1) as client,
+        Journal(tmp_path / "journal.sqlite3") as journal,
+        client_of(server, ca_file=authority.file, concurrency=1, journal=journal) as client,
     ):
-        with Journal.open(tmp_path / "certificates.journal") as journal:
-            journal.load(Manifest.open(manifest), client.origin)
-            error = await UploadQueue(
-                client, journal, lambda event: done.append(event.state) if isinstance(event, RowDone) else None
-            ).run()
+        migration, _ = await load_manifest(journal, Manifest.open(manifest), client.origin)
+        error = await UploadQueue(
+            client, migration, lambda event: done.append(event.state) if isinstance(event, RowDone) else None
+        ).run()
 
     assert error is None
     assert done == [State.STORED] * 6
@@ -300,6 +301,5 @@ def test_no_setting_makes_it_trust_just_anybody() -> None:
         "connector",
         "ca_file",
         "proxy",
-        "machine_wide",
         "limiter",
     }

@@ -42,6 +42,7 @@ from springest_async.http.watchdog import reading_socket
 from springest_async.sandbox import Sandbox
 from springest_async.source_file import SourceFile
 from tests.descriptors import open_files_in
+from tests.uploads import upload_in_bulk
 from tests.waiting import A_WHILE, heard, leaping_clock, until
 
 from .raw_server import Behaviour, Exchange, RawServer, created, either, form_of, raw_server
@@ -709,7 +710,7 @@ async def test_a_file_that_changed_since_its_check_is_not_sent(
     change(path)
     async with raw_server(created) as server, client_of(server) as springest:
         with pytest.raises(UnusableFile) as caught:
-            await springest.upload(make_upload(file=path), source=source)
+            await upload_in_bulk(springest, make_upload(file=path), source=source)
 
     assert caught.value.file == path
     assert [exchange.line for exchange in server.exchanges if len(exchange.body) == exchange.length] == []
@@ -723,7 +724,7 @@ async def test_an_unchanged_file_is_sent_without_another_check(
     source = SourceFile.at(path, path.stat())
     monkeypatch.setattr("springest_async.upload.inspect_file", None)
     async with raw_server(hangs_up_at_once, created) as server, client_of(server) as springest:
-        receipt = await springest.upload(make_upload(file=path), source=source)
+        receipt = await upload_in_bulk(springest, make_upload(file=path), source=source)
 
     assert (receipt.id, receipt.attempts) == (5001, 2)
     assert form_of(server.exchanges[1])["file"].get_payload(decode=True) == path.read_bytes()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from springest_async import Limiter, Settings, Springest, Timeouts
+from springest_async import Journal, Limiter, Settings, Springest, Timeouts
 
 from .raw_server import Exchange, RawServer
 
@@ -21,18 +21,25 @@ PATH = "/users/certificates.json"
 
 @asynccontextmanager
 async def client_of(
-    server: RawServer | str, *, api_key: str = KEY, certifications_api_key: str | None = None, **settings: Any
+    server: RawServer | str,
+    *,
+    api_key: str = KEY,
+    certifications_api_key: str | None = None,
+    journal: Journal | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Springest]:
     """Return a client of a server, or of an origin, that no busy machine makes lose its patience.
 
     Who tests that gives it less.
     """
-    options: dict[str, Any] = {"limiter": Limiter(), "timeouts": PATIENT} | settings
+    limiter: dict[str, Any] = {} if journal else {"limiter": Limiter()}
+    options: dict[str, Any] = limiter | {"timeouts": PATIENT} | settings
     async with Springest(
         api_key=api_key,
         certifications_api_key=certifications_api_key,
         host=server if isinstance(server, str) else server.origin,
         settings=Settings(**options),
+        journal=journal,
     ) as springest:
         yield springest
 

@@ -21,8 +21,10 @@ from springest_async import (
     Forbidden,
     InDoubt,
     InvalidUpload,
+    Journal,
     JournalError,
-    JournalInUse,
+    JournalMissing,
+    JournalUnavailable,
     Limiter,
     NoAnswer,
     NotAuthorized,
@@ -44,7 +46,23 @@ from springest_async import (
     UploadStep,
     User,
 )
-from springest_async.source_file import SourceFile
+from springest_async.bulk import (
+    BulkListener,
+    Entry,
+    Finding,
+    KnownFiles,
+    Loaded,
+    Manifest,
+    OpenMigration,
+    Report,
+    RunRecorder,
+    State,
+    UploadQueue,
+    check_manifest,
+    load_manifest,
+    source_of,
+    write_failed,
+)
 
 
 def uploads() -> list[CertificateUpload]:
@@ -157,10 +175,6 @@ async def listened_to(springest: Springest, steps: list[UploadStep]) -> None:
     await springest.upload(uploads()[0], listener=None)
 
 
-async def one_of_many(springest: Springest, source: SourceFile) -> None:
-    assert_type(await springest.upload(uploads()[0], bulk=True, source=source), Receipt)
-
-
 async def settled(springest: Springest, receipts: list[Receipt]) -> Certificate | None:
     known = [receipt.id for receipt in receipts if receipt.id is not None]
     try:
@@ -201,9 +215,34 @@ def what_became_of_it(cancelled: BaseException | None) -> str:
     return "not begun"
 
 
-async def with_all_programs_of_the_machine() -> None:
-    async with Springest(api_key="…", settings=Settings(machine_wide=True)) as springest:
-        assert_type(springest.settings.machine_wide, bool)
+async def with_a_journal_of_the_machine(path: Path) -> None:
+    async with Springest(api_key="…", journal=path) as springest:
+        assert_type((await springest.upload(uploads()[0])).stored_before, bool)
+
+
+async def with_a_journal_that_machines_share() -> None:
+    async with (
+        Journal("postgresql://db.example/springest") as journal,
+        Springest(api_key="…", host="nl", journal=journal) as dutch,
+        Springest(api_key="…", host="be", journal=journal),
+    ):
+        assert_type(journal.where, str)
+        assert_type(dutch.journal, Journal | None)
+
+
+async def a_bulk_run(manifest: Manifest, listener: BulkListener) -> None:
+    async with Journal() as journal, Springest(api_key="…", journal=journal) as springest:
+        with KnownFiles(journal, source_of(manifest, springest.origin, journal.machine)) as known:
+            assert_type(next(check_manifest(manifest, None, known, springest.origin)), Finding | None)
+        migration, loaded = await load_manifest(journal, manifest, springest.origin)
+        assert_type(migration, OpenMigration)
+        assert_type(loaded, Loaded)
+        recorder = RunRecorder(loaded)
+        assert_type(await UploadQueue(springest, migration, recorder).run(), SpringestError | None)
+        await UploadQueue(springest, migration, listener).run()
+        assert_type(await recorder.report(migration), Report)
+        assert_type(await write_failed(migration, manifest), Path | None)
+        assert_type(await migration.entries(State.IN_DOUBT), list[Entry])
 
 
 async def behind_a_proxy_with_a_ca_of_the_company() -> None:
@@ -228,10 +267,10 @@ async def every_way_to_fail(springest: Springest) -> None:  # noqa: C901, PLR091
         assert_type((error.connected, error.trusted), tuple[bool, bool])
     except UnusableFile as error:
         assert_type(error.file, Path)
-    except JournalInUse as error:
-        assert_type(error.pid, int | None)
+    except (JournalMissing, JournalUnavailable) as error:
+        assert_type(error.reason, str)
     except JournalError as error:
-        assert_type(error.journal, Path)
+        assert_type(error.journal, Path | str)
     except Redirected as error:
         assert_type(error.target, str)
     except (NotAuthorized, Forbidden, NotFound, UnexpectedStatus, ServerError) as error:
@@ -257,7 +296,7 @@ def what_mypy_refuses() -> None:
     CertificateUpload(file="x.pdf", certification_id="7", email="a@b.org", valid_from=date.min)  # type: ignore[arg-type]
     CertificateUpload("x.pdf", 7, "a@b.org", date.min)  # type: ignore[call-arg]
     Settings(wire_format="csv")  # type: ignore[arg-type]
-    Settings(machine_wide="yes")  # type: ignore[arg-type]
+    Springest(api_key="…", journal=True)  # type: ignore[arg-type]
     Settings(proxy=True)  # type: ignore[arg-type]
     asyncio.run(Springest(api_key="…").settle(uploads()[0]))  # type: ignore[arg-type]
     Springest("key")  # type: ignore[call-arg]

@@ -129,8 +129,8 @@ def test_too_few_uploads_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -
     assert "more than 30" in capsys.readouterr().err
 
 
-def test_a_journal_is_measured_from_the_load_to_the_upload(tmp_path: Path) -> None:
-    timings = journal.measure(rows=50, folder=tmp_path)
+async def test_a_journal_is_measured_from_the_load_to_the_upload(tmp_path: Path) -> None:
+    timings = await journal.measure(rows=50, folder=tmp_path, where=tmp_path / "journal")
 
     assert {"first load", "load, sorted the other way round", "load, all files renamed"} <= timings.seconds.keys()
     assert min(timings.seconds.values()) > 0

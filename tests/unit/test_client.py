@@ -43,7 +43,6 @@ from springest_async import (
     User,
 )
 from springest_async.client import _Opened
-from springest_async.limits.store import FileStore
 from tests.conftest import ScriptedAnswers
 
 CERTIFICATES = "https://api.springest.nl/users/certificates.json"
@@ -766,46 +765,13 @@ def test_one_host_has_one_bucket_however_it_is_written() -> None:
     assert len({id(client.limiter) for client in clients}) == 1
 
 
-def a_state_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("springest_async.client.default_path", lambda: folder / "limits.sqlite3")
-
-
-def content_of(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.glob("limits*"))
-
-
-def test_machine_wide_shares_the_limit_with_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a_state_folder(tmp_path, monkeypatch)
-    shared = Springest(api_key="machine-wide", settings=Settings(machine_wide=True))
-    alone = Springest(api_key="not so wide")
-
-    assert isinstance(shared.limiter.store, FileStore)
-    assert shared.limiter.store.path == tmp_path / "limits.sqlite3"
-    assert alone.limiter.store is None
-
-
-async def test_the_file_of_the_limits_does_not_contain_the_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: ScriptedAnswers, upload: CertificateUpload
-) -> None:
-    a_state_folder(tmp_path, monkeypatch)
-    scripted.post(CERTIFICATES, status=201)
-    async with Springest(api_key="machine-wide-s3cr3t", settings=Settings(machine_wide=True)) as springest:
-        await springest.upload(upload)
-
-    assert isinstance(springest.limiter.store, FileStore)
-    kept = content_of(tmp_path)
-    assert b"budgets" in kept
-    assert b"s3cr3t" not in kept
-    assert "s3cr3t" not in repr(springest.limiter.store) + springest.limiter.store.budget
-
-
 def test_a_limiter_of_ones_own_is_used_as_it_is(limiter: Limiter) -> None:
     assert Springest(api_key=KEY, settings=Settings(limiter=limiter)).limiter is limiter
 
 
 @pytest.mark.parametrize(
     "ignored",
-    [{"posts_per_minute": 30}, {"burst": 1}, {"requests_per_hour": 4000}, {"machine_wide": True}],
+    [{"posts_per_minute": 30}, {"burst": 1}, {"requests_per_hour": 4000}],
     ids=lambda ignored: next(iter(ignored)),
 )
 def test_a_setting_that_a_limiter_would_replace_is_refused(ignored: dict[str, Any], limiter: Limiter) -> None:
@@ -1135,3 +1101,37 @@ async def test_a_list_of_what_was_not_asked_for_never_says_not_stored(
 
     with pytest.raises(InDoubt, match="that were not asked for"):
         await settling.settle(doubt())
+
+
+# --- from the environment ---
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Set the variables of a client."""
+    for name in ("SPRINGEST_CERTIFICATIONS_API_KEY", "SPRINGEST_HOST", "SPRINGEST_JOURNAL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SPRINGEST_API_KEY", f"{KEY}\n")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return monkeypatch
+
+
+async def test_the_environment_says_all_that_a_client_needs(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plain = Springest.from_env()
+    variables.setenv("SPRINGEST_HOST", "be")
+    variables.setenv("SPRINGEST_JOURNAL", str(tmp_path / "ours.sqlite3"))
+    named = Springest.from_env()
+    own = Springest.from_env(journal=tmp_path / "own.sqlite3", settings=Settings(concurrency=2))
+
+    where = [client.journal.where for client in (plain, named, own) if client.journal]
+    assert [client.origin for client in (plain, named)] == ["https://api.springest.nl", "https://api.nl.springest.be"]
+    assert where == [str(tmp_path / name) for name in ("springest/journal.sqlite3", "ours.sqlite3", "own.sqlite3")]
+    assert own.settings.concurrency == 2
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
+
+
+@pytest.mark.parametrize("value", [None, "", " \n"])
+async def test_a_missing_key_is_named(variables: pytest.MonkeyPatch, value: str | None) -> None:
+    variables.delenv("SPRINGEST_API_KEY") if value is None else variables.setenv("SPRINGEST_API_KEY", value)
+    with pytest.raises(ConfigurationError, match=r"^set SPRINGEST_API_KEY to the API key for certificates"):
+        Springest.from_env()

@@ -13,6 +13,7 @@ import pytest
 
 from springest_async import errors
 from springest_async.errors import (
+    AnotherServer,
     AnswerError,
     CancelledTooLate,
     ConfigurationError,
@@ -21,7 +22,8 @@ from springest_async.errors import (
     InDoubt,
     InvalidUpload,
     JournalError,
-    JournalInUse,
+    JournalMissing,
+    JournalUnavailable,
     ManifestError,
     NoAnswer,
     NotAuthorized,
@@ -51,14 +53,9 @@ TEXTS: list[tuple[SpringestError, str]] = [
     ),
     (ManifestError(Path("/archive/people.csv"), "has no column 'file'"), "/archive/people.csv: has no column 'file'"),
     (JournalError(Path("/archive/people.journal"), "is no journal"), "/archive/people.journal: is no journal"),
-    (
-        JournalInUse(Path("/archive/people.journal"), "is in use"),
-        "/archive/people.journal: another process is uploading with this journal: wait for it, or stop it",
-    ),
-    (
-        JournalInUse(Path("/archive/people.journal"), "is in use", 4711),
-        "/archive/people.journal: process 4711 is uploading with this journal: wait for it, or stop it",
-    ),
+    (AnotherServer("postgresql://db/journal", "is another"), "postgresql://db/journal: is another"),
+    (JournalMissing("postgresql://db/journal", "there is none"), "postgresql://db/journal: there is none"),
+    (JournalUnavailable("postgresql://db/journal", "it restarts"), "postgresql://db/journal: it restarts"),
     (UnusableFile(Path("/archive/jan.pdf"), "is empty"), "/archive/jan.pdf: is empty"),
     (AnswerError(POST, 402, "pay first"), f"{POST} answered 402: pay first. Nothing was stored."),
     (
@@ -228,9 +225,9 @@ def test_a_doubt_holds_all_that_is_needed_to_settle_it() -> None:
     assert (doubt.sent_at, doubt.given_up_at) == (SENT_AT, SENT_AT + timedelta(minutes=2))
 
 
-def test_a_journal_in_use_is_caught_as_a_journal_error() -> None:
+def test_an_unavailable_journal_is_caught_as_a_journal_error() -> None:
     with pytest.raises(JournalError) as caught:
-        raise JournalInUse(Path("people.journal"), "is in use", 4711)
+        raise JournalUnavailable(Path("people.journal"), "is locked")
 
     assert (caught.value.journal, caught.value.status, caught.value.words) == (Path("people.journal"), None, "")
 

@@ -45,9 +45,11 @@ from springest_async import (
 )
 from springest_async.api.verdicts import RefusalCause
 from springest_async.http.body import CertificateBody
+from springest_async.limits.bucket import Intent
 from springest_async.limits.limiter import Permit
 from springest_async.sandbox.windows import ElasticWindow, FixedWindow, Paced, SlidingWindow, Window
 from tests.conftest import ScriptedAnswers
+from tests.uploads import upload_in_bulk
 
 CERTIFICATES = "https://api.springest.nl/users/certificates.json"
 POST = f"POST {CERTIFICATES}"
@@ -631,16 +633,18 @@ class Recording(Limiter):
         self.asked: list[bool] = []
 
     @asynccontextmanager
-    async def post(self, *, count_window: float, bulk: bool = False) -> AsyncIterator[Permit]:
+    async def post(
+        self, *, count_window: float, bulk: bool = False, intent: Intent | None = None
+    ) -> AsyncIterator[Permit]:
         self.asked.append(bulk)
-        async with super().post(count_window=count_window, bulk=bulk) as turn:
+        async with super().post(count_window=count_window, bulk=bulk, intent=intent) as turn:
             yield turn
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize(("options", "bulk"), [({}, False), ({"bulk": False}, False), ({"bulk": True}, True)])
+@pytest.mark.parametrize("bulk", [False, True])
 async def test_the_limiter_knows_at_each_try_whether_it_is_bulk(
-    options: dict[str, Any], bulk: bool, scripted: ScriptedAnswers, upload: CertificateUpload
+    bulk: bool, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
     scripted.post(CERTIFICATES, exception=REFUSED)
     scripted.post(CERTIFICATES, status=400, body="Too many requests")
@@ -648,7 +652,7 @@ async def test_the_limiter_knows_at_each_try_whether_it_is_bulk(
     limiter = Recording()
 
     async with Springest(api_key="key", settings=Settings(limiter=limiter)) as springest:
-        await springest.upload(upload, **options)
+        await (upload_in_bulk(springest, upload) if bulk else springest.upload(upload))
 
     assert limiter.asked == [bulk] * 3
 
@@ -666,7 +670,7 @@ async def test_an_upload_goes_before_those_of_a_bulk_run(
     scripted.post(CERTIFICATES, callback=created, repeat=True)
     async with asyncio.TaskGroup() as group:
         for number in range(34):
-            group.create_task(springest.upload(make_upload(email=f"bulk{number}@example.org"), bulk=True))
+            group.create_task(upload_in_bulk(springest, make_upload(email=f"bulk{number}@example.org")))
         await asyncio.sleep(5)
         group.create_task(springest.upload(make_upload(email="jan@example.org")))
 
@@ -837,7 +841,7 @@ async def test_cancelled_in_the_queue_it_holds_up_nothing_behind_it(
 ) -> None:
     scripted.post(CERTIFICATES, status=201, repeat=True)
     await asyncio.gather(*(springest.upload(upload) for _ in range(30)))
-    first, second = (asyncio.create_task(springest.upload(upload, bulk=bulk)) for _ in range(2))
+    first, second = (asyncio.create_task(upload_in_bulk(springest, upload, bulk=bulk)) for _ in range(2))
     await asyncio.sleep(10)
 
     first.cancel()

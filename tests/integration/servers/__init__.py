@@ -29,6 +29,7 @@ REQUIREMENTS = {
     "nginx": Requirement("nginx", ("nginx",)),
     "haproxy": Requirement("haproxy", ("haproxy",)),
     "openssl": Requirement("openssl", ("openssl",)),
+    "faketime": Requirement("faketime", ("faketime",)),
     "postgresql": Requirement("postgresql", ("initdb", "postgres", "pg_basebackup")),
 }
 

@@ -37,7 +37,6 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 _SHORT_FOLDER = "/tmp"  # noqa: S108 # the folder in it has a random name and is its owner's alone
 
 _SETTINGS = {
-    "autovacuum": "off",
     "dynamic_shared_memory_type": "mmap",
     "jit": "off",
     "listen_addresses": "127.0.0.1",

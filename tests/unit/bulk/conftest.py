@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.virtual import Clock, run_at_once
+
 _MEMORY = "/dev/shm"  # noqa: S108 # each test makes a folder of its own there
 
 
@@ -31,3 +33,9 @@ def module_folder() -> Iterator[Path]:
     """Return such a folder for all tests of a module."""
     with _folder() as folder:
         yield folder
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Let journals and files work in virtual time, and return the clock of the journals."""
+    return run_at_once(monkeypatch)

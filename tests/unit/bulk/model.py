@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import attrs
 
@@ -13,6 +14,7 @@ from springest_async import (
     CertificateUpload,
     Forbidden,
     InDoubt,
+    Limiter,
     NotAuthorized,
     NotFound,
     NotSent,
@@ -21,11 +23,16 @@ from springest_async import (
     Rejected,
     ServerError,
     Settings,
+    SpringestError,
     UnexpectedStatus,
     UnusableFile,
 )
+from springest_async.bulk import State
+from springest_async.journal import certificates
+from springest_async.journal.journal import Claim
+from springest_async.journal.records import Intent, Outcome
 from springest_async.source_file import SourceFile
-from springest_async.upload import UploadListener, UploadStep
+from springest_async.upload import UploadListener, UploadStep, report_outcome
 from tests.bulk_runs import NOW, Kind, sha256_of
 
 __all__ = ["ENDS", "PLAIN", "WHERE", "Look", "ModelClient", "Script", "doubt_of"]
@@ -88,10 +95,56 @@ ENDS: dict[str, Script] = {
 }
 
 
+class _Post:
+    """The POST of a claimed certificate that is under way, as the journal records it."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._intent: Intent | None = None
+
+    async def begin(self) -> None:
+        intent, worker = self._claim.intent(), self._claim.journal.worker
+        job = partial(certificates.begin, intent=intent, worker=worker, budget="", counted_until=0.0, back_at=0.0)
+        try:
+            await self._claim.journal.run(job)
+        except asyncio.CancelledError:
+            self._note(intent.unsent)
+            raise
+        self._intent = intent
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._intent is not None
+
+    def ended(self, outcome: Receipt | SpringestError) -> None:
+        """Record how the upload ended, if a POST was under way then."""
+        words, status = getattr(outcome, "words", ""), getattr(outcome, "status", None)
+        match outcome:
+            case Receipt():
+                self.end(State.STORED, status=201, springest_id=outcome.id)
+            case CancelledTooLate():
+                self.end(State.STORED)
+            case InDoubt(reason=reason):
+                self.end(State.IN_DOUBT, status=status, words=words, reason=reason)
+            case Rejected():
+                self.end(State.REJECTED, status=status, words=words, reason=str(outcome))
+            case _:
+                self.end(State.WAITING, status=status, words=words)
+
+    def end(self, state: State, **outcome: Any) -> None:
+        if self._intent is not None:
+            intent, self._intent = self._intent, None
+            self._note(Outcome(attempt=intent.id, state=state, answered_at=datetime.now(UTC), **outcome))
+
+    def _note(self, outcome: Outcome) -> None:
+        self._claim.journal.note(partial(certificates.end, outcome=outcome))
+
+
 class ModelClient:
     """A client and its server.
 
     Attributes:
+        journal: None, so each run opens the journal anew, as another process does.
         stored: the ids of what the server has stored, by email address.
         hashes: the SHA-256 of each, by id.
         posts: how many POSTs were sent.
@@ -99,9 +152,11 @@ class ModelClient:
     """
 
     origin = "https://springest.example"
+    journal = None
 
     def __init__(self, scripts: Iterable[Script] = (), concurrency: int = 1, looks: Iterable[Look] = ()) -> None:
         self.settings = Settings(concurrency=concurrency)
+        self.limiter = Limiter()
         self.stored: dict[str, list[int]] = {}
         self.hashes: dict[int | None, str] = {}
         self.posts = self.asked = 0
@@ -114,36 +169,62 @@ class ModelClient:
         self.stored.setdefault(upload.email, []).append(key)
         return key
 
-    async def upload(
-        self, upload: CertificateUpload, *, listener: UploadListener, bulk: bool, source: SourceFile
+    async def upload_claimed(
+        self, upload: CertificateUpload, claim: Claim, source: SourceFile, *, listener: UploadListener
     ) -> Receipt:
-        assert bulk
         assert source.path == upload.file
-        script = next(self._scripts, PLAIN)
-        sending = False
+        post = _Post(claim)
+        outcome: Receipt | SpringestError = NotSent(WHERE, "a bug")
+        try:
+            receipt = outcome = await self._follow(next(self._scripts, PLAIN), upload, post, listener)
+        except asyncio.CancelledError as cancelled:
+            outcome = cast(SpringestError, cancelled.__cause__)
+            raise
+        except SpringestError as error:
+            outcome = error
+            raise
+        except RuntimeError:
+            if post.is_under_way:  # nothing says how far it went
+                outcome = doubt_of(upload)
+            raise
+        finally:
+            post.ended(outcome)
+            report_outcome(listener, outcome, attempts=1, status=None)
+        return receipt
+
+    async def _follow(
+        self, script: Script, upload: CertificateUpload, post: "_Post", listener: UploadListener
+    ) -> Receipt:
         try:
             for number, kind in enumerate(script.steps):
                 status, words = (400, "Bad Request") if kind == "refused" else (None, "")
-                listener(UploadStep(kind, number, datetime.now(UTC), status, words))
-                sending = kind == "sending"
-                self.posts += sending
+                if kind == "sending":
+                    await post.begin()
+                elif post.is_under_way:
+                    post.end(State.WAITING, status=status, words=words)
+                try:
+                    listener(UploadStep(kind, number, datetime.now(UTC), status, words))
+                except RuntimeError:  # it is not sent then
+                    post.end(State.WAITING)
+                    raise
+                self.posts += post.is_under_way
                 if kind in script.at:
                     await script.at[kind]()
                 for _ in range(script.turns):
                     await asyncio.sleep(0)
         except asyncio.CancelledError as cancelled:
             cancelled.__cause__ = NotSent(WHERE, "cancelled")
-            if sending:
+            if post.is_under_way:
                 cancelled.__cause__ = doubt_of(upload)
                 if script.stores:
                     self._store(upload)
                     if script.turns > 1:  # the status had arrived
                         cancelled.__cause__ = CancelledTooLate(WHERE)
             raise
-        known = self._store(upload) if script.stores else 0
+        key = self._store(upload) if script.stores else 0
         if script.error is not None:
             raise script.error(upload)
-        return Receipt(id=known, upload=upload, attempts=1, sent_at=NOW, answered_at=datetime.now(UTC))
+        return Receipt(id=key, upload=upload, attempts=1, sent_at=NOW, answered_at=datetime.now(UTC))
 
     async def settle(self, doubt: InDoubt, *, known: Collection[int]) -> Certificate | None:
         self.asked += 1

@@ -1,9 +1,10 @@
 """Manifests as spreadsheets write them, and broken ones."""
 
+import hashlib
 import os
 import stat
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -613,6 +614,30 @@ def test_a_change_before_the_run_is_reported_before_any_row(tmp_path: Path) -> N
 
     with pytest.raises(ManifestError, match="was changed while springest was reading it"):
         numbers(manifest)
+
+
+def test_the_hash_is_of_all_bytes_of_the_file(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + (HEADER + JAN * 5000).encode()
+
+    assert manifest_of(tmp_path, content).sha256 == hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize("save", [in_place, anew])
+def test_no_hash_of_a_manifest_changed_since_it_was_opened(tmp_path: Path, save: Callable[[Path, str], None]) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN)
+
+    save(manifest.path, HEADER + JAN * 2)
+
+    with pytest.raises(ManifestError, match="was changed while springest was reading it"):
+        _ = manifest.sha256
+
+
+def test_no_hash_of_a_manifest_that_is_gone(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN)
+    manifest.path.unlink()
+
+    with pytest.raises(ManifestError, match="No such file or directory"):
+        _ = manifest.sha256
 
 
 def test_a_manifest_that_is_replaced_is_read_to_its_end(tmp_path: Path) -> None:

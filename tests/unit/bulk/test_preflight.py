@@ -15,12 +15,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from springest_async.bulk import Finding, Manifest, check_manifest, check_pdf
-from springest_async.bulk.entries import State
-from springest_async.bulk.journal import Journal
+from springest_async import Journal
+from springest_async.bulk import (
+    Finding,
+    KnownFiles,
+    Manifest,
+    OpenMigration,
+    State,
+    check_manifest,
+    check_pdf,
+    load_manifest,
+    source_of,
+)
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.records import Certification
-from tests.bulk_runs import manifest_of, settle
+from tests.bulk_runs import ORIGIN, loaded, manifest_of, settle
 from tests.pdfs import certificate
 from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
 
@@ -544,27 +553,25 @@ def test_a_pipe_that_replaces_a_duplicate_is_not_waited_for(
 
 # --- what a journal knows ---
 
-ORIGIN = "https://api.springest.nl"
-
-
-def journal_of(manifest: Manifest, *outcomes: State) -> Journal:
-    """Make a journal in which the first rows have come to these ends."""
-    journal = Journal.open(manifest.path.with_suffix(".journal"))
-    journal.load(manifest, ORIGIN)
-    for outcome in outcomes:
-        settle(journal, outcome)
-    return journal
-
 
 def known_findings(manifest: Manifest, journal: Journal, origin: str = ORIGIN) -> list[Finding]:
-    return [finding for finding in check_manifest(manifest, None, journal, origin) if finding is not None]
+    with KnownFiles(journal, source_of(manifest, origin, journal.machine)) as known:
+        return [finding for finding in check_manifest(manifest, None, known, origin) if finding is not None]
+
+
+async def brought_to(migration: OpenMigration, *outcomes: State) -> Journal:
+    """Bring the first rows to these ends, and return the journal when it says so."""
+    await settle(migration, *outcomes)
+    await migration.counts()
+    return migration.journal
 
 
 @pytest.mark.parametrize("outcome", [State.STORED, State.REJECTED, State.IN_DOUBT])
-def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome: State) -> None:
+async def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome: State) -> None:
     manifest = manifest_with(tmp_path, "a.pdf,*", "none.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
-    with journal_of(manifest, outcome) as journal:
+    async with loaded(manifest) as migration:
+        journal = await brought_to(migration, outcome)
         (tmp_path / "a.pdf").unlink()
 
         assert known_findings(manifest, journal) == [Finding(3, "file", f"{NOT_FOUND}: 'none.pdf'")]
@@ -572,37 +579,62 @@ def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, outcome:
 
 
 @pytest.mark.parametrize("outcome", [State.WAITING, State.FAILED])
-def test_a_file_that_will_be_sent_again_is_checked(tmp_path: Path, outcome: State) -> None:
+async def test_a_file_that_will_be_sent_again_is_checked(tmp_path: Path, outcome: State) -> None:
     manifest = manifest_with(tmp_path, "a.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
-    with journal_of(manifest, outcome) as journal:
+    async with loaded(manifest) as migration:
+        journal = await brought_to(migration, outcome)
         (tmp_path / "a.pdf").unlink()
 
         assert known_findings(manifest, journal) == [Finding(2, "file", f"{NOT_FOUND}: 'a.pdf'")]
 
 
-def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> None:
+async def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "a.pdf,*")
     (tmp_path / "a.pdf").write_bytes(PDF)
-    with journal_of(manifest, State.STORED) as journal:
+    async with loaded(manifest) as migration:
+        journal = await brought_to(migration, State.STORED)
         (tmp_path / "a.pdf").write_bytes(b"Dear Jan,")
 
         assert known_findings(manifest, journal) == [Finding(2, "file", NO_PDF)]
 
 
-def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stored_file_is_not_opened_for_another_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = manifest_with(tmp_path, "a.pdf,*")
+    (tmp_path / "a.pdf").write_bytes(PDF)
+    copy = manifest_of(tmp_path, manifest.path.read_text() + "\n", "a copy.csv")
+    async with loaded(manifest) as migration:
+        journal = await brought_to(migration, State.STORED)
+        monkeypatch.setattr("springest_async.bulk.preflight.check_pdf", lambda _: [("was opened", False)])
+
+        assert known_findings(copy, journal) == []
+
+
+async def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.pdf", "b.pdf"):
         (tmp_path / name).write_bytes(PDF)
     manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*")
     same = [Finding(3, "file", "is the same certificate as in row 2")]
-    with journal_of(manifest) as journal:
+    async with Journal(tmp_path / "journal") as journal:
         assert known_findings(manifest, journal) == same
 
         def refuse(*_: object) -> None:
             raise AssertionError("it is known")
 
-        monkeypatch.setattr("hashlib.file_digest", refuse)
-        assert known_findings(manifest, journal) == same
+        with KnownFiles(journal, source_of(manifest, ORIGIN, journal.machine)) as known:
+            monkeypatch.setattr("hashlib.file_digest", refuse)
+            assert [finding for finding in check_manifest(manifest, None, known, ORIGIN) if finding] == same
+
+
+async def test_a_preflight_loads_nothing(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "ok.pdf,*")
+    async with Journal(tmp_path / "journal") as journal:
+        known_findings(manifest, journal)
+
+        assert await journal.migrations() == []
+        assert (await load_manifest(journal, manifest, ORIGIN))[1].new == 1
 
 
 # --- whatever the bytes are ---

@@ -158,6 +158,15 @@ async def test_the_wait_for_the_limit_is_shown_unless_sending(screen: io.StringI
         await until_shown(screen, r"waiting (60|59) s for the limit")
 
 
+async def test_a_smaller_limit_of_another_is_shown(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limiter, "posts_now", 20)
+    progress = UploadProgress(Console(file=screen, width=20), 2, Limiter())
+    async with progress.shown():
+        line = await until_shown(screen, r".*\n")
+
+    assert line == "0 of 2 done, at most 20 a minute, because another program keeps to that, 0 s left\n"
+
+
 async def test_the_time_left_knows_the_limit(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=20), 95, Limiter())
     async with progress.shown():

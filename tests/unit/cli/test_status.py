@@ -1,19 +1,20 @@
 """Where a migration stands: its tables, and what a person says of rows in doubt."""
 
 import io
+import platform
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from springest_async import ConfigurationError, JournalError
-from springest_async.bulk import Journal, Report, State
+from springest_async import ConfigurationError, JournalMissing
+from springest_async.bulk import Manifest, Report, State
 from springest_async.cli.exits import Exit
-from springest_async.cli.status import resolve, status, table_of
-from tests.bulk_runs import NOW, manifest_of, settle
+from springest_async.cli.status import resolve, runs_on, status, table_of
+from tests.bulk_runs import found, journal_of, loaded, manifest_of, settle
 
-ORIGIN = "https://springest.example"
 HEADER = "file,certification_id,email,valid_from\n"
 
 
@@ -26,15 +27,17 @@ def console(out: io.StringIO) -> Console:
     return Console(file=out, width=200, force_terminal=True, color_system=None)
 
 
-def journal_of(folder: Path, *doubts: tuple[str, str]) -> Path:
-    """Make a journal of a manifest whose rows (a file and a reason) are all in doubt, and one more that waits."""
+async def doubtful(folder: Path, *doubts: tuple[str, str]) -> tuple[Path, str]:
+    """Load a manifest whose rows (a file and a reason) are all in doubt, and one more that waits.
+
+    Return its path and that of the journal.
+    """
     lines = [f"{file},7,jan{number}@example.org,2026-01-31\n" for number, (file, _) in enumerate(doubts)]
     manifest = manifest_of(folder, "".join([HEADER, *lines, "last.pdf,7,last@example.org,2026-01-31\n"]), "x.csv")
-    with Journal.open(folder / "x.journal") as journal:
-        journal.load(manifest, ORIGIN)
-        for number, (_, reason) in enumerate(doubts):
-            settle(journal, State.IN_DOUBT, sha256=bytes([number]) * 32, reason=reason)
-    return folder / "x.journal"
+    async with loaded(manifest) as migration:
+        for _, reason in doubts:
+            await settle(migration, State.IN_DOUBT, reason=reason)
+    return manifest.path, str(journal_of(manifest))
 
 
 def test_the_table_of_outcomes_has_right_aligned_numbers(out: io.StringIO) -> None:
@@ -57,21 +60,22 @@ def test_rows_being_sent_are_shown(out: io.StringIO) -> None:
     assert "│ being sent │    8 │" in out.getvalue()
 
 
-def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path: Path, out: io.StringIO) -> None:
-    path = journal_of(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "the server answered 500"))
+async def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path: Path, out: io.StringIO) -> None:
+    manifest, journal = await doubtful(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "the server answered 500"))
 
-    assert status(path, console(out)) is Exit.IN_DOUBT
+    assert await status(manifest, journal, console(out)) is Exit.IN_DOUBT
     shown = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
-    assert "2 a.pdf jan0@example.org 7 2026-01-31 2026-01-31 12:30:01 no answer" in shown
-    assert "3 b.pdf jan1@example.org 7 2026-01-31 2026-01-31 12:30:01 the server answered 500" in shown
+    sent = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf"2 a\.pdf jan0@example\.org 7 2026-01-31 {sent} no answer", shown[-4])
+    assert re.fullmatch(rf"3 b\.pdf jan1@example\.org 7 2026-01-31 {sent} the server answered 500", shown[-3])
     assert "last.pdf" not in out.getvalue()
     assert "is uploading" not in out.getvalue()
 
 
-def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.StringIO) -> None:
+async def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.StringIO) -> None:
     file = "2024/noord/Johannes-van-den-Berg-VCA-Basis.pdf"
-    path = journal_of(tmp_path, (file, "no answer"))
-    status(path, Console(file=out, width=70, force_terminal=True, color_system=None))
+    manifest, journal = await doubtful(tmp_path, (file, "no answer"))
+    await status(manifest, journal, Console(file=out, width=70, force_terminal=True, color_system=None))
 
     lines = [line.split("│") for line in out.getvalue().splitlines() if line.count("│") == 8]
     assert ["".join(part.strip() for part in column) for column in zip(*lines, strict=True)][2:4] == [
@@ -81,26 +85,35 @@ def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.
     assert "…" not in out.getvalue()
 
 
-def test_the_process_of_a_running_upload_is_shown(tmp_path: Path, out: io.StringIO) -> None:
-    path = journal_of(tmp_path, ("a.pdf", "no answer"))
-    with Journal.open(path) as journal:
-        entry = journal.next()
-        assert entry is not None
-        entry = journal.identify(entry, 1, 1, b"x" * 32)
-        journal.sending(entry.id, NOW)
-        assert status(path, console(out)) is Exit.IN_DOUBT
+async def test_the_machine_of_a_running_upload_is_shown(tmp_path: Path, out: io.StringIO) -> None:
+    path, journal = await doubtful(tmp_path, ("a.pdf", "no answer"))
+    async with loaded(Manifest.open(path)) as migration:
+        await settle(migration, State.SENDING)
+        assert await status(path, journal, console(out)) is Exit.IN_DOUBT
 
-        assert f"Process {journal.writer} is uploading.\n" in out.getvalue()
+    assert f"A run on {platform.node()} is uploading.\n" in out.getvalue()
     assert "│ being sent │    1 │" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words"),
+    [
+        (("anna",), "A run on anna is"),
+        (("anna", "anna"), "2 runs on anna are"),
+        (("anna", "bert", "carl"), "3 runs on anna, bert and carl are"),
+    ],
+)
+async def test_runs_are_named_by_their_machines(hosts: tuple[str, ...], words: str) -> None:
+    assert runs_on(hosts) == words
 
 
 @pytest.mark.parametrize(
     "hostile",
     ["[bold red]no answer[/bold red]", "[/]", "[link=https://x.example]x[/link]", ":smile: no answer"],
 )
-def test_what_servers_and_manifests_say_is_not_markup(tmp_path: Path, out: io.StringIO, hostile: str) -> None:
-    path = journal_of(tmp_path, (hostile.replace("/", "|"), hostile))
-    status(path, console(out))
+async def test_what_servers_and_manifests_say_is_not_markup(tmp_path: Path, out: io.StringIO, hostile: str) -> None:
+    manifest, journal = await doubtful(tmp_path, (hostile.replace("/", "|"), hostile))
+    await status(manifest, journal, console(out))
 
     assert hostile in out.getvalue()
     assert hostile.replace("/", "|") in out.getvalue()
@@ -108,20 +121,20 @@ def test_what_servers_and_manifests_say_is_not_markup(tmp_path: Path, out: io.St
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J\x1b]0;title\x07no", "\x9b2Jno", "one\rtwo", "\x08\x08no"])
-def test_what_servers_and_manifests_say_does_not_move_the_cursor(
+async def test_what_servers_and_manifests_say_does_not_move_the_cursor(
     tmp_path: Path, out: io.StringIO, hostile: str
 ) -> None:
-    path = journal_of(tmp_path, (f"{hostile.strip()}.pdf".replace("\r", "-"), hostile))
-    status(path, console(out))
+    manifest, journal = await doubtful(tmp_path, (f"{hostile.strip()}.pdf".replace("\r", "-"), hostile))
+    await status(manifest, journal, console(out))
 
     assert not {"\x1b", "\x9b", "\x07", "\r", "\x08"} & set(out.getvalue())
 
 
-def test_half_a_letter_in_a_reason_breaks_no_table(tmp_path: Path) -> None:
-    path = journal_of(tmp_path, ("a.pdf", "no \ud800 answer"))
+async def test_half_a_letter_in_a_reason_breaks_no_table(tmp_path: Path) -> None:
+    manifest, journal = await doubtful(tmp_path, ("a.pdf", "no \ud800 answer"))
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
-    status(path, Console(file=stream, width=200))
+    await status(manifest, journal, Console(file=stream, width=200))
     stream.flush()
 
     assert "no \\ud800 answer" in raw.getvalue().decode()
@@ -135,32 +148,37 @@ def test_half_a_letter_in_a_reason_breaks_no_table(tmp_path: Path) -> None:
         (None, State.STORED, "2 rows marked as stored.\n"),
     ],
 )
-def test_a_decision_is_recorded_and_shown(
+async def test_a_decision_is_recorded_and_shown(
     tmp_path: Path, out: io.StringIO, rows: tuple[int, ...] | None, state: State, words: str
 ) -> None:
-    path = journal_of(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "no answer"))
+    manifest, journal = await doubtful(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "no answer"))
     assert state in (State.STORED, State.WAITING)
-    resolve(path, rows, state, console(out))
+    await resolve(manifest, journal, rows, state, console(out))
 
     assert out.getvalue() == words
     decided = 2 if rows is None else len(rows)
     expected = Counter({State.IN_DOUBT: 2 - decided, State.WAITING: 1}) + Counter({state: decided})
-    with Journal.open(path) as journal:
-        assert journal.counts() == expected
+    async with found(Manifest.open(manifest)) as migration:
+        assert await migration.counts() == expected
 
 
-def test_a_decision_about_a_row_not_in_doubt_is_refused(tmp_path: Path, out: io.StringIO) -> None:
-    path = journal_of(tmp_path, ("a.pdf", "no answer"))
+async def test_a_decision_about_a_row_not_in_doubt_is_refused(tmp_path: Path, out: io.StringIO) -> None:
+    manifest, journal = await doubtful(tmp_path, ("a.pdf", "no answer"))
     with pytest.raises(ConfigurationError, match=r"not in doubt: row 3, 4 of the manifest\. Nothing was changed\."):
-        resolve(path, (2, 3, 4), State.STORED, console(out))
+        await resolve(manifest, journal, (2, 3, 4), State.STORED, console(out))
 
     assert out.getvalue() == ""
-    assert status(path, console(out)) is Exit.IN_DOUBT
+    assert await status(manifest, journal, console(out)) is Exit.IN_DOUBT
 
 
-def test_a_mistyped_name_creates_no_journal(tmp_path: Path, out: io.StringIO) -> None:
-    for ask in (lambda path: status(path, console(out)), lambda path: resolve(path, None, State.STORED, console(out))):
-        with pytest.raises(JournalError, match="there is no journal yet"):
-            ask(tmp_path / "y.journal")
+async def test_a_mistyped_name_creates_no_journal(tmp_path: Path, out: io.StringIO) -> None:
+    path = str(tmp_path / "y.sqlite3")
+    for ask in (
+        status(None, path, console(out)),
+        status(tmp_path / "x.csv", path, console(out)),
+        resolve(tmp_path / "x.csv", path, None, State.STORED, console(out)),
+    ):
+        with pytest.raises(JournalMissing, match="there is no journal yet"):
+            await ask
 
-    assert list(tmp_path.iterdir()) == []
+    assert not [*tmp_path.iterdir()]  # noqa: ASYNC240

@@ -1,14 +1,13 @@
-"""Makers of limiters, in memory and in one file."""
+"""Makers of limiters, in memory and with one shared ledger."""
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from springest_async.limits.limiter import Limiter
 
-from .virtual import New, Store
+from .virtual import New, Place, SharedLedger
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,18 +18,19 @@ def _no_accidental_loop() -> None:
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Callable[[], Store]:
-    """Return a maker of stores of one file, each as if in a process of its own."""
-    return lambda: Store(tmp_path / "limits.sqlite3", "a budget")
+def ledgers() -> Callable[[], SharedLedger]:
+    """Return a maker of ledgers of one place, each as if in a process of its own."""
+    place = Place()
+    return lambda: SharedLedger(place)
 
 
 @pytest.fixture
-def process(stores: Callable[[], Store]) -> New:
+def process(ledgers: Callable[[], SharedLedger]) -> New:
     """Return a maker of limiters that share one bucket, each as if in a process of its own."""
-    return lambda **numbers: Limiter(store=stores(), **numbers)
+    return lambda **numbers: Limiter(ledger=ledgers(), **numbers)
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "shared"])
 def new(request: pytest.FixtureRequest, process: New) -> New:
     """Return a maker of limiters: what one alone does is the same wherever its bucket is."""
     return Limiter if request.param == "memory" else process

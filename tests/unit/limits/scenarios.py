@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from springest_async.limits.limiter import Limiter, Permit
 
-from .virtual import now
+from .virtual import SharedLedger, now
 
 __all__ = ["Plan", "Scenario", "Trace", "adapting", "few", "most_possible", "scenarios", "seconds", "thirty"]
 
@@ -43,6 +43,7 @@ class Scenario:
 
     limiter: Limiter
     count_window: float
+    ledger: SharedLedger | None = None
     asked: list[Trace] = field(factory=list)
     sent: list[Trace] = field(factory=list)
 
@@ -82,7 +83,7 @@ class Scenario:
             trace.ended = now()
             if permit.answered:
                 trace.counted_until = trace.ended
-            elif getattr(self.limiter.store, "failure", ""):
+            elif self.ledger is not None and self.ledger.failure:
                 trace.counted_until = trace.ended + self.count_window
             elif permit.sent:
                 trace.counted_until = max(trace.ended, trace.sent + self.count_window)

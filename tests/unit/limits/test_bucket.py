@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from springest_async.limits.bucket import Bucket, HourlyBudget, RateLimit, Ticket
+from springest_async.limits.bucket import Bucket, HourlyBudget, Lease, RateLimit, Ticket
 from springest_async.sandbox.audit import most_in_any
 
 THIRTY = RateLimit(30, 60.0)
@@ -116,12 +116,92 @@ def test_a_process_that_only_seemed_dead_has_its_token_again() -> None:
     assert bucket.tokens_out == 1
 
 
-def test_each_user_keeps_its_own_limit() -> None:
-    bucket, careful = Bucket(), RateLimit(15, 60.0)
+@pytest.mark.parametrize("until", [None, LEASE + 50.0])
+def test_a_token_that_rests_since_its_lease_expired_is_one(until: float | None) -> None:
+    bucket = Bucket()
+    take(bucket, 0.0, "stopped")
+    bucket.settle(LEASE + 1.0)
+    bucket.renew(THIRTY, LEASE + 1.0, holder="stopped", under_way={"stopped": 120.0})
+    assert (len(bucket.under_way), bucket.tokens_out) == (1, 1)
+    bucket.settle(LEASE + 1.0 + LEASE + 1.0)
+    end(bucket, LEASE + 50.0, "stopped", until=until)
+
+    assert bucket.resting == ([] if until is None else [(until + SILENCE, "stopped")])
+
+
+# --- users with different limits ---
+
+CAREFUL = RateLimit(15, 60.0)
+
+
+def test_the_smallest_limit_holds_for_all() -> None:
+    bucket = Bucket()
     post(bucket, 0.0, "a", 20)
 
-    assert ask(bucket, 1.0, "careful", rate=careful) == about(SILENCE - 1.0)
-    assert ask(bucket, 1.0, "a") == 0.0
+    assert ask(bucket, 1.0, "careful", rate=CAREFUL) == about(SILENCE - 1.0)
+    assert ask(bucket, 1.0, "a") == about(SILENCE - 1.0)
+    assert bucket.seconds_until(THIRTY, 1.0, posts=1, burst=30) == about(SILENCE - 1.0)
+    assert bucket.seconds_until(THIRTY, 70.0, posts=31, burst=30) == about(2 * SILENCE)
+    assert bucket.agreed(THIRTY) == bucket.agreed(CAREFUL) == CAREFUL
+
+
+def test_a_user_that_is_not_heard_of_holds_nobody_back() -> None:
+    bucket = Bucket()
+    take(bucket, 0.0, "careful", rate=CAREFUL)
+    end(bucket, 0.0, "careful", until=0.0)
+
+    assert leave_as_often_as_possible(bucket, 179.0, "a") == 15
+    assert leave_as_often_as_possible(bucket, 180.0, "a") == 15
+    assert bucket.agreed(CAREFUL) == CAREFUL
+
+
+def test_a_user_that_waits_or_sends_keeps_its_limit() -> None:
+    bucket = Bucket()
+    take(bucket, 0.0, "a")
+    wait = ask(bucket, 0.0, "careful", rate=RateLimit(1, 60.0))
+    bucket.settle(wait + 179.0)
+    assert bucket.agreed(THIRTY).posts == 1
+
+    bucket.settle(wait + 180.0)
+    assert bucket.agreed(THIRTY).posts == 30
+    for beats in range(1, 100):
+        bucket.renew(CAREFUL, 1000.0 + beats * BEAT, holder="careful", under_way={})
+        bucket.settle(1000.0 + beats * BEAT + 119.0)
+        assert bucket.agreed(THIRTY) == CAREFUL
+
+
+def test_a_limit_is_noted_at_most_once_a_period() -> None:
+    bucket = Bucket()
+    take(bucket, 0.0, "a", name="1")
+    noted = {**bucket.limits}
+    for number in range(2, 30):
+        assert ask(bucket, 2.0 * number, "a") == 0.0
+        take(bucket, 2.0 * number, "a", name=str(number))
+    assert bucket.limits == noted
+
+    bucket.renew(THIRTY, 61.0, holder="a", under_way={})
+    assert bucket.limits == {30: 241.0}
+
+
+def test_a_probe_keeps_to_the_smallest_limit_too() -> None:
+    bucket = Bucket()
+    post(bucket, 0.0, "careful", 16)
+    bucket.renew(CAREFUL, 0.0, holder="careful", under_way={})
+
+    assert bucket.ask_alone(THIRTY, 10.0, holder="a", quiet=2.0) == about(SILENCE - 10.0)
+
+
+def test_the_slow_pace_is_that_of_the_smallest_limit() -> None:
+    bucket = Bucket()
+    bucket.renew(CAREFUL, 0.0, holder="careful", under_way={})
+    bucket.slow_down(THIRTY, 1, 0.0)
+    assert bucket.quiet == CAREFUL.spacing
+
+    take(bucket, 10.0, "a")
+    assert bucket.quiet == CAREFUL.spacing
+
+
+# --- how long to wait ---
 
 
 @given(st.lists(st.sampled_from(["under way", "rests", "rests long", "rested"]), min_size=30, max_size=40))
@@ -182,11 +262,11 @@ def calls_of(bucket: Bucket, rate: RateLimit) -> int:
 
 def test_the_second_in_the_queue_waits_for_the_second_token() -> None:
     bucket = Bucket()
-    post(bucket, 0.0, "c", 28)
     post(bucket, 1.0, "a")
     post(bucket, 2.0, "b")
-    bucket.resting[:28] = []
-    bucket.resting += [100.0 + number for number in range(28)]
+    for number in range(28):
+        take(bucket, 2.0, "c", name=str(number))
+        end(bucket, 2.0, str(number), until=100.0 - SILENCE + number)
 
     assert ask(bucket, 10.0, "a") == about(SILENCE - 9.0)
     assert ask(bucket, 10.0, "b") == about(SILENCE - 8.0)
@@ -402,19 +482,87 @@ def full() -> Bucket:
     return bucket
 
 
+Row = tuple[str, float | None, float]
+
+
+def rows_of(bucket: Bucket, names: set[str]) -> list[Row]:
+    """Return a row for each of these tokens that is out."""
+    rows: list[Row] = []
+    for name in names:
+        match bucket.token(name):
+            case Lease(counted_until, back_at):
+                rows.append((name, counted_until, back_at))
+            case float(back_at):
+                rows.append((name, None, back_at))
+    return rows
+
+
+def saved(bucket: Bucket) -> Bucket:
+    """Return the bucket as it comes back from JSON and its rows."""
+    return Bucket.load(json.loads(json.dumps(bucket.dump(), allow_nan=False)), rows_of(bucket, bucket.touched))
+
+
 @pytest.mark.parametrize("bucket", [Bucket(), full()], ids=["new", "full"])
 def test_a_bucket_comes_back_from_json_as_it_was(bucket: Bucket) -> None:
-    assert Bucket.load(json.loads(json.dumps(bucket.dump(), allow_nan=False))) == bucket
+    assert saved(bucket) == bucket
+    assert saved(bucket).touched == set()
+    assert bucket.copy() == bucket
 
 
 @pytest.mark.parametrize("bucket", [Bucket(), full()], ids=["new", "full"])
 def test_a_shifted_bucket_answers_the_same(bucket: Bucket) -> None:
-    moved = Bucket.load(bucket.dump())
+    moved = saved(bucket)
     moved.shift(-1000.0)
 
     for now in (1.0, 20.0, 62.0, 100.0, 300.0):
-        assert ask(Bucket.load(moved.dump()), now - 1000.0, "d") == about(ask(Bucket.load(bucket.dump()), now, "d"))
+        assert ask(saved(moved), now - 1000.0, "d") == about(ask(saved(bucket), now, "d"))
     assert moved.is_idle(-1.0) == bucket.is_idle(999.0)
+
+
+steps = st.tuples(st.sampled_from(["take", "renew", "answered", "unsent", "settle", "save"]), st.integers(0, 4))
+
+
+@given(st.lists(st.tuples(steps, st.sampled_from([0.0, 5.0, 40.0, 150.0])), max_size=40))
+def test_the_rows_of_what_was_touched_are_the_bucket(story: list[tuple[tuple[str, int], float]]) -> None:
+    bucket, now = Bucket(), 0.0
+    rows: dict[str, Row] = {}
+
+    def save() -> None:
+        for name in bucket.touched:
+            rows.pop(name, None)
+        rows.update((row[0], row) for row in rows_of(bucket, bucket.touched))
+        bucket.touched.clear()
+
+    for (step, number), pause in story:
+        now += pause
+        name = str(number)
+        match step:
+            case "take":
+                take(bucket, now, "a", name=name)
+            case "renew":
+                bucket.renew(THIRTY, now, holder="a", under_way={name: 120.0})
+            case "answered":
+                end(bucket, now, name, until=now)
+            case "unsent":
+                end(bucket, now, name, until=None)
+            case "settle":
+                bucket.settle(now)
+            case "save":
+                save()
+    save()
+
+    loaded = Bucket.load(bucket.dump(), rows.values())
+    loaded.settle(now)
+    bucket.settle(now)
+    assert loaded == bucket
+
+
+def test_a_copy_may_be_settled_alone() -> None:
+    bucket = full()
+    before = saved(bucket)
+    bucket.copy().settle(10_000.0)
+
+    assert bucket == before
 
 
 def test_a_bucket_is_idle_when_nothing_holds_a_post_back() -> None:
@@ -437,9 +585,9 @@ def test_a_bucket_is_idle_when_nothing_holds_a_post_back() -> None:
 
 @pytest.mark.parametrize("requests", [1, 2, 10, 100, 1000, 4000, 8000])
 def test_no_hour_has_more_requests_than_its_budget(requests: int) -> None:
-    budget, now, times = HourlyBudget(requests), 0.0, []
+    budget, now, times = HourlyBudget(), 0.0, []
     for _ in range(2 * requests + 2):
-        now += budget.take(now)
+        now += budget.take(requests, now)
         times.append(now)
 
     assert times.count(0.0) == max(1, requests // 10)
@@ -447,11 +595,43 @@ def test_no_hour_has_more_requests_than_its_budget(requests: int) -> None:
     assert requests - 1 <= most <= requests
 
 
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.5, 1.0, 5.0, 300.0, 3000.0])), max_size=300))
+def test_no_hour_has_more_when_some_were_taken_ahead(story: list[tuple[bool, float]]) -> None:
+    """Each that was taken ahead leaves as late as it may."""
+    budget, now, times = HourlyBudget(), 0.0, []
+    for ahead, pause in story:
+        now += pause
+        if ahead and budget.take_ahead(1000, now, requests=10, within=1.0):
+            times += [now + 1.0] * 10
+        else:
+            times.append(now + budget.take(1000, now))
+
+    assert most_in_any(sorted(times), 3600.0 - 1e-3) <= 1000
+
+
+def test_none_is_taken_ahead_when_the_hour_is_tight() -> None:
+    budget = HourlyBudget()
+
+    assert not budget.take_ahead(100, 0.0, requests=10, within=1.0)
+    assert budget.take_ahead(1000, 0.0, requests=10, within=1.0)
+    assert budget.seconds_until(1000, 0.0, requests=89) == 0.0
+    assert budget.seconds_until(1000, 0.0, requests=90) > 0.0
+
+
 def test_a_request_that_is_given_back_leaves_room_for_another() -> None:
-    budget = HourlyBudget(100)
-    waits = [budget.take(0.0) for _ in range(11)]
-    budget.give_back()
+    budget = HourlyBudget()
+    waits = [budget.take(100, 0.0) for _ in range(11)]
+    budget.give_back(100, 30.0, free_at=40.0)
 
     assert waits == [0.0] * 10 + [40.0]
-    assert budget.take(0.0) == 40.0
-    assert budget.seconds_until(30.0, requests=3) == pytest.approx(2 * 40.0 + 80.0 - 30.0)
+    assert budget.take(100, 30.0) == 10.0
+    assert budget.seconds_until(100, 60.0, requests=3) == pytest.approx(2 * 40.0 + 80.0 - 60.0)
+
+
+def test_a_request_given_back_too_late_leaves_no_room() -> None:
+    budget = HourlyBudget()
+    budget.take(1, 0.0)
+    budget.take(1, 3600.0)
+    budget.give_back(1, 3600.0, free_at=0.0)
+
+    assert budget.seconds_until(1, 3600.0, requests=1) == 3600.0

@@ -4,14 +4,12 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from springest_async.errors import ConfigurationError
 from springest_async.limits.limiter import Limiter, shared_limiter
-from springest_async.limits.store import FileStore
 
 from .virtual import (
     ANSWER,
@@ -87,7 +85,8 @@ def test_a_loop_closed_with_waiters_leaves_the_limiter_usable(new: New, abandon:
 
     async def use() -> float:
         sent = await post(limiter)
-        assert limiter._store.read().queue == []
+        with limiter._ledger.peek() as bucket:
+            assert bucket.queue == []
         return sent
 
     assert run_in_virtual_time(use(), start=1.0) == about(ANSWER + SILENCE)
@@ -184,18 +183,6 @@ def test_one_budget_with_other_numbers_is_refused(other: Limiter) -> None:
     with pytest.raises(ConfigurationError, match="30 POSTs a minute, a burst of 30 and 4000 requests an hour"):
         shared_limiter("one budget, two limits", lambda: other)
     assert shared_limiter("one budget, two limits", Limiter) is limiter
-
-
-@pytest.mark.parametrize("first_shares", [False, True])
-def test_one_budget_shared_by_one_client_only_is_refused(first_shares: bool, tmp_path: Path) -> None:
-    budget, store = f"one budget, {first_shares}", FileStore(tmp_path / "limits.sqlite3", "a budget")
-    limiters = [Limiter(store=store), Limiter()]
-    first, other = limiters if first_shares else reversed(limiters)
-    shared_limiter(budget, lambda: first)
-
-    with pytest.raises(ConfigurationError, match="let both do the same"):
-        shared_limiter(budget, lambda: other)
-    assert shared_limiter(budget, lambda: Limiter(store=first.store)) is first
 
 
 async def test_a_forked_process_leaves_its_parents_posts_alone(new: New, monkeypatch: pytest.MonkeyPatch) -> None:

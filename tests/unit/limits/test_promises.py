@@ -1,10 +1,9 @@
 """What is true of the limit whatever the network does: with one process, and with many that may be killed."""
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from itertools import cycle
 
 from aiolimiter import AsyncLimiter
 from attrs import define
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from springest_async.limits.limiter import Limiter
 
 from .scenarios import Plan, Scenario, adapting, few, most_possible, seconds, thirty
-from .virtual import ANSWER, PERIOD, TICK, Store, now, post, run_in_virtual_time
+from .virtual import ANSWER, PERIOD, TICK, Place, SharedLedger, now, post, run_in_virtual_time
 
 
 @given(few | thirty | adapting)
@@ -134,8 +133,8 @@ class Machine:
         if done:
             life.result()
         else:
-            assert isinstance(scenario.limiter.store, Store)
-            scenario.limiter.store.failure = "killed"
+            assert scenario.ledger is not None
+            scenario.ledger.failure = "killed"
             life.cancel()
             with suppress(asyncio.CancelledError, ExceptionGroup):
                 await life
@@ -145,32 +144,65 @@ class Machine:
 
 
 @st.composite
-def machines(draw: st.DrawFn) -> tuple[list[Limiter], float, list[tuple[int, Plan]], list[float | None]]:
-    """Draw processes with their limits, and to each POST that they make, whose it is; and when each is killed."""
+def machines(
+    draw: st.DrawFn, *, disagree: bool = False
+) -> tuple[list[Scenario], list[tuple[int, Plan]], list[float | None]]:
+    """Draw processes that share a bucket; to each POST that they make, whose it is; and when each is killed.
+
+    If they disagree, the first has the smallest limit.
+    """
     limiter, count_window, plans = draw(few | adapting)
     processes = draw(st.integers(2, 3))
     kills = draw(st.lists(st.none() | seconds(2 * limiter.period), min_size=processes, max_size=processes))
     whose = draw(st.lists(st.integers(0, processes - 1), min_size=len(plans), max_size=len(plans)))
-    return [limiter] * processes, count_window, list(zip(whose, plans, strict=True)), kills
+    delays = cycle(draw(st.lists(seconds(0.25), min_size=1, max_size=20))) if draw(st.booleans()) else None
+    place = Place()
+    scenarios = []
+    for number in range(processes):
+        ledger = SharedLedger(place, delays)
+        more = draw(st.integers(0, 3)) * min(number, 1) if disagree else 0
+        like = Limiter(posts=limiter.posts + more, period=limiter.period, burst=limiter.burst, ledger=ledger)
+        scenarios.append(Scenario(like, count_window, ledger))
+    return scenarios, list(zip(whose, plans, strict=True)), kills
 
 
 @settings(max_examples=60)
 @given(machines())
 def test_no_period_of_many_processes_holds_more_than_the_limit(
-    drawn: tuple[list[Limiter], float, list[tuple[int, Plan]], list[float | None]],
+    drawn: tuple[list[Scenario], list[tuple[int, Plan]], list[float | None]],
 ) -> None:
-    like, count_window, plans, kills = drawn
+    scenarios, plans, kills = drawn
+    limiter, machine = scenarios[0].limiter, Machine(scenarios, kills)
 
-    def process(store: Store) -> Limiter:
-        return Limiter(posts=like[0].posts, period=like[0].period, burst=like[0].burst, store=store)
+    run_in_virtual_time(machine.run(plans))
 
-    with tempfile.TemporaryDirectory() as folder:
-        stores = [Store(Path(folder) / "limits.sqlite3", "a budget") for _ in like]
-        machine = Machine([Scenario(process(store), count_window) for store in stores], kills)
-
-        run_in_virtual_time(machine.run(plans))
-    assert most_possible(machine.counted(), like[0].period) <= like[0].posts
+    assert most_possible(machine.counted(), limiter.period) <= limiter.posts
     # No POST waited for ever: all that were neither cancelled nor killed were sent.
+    for number, scenario in enumerate(machine.scenarios):
+        if kills[number] is None:
+            patient = sum(of == number and plan.patience is None for of, plan in plans)
+            assert len(scenario.sent) >= patient
+
+
+@settings(max_examples=60)
+@given(machines(disagree=True))
+def test_the_smallest_limit_holds_in_every_period(
+    drawn: tuple[list[Scenario], list[tuple[int, Plan]], list[float | None]],
+) -> None:
+    """From its user's first POST until two periods after the last."""
+    scenarios, plans, kills = drawn
+    careful, machine = scenarios[0], Machine(scenarios, kills)
+
+    async def run() -> None:
+        await post(careful.limiter)
+        await machine.run(plans)
+
+    run_in_virtual_time(run())
+
+    last = max((trace.sent or 0.0 for trace in careful.sent), default=0.0)
+    counted = [(0.0, 0.0), *machine.counted()]
+    while_heard = [(sent, until) for sent, until in counted if sent <= last + 2 * careful.limiter.period]
+    assert most_possible(while_heard, careful.limiter.period) <= careful.limiter.posts
     for number, scenario in enumerate(machine.scenarios):
         if kills[number] is None:
             patient = sum(of == number and plan.patience is None for of, plan in plans)

@@ -1,4 +1,4 @@
-"""What the tests of the limiter share: event loops with a virtual clock, a file with that clock, and POSTs.
+"""What the tests of the limiter share: event loops with a virtual clock, a shared ledger with that clock, and POSTs.
 
 The loops' clocks count in 2**-20 s, so that the sums of times that ``aiolimiter`` makes are exact. With decimal ticks a
 rounding error of 1e-16 tokens may remain, for which it waits in steps of no time at all; a real clock moves on
@@ -7,17 +7,21 @@ meanwhile, a virtual one does not.
 
 import asyncio
 import functools
+import json
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any, ParamSpec, TypeVar
 
 import looptime
 import pytest
+from attrs import define, field
 
 from springest_async.errors import ConfigurationError
-from springest_async.limits.bucket import Bucket
+from springest_async.limits.bucket import Bucket, Change, Intent, Lease
 from springest_async.limits.limiter import Limiter
-from springest_async.limits.store import FileStore
 
 __all__ = [
     "ANSWER",
@@ -25,8 +29,9 @@ __all__ = [
     "SILENCE",
     "TICK",
     "New",
+    "Place",
     "Result",
-    "Store",
+    "SharedLedger",
     "about",
     "in_virtual_time",
     "new_loop",
@@ -80,29 +85,97 @@ def about(seconds: float) -> Any:
     return pytest.approx(seconds, abs=1e-4)
 
 
-class Store(FileStore):
-    """A file whose clock is the virtual one, and which can fail: that of a killed process changes nothing any more."""
+@define
+class Place:
+    """What all processes see of one bucket: its state as text, a row for each token, and what else was recorded."""
 
-    failure = ""
-    changes = 0
+    state: str = field(factory=lambda: json.dumps(Bucket().dump()))
+    tokens: dict[str, tuple[float | None, float]] = field(factory=dict)
+    recorded: list[object] = field(factory=list)
+
+    def load(self) -> Bucket:
+        return Bucket.load(json.loads(self.state), [(name, *times) for name, times in self.tokens.items()])
+
+    def save(self, bucket: Bucket, record: object | None) -> None:
+        self.state = json.dumps(bucket.dump(), allow_nan=False)
+        for name in bucket.touched:
+            match bucket.token(name):
+                case Lease(counted_until, back_at):
+                    self.tokens[name] = counted_until, back_at
+                case None:
+                    self.tokens.pop(name, None)
+                case back_at:
+                    self.tokens[name] = None, back_at
+        if record is not None:
+            self.recorded.append(record)
+
+
+_THREAD = ThreadPoolExecutor(1)
+
+
+@define(eq=False)
+class SharedLedger:
+    """The ledger of one process, which shares a place with others and can fail; a killed one changes nothing any more.
+
+    Every change runs in another thread, and twice, because the first try is undone. Its clock is not that of the loop.
+    `delays` are the seconds before and after each commit. With `results_are_lost`, the first try is kept too.
+    """
+
+    place: Place
+    delays: Iterator[float] | None = None
+    failure: str = ""
+    changes: int = 0
+    results_are_lost: bool = False
+    _notes: list[Callable[[], None]] = field(factory=list, init=False)
+    _seen: Bucket = field(factory=Bucket, init=False)
 
     def now(self) -> float:
-        return now()
+        return now() + 1000.0
 
     @contextmanager
-    def change(self) -> Iterator[Bucket]:
-        self._fail()
-        self.changes += 1
-        with super().change() as bucket:
-            yield bucket
+    def peek(self) -> Iterator[Bucket]:
+        if not self.failure:
+            self._seen = self.place.load()
+        before = self._seen.dump(), repr(self._seen)
+        yield self._seen
+        assert (self._seen.dump(), repr(self._seen)) == before
 
-    def read(self) -> Bucket:
-        self._fail()
-        return super().read()
+    async def change(self, change: Change, intent: Intent | None = None) -> float:
+        delays = repeat(0.0) if self.delays is None else self.delays
+        await asyncio.sleep(next(delays))
+        result = self._commit(change, lambda result: intent if result == 0 else None)
+        await asyncio.sleep(next(delays))
+        return result
 
-    def _fail(self) -> None:
+    def note(self, change: Callable[[Bucket, float], object], outcome: object | None = None) -> None:
+        def commit() -> None:
+            try:
+                self._commit(change, lambda _: outcome)
+            except ConfigurationError as error:
+                logging.getLogger(__name__).warning("not noted: %s", error)
+
+        if self.delays is None:
+            commit()
+        else:
+            self._notes.append(commit)
+            asyncio.get_running_loop().call_later(next(self.delays), self._note_next)
+
+    def _note_next(self) -> None:
+        self._notes.pop(0)()
+
+    def _commit(self, change: Callable[[Bucket, float], Result], record: Callable[[Result], object]) -> Result:
         if self.failure:
             raise ConfigurationError(self.failure)
+        self.changes += 1
+        at = self.now()
+        bucket = self.place.load()
+        _THREAD.submit(change, bucket, at).result()
+        if self.results_are_lost:
+            self.place.save(bucket, None)
+        bucket = self.place.load()
+        result = _THREAD.submit(change, bucket, at).result()
+        self.place.save(bucket, record(result))
+        return result
 
 
 New = Callable[..., Limiter]

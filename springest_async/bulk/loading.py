@@ -1,0 +1,72 @@
+"""Load a manifest into a journal. The journal finds which rows are known, which are new, and which have changed."""
+
+import asyncio
+import os
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+from springest_async.bulk.manifest import COLUMNS, Manifest
+from springest_async.errors import InvalidUpload, ManifestError
+from springest_async.journal.journal import Journal, OpenMigration
+from springest_async.journal.migrations import ManifestRow, Source
+from springest_async.journal.records import Loaded
+
+
+def source_of(manifest: Manifest, origin: str, machine: str) -> Source:
+    """Return where a manifest is, what it contains and which host it is for. This reads the file.
+
+    A symbolic link to a manifest is the same manifest, but the files are where the link is.
+
+    Args:
+        manifest: the manifest.
+        origin: the host, as in ``https://api.springest.nl``.
+        machine: the name of this machine, as in `Journal.machine`.
+
+    Raises:
+        ManifestError: when it cannot be read, or has changed since it was opened.
+    """
+    return Source(
+        origin=origin,
+        sha256=manifest.sha256,
+        path=Path(os.path.realpath(manifest.path)),
+        folder=manifest.path.parent.absolute(),
+        machine=machine,
+    )
+
+
+def rows_of(manifest: Manifest) -> Generator[ManifestRow, None, None]:
+    """Yield the rows of a manifest that has passed the preflight.
+
+    Raises:
+        ManifestError: when a row cannot be read or uploaded; the preflight reports that earlier.
+    """
+    known = {*COLUMNS, ""}
+    with closing(iter(manifest)) as rows:
+        for row in rows:
+            try:
+                fields = manifest.fields(row)
+            except InvalidUpload as error:
+                faults = "; ".join(map(str, error.faults))
+                raise ManifestError(manifest.path, f"row {row.number}: {faults}") from None
+            yield ManifestRow(
+                number=row.number,
+                file=fields.file,
+                extra={name: cell for name, cell in row.cells.items() if cell and name not in known},
+                certification_id=fields.certification_id,
+                email=fields.email,
+                valid_from=fields.valid_from,
+                valid_until=fields.valid_until,
+                conversion_id=fields.conversion_id,
+            )
+
+
+async def load_manifest(journal: Journal, manifest: Manifest, origin: str) -> tuple[OpenMigration, Loaded]:
+    """Load a manifest that has passed the preflight, and return its migration and what was new in it.
+
+    Raises:
+        ManifestError: when a row cannot be read or uploaded, or the file has changed; nothing is loaded then.
+        JournalError: when the journal cannot be written.
+    """
+    source = await asyncio.to_thread(source_of, manifest, origin, journal.machine)
+    return await journal.load(source, rows_of(manifest))

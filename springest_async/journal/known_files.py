@@ -1,0 +1,64 @@
+"""What a journal knows of the files of one manifest, for a thread that checks all of them before the first POST."""
+
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from springest_async.journal import migrations
+from springest_async.journal.engine import Connection
+from springest_async.journal.identity import CertificateFields
+from springest_async.journal.journal import Journal
+from springest_async.journal.migrations import Source
+
+
+class KnownFiles:
+    """Reads a journal on a connection of its own; it blocks, so it is for a thread.
+
+    Usage::
+
+        with KnownFiles(journal, source) as known:
+            known.is_settled(fields, "a.pdf")
+
+    All methods raise `JournalError` when the journal cannot be read or written.
+    """
+
+    def __init__(self, journal: Journal, source: Source) -> None:
+        self._journal = journal
+        self._source = source
+        self._connection: Connection | None = None
+        self._migration: int | None = None
+
+    def __enter__(self) -> Self:
+        self._connection = self._journal.connect()
+        with self._connection.snapshot():
+            self._migration = migrations.find(self._connection, self._source)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with closing(self._open()):
+            self._connection = None
+
+    def _open(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def is_settled(self, fields: CertificateFields, file: str) -> bool:
+        """Return whether a row's file need not be checked; see `migrations.is_settled`."""
+        connection = self._open()
+        with connection.snapshot():
+            return migrations.is_settled(connection, self._source, self._migration, fields, file)
+
+    def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
+        """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""
+        connection = self._open()
+        with connection.snapshot():
+            return migrations.known_hash(connection, self._source.machine, path, size, modified_ns)
+
+    def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
+        """Remember the SHA-256 of a whole file with this size (bytes) and time (ns), so that it is read only once."""
+        connection = self._open()
+        with connection.transaction():
+            migrations.remember_hash(connection, self._source.machine, path, size, modified_ns, sha256)

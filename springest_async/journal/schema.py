@@ -1,0 +1,149 @@
+"""The tables of a journal, once for both databases.
+
+Times on the journal's clock are in seconds (`real`); times for people are microseconds since 1970 in UTC (`integer`).
+Digests are of `springest_async.journal.identity`. A key is never here: a budget's name is a digest of host and key.
+"""
+
+from springest_async.journal.engine import Dialect
+
+VERSION = 1
+"""The version of the statements below: increase it with each change of them."""
+
+# One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
+# a person is empty after `forget`; the identity stays, so that the certificate is never sent again.
+#
+# A row is of one load of a manifest; `migrations.load` says which one counts. It has the state of its certificate, or
+# waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
+#
+# An attempt is a POST, and the token that it took: under way while `counted_until` is known, then resting until
+# `back_at`. A POST that never left has a `back_at` of 0.
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+
+CREATE TABLE workers (
+    id TEXT PRIMARY KEY,
+    machine TEXT NOT NULL,
+    host TEXT NOT NULL,
+    migration {integer},
+    doing TEXT NOT NULL,
+    trouble TEXT NOT NULL,
+    heartbeat_at {integer} NOT NULL,
+    lease_until {real} NOT NULL
+);
+
+CREATE TABLE budgets (
+    name TEXT PRIMARY KEY,
+    version {integer} NOT NULL,
+    state TEXT NOT NULL
+);
+
+CREATE TABLE certificates (
+    id {key},
+    identity {blob} NOT NULL UNIQUE,
+    lookalike {blob},
+    origin TEXT NOT NULL,
+    certification_id {integer},
+    email TEXT,
+    valid_from TEXT,
+    valid_until TEXT,
+    conversion_id {integer},
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    springest_id {integer},
+    claim TEXT,
+    worker TEXT,
+    attempt TEXT,
+    attempts {integer} NOT NULL DEFAULT 0,
+    sent_at {integer},
+    answered_at {integer},
+    given_up_at {integer},
+    given_up {real}
+);
+CREATE INDEX certificates_lookalike ON certificates (lookalike) WHERE lookalike IS NOT NULL;
+CREATE INDEX certificates_doubt ON certificates (origin) WHERE state = 'in doubt';
+CREATE INDEX certificates_worker ON certificates (worker) WHERE worker IS NOT NULL;
+
+CREATE TABLE attempts (
+    id TEXT PRIMARY KEY,
+    certificate {integer} NOT NULL,
+    budget TEXT NOT NULL,
+    worker TEXT NOT NULL,
+    counted_until {real},
+    back_at {real} NOT NULL,
+    sent_at {integer} NOT NULL,
+    written_at {integer},
+    answered_at {integer},
+    outcome TEXT,
+    status {integer},
+    server_date TEXT NOT NULL DEFAULT '',
+    words TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX attempts_token ON attempts (budget, back_at);
+CREATE INDEX attempts_certificate ON attempts (certificate);
+CREATE INDEX attempts_running ON attempts (worker) WHERE outcome IS NULL;
+
+CREATE TABLE settlers (lookalike {blob} PRIMARY KEY, worker TEXT NOT NULL, claim TEXT NOT NULL);
+
+CREATE TABLE migrations (
+    id {key},
+    origin TEXT NOT NULL,
+    manifest {blob} NOT NULL,
+    machine TEXT NOT NULL,
+    path TEXT NOT NULL,
+    name TEXT NOT NULL,
+    load {integer} NOT NULL,
+    paused {integer} NOT NULL DEFAULT 0,
+    loaded_at {integer} NOT NULL,
+    moved_at {integer} NOT NULL
+);
+CREATE INDEX migrations_manifest ON migrations (manifest);
+
+CREATE TABLE loads (id {key}, worker TEXT NOT NULL);
+
+CREATE TABLE manifest_rows (
+    id {key},
+    load {integer} NOT NULL,
+    number {integer} NOT NULL,
+    file TEXT NOT NULL,
+    copy {integer} NOT NULL,
+    fields {blob} NOT NULL,
+    lookalike {blob} NOT NULL,
+    certification_id {integer} NOT NULL,
+    email TEXT NOT NULL,
+    valid_from TEXT NOT NULL,
+    valid_until TEXT,
+    conversion_id {integer},
+    extra TEXT,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    reason TEXT NOT NULL DEFAULT '',
+    certificate {integer},
+    size {integer},
+    modified_ns {integer},
+    claim TEXT,
+    worker TEXT
+);
+CREATE INDEX rows_turn ON manifest_rows (load, state, number);
+CREATE INDEX rows_fields ON manifest_rows (fields);
+CREATE INDEX rows_certificate ON manifest_rows (certificate) WHERE certificate IS NOT NULL;
+CREATE INDEX rows_worker ON manifest_rows (worker) WHERE worker IS NOT NULL;
+
+CREATE TABLE unreadable_files (
+    manifest_row {integer} NOT NULL,
+    machine TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (manifest_row, machine)
+);
+
+CREATE TABLE file_hashes (
+    place {blob} PRIMARY KEY,
+    size {integer} NOT NULL,
+    modified_ns {integer} NOT NULL,
+    sha256 {blob} NOT NULL
+);
+"""
+
+
+def statements(dialect: Dialect) -> list[str]:
+    """Return the statements that make an empty journal of this version."""
+    words = {"key": dialect.key, "integer": dialect.integer, "real": dialect.real, "blob": dialect.blob}
+    return [statement.strip() for statement in _TABLES.format(**words).split(";") if statement.strip()]

@@ -1,0 +1,331 @@
+"""A journal in one SQLite file, which any number of processes of one machine share.
+
+Every commit is flushed to the disk (``synchronous=FULL``; macOS: ``fullfsync``). SQLite 3.7.0 to 3.51.2 can lose
+commits when processes commit and reset the log at the same time (https://sqlite.org/wal.html, section 11), so on those
+versions commits and checkpoints take a lock of their own. No checkpoint happens but here.
+
+The clock counts the seconds since the machine was booted, and goes on while it sleeps. `meta` keeps the time of the
+last commit: a time in the future shows that the machine was booted since, and all times are then counted from the boot.
+When the machine has been up for longer than at that time, the boot cannot be seen, and no more time is left than was
+left then. In both cases less time seems to have passed than has, so the limit is kept.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from springest_async.errors import JournalError, JournalMissing, JournalUnavailable
+from springest_async.journal import place, schema
+from springest_async.journal.clock import elapsed
+from springest_async.journal.engine import Dialect
+from springest_async.limits.bucket import Bucket
+
+APPLICATION_ID = 0x5350524A
+"""Marks the file as a journal (bytes 68 to 71: https://www.sqlite.org/fileformat.html)."""
+
+_DIALECT = Dialect(key="INTEGER PRIMARY KEY", integer="INTEGER", real="REAL", blob="BLOB")
+
+_PRAGMAS = ("synchronous = FULL", "mmap_size = 0", "wal_autocheckpoint = 0", "secure_delete = ON")
+_BUSY_SECONDS = 30.0  # for another process that commits; the longest is one that loads a manifest
+_MIN_FREE_BYTES = 10_000_000  # needed before a POST, so that its outcome can be written
+_CHANGES_PER_CHECKPOINT = 5_000  # of rows: a commit of many fills the log as many commits do
+
+# The clocks of two cores may differ a little: a time that is later than now by less was not before a boot.
+_CLOCK_TOLERANCE = 5.0
+
+_BACKUPS = (
+    "A backup does not contain what was sent after it was made, and would send that again:"
+    " use one only if nothing was uploaded since"
+)
+_DAMAGED = f"is damaged. Keep it: only this file says which certificates are stored. {_BACKUPS}"
+_ELSEWHERE = "or name another place with --journal or SPRINGEST_JOURNAL"
+
+_REASONS = {
+    sqlite3.SQLITE_FULL: f"the disk is full: free some space, then run the same command again, {_ELSEWHERE}",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: f"is not a journal of springest: move it away, {_ELSEWHERE}",
+    sqlite3.SQLITE_READONLY: f"cannot be written: check the permissions of the file and its folder, {_ELSEWHERE}",
+    sqlite3.SQLITE_CANTOPEN: f"cannot be opened: check that its folder exists and can be written, {_ELSEWHERE}",
+    sqlite3.SQLITE_IOERR: f"the disk failed to read or write it: check the disk, {_ELSEWHERE}",
+    sqlite3.SQLITE_PROTOCOL: f"this disk does not support locks, {_ELSEWHERE}",
+}
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+_log = logging.getLogger(__name__)
+
+
+def has_reset_race(version: tuple[int, int, int]) -> bool:
+    """Return whether this version of SQLite can lose commits when several processes commit and checkpoint at once."""
+    mended = (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51) or version >= (3, 51, 3)
+    return version >= (3, 7, 0) and not mended
+
+
+class SQLiteEngine:
+    """A journal in a file.
+
+    Args:
+        path: the file, on a disk of this machine; it is made at the first `connect` with `create`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.where = str(path)
+        self.dialect = _DIALECT
+
+    def __repr__(self) -> str:
+        return f"<SQLiteEngine {self.where}>"
+
+    def is_in(self, path: Path) -> bool:
+        """Return whether the journal is this file: to open and close it would release the locks of this process."""
+        try:
+            return self.path.samefile(path)
+        except OSError:
+            return False
+
+    def clock(self) -> float:
+        """Return the seconds since the machine was booted."""
+        return elapsed()
+
+    def connect(self, *, create: bool) -> "SQLiteConnection":
+        """Open the file; see `Engine.connect`. With `create`, its pages are checked, which takes as long as reading it.
+
+        Raises:
+            JournalMissing: there is no file, and `create` is false.
+            JournalError: the file cannot be opened or made, is damaged, or is no journal of this version.
+        """
+        with _translated(self.where):
+            place.refuse_network(self.path)
+            if create:
+                path = place.prepare(self.path)
+            else:
+                path = self.path.resolve()
+                if not path.is_file() or not path.stat().st_size:
+                    raise JournalMissing(self.where, "there is no journal yet: springest upload makes it")
+            connection = SQLiteConnection(self.where, path)
+            try:
+                connection.begin(create=create)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+
+class SQLiteConnection:
+    """A connection to the file; see `Connection`."""
+
+    def __init__(self, where: str, path: Path) -> None:
+        self._where = where
+        self._path = path
+        self._checkpointed = 0  # how many changes there were at the last checkpoint
+        self._lock: FileLock | None = None
+        if has_reset_race(sqlite3.sqlite_version_info):
+            self._lock = FileLock(f"{path}.lock", mode=0o600, thread_local=False)
+        # The journal's thread uses it, and another one opens and closes it.
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        self._connection = sqlite3.connect(
+            uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+
+    def begin(self, *, create: bool) -> None:
+        """Prepare the connection, and make or check the journal; called once."""
+        # Only SQLite ever opens the file: closing it in another way would drop the locks of this process (POSIX).
+        execute = self._connection.execute
+        for pragma in _PRAGMAS:
+            execute(f"PRAGMA {pragma}")
+        if sys.platform == "darwin":
+            execute("PRAGMA fullfsync = ON")
+        with self._locked():
+            size = self._path.stat().st_size
+            application, version, tables, pages = (
+                execute(query).fetchone()[0]
+                for query in (
+                    "PRAGMA application_id",
+                    "PRAGMA user_version",
+                    "SELECT count(*) FROM sqlite_master",
+                    "PRAGMA page_count",
+                )
+            )
+            if size and not pages:  # SQLite would overwrite a few bytes as if there were none
+                raise JournalError(self._where, _REASONS[sqlite3.SQLITE_NOTADB])
+            if (application, version, tables) == (0, 0, 0):
+                if not create:
+                    raise JournalMissing(self._where, "there is no journal yet: springest upload makes it")
+                execute("PRAGMA journal_mode = WAL")
+                with self._transaction():
+                    if not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                        self._create()
+            elif application == place.OLD_APPLICATION_ID:
+                raise JournalError(self._where, place.OLD_JOURNAL)
+            elif application != APPLICATION_ID:
+                raise JournalError(self._where, _REASONS[sqlite3.SQLITE_NOTADB])
+            elif version != schema.VERSION:
+                raise JournalError(
+                    self._where,
+                    f"was made by another version of springest (its format is {version}, not {schema.VERSION}):"
+                    " use that version",
+                )
+        # Without the lock: others go on while the whole file is read.
+        if create and execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise JournalError(self._where, _DAMAGED)
+        with self.transaction():
+            (text,) = execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+            if float(text) > elapsed() + _CLOCK_TOLERANCE:
+                self._count_from_boot(float(text))
+
+    def _create(self) -> None:
+        for statement in schema.statements(_DIALECT):
+            self._connection.execute(statement)
+        self._connection.execute("INSERT INTO meta VALUES ('clock', ?)", (repr(elapsed()),))
+        self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+    def _count_from_boot(self, before: float) -> None:
+        """Move all times, which were counted from an earlier boot; `before` is the time of the last commit."""
+        for statement in (
+            "UPDATE workers SET lease_until = lease_until - ?",
+            "UPDATE certificates SET given_up = given_up - ? WHERE state = 'in doubt'",
+            "UPDATE attempts SET counted_until = counted_until - ? WHERE counted_until IS NOT NULL",
+        ):
+            self._connection.execute(statement, (before,))
+        # A token that was back then is back now, too.
+        self._connection.execute("UPDATE attempts SET back_at = max(back_at - ?, 0) WHERE back_at > 0", (before,))
+        for name, state in self._connection.execute("SELECT name, state FROM budgets").fetchall():
+            bucket = Bucket.load(json.loads(state), ())
+            bucket.shift(-before)
+            self._connection.execute(
+                "UPDATE budgets SET version = version + 1, state = ? WHERE name = ?",
+                (json.dumps(bucket.dump(), allow_nan=False), name),
+            )
+
+    def now(self) -> float:
+        """Return the seconds since the machine was booted."""
+        return elapsed()
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement; see `Connection.execute`."""
+        try:  # not `_translated`, which costs as much as a statement
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error:
+            with _translated(self._where):
+                raise
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a statement for each sequence of values."""
+        with _translated(self._where):
+            self._connection.executemany(sql, rows)
+
+    def check_space(self) -> None:
+        """Raise `JournalError` if the disk is so full that an outcome might not be written."""
+        with _translated(self._where):
+            free = shutil.disk_usage(self._path.parent).free
+        if free < _MIN_FREE_BYTES:
+            raise JournalError(self._where, _REASONS[sqlite3.SQLITE_FULL].replace("is full", "is nearly full"))
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the block as one transaction; see `Connection.transaction`."""
+        with _translated(self._where), self._locked():
+            with self._transaction():
+                changes = self._connection.total_changes
+                yield
+                if self._connection.total_changes != changes:
+                    self._connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (repr(elapsed()),))
+            if self._connection.total_changes - self._checkpointed >= _CHANGES_PER_CHECKPOINT:
+                self._checkpointed = self._connection.total_changes
+                try:
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                except sqlite3.Error as error:  # the commit is durable: only the log cannot be made shorter
+                    _log.warning("%s: no checkpoint: %s", self._where, error)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # on a full disk SQLite has rolled back already
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let the block read one consistent state; see `Connection.snapshot`."""
+        with _translated(self._where):
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def size(self) -> int:
+        """Return the bytes of the file and of its log."""
+        files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        with _translated(self._where):
+            return sum(file.stat().st_size for file in files if file.exists())
+
+    def erase(self) -> None:
+        """Remove what was deleted from the file and its log, which a deletion alone leaves there."""
+        with _translated(self._where), self._locked():
+            self._connection.execute("VACUUM")
+            ((busy, *_),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if busy:
+                raise _busy(self._where)
+
+    def close(self) -> None:
+        """Close the file; closing again does nothing."""
+        # The last connection copies the log into the file. Everything is on disk already, so no error matters.
+        with contextlib.suppress(JournalError, sqlite3.Error), self._locked():
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            self._connection.close()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        try:
+            self._lock.acquire(timeout=_BUSY_SECONDS, poll_interval=0.002)
+        except Timeout:
+            raise _busy(self._where) from None
+        except NotImplementedError:
+            raise JournalError(self._where, _REASONS[sqlite3.SQLITE_PROTOCOL]) from None
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+def _busy(where: str) -> JournalUnavailable:
+    return JournalUnavailable(where, f"another program has had it locked for {_BUSY_SECONDS:g} s")
+
+
+@contextlib.contextmanager
+def _translated(where: str) -> Iterator[None]:
+    """Raise errors of SQLite and the disk as a `JournalError`; a `sqlite3.ProgrammingError` is our own bug."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.Error as error:
+        # The lower byte of a code is the kind of error. For text that is not UTF-8 Python sets no code.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in _BUSY:
+            raise _busy(where) from error
+        raise JournalError(where, _REASONS.get(code, f"cannot be used as a journal: {error}")) from error
+    except UnicodeDecodeError as error:  # SQLite's message may quote invalid text
+        raise JournalError(where, _DAMAGED) from error
+    except OSError as error:
+        reason = f"{error.strerror or 'cannot be opened'}: check the file and its folder, {_ELSEWHERE}"
+        raise JournalError(where, reason) from error

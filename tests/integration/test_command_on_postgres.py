@@ -1,0 +1,93 @@
+"""The command with its journal in PostgreSQL, which two machines share."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.pdfs import archive, hashes
+
+from .command import Ran, names, outcomes, springest, springest_sandbox, stored, table_of
+from .servers.postgresql import Database
+
+pytestmark = pytest.mark.postgresql
+
+
+async def test_two_machines_share_one_journal(tmp_path: Path, state: Path, database: Database) -> None:
+    folders = [tmp_path / "anna", tmp_path / "bert"]
+    for folder in folders:
+        folder.mkdir()
+    manifests = [archive(folder, 4) for folder in folders]
+    async with springest_sandbox() as sandbox:
+        ran = [
+            await springest(
+                *("upload", manifest),
+                origin=sandbox.origin,
+                SPRINGEST_JOURNAL=database.url,
+                XDG_STATE_HOME=str(folder / "state"),  # another machine
+            )
+            for folder, manifest in zip(folders, manifests, strict=True)
+        ]
+        told = await springest("status", SPRINGEST_JOURNAL=database.url)
+
+    assert [(each.code, table_of(each.out)) for each in ran] == [(0, outcomes(stored=4))] * 2
+    assert "4 certificates stored in " in ran[0].out
+    assert "From earlier runs: 4 stored before.\n" in ran[1].err
+    assert stored(sandbox) == hashes(folders[0])
+    assert told.out.count("4 of 4") == 1  # it is the same manifest
+    assert names(state, "*") == []
+
+
+async def test_the_journal_is_shown_and_erased_without_password(tmp_path: Path, database: Database) -> None:
+    manifest = archive(tmp_path, 3)
+    async with springest_sandbox() as sandbox:
+        ran = [
+            await springest(*command, origin=sandbox.origin, SPRINGEST_JOURNAL=database.url)
+            for command in (
+                ["upload", manifest],
+                ["journal", "info"],
+                ["journal", "forget", "--older-than", "1y"],
+                ["journal", "forget", "--email", "employee1@example.org"],
+                ["journal", "forget", manifest],
+                ["status"],
+                ["upload", manifest],
+            )
+        ]
+
+    assert [each.code for each in ran] == [0] * 7
+    assert re.search(r"engine +│ PostgreSQL", ran[1].out)
+    assert re.search(r"certificates +│ 3 ", ran[1].out)
+    assert [each.out.split(" what")[0] for each in ran[2:5]] == [
+        "Erased from 0 certificates and 0 migrations",
+        "Erased from 1 certificate and 0 migrations",
+        "Erased from 2 certificates and 1 migration",
+    ]
+    assert len(sandbox.audit) == 3
+    assert database.cluster.password not in "".join(each.out + each.err for each in ran)
+
+
+async def test_another_server_sends_nothing_until_it_is_trusted(tmp_path: Path, database: Database) -> None:
+    manifest = archive(tmp_path, 1)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_JOURNAL=database.url)).code == 0
+        database.execute("UPDATE meta SET value = '7' WHERE key = 'timeline'")  # as after a promotion
+        other = archive(tmp_path, 2)
+        refused = await springest("upload", other, origin=sandbox.origin, SPRINGEST_JOURNAL=database.url)
+        trusted = await springest("journal", "trust", SPRINGEST_JOURNAL=database.url)
+        told = await springest("status", SPRINGEST_JOURNAL=database.url)
+
+    assert (refused.code, refused.out, len(sandbox.audit)) == (2, "", 1)
+    assert "springest journal trust" in refused.err
+    assert trusted == Ran(0, trusted.out, "")
+    assert "is trusted. Uploads go on in 180 s." in trusted.out
+    assert told.code == 0
+    ((state, now),) = database.execute("SELECT state, extract(epoch FROM clock_timestamp())::float8 FROM budgets")
+    assert 150 < json.loads(state)["probe"]["expires"] - now <= 180
+
+
+async def test_without_a_journal_there_is_nothing_to_trust(database: Database) -> None:
+    ran = await springest("journal", "trust", SPRINGEST_JOURNAL=database.url)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no journal yet" in ran.err
