@@ -2,6 +2,7 @@
 
 from springest_async.client import Settings, Springest
 from springest_async.errors import (
+    AnotherServer,
     AnswerError,
     CancelledTooLate,
     ConfigurationError,
@@ -34,6 +35,7 @@ from springest_async.upload import UploadListener, UploadStep
 from springest_async.version import __version__
 
 __all__ = [
+    "AnotherServer",
     "AnswerError",
     "CancelledTooLate",
     "Certificate",
