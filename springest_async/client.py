@@ -42,6 +42,7 @@ from springest_async.version import __version__
 _PAGE_SIZE = 100
 # A longer list cannot settle anything, or it never ends.
 _MOST_LISTED = 10_000
+_PATIENCE_WITH_JOURNAL = 10.0  # seconds that closing waits for one that is away
 _USER_AGENT = f"springest_async/{__version__}"
 
 
@@ -245,6 +246,15 @@ class Springest:
             raise
         return self
 
+    async def _give_back_and_close(self) -> None:
+        """Give back what was taken for uploads that were cancelled within their commit, then close the journal."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_WITH_JOURNAL):
+                    await self.limiter.finish_changes()
+        finally:
+            await self._close_journal()
+
     async def _close_journal(self) -> None:
         if self.journal is not None and self._own_journal:
             await self.journal.close()
@@ -292,7 +302,7 @@ class Springest:
                 opened.executor.shutdown(wait=False, cancel_futures=True)
                 try:
                     await self._transport.__aexit__(None, None, None)
-                    await self._close_journal()
+                    await self._give_back_and_close()
                 finally:
                     if self._opened is opened:  # else another task has closed it meanwhile
                         self._opened = None

@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,18 @@ from typing import Any
 import aiohttp
 import pytest
 
-from springest_async import CertificateUpload, ConfigurationError, InDoubt, Limiter, NotSent, Receipt, Springest
+from springest_async import (
+    CertificateUpload,
+    ConfigurationError,
+    InDoubt,
+    Journal,
+    Limiter,
+    NotSent,
+    Receipt,
+    Springest,
+)
+from springest_async.journal import certificates
+from springest_async.journal.records import State
 from tests.pdfs import archive
 from tests.waiting import A_WHILE, until
 
@@ -121,6 +133,35 @@ async def test_an_upload_that_begins_while_the_client_closes_fails(upload: Certi
             late = asyncio.create_task(springest.upload(upload))  # a task that has not begun cannot be known
         with pytest.raises(RuntimeError, match="the client is closed"):
             await late
+
+
+async def test_an_upload_that_is_cancelled_in_its_commit_waits(
+    upload: CertificateUpload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    begin = certificates.begin
+
+    def begin_and_take_long(*arguments: Any, **options: Any) -> None:
+        begin(*arguments, **options)
+        begun.set()
+        go_on.wait(A_WHILE)
+
+    monkeypatch.setattr(certificates, "begin", begin_and_take_long)
+    async with (
+        Journal(tmp_path / "journal") as journal,
+        Springest(api_key=KEY, host="http://127.0.0.1:9", journal=journal) as springest,
+    ):
+        uploading = asyncio.create_task(springest.upload(upload))
+        await asyncio.to_thread(begun.wait, A_WHILE)
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        await springest.aclose(timeout=0)
+    with pytest.raises(asyncio.CancelledError):
+        await uploading
+
+    async with Journal(tmp_path / "journal") as journal:
+        known = await journal.certificate(1)
+    assert (known.state, known.claim) == (State.WAITING, None)
+    assert not caplog.records
 
 
 async def test_a_connector_that_is_closed_meanwhile_is_refused(upload: CertificateUpload) -> None:
