@@ -13,6 +13,7 @@ left then. In both cases less time seems to have passed than has, so the limit i
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sqlite3
 import sys
@@ -46,6 +47,10 @@ _BACKUPS = (
     " use one only if nothing was uploaded since"
 )
 _DAMAGED = f"is damaged. Keep it: only this file says which certificates are stored. {_BACKUPS}"
+_GONE = (
+    "was deleted, replaced or moved away while it was in use, so no more is sent. Put it back: only this file says"
+    f" which certificates are stored. {_BACKUPS}"
+)
 _ELSEWHERE = "or name another place with --journal or SPRINGEST_JOURNAL"
 
 _REASONS = {
@@ -124,6 +129,7 @@ class SQLiteConnection:
     def __init__(self, where: str, path: Path) -> None:
         self._where = where
         self._path = path
+        self._file: os.stat_result | None = None  # as it was when it was opened
         self._checkpointed = 0  # how many changes there were at the last checkpoint
         self._lock: FileLock | None = None
         if has_reset_race(sqlite3.sqlite_version_info):
@@ -136,6 +142,7 @@ class SQLiteConnection:
 
     def begin(self, *, create: bool) -> None:
         """Prepare the connection, and make or check the journal; called once."""
+        self._file = self._path.stat()
         # Only SQLite ever opens the file: closing it in another way would drop the locks of this process (POSIX).
         execute = self._connection.execute
         for pragma in _PRAGMAS:
@@ -223,11 +230,20 @@ class SQLiteConnection:
             self._connection.executemany(sql, rows)
 
     def check_space(self) -> None:
-        """Raise `JournalError` if the disk is so full that an outcome might not be written."""
+        """Raise `JournalError` if the disk is so full that an outcome might not be written, or the file is gone."""
         with _translated(self._where):
+            if not self._is_there():
+                raise JournalError(self._where, _GONE)
             free = shutil.disk_usage(self._path.parent).free
         if free < _MIN_FREE_BYTES:
             raise JournalError(self._where, _REASONS[sqlite3.SQLITE_FULL].replace("is full", "is nearly full"))
+
+    def _is_there(self) -> bool:
+        """Return whether the path still leads to the open file; SQLite itself would go on without it."""
+        try:
+            return self._file is not None and os.path.samestat(self._path.stat(), self._file)
+        except FileNotFoundError:
+            return False
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -375,6 +375,19 @@ def test_no_post_begins_on_a_nearly_full_disk(a: Worker, monkeypatch: pytest.Mon
     assert a.read(key).state is State.WAITING
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_no_post_begins_when_the_file_is_gone(replaced: bool, a: Worker, path: Path) -> None:
+    key = a.claim().id
+    kept = path.rename(path.with_name("kept"))
+    if replaced:
+        path.write_bytes(b"another")
+
+    with pytest.raises(JournalError, match="was deleted, replaced or moved away"):
+        a.begin(key)
+    kept.replace(path)
+    a.begin(key)
+
+
 # --- erased ---
 
 
