@@ -400,7 +400,8 @@ def _attach_known_files(connection: Connection, load: int, source: Source) -> in
                 for certificate, state in connection.execute(
                     "SELECT id, state FROM certificates WHERE identity = ?", (digest,)
                 ):
-                    known.append((certificate, found.st_size, found.st_mtime_ns, certificate, certificate, row))
+                    modified_ns = _storable_time(found.st_mtime_ns)
+                    known.append((certificate, found.st_size, modified_ns, certificate, certificate, row))
                     count += state == State.STORED.value
         if known:
             with connection.transaction():
@@ -485,7 +486,7 @@ def known_hash(connection: Connection, machine: str, path: Path, size: int, modi
     """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""
     lines = connection.execute(
         "SELECT sha256 FROM file_hashes WHERE place = ? AND size = ? AND modified_ns = ?",
-        (_place(machine, path), size, modified_ns),
+        (_place(machine, path), size, _storable_time(modified_ns)),
     )
     return lines[0][0] if lines else None
 
@@ -495,7 +496,7 @@ def remember_hash(connection: Connection, machine: str, path: Path, size: int, m
     connection.execute(
         "INSERT INTO file_hashes (place, size, modified_ns, sha256) VALUES (?, ?, ?, ?) ON CONFLICT (place) DO UPDATE"
         " SET size = excluded.size, modified_ns = excluded.modified_ns, sha256 = excluded.sha256",
-        (_place(machine, path), size, modified_ns, sha256),
+        (_place(machine, path), size, _storable_time(modified_ns), sha256),
     )
 
 
@@ -538,7 +539,12 @@ def _stat(path: Path) -> os.stat_result | None:
 def _is_same(found: os.stat_result, size: int | None, modified_ns: int | None) -> bool:
     if size is None or modified_ns is None:
         return False
-    return found.st_size == size and abs(found.st_mtime_ns - modified_ns) <= _MTIME_TOLERANCE_NS
+    return found.st_size == size and abs(_storable_time(found.st_mtime_ns) - modified_ns) <= _MTIME_TOLERANCE_NS
+
+
+def _storable_time(nanoseconds: int) -> int:
+    """Return a file's time in 64 bits: from 1677 to 2262 as it is, and others, such as NTFS's 1601, turned over."""
+    return (nanoseconds + 2**63) % 2**64 - 2**63
 
 
 @frozen
@@ -680,7 +686,7 @@ def identify(
     connection.execute(
         "UPDATE manifest_rows SET certificate = ?, state = ?, reason = ?, size = ?, modified_ns = ?, claim = NULL,"
         " worker = NULL WHERE id = ?",
-        (known.id, known.state.value, known.reason, size, modified_ns, entry.id),
+        (known.id, known.state.value, known.reason, size, _storable_time(modified_ns), entry.id),
     )
     remember_hash(connection, source.machine, entry.path, size, modified_ns, sha256)
     return known

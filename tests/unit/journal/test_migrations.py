@@ -564,6 +564,26 @@ def test_a_hash_is_known_for_one_size_time_and_machine(connection: SQLiteConnect
         assert migrations.known_hash(connection, "other", path, 1, 3) is None
 
 
+@pytest.mark.parametrize("years", [-369, 600, 28_000])  # from 1970: the first time of NTFS, a mistake, its last
+def test_a_file_may_have_a_time_of_more_than_64_bits(years: int, connection: SQLiteConnection, archive: Path) -> None:
+    modified_ns = years * 31_556_952 * 10**9
+    with connection.transaction():
+        migrations.remember_hash(connection, "m", archive / "2.pdf", 1, modified_ns, b"1" * 32)
+
+        assert migrations.known_hash(connection, "m", archive / "2.pdf", 1, modified_ns) == b"1" * 32
+        assert migrations.known_hash(connection, "m", archive / "2.pdf", 1, modified_ns + 1) is None
+
+
+def test_a_row_whose_file_has_an_odd_time_stays_stored(runner: Runner, archive: Path) -> None:
+    os.utime(archive / "2.pdf", (10_413_792_000, 10_413_792_000))  # 2300, which ext4 can hold and 64 bits cannot
+    runner.load(source(archive), rows(2)[:1])
+    runner.work(1, source(archive))
+
+    runner.load(source(archive), rows(2)[:1])
+
+    assert runner.counts(1) == {State.STORED: 1}
+
+
 @pytest.mark.parametrize("name", ["list.csv", "renamed.csv"])
 def test_a_settled_row_need_not_be_checked(name: str, runner: Runner, archive: Path) -> None:
     runner.load(source(archive), rows(2)[:1])
