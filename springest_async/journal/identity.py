@@ -61,5 +61,7 @@ def place(machine: str, path: bytes) -> bytes:
 def _common(certificate: CertificateFields, origin: str) -> str:
     # An address contains no newline, so no two certificates have the same text.
     # Folded after NFD, all forms of an address are the same ("Canonical Caseless Matching" in Unicode, section 3.13).
-    email = unicodedata.normalize("NFC", unicodedata.normalize("NFD", certificate.email).casefold())
+    email = certificate.email.lower()
+    if not email.isascii():
+        email = unicodedata.normalize("NFC", unicodedata.normalize("NFD", certificate.email).casefold())
     return f"{origin}\n{certificate.certification_id}\n{certificate.valid_from}\n{certificate.valid_until}\n{email}"

@@ -25,7 +25,7 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields, identity, lookalike, place, row_fields
 from springest_async.journal.records import Entry, KnownCertificate, Loaded, Migration, State
 
-_BATCH = 5000  # rows in one transaction, so that others never wait long
+_BATCH = 10_000  # rows in one transaction, so that others never wait long
 _CHANGED_SHOWN = 20
 _MTIME_TOLERANCE_NS = 2_000_000_000  # FAT stores times in steps of two seconds
 
@@ -214,7 +214,7 @@ def _insert(connection: Connection, source: Source, rows: Iterable[ManifestRow],
             row.valid_from.isoformat(),
             row.valid_until and row.valid_until.isoformat(),
             row.conversion_id,
-            storable(json.dumps(dict(row.extra))) if row.extra else None,
+            json.dumps(dict(row.extra)) if row.extra else None,
         )
         for row in islice(remaining, _BATCH)
     ]:
@@ -256,6 +256,9 @@ def _inherit(connection: Connection, current: int, before: int) -> None:
 
 
 def _count_new(connection: Connection, current: int, before: int | None) -> int:
+    if before is None:
+        ((count,),) = connection.execute("SELECT count(*) FROM manifest_rows WHERE load = ?", (current,))
+        return int(count)
     ((count,),) = connection.execute(
         "SELECT count(*) FROM manifest_rows AS new WHERE new.load = ? AND NOT EXISTS"
         " (SELECT 1 FROM manifest_rows AS old WHERE old.fields = new.fields AND old.copy = new.copy AND old.load = ?)",
