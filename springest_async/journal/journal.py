@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
@@ -45,6 +46,9 @@ CUT_OFF = "this program was stopped, asleep or cut off from its journal for too 
 
 _RESERVE_SECONDS = 5.0  # before the end of its lease a worker stops sending
 _BEATS = 6  # in the time of a lease
+
+# As for other databases or other programs; a file of such a name would be another journal in each folder.
+_ADDRESS = re.compile(r"^[a-z][\w+.-]+://|\b(host|dbname|password)=", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 
@@ -687,6 +691,8 @@ def engine_of(where: str | PathLike[str] | None) -> Engine:
     text = os.fspath(where)
     if text.startswith(("postgresql://", "postgres://")):
         return PostgresEngine(text)
+    if _ADDRESS.search(text):  # which is not shown, because it may contain a password
+        raise JournalError("the journal", "must be a file of this machine, or postgresql://USER@HOST:PORT/DATABASE")
     return SQLiteEngine(Path(text))
 
 

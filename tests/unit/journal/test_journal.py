@@ -91,6 +91,22 @@ async def test_what_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
         await Journal(tmp_path / "journal.sqlite3").open()
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+psycopg://jan:secret@db.example/springest",
+        "POSTGRESQL://jan:secret@db.example/springest",
+        "host=db.example password=secret",
+        "mysql://jan:secret@db.example/springest",
+    ],
+)
+def test_an_address_of_another_kind_is_no_file(address: str) -> None:
+    with pytest.raises(JournalError, match="postgresql://USER@HOST") as raised:
+        Journal(address)
+
+    assert "secret" not in str(raised.value)
+
+
 async def test_what_is_noted_is_written_before_it_closes(journal: Journal, second: Journal) -> None:
     journal.remember_hash(Path("/x.pdf"), 1, 2, SHA256)
     await journal.close()
