@@ -49,6 +49,9 @@ _OUTAGE = 4
 # Seconds between two looks at what other workers do.
 _LOOK_EVERY = 2.0
 
+# Seconds that the end of a run waits for a journal that is away.
+_PATIENCE_AT_END = 2.0
+
 
 class UploadQueue:
     """Uploads the waiting rows of a migration, together with all other workers of the journal.
@@ -107,6 +110,7 @@ class UploadQueue:
         no connection can be made at the start, and when the journal cannot be written. If the network fails later on,
         it waits until the network is back.
         """
+        states: dict[int, State] = {}
         try:
             await self._journal.work(self._migration.id)
             self._shared = await self._migration.has_other_workers()
@@ -125,20 +129,29 @@ class UploadQueue:
         finally:
             for entry in self._claimed:
                 self._migration.release(entry)
-            for certificate, (entry, doubt) in self._in_doubt.items():
-                await self._report_doubt(certificate, entry, doubt)
-            for entry in self._again.values():
-                self._report(RowDone(entry, State.WAITING))
+            try:
+                states = await self._states_of_doubts()
+            finally:
+                for certificate, (entry, doubt) in self._in_doubt.items():
+                    state = states.get(certificate, State.IN_DOUBT)
+                    self._report(RowDone(entry, state, error=doubt if state is State.IN_DOUBT else None))
+                for entry in self._again.values():
+                    self._report(RowDone(entry, State.WAITING))
         if self._bug is not None:
             raise self._bug
         return self._error
 
-    async def _report_doubt(self, certificate: int, entry: Entry, doubt: InDoubt) -> None:
-        """Report a row that was not seen to be settled; it may have been in a commit that this run has not awaited."""
-        state = State.IN_DOUBT
-        with contextlib.suppress(JournalError):
-            state = (await self._journal.certificate(certificate)).state
-        self._report(RowDone(entry, state, error=doubt if state is State.IN_DOUBT else None))
+    async def _states_of_doubts(self) -> dict[int, State]:
+        """Return the states of certificates that were not seen to be settled, unless the journal is away.
+
+        They may have been settled in a commit that this run has not awaited.
+        """
+        states: dict[int, State] = {}
+        with contextlib.suppress(JournalError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE_AT_END):
+                for certificate in self._in_doubt:
+                    states[certificate] = (await self._journal.certificate(certificate)).state
+        return states
 
     def _report(self, event: RowStep | RowSettling | RowDone) -> None:
         """Call the listener; a bug of its own ends the run, and is raised when the uploads in progress have ended."""

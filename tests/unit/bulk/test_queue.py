@@ -12,6 +12,7 @@ from operator import methodcaller
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import patch
 
 import attrs
 import looptime
@@ -274,6 +275,23 @@ async def test_cancel_leaves_in_doubt_what_is_being_sent(tmp_path: Path, events:
     assert (doubt.email, doubt.certification_id) == ("employee1@example.org", 1)
     assert before <= doubt.sent_at <= doubt.given_up_at <= datetime.now(UTC)
     assert await states(manifest) == {2: IN_DOUBT, 3: WAITING, 4: WAITING, 5: WAITING}
+
+
+async def stand_still(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_cancel_ends_a_run_whose_journal_is_away(tmp_path: Path, events: Events) -> None:
+    manifest = rows_of(tmp_path, 4)
+    async with queue_of(one_sent_and_one_waiting(asyncio.Event()), manifest, events) as queue:
+        running = asyncio.create_task(queue.run())
+        await both_under_way(events)
+        with patch.object(Journal, "run", stand_still):
+            running.cancel()
+            await asyncio.wait([running], timeout=1e6)
+
+    assert running.cancelled()
+    assert events.states == {2: IN_DOUBT, 3: WAITING}
 
 
 # --- what ends a run ---
