@@ -17,12 +17,14 @@ class Dialect:
 
     Attributes:
         key: the type of a primary key that the database numbers.
+        lasting_key: the same, of which no number is used again after its line was deleted.
         integer: a type of 64 bits.
         real: a floating-point type of 64 bits.
         blob: the type of bytes.
     """
 
     key: str
+    lasting_key: str
     integer: str
     real: str
     blob: str

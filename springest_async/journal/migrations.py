@@ -112,9 +112,17 @@ def look_up(connection: Connection, sha256: bytes | None, machine: str, path: Pa
 
 
 def load_of(connection: Connection, migration: int) -> int:
-    """Return the key of the load of a migration that counts."""
-    load: int = connection.execute("SELECT load FROM migrations WHERE id = ?", (migration,))[0][0]
-    return load
+    """Return the key of the load of a migration that counts.
+
+    Raises:
+        JournalError: the migration was erased since its key was read, as while this worker was asleep.
+    """
+    found = connection.execute("SELECT load FROM migrations WHERE id = ?", (migration,))
+    if not found:
+        raise JournalError(
+            "the journal", "this manifest was erased from it meanwhile (springest journal forget): nothing more is sent"
+        )
+    return int(found[0][0])
 
 
 # --- loading ---

@@ -4,6 +4,8 @@ Times on the journal's clock are in seconds (`real`); times for people are micro
 Digests are of `springest_async.journal.identity`. A key is never here: a budget's name is a digest of host and key.
 """
 
+import attrs
+
 from springest_async.journal.engine import Dialect
 
 VERSION = 1
@@ -14,6 +16,8 @@ VERSION = 1
 #
 # A row is of one load of a manifest; `migrations.load` says which one counts. It has the state of its certificate, or
 # waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
+#
+# The key of a migration that was erased must not mean another one to a worker that was asleep, so it is a lasting one.
 #
 # An attempt is a POST, and the token that it took: under way while `counted_until` is known, then resting until
 # `back_at`. A POST that never left has a `back_at` of 0.
@@ -85,7 +89,7 @@ CREATE INDEX attempts_running ON attempts (worker) WHERE outcome IS NULL;
 CREATE TABLE settlers (lookalike {blob} PRIMARY KEY, worker TEXT NOT NULL, claim TEXT NOT NULL);
 
 CREATE TABLE migrations (
-    id {key},
+    id {lasting_key},
     origin TEXT NOT NULL,
     manifest {blob} NOT NULL,
     machine TEXT NOT NULL,
@@ -98,7 +102,7 @@ CREATE TABLE migrations (
 );
 CREATE INDEX migrations_manifest ON migrations (manifest);
 
-CREATE TABLE loads (id {key}, worker TEXT NOT NULL);
+CREATE TABLE loads (id {lasting_key}, worker TEXT NOT NULL);
 
 CREATE TABLE manifest_rows (
     id {key},
@@ -145,5 +149,5 @@ CREATE TABLE file_hashes (
 
 def statements(dialect: Dialect) -> list[str]:
     """Return the statements that make an empty journal of this version."""
-    words = {"key": dialect.key, "integer": dialect.integer, "real": dialect.real, "blob": dialect.blob}
+    words = attrs.asdict(dialect)
     return [statement.strip() for statement in _TABLES.format(**words).split(";") if statement.strip()]

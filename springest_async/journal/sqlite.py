@@ -32,7 +32,13 @@ from springest_async.limits.bucket import Bucket
 APPLICATION_ID = 0x5350524A
 """Marks the file as a journal (bytes 68 to 71: https://www.sqlite.org/fileformat.html)."""
 
-_DIALECT = Dialect(key="INTEGER PRIMARY KEY", integer="INTEGER", real="REAL", blob="BLOB")
+_DIALECT = Dialect(
+    key="INTEGER PRIMARY KEY",
+    lasting_key="INTEGER PRIMARY KEY AUTOINCREMENT",
+    integer="INTEGER",
+    real="REAL",
+    blob="BLOB",
+)
 
 _PRAGMAS = ("synchronous = FULL", "mmap_size = 0", "wal_autocheckpoint = 0", "secure_delete = ON")
 _BUSY_SECONDS = 30.0  # for another process that commits; the longest is one that loads a manifest

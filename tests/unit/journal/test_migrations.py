@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 
 from springest_async.errors import JournalError
-from springest_async.journal import migrations
+from springest_async.journal import erasure, migrations
 from springest_async.journal.certificates import ClaimLost
 from springest_async.journal.migrations import ManifestRow, Source
 from springest_async.journal.records import Entry, KnownCertificate, Loaded, State
@@ -547,6 +547,18 @@ def test_what_no_living_worker_can_read_fails(runner: Runner, other: Runner, arc
         migrations.fail_unreadable(runner.connection, 1)
 
     assert runner.counts(1) == {State.FAILED: 1}
+
+
+def test_a_worker_that_slept_works_on_no_other_manifest(runner: Runner, other: Runner, archive: Path) -> None:
+    runner.load(source(archive), rows(2)[:1])
+    runner.work(1, source(archive))
+    with runner.connection.transaction():
+        runner.connection.execute("DELETE FROM workers")
+        erasure.forget_migration(runner.connection, 1)
+    other.load(source(archive, b"another", name="another.csv"), rows(3))
+
+    with pytest.raises(JournalError, match="was erased from it meanwhile"):
+        runner.take(1, source(archive))
 
 
 # --- what is known of files ---
