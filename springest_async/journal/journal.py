@@ -609,6 +609,8 @@ class OpenMigration:
         def check() -> list[Entry]:
             connection = self.journal.connect()
             try:
+                with connection.transaction():
+                    self.journal.prepare_to_claim(connection)
                 return migrations.claim_changed_files(
                     connection, self.id, self.source, worker=self.journal.worker, claim=claim, limit=limit, after=after
                 )

@@ -264,3 +264,21 @@ async def test_two_workers_share_a_migration(journal: Journal, second: Journal, 
     with pytest.raises(ClaimLost):
         await first.identify(mine[0], 5, 6, SHA256)
     assert await first.counts() == {State.WAITING: 4}
+
+
+async def test_what_a_worker_that_slept_rechecks_goes_back(
+    journal: Journal, second: Journal, tmp_path: Path, clock: Clock
+) -> None:
+    file = tmp_path / "2.pdf"
+    file.write_bytes(b"2.pdf")
+    migration, _ = await journal.load(source(tmp_path), rows(2)[:1])
+    (entry,) = await migration.claim(1)
+    await migration.identify(entry, 5, file.stat().st_mtime_ns, SHA256)
+    clock.now += LEASE + 1
+    other, _ = await second.load(source(tmp_path), rows(2)[:1])
+
+    file.write_bytes(b"another one")
+    assert len(await migration.recheck_files(1, after=0)) == 1
+    clock.now += LEASE + 1
+
+    assert len(await other.claim(1)) == 1
