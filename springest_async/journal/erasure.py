@@ -148,7 +148,10 @@ def forget_email(connection: Connection, email: str) -> Forgotten:
 
 def _unfinished(connection: Connection, migration: int) -> str:
     """Return why a migration is not finished; empty if it is."""
-    ((name, load),) = connection.execute("SELECT name, load FROM migrations WHERE id = ?", (migration,))
+    found = connection.execute("SELECT name, load FROM migrations WHERE id = ?", (migration,))
+    if not found:
+        return "it was erased already"
+    ((name, load),) = found
     if connection.execute("SELECT 1 FROM workers WHERE migration = ? LIMIT 1", (migration,)):
         return f"a run works on {name}: wait for it, or stop it"
     ((count,),) = connection.execute(

@@ -131,7 +131,11 @@ class Journal:
             JournalError: it cannot be opened or made.
         """
         if self._is_open:
-            raise RuntimeError("the journal is open already")
+            if self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError("the journal is open already")
+            # Its event loop was closed before it, so nobody else can close it any more.
+            await asyncio.to_thread(self._opened().close)
+            self._is_open, self._beat = False, None
         # The first time here, so that what cannot be opened is reported and not waited for.
         self._first = first = [await asyncio.to_thread(partial(self._engine.connect, create=create))]
         self._loop = asyncio.get_running_loop()

@@ -720,21 +720,23 @@ def release(connection: Connection, entry: Entry, worker: str) -> None:
 
 def unreadable(connection: Connection, entry: Entry, migration: int, machine: str, host: str, reason: str) -> State:
     """Record that a row's file cannot be read on this machine; return WAITING if another worker may read it."""
-    connection.execute(
-        "INSERT INTO unreadable_files (manifest_row, machine, reason) VALUES (?, ?, ?)"
-        " ON CONFLICT (manifest_row, machine) DO UPDATE SET reason = excluded.reason",
-        (entry.id, machine, storable(reason)),
-    )
     others = connection.execute(
-        "SELECT 1 FROM workers AS w WHERE w.migration = ? AND NOT EXISTS (SELECT 1 FROM unreadable_files AS u"
-        " WHERE u.manifest_row = ? AND u.machine = w.machine) LIMIT 1",
-        (migration, entry.id),
+        "SELECT 1 FROM workers AS w WHERE w.migration = ? AND w.machine <> ? AND NOT EXISTS (SELECT 1"
+        " FROM unreadable_files AS u WHERE u.manifest_row = ? AND u.machine = w.machine) LIMIT 1",
+        (migration, machine, entry.id),
     )
     state, words = (State.WAITING, f"not readable on {host}: {reason}") if others else (State.FAILED, reason)
-    connection.execute(
-        "UPDATE manifest_rows SET state = ?, reason = ?, claim = NULL, worker = NULL WHERE id = ? AND claim = ?",
+    held = connection.execute(
+        "UPDATE manifest_rows SET state = ?, reason = ?, claim = NULL, worker = NULL WHERE id = ? AND claim = ?"
+        " RETURNING id",
         (state.value, storable(words), entry.id, entry.claim),
     )
+    if held:  # else another worker has the row, or it is gone
+        connection.execute(
+            "INSERT INTO unreadable_files (manifest_row, machine, reason) VALUES (?, ?, ?)"
+            " ON CONFLICT (manifest_row, machine) DO UPDATE SET reason = excluded.reason",
+            (entry.id, machine, storable(reason)),
+        )
     return state
 
 

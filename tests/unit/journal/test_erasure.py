@@ -53,6 +53,17 @@ async def test_nothing_that_identifies_people_is_left(tmp_path: Path) -> None:
     assert not [word for word in (b"anna", b"bert", b"secret", b"certificates.csv") if word in content(manifest)]
 
 
+async def test_what_was_erased_meanwhile_is_said_so(tmp_path: Path) -> None:
+    manifest = manifest_at(tmp_path, "anna")
+    await stored(manifest, State.STORED)
+    async with Journal(journal_of(manifest)) as journal:
+        (migration,) = await journal.look_up(manifest.path)
+        await migration.forget()
+
+        with pytest.raises(ConfigurationError, match="erased already"):
+            await migration.forget()
+
+
 async def test_what_another_manifest_names_stays(tmp_path: Path) -> None:
     both = manifest_at(tmp_path, "anna", "bert")
     await stored(both, State.STORED, State.STORED)

@@ -65,6 +65,24 @@ async def test_it_is_opened_once(journal: Journal) -> None:
         await journal.open()
 
 
+def test_after_its_loop_was_closed_it_can_be_opened(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite3")
+
+    async def work() -> int:
+        await journal.open()
+        await journal.work()
+        return await workers(journal)
+
+    async def work_and_close() -> int:
+        try:
+            return await work()
+        finally:
+            await journal.close()
+
+    assert asyncio.run(work()) == 1
+    assert asyncio.run(work_and_close()) == 1
+
+
 async def test_it_can_be_closed_again_and_opened_again(journal: Journal) -> None:
     await journal.close()
     await journal.close()
