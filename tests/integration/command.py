@@ -28,6 +28,7 @@ from springest_async.journal import migrations
 from springest_async.journal.sqlite import SQLiteConnection, SQLiteEngine
 from springest_async.sandbox import Post, Sandbox
 from springest_async.sandbox.certificates import Form
+from tests.privileges import WITHOUT_PRIVILEGES
 from tests.waiting import A_WHILE
 
 from . import canary
@@ -102,6 +103,20 @@ async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> 
 def kill_at_end(process: asyncio.subprocess.Process) -> None:
     """Kill a process at the end of the test, if it runs then."""
     _started.append(process)
+
+
+async def start_without_privileges(*arguments: str | Path, origin: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *WITHOUT_PRIVILEGES,
+        sys.executable,
+        "-m",
+        "springest_async.cli",
+        *arguments,
+        env=environment(origin),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
 
 
 async def kill_what_is_left() -> None:

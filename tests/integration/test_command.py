@@ -41,6 +41,7 @@ from .command import (
     springest,
     springest_sandbox,
     start,
+    start_without_privileges,
     table_of,
 )
 
@@ -438,12 +439,11 @@ async def test_without_a_home_the_ways_out_are_told(tmp_path: Path, monkeypatch:
     assert (named.code, len(sandbox.audit)) == (0, 1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 async def test_a_state_folder_that_cannot_be_written(tmp_path: Path, state: Path) -> None:
     manifest = archive(tmp_path, 1)
     os.chmod(state, 0o500)  # noqa: PTH101
     async with springest_sandbox() as sandbox:
-        ran = await springest("upload", manifest, origin=sandbox.origin)
+        ran = await end(await start_without_privileges("upload", manifest, origin=sandbox.origin))
 
     assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
     assert "cannot be written: check the permissions" in ran.err

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
@@ -36,6 +35,7 @@ from .command import (
     springest,
     springest_sandbox,
     start,
+    start_without_privileges,
     stored,
     table_of,
 )
@@ -235,21 +235,6 @@ MEANWHILE: list[tuple[Change, str]] = [
     (is_linked_to("/proc/self/mem"), "is empty"),
     (lambda path: path.chmod(0), "Permission denied"),
 ]
-
-# Root reads what it may not, unless it gives up that it may.
-_LESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
-COMMAND = [*(_LESS if os.geteuid() == 0 else []), sys.executable, "-m", "springest_async.cli"]
-
-
-async def start_without_privileges(*arguments: str | Path, origin: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *arguments,
-        env=environment(origin),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
 
 
 async def test_a_file_that_changed_since_the_preflight_is_reported(tmp_path: Path) -> None:
