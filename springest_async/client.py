@@ -247,7 +247,7 @@ class Springest:
         return self
 
     async def _give_back_and_close(self) -> None:
-        """Give back what was taken for uploads that were cancelled within their commit, then close the journal."""
+        """Return what was taken for uploads that were cancelled within their commit, then close the journal."""
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE_WITH_JOURNAL):

@@ -391,7 +391,7 @@ class UploadQueue:
         receipt: Receipt | None = None,
         error: SpringestError | None = None,
     ) -> None:
-        """Give up the claim, and report the outcome, which the journal has already if a POST showed it."""
+        """Release the claim, and report the outcome, which the journal has already if a POST showed it."""
         if state not in (State.STORED, State.IN_DOUBT):
             claim.release(state, "" if state is State.WAITING else str(error or ""))
         self._report(RowDone(entry, state, receipt, error, changed=entry.changed))
@@ -457,7 +457,7 @@ class UploadQueue:
                 await self._pause(backoff(asked, longest=600.0))
 
     async def _was_not_stored(self, entry: Entry, known: KnownCertificate) -> None:
-        """Let a certificate that was in doubt fail if it was not stored so many times; else it is sent again."""
+        """Fail a certificate that was in doubt and not stored so many times; else it is sent again."""
         self._not_stored[known.id] += 1
         if self._not_stored[known.id] >= TRIES:
             reason = f"{TRIES} times there was no answer and it was not stored: {known.reason}"

@@ -133,7 +133,7 @@ def runs_on(hosts: Sequence[str]) -> str:
 
 
 def _refuse_old(manifest: Path) -> None:
-    """Say what to do about a journal of the old form, which was an argument of these commands."""
+    """Explain what to do about a journal of the old form, which was an argument of these commands."""
     if place.is_old(manifest):
         raise JournalError(manifest, place.OLD_JOURNAL)
 

@@ -149,7 +149,7 @@ def read(connection: Connection, certificate: int) -> KnownCertificate:
 def release(
     connection: Connection, certificate: int, claim: str, state: State = State.WAITING, reason: str = ""
 ) -> None:
-    """Give up a claim; the certificate is certainly not stored: it waits, has failed, or was rejected for good."""
+    """Release a claim; the certificate is certainly not stored: it waits, has failed, or was rejected for good."""
     held = connection.execute(
         "UPDATE certificates SET claim = NULL, worker = NULL WHERE id = ? AND claim = ? RETURNING state",
         (certificate, claim),
@@ -159,7 +159,7 @@ def release(
 
 
 def retry(connection: Connection, certificate: int) -> None:
-    """Let a failed certificate wait again."""
+    """Put a failed certificate back to waiting."""
     if read(connection, certificate).state is State.FAILED:
         _set_state(connection, certificate, State.WAITING)
 
@@ -303,7 +303,7 @@ def _set_state(connection: Connection, certificate: int, state: State, reason: s
 
 
 def _mirror(connection: Connection, certificate: int, state: State, reason: str) -> None:
-    """Give the state of a certificate to all rows that name it."""
+    """Copy the state of a certificate to all rows that name it."""
     connection.execute(
         "UPDATE manifest_rows SET state = ?, reason = ? WHERE certificate = ?",
         (state.value, storable(reason), certificate),

@@ -43,7 +43,7 @@ class Connection(Protocol):
         """
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Let the block read one consistent state, without waiting for a lock."""
+        """Read one consistent state in the block, without waiting for a lock."""
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run a statement with `?` for each value, and return its rows."""

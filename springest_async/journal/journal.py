@@ -290,7 +290,7 @@ class Journal:
         return self._commits.transactions
 
     def save_before_commit(self, ledger: JournalLedger) -> None:
-        """Let a ledger write its changes at the end of this transaction, in the journal's thread."""
+        """Write a ledger's changes at the end of this transaction, in the journal's thread."""
         self._changed_ledgers.add(ledger)
 
     def _save_ledgers(self, connection: Connection) -> None:
@@ -508,7 +508,7 @@ class Claim:
         return self.journal.may_send() if self._life == self.journal.lives else CUT_OFF
 
     def release(self, state: State = State.WAITING, reason: str = "") -> None:
-        """Give up the claim, if it has not ended; the certificate waits, has failed, or was rejected for good."""
+        """Release the claim, if it has not ended; the certificate waits, has failed, or was rejected for good."""
         self.journal.note(
             partial(certificates.release, certificate=self.certificate, claim=self.name, state=state, reason=reason)
         )
@@ -573,7 +573,7 @@ class OpenMigration:
         return known, Claim(self.journal, known.id, name) if is_ours else None
 
     def release(self, entry: Entry) -> None:
-        """Give up the claim of a row, or the one that it has on its certificate."""
+        """Release the claim of a row, or the one that it has on its certificate."""
         self.journal.note(partial(migrations.release, entry=entry, worker=self.journal.worker))
 
     async def unreadable(self, entry: Entry, reason: str) -> State:

@@ -170,7 +170,7 @@ class JournalLedger:
 
 
 def rest_all(connection: Connection, seconds: float) -> None:
-    """Let no POST of any budget leave for so many seconds; within a transaction."""
+    """Hold back the POSTs of all budgets for so many seconds; within a transaction."""
     until = connection.now() + seconds
     states = {name: Bucket().dump() for (name,) in connection.execute("SELECT DISTINCT budget FROM attempts")}
     states |= {name: json.loads(state) for name, state in connection.execute("SELECT name, state FROM budgets")}

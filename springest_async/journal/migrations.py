@@ -253,7 +253,7 @@ def _number_copies(connection: Connection, current: int) -> None:
 
 
 def _inherit(connection: Connection, current: int, before: int) -> None:
-    """Let rows take over the certificates of the rows that they replace."""
+    """Hand the certificates of rows to those that replace them."""
     connection.execute(
         "UPDATE manifest_rows SET certificate = old.certificate, size = old.size, modified_ns = old.modified_ns,"
         " state = old.state, reason = old.reason FROM manifest_rows AS old WHERE manifest_rows.load = ?"
@@ -289,7 +289,7 @@ def _changed(connection: Connection, current: int, before: int) -> list[int]:
 
 
 def forget_changed_files(connection: Connection, load: int, source: Source) -> None:
-    """Let rows wait whose file in this folder is not the one of their certificate.
+    """Put rows back to waiting whose file in this folder is not the one of their certificate.
 
     Their content decides when their turn comes. A file that is gone may have been moved away since it was uploaded.
     """
@@ -425,7 +425,7 @@ def _attach_known_files(connection: Connection, load: int, source: Source) -> in
 
 
 def _switch(connection: Connection, migration: int | None, load: int, source: Source) -> int:
-    """Let this load be the one that counts; return the key of the migration."""
+    """Make this load the one that counts; return the key of the migration."""
     now = microseconds(datetime.now(UTC))
     values = (source.sha256, source.machine, source.shown_path, source.shown_name, load, now, now)
     if migration is None:
@@ -444,7 +444,7 @@ def _switch(connection: Connection, migration: int | None, load: int, source: So
 
 
 def _retry_failed(connection: Connection, load: int, machine: str) -> None:
-    """Let failed rows wait again: they are certainly not stored."""
+    """Put failed rows back to waiting: they are certainly not stored."""
     connection.execute(
         "DELETE FROM unreadable_files WHERE machine = ? AND manifest_row IN"
         " (SELECT id FROM manifest_rows WHERE load = ? AND state IN ('waiting', 'failed'))",
@@ -709,7 +709,7 @@ def claim_of(entry: Entry) -> str:
 
 
 def release(connection: Connection, entry: Entry, worker: str) -> None:
-    """Give up the claim of a row, or the one that it has on its certificate."""
+    """Release the claim of a row, or the one that it has on its certificate."""
     connection.execute(
         "UPDATE manifest_rows SET claim = NULL, worker = NULL WHERE id = ? AND claim = ?", (entry.id, entry.claim)
     )
@@ -741,7 +741,7 @@ def unreadable(connection: Connection, entry: Entry, migration: int, machine: st
 
 
 def fail_unreadable(connection: Connection, migration: int) -> None:
-    """Let rows fail that no living worker can read."""
+    """Fail the rows that no living worker can read."""
     connection.execute(
         "UPDATE manifest_rows SET state = 'failed' WHERE load = ? AND state = 'waiting' AND claim IS NULL"
         " AND id IN (SELECT manifest_row FROM unreadable_files) AND NOT EXISTS (SELECT 1 FROM workers AS w"

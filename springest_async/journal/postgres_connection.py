@@ -153,7 +153,7 @@ class PostgresConnection:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let the block read one consistent state; see `Connection.snapshot`."""
+        """Read one consistent state in the block; see `Connection.snapshot`."""
         self._begin(_BEGIN_SNAPSHOT)
         try:
             yield
@@ -169,7 +169,7 @@ class PostgresConnection:
         return sum(self.execute(f"SELECT {sizes}")[0])
 
     def erase(self) -> None:
-        """Let PostgreSQL overwrite what was deleted; its log and backups keep it for as long as they are kept."""
+        """Allow PostgreSQL to overwrite what was deleted; its log and backups keep it for as long as they are kept."""
         self.execute(f"VACUUM {', '.join(_tables())}")
 
     def close(self) -> None:

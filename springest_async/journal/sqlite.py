@@ -280,7 +280,7 @@ class SQLiteConnection:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let the block read one consistent state; see `Connection.snapshot`."""
+        """Read one consistent state in the block; see `Connection.snapshot`."""
         with _translated(self._where):
             self._connection.execute("BEGIN")
             try:

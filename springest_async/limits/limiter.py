@@ -448,7 +448,7 @@ class Limiter:
         return _Asking(ask, go_on)
 
     def _leave_queue(self, state: "_LoopState") -> None:
-        """Give up the place in the bucket's queue, if nothing waits here."""
+        """Leave the place in the bucket's queue, if nothing waits here."""
         holder = self._holder
         if state is self._state and not state.wanted:
             self._ledger.note(lambda bucket, _: bucket.leave_queue(holder))
@@ -551,7 +551,7 @@ class Limiter:
                 )
 
     def _return_unsent(self, leaving: "_Leaving", taken: "_Taken") -> None:
-        """Give everything back that was taken for a POST whose task was cancelled before it could begin."""
+        """Return everything that was taken for a POST whose task was cancelled before it could begin."""
 
         def give_back(bucket: Bucket, now: float) -> None:
             bucket.end(self._rate, now, name=leaving.name, counted_until=None)

@@ -62,7 +62,7 @@ async def discard_body(request: web.Request, body_timeout: float) -> None:
 
 @asynccontextmanager
 async def _moving(request: web.Request, body_timeout: float) -> AsyncIterator[None]:
-    """Let the block read the body, and raise TimeoutError when no byte of it arrives for `body_timeout` seconds."""
+    """Read the body in the block, and raise TimeoutError when no byte of it arrives for `body_timeout` seconds."""
     loop, content = asyncio.get_running_loop(), request.content
     next_look: asyncio.TimerHandle
 
