@@ -100,6 +100,7 @@ class PostgresConnection:
         self._time = (0.0, 0.0)  # the server's, and this machine's when it was known
         self._identity: Identity | None = None
         self._warnings: list[str] = []
+        self._copied = self._analyzed = 0  # rows copied by this connection, and how many when they were last analyzed
         self._connection = _connect(address)
         try:
             self._connection.add_notice_handler(self._notice)
@@ -139,6 +140,11 @@ class PostgresConnection:
                 with self._cursor.copy(f"COPY {insert[1]} FROM STDIN".encode()) as copy:
                     for row in chunk:
                         copy.write_row(row)
+                self._copied += len(chunk)
+                if self._copied >= 2 * self._analyzed:
+                    # For a table that it believes to be empty, the planner chooses loops that take quadratic time.
+                    self._cursor.execute(f"ANALYZE {insert[1].partition('(')[0]}".encode())
+                    self._analyzed = self._copied
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

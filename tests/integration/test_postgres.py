@@ -288,6 +288,15 @@ def test_a_million_rows_need_no_memory_of_their_own(connection: PostgresConnecti
     assert 10_000 < asked <= 20_000
 
 
+def test_the_planner_knows_how_many_rows_were_copied(connection: PostgresConnection) -> None:
+    """Believed to be empty, a table is looked through once for each row of another."""
+    with connection.transaction():
+        connection.execute("CREATE TEMP TABLE numbers (a BIGINT)")
+        connection.executemany("INSERT INTO numbers (a) VALUES (?)", ((number,) for number in range(1_000)))
+
+        assert connection.execute("SELECT reltuples FROM pg_class WHERE oid = 'numbers'::regclass") == [(1_000,)]
+
+
 def test_what_is_erased_is_erased_outside_a_transaction(connection: PostgresConnection) -> None:
     with connection.transaction():
         connection.execute("DELETE FROM certificates")
