@@ -22,7 +22,7 @@ from springest_async import CertificateUpload, InDoubt, Limiter, NotSent, Receip
 
 from .wire import client_of, file_of
 
-__all__ = ["ASYNCIO", "EARLY", "UVLOOP", "EarlyServer", "Loop", "early_server", "upload_again_and_again"]
+__all__ = ["ASYNCIO", "EARLY", "UVLOOP", "EarlyServer", "Loop", "early_server", "on_uvloop", "upload_again_and_again"]
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 ASYNCIO: Loop = asyncio.new_event_loop
@@ -37,6 +37,11 @@ _WAYS: dict[str, tuple[Loop, bool]] = {
     "asyncio, a connector of your own": (ASYNCIO, True),
     "uvloop": (UVLOOP, False),
 }
+
+
+def on_uvloop() -> bool:
+    """Return whether the running event loop is uvloop's, which writes to sockets without asking the client's own."""
+    return isinstance(asyncio.get_running_loop(), uvloop.Loop)
 
 
 @define(eq=False)

@@ -85,7 +85,8 @@ class Fault:
     """Something that goes wrong, in the words of the table, and the outcome that it must have.
 
     `happens` makes the world in which it does, or several, by names of their own, that must all have this outcome.
-    `timeouts` are the client's. `needs` are servers that must be installed (see `servers`).
+    `timeouts` are the client's. `needs` are servers that must be installed (see `servers`). `hangs_up` says whether the
+    server may break the connection right behind an answer.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Fault:
     size: int = SMALL
     timeouts: Timeouts = PATIENT
     needs: tuple[str, ...] = ()
+    hangs_up: bool = False
 
 
 async def measure(fault: Fault, folder: Path) -> Outcome:

@@ -213,6 +213,7 @@ FAULTS = tuple(
         expected=expected,
         size=_SIZES[size],
         needs=(server,) if server else (),
+        hangs_up=True,
     )
     for server, faults, sizes in (
         ("", _scripted(), _SIZES),
