@@ -1,0 +1,31 @@
+"""What a program imports before it does anything; how long that takes is in `benchmarks.start`."""
+
+import subprocess
+import sys
+
+import pytest
+
+import springest_async
+
+
+def imported_by(program: str) -> set[str]:
+    """Return the names of the modules that a new process has after the program."""
+    script = f"{program}\nimport sys\nprint(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+def test_a_public_name_is_imported_when_it_is_used() -> None:
+    assert not imported_by("import springest_async") & {"aiohttp", "attr", "typing", "springest_async.errors"}
+    assert "springest_async.errors" in imported_by("import springest_async\nspringest_async.Rejected")
+
+
+def test_all_public_names_are_listed_and_found() -> None:
+    assert set(springest_async.__all__) <= set(dir(springest_async))
+    for name in springest_async.__all__:
+        assert getattr(springest_async, name) is not None
+
+
+def test_a_missing_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'springest_async' has no attribute 'Spring'"):
+        springest_async.Spring  # type: ignore[attr-defined] # noqa: B018
