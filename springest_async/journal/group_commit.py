@@ -45,12 +45,14 @@ class GroupCommit:
 
     Attributes:
         transactions: how many were begun, in the thread.
+        waited: the seconds of transactions in which the thread used no processor, mostly because the disk was writing.
     """
 
     def __init__(self, connect: Callable[[], Connection], before_commit: Callable[[Connection], None]) -> None:
         self._connect = connect
         self._before_commit = before_commit
         self.transactions = 0
+        self.waited = 0.0
         self._connection: Connection | None = None
         self._jobs: list[_Job[Any]] = []
         self._due: float | None = None  # when the jobs must be run
@@ -146,9 +148,11 @@ class GroupCommit:
         if self._connection is None:
             self._connection = self._connect()
         self.transactions += 1
+        began, cpu = time.monotonic(), time.thread_time()
         with self._connection.transaction():
             results = [job.run(self._connection) for job in jobs]
             self._before_commit(self._connection)
+        self.waited += time.monotonic() - began - (time.thread_time() - cpu)
         return results
 
     def _pause(self, seconds: float) -> None:

@@ -105,6 +105,11 @@ class Journal:
         return self._commits.trouble if self._commits and self._is_open else ""
 
     @property
+    def waited(self) -> float:
+        """For how many seconds it has waited for its disk or its server since it was opened."""
+        return self._opened().waited
+
+    @property
     def warning(self) -> str | None:
         """What people should know about its place; see `place.warning_about`."""
         return place.warning_about(self._engine.path) if isinstance(self._engine, SQLiteEngine) else None
