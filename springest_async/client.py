@@ -14,10 +14,9 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
-import stamina
 from attrs import define, field, frozen
 from attrs.converters import optional
 from attrs.validators import ge, in_
@@ -31,13 +30,14 @@ from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.http.api_key import ApiKey
 from springest_async.http.proxy import Proxy, proxy_at
 from springest_async.http.transport import Connector, Timeouts, Transport
-from springest_async.journal.journal import Claim, Journal, where_from_env
 from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter, keep_budget_in, shared_limiter
-from springest_async.once import OnceUpload
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.source_file import SourceFile
 from springest_async.upload import Upload, Uploader, UploadListener, UploadStep
 from springest_async.version import __version__
+
+if TYPE_CHECKING:
+    from springest_async.journal.journal import Claim, Journal
 
 _PAGE_SIZE = 100
 # A longer list cannot settle anything, or it never ends.
@@ -140,7 +140,7 @@ class Springest:
         certifications_api_key: str | None = None,
         host: str = "nl",
         settings: Settings | None = None,
-        journal: Journal | str | PathLike[str] | None = None,
+        journal: "Journal | str | PathLike[str] | None" = None,
     ) -> None:
         # No variable may hold a plain key, because a traceback may show it.
         self._key, self._certifications_key = ApiKey(api_key), ApiKey(certifications_api_key or "")
@@ -163,8 +163,8 @@ class Springest:
             proxy=settings.proxy,
         )
         self._budget = budget = self._key.budget(self.origin)
-        self._own_journal = not (journal is None or isinstance(journal, Journal))
-        self.journal = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
+        self._own_journal = isinstance(journal, str | PathLike)
+        self.journal = _journal_at(journal) if isinstance(journal, str | PathLike) else journal
         make = partial(
             Limiter,
             posts=settings.posts_per_minute or POSTS_PER_MINUTE,
@@ -186,7 +186,7 @@ class Springest:
 
     @classmethod
     def from_env(
-        cls, *, settings: Settings | None = None, journal: Journal | str | PathLike[str] | None = None
+        cls, *, settings: Settings | None = None, journal: "Journal | str | PathLike[str] | None" = None
     ) -> Self:
         """Return a client made from environment variables, as the command ``springest`` does.
 
@@ -209,6 +209,8 @@ class Springest:
             raise ConfigurationError(
                 "set SPRINGEST_API_KEY to the API key for certificates of your host: each host has its own"
             )
+        from springest_async.journal.journal import where_from_env  # noqa: PLC0415 # see `_journal_at`
+
         return cls(
             api_key=_from_env("SPRINGEST_API_KEY"),
             certifications_api_key=_from_env("SPRINGEST_CERTIFICATIONS_API_KEY"),
@@ -377,7 +379,9 @@ class Springest:
             if self.journal is None:
                 return await Upload(uploader, upload, follow).run()
 
-            def send(source: SourceFile, claim: Claim) -> Awaitable[Receipt]:
+            from springest_async.once import OnceUpload  # noqa: PLC0415 # see `_journal_at`
+
+            def send(source: SourceFile, claim: "Claim") -> Awaitable[Receipt]:
                 return Upload(uploader, upload, follow, source=source, claim=claim).run()
 
             return await OnceUpload(
@@ -392,7 +396,7 @@ class Springest:
             ).run()
 
     async def upload_claimed(
-        self, upload: CertificateUpload, claim: Claim, source: SourceFile, *, listener: UploadListener
+        self, upload: CertificateUpload, claim: "Claim", source: SourceFile, *, listener: UploadListener
     ) -> Receipt:
         """Post a certificate of a bulk run, which has claimed it in the journal; other uploads go first.
 
@@ -564,6 +568,8 @@ class Springest:
         where = self._transport.where("GET", path)
         retry_after: float | None = None
 
+        import stamina  # noqa: PLC0415 # only lists need it
+
         def again(error: Exception) -> bool | float:
             return ask_again(error, retry_after)
 
@@ -579,6 +585,13 @@ class Springest:
                         raise error
         self._server_time = answer.server_time
         return protocol.read_page(answer, where, self.settings.wire_format, record, name)
+
+
+def _journal_at(place: str | PathLike[str]) -> "Journal":
+    # Imported here, because it takes as long as half of all else, and many services have no journal.
+    from springest_async.journal.journal import Journal  # noqa: PLC0415
+
+    return Journal(place)
 
 
 async def _beginning(listed: AsyncGenerator[Record, None]) -> list[Record]:

@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 
 from attrs import field, frozen
-from email_validator import EmailNotValidError, validate_email
 
 from springest_async.errors import Fault, InvalidUpload
 
@@ -97,6 +96,8 @@ def _is_date(value: object) -> bool:
 def _email_fault(value: object) -> str | None:
     if not isinstance(value, str):
         return f"must be a string, not {shown(value)}"
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 # its tables take longer than all else here
+
     try:
         validate_email(value, check_deliverability=False)
     except EmailNotValidError as error:

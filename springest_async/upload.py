@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
 from attrs import define, field, frozen
@@ -25,11 +25,13 @@ from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
 from springest_async.http.exchange import Exchange
 from springest_async.http.transport import Timeouts, Transport
-from springest_async.journal.journal import Claim
-from springest_async.journal.records import Intent, Outcome, State
 from springest_async.limits.limiter import Limiter, Permit
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.source_file import SourceFile, inspect_file
+
+if TYPE_CHECKING:
+    from springest_async.journal.journal import Claim
+    from springest_async.journal.records import Intent, Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class UploadListener(Protocol):
 class _Post(Protocol):
     """`Limiter.post`, or what `Limiter.probe` gives."""
 
-    def __call__(self, *, count_window: float, intent: Intent | None) -> AbstractAsyncContextManager[Permit]: ...
+    def __call__(self, *, count_window: float, intent: "Intent | None") -> AbstractAsyncContextManager[Permit]: ...
 
 
 @frozen(kw_only=True)
@@ -139,7 +141,7 @@ class Upload:
     listener: UploadListener
     bulk: bool = False
     source: SourceFile | None = None
-    claim: Claim | None = None
+    claim: "Claim | None" = None
     attempts: int = field(default=0, init=False)
     _unsent: int = field(default=0, init=False)  # tries in a row that the server cannot have had
     _history: RefusalHistory = field(factory=RefusalHistory, init=False)
@@ -242,9 +244,11 @@ class Upload:
         return receipt, permit
 
     def _outcome_for_journal(
-        self, intent: Intent, exchange: Exchange, ended: Stored | Refusal | SpringestError
-    ) -> Outcome:
+        self, intent: "Intent", exchange: Exchange, ended: Stored | Refusal | SpringestError
+    ) -> "Outcome":
         """Return what the journal records of a POST that has ended."""
+        from springest_async.journal.records import Outcome, State  # noqa: PLC0415 # who has no journal needs none of it
+
         springest_id, reason = None, ""
         match ended:
             case Stored():

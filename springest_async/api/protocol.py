@@ -4,7 +4,6 @@ It knows no network, no clock and no retries: the same input always gives the sa
 Springest's help pages "User certificates - certifications" (26 October 2023) and "Introduction to the Springest API".
 """
 
-import html
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -260,6 +259,8 @@ def words(answer: Answer) -> str:
     text = answer.body[:65536].decode("utf-8", errors="replace")
     if text.lstrip()[:1] == "<":
         text = re.sub(r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|(?=<body)|\Z)|<[^<>]*>", " ", text)
+        import html  # noqa: PLC0415 # it has a long table, for pages of errors only
+
         # No character has a number of eight digits, and int() refuses a number of thousands of digits.
         text = html.unescape(re.sub(r"(?i)&#(?:[0-9]{8,}|x[0-9a-f]{8,});?", "\ufffd", text))
     return _line(text)

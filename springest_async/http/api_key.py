@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import html
 import json
 import re
 from collections.abc import Callable
@@ -69,6 +68,8 @@ class ApiKey:
 
 def _written(letter: str) -> bytes:
     """Return a pattern for all ways to write a letter: raw, percent-encoded, and escaped as in HTML, XML and JSON."""
+    import html  # noqa: PLC0415 # it has a long table, and most programs never hide a key
+
     code = ord(letter)
     percent = "".join(f"%{byte:02x}" for byte in letter.encode())
     forms = {percent, percent.replace("%", "%25"), html.escape(letter), json.dumps(letter)[1:-1], f"\\{letter}"}

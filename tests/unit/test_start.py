@@ -29,3 +29,17 @@ def test_all_public_names_are_listed_and_found() -> None:
 def test_a_missing_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'springest_async' has no attribute 'Spring'"):
         springest_async.Spring  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_a_client_imports_what_it_needs() -> None:
+    modules = imported_by("from springest_async import Springest\nSpringest(api_key='a key')")
+
+    assert not modules & {
+        "springest_async.journal.journal",  # without a journal
+        "sqlite3",
+        "filelock",
+        "platformdirs",
+        "email_validator",  # before a certificate
+        "stamina",  # before a list
+        "html.entities",  # before a refusal
+    }
