@@ -65,14 +65,15 @@ def origin_of(host: str) -> str:
         )
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigurationError("host must be an origin only: scheme, name and port, without a path or a query")
-    if parts.scheme == "http" and not _is_loopback(name):
+    if parts.scheme == "http" and not is_loopback(name):
         raise ConfigurationError(f"http sends the key in the clear: use https://{name} (http is for this machine only)")
     default = 443 if parts.scheme == "https" else 80
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{port}" if port not in (None, default) else "")
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Return whether a host name or address is this machine."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-from springest_async.api.protocol import origin_of
+from attrs import evolve
+
+from springest_async.api.protocol import is_loopback, origin_of
 from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError
 from springest_async.journal.journal import Journal, where_from_env
@@ -59,6 +61,31 @@ async def existing_journal(option: str | None) -> AsyncIterator[Journal]:
 def origin() -> str:
     """Return the host that SPRINGEST_HOST names."""
     return origin_of(_value("SPRINGEST_HOST") or "nl")
+
+
+def local_origin() -> str | None:
+    """Return the host that SPRINGEST_HOST names if it is this machine, and None without the variable.
+
+    Raises:
+        ConfigurationError: it is another machine.
+    """
+    if not _value("SPRINGEST_HOST"):
+        return None
+    found = origin()
+    if not is_loopback(urlsplit(found).hostname or ""):
+        raise ConfigurationError(
+            f"springest bench sends invented certificates, and {found} is a real marketplace or another machine: unset"
+            " SPRINGEST_HOST, which starts a sandbox, or set it to a server on this machine"
+        )
+    return found
+
+
+def local_springest(journal: Journal, settings: Settings) -> Springest:
+    """Return the client for the host that `local_origin` names, which no proxy may lead to another machine.
+
+    A missing key raises `ConfigurationError`.
+    """
+    return Springest.from_env(settings=evolve(settings, ca_file=_value("SSL_CERT_FILE") or None), journal=journal)
 
 
 def _client(key: str, purpose: str) -> Springest:
