@@ -49,6 +49,7 @@ Examples:
 * `springest status certificates.csv`: see how far it is, and which rows are in doubt; without a manifest, all uploads.
 * `springest certificates --email jan@example.org --format csv`: list the certificates that Springest has verified.
 * `springest sandbox --port 8080`: run a local Springest to develop against.
+* `springest bench --limit off`: see how fast this machine is, and what bounds it, without a key.
 
 Exit codes: 0 all stored, 1 some rows rejected or failed, 2 faults of usage or manifest (nothing was sent),
 3 some rows in doubt, 4 the key was refused, 130 interrupted.
@@ -258,6 +259,40 @@ def demo() -> Exit:
         say(to_stderr(), "The demo needs the extra “demo”: pip install 'springest-async[demo]'")
         return Exit.USAGE
     return _go(show_demo(to_stdout()))
+
+
+@app.command(help_epilogue="")
+def bench(
+    *, count: int | None = None, size: str = "50KB", concurrency: int = 8, limit: Literal["on", "off"] = "on"
+) -> Exit:
+    """Measure how fast uploads are on this machine, and what bounds them.
+
+    The certificates are invented, so they go to a sandbox that it starts, or to a server on this machine if
+    `SPRINGEST_HOST` names one. It does what `springest upload` does, with a journal of its own beside yours. What
+    bounds it is the limit, the server, the network, the disk or the client.
+
+    Example: `springest bench --count 2000 --size 500KB --limit off`
+
+    Args:
+        count: How many uploads; by default 60 with the limit, which take a minute, and 1000 without.
+        size: Of each PDF: `50KB`, `5MB`.
+        concurrency: How many uploads are in flight at once.
+        limit: Whether at most 30 POSTs leave in any 60 s.
+    """
+    from springest_async.cli.bench import Plan, size_of  # noqa: PLC0415 # no other command needs a server
+    from springest_async.cli.bench import bench as measure  # noqa: PLC0415
+
+    async def go() -> Exit:
+        limited = limit == "on"
+        plan = Plan(
+            count=(60 if limited else 1000) if count is None else count,
+            size=size_of(size),
+            concurrency=concurrency,
+            limited=limited,
+        )
+        return await measure(plan, to_stdout(), to_stderr())
+
+    return _go(go())
 
 
 def run(arguments: Sequence[str]) -> int:
