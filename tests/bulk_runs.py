@@ -164,7 +164,7 @@ async def found(manifest: Manifest) -> AsyncIterator[OpenMigration]:
     """Open the journal of a manifest that was loaded before, and change nothing in it."""
     async with Journal(journal_of(manifest)) as journal:
         latest, *_ = await journal.migrations()
-        migration = await journal.find(source_of(manifest, latest.origin, journal.machine))
+        migration = await OpenMigration.find(journal, source_of(manifest, latest.origin, journal.machine))
         assert migration is not None
         yield migration
 

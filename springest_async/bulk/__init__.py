@@ -6,8 +6,8 @@ from springest_async.bulk.manifest import COLUMNS, Manifest, Row
 from springest_async.bulk.preflight import Finding, check_manifest, check_pdf
 from springest_async.bulk.queue import UploadQueue
 from springest_async.bulk.report import Report, RunRecorder, write_failed
-from springest_async.journal.journal import OpenMigration
 from springest_async.journal.known_files import KnownFiles
+from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, Loaded, State
 
 __all__ = [

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from springest_async.bulk.manifest import COLUMNS, Manifest
 from springest_async.errors import InvalidUpload, ManifestError
-from springest_async.journal.journal import Journal, OpenMigration
-from springest_async.journal.migrations import ManifestRow, Source
+from springest_async.journal.journal import Journal
+from springest_async.journal.loading import ManifestRow
+from springest_async.journal.migrations import Source
+from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Loaded
 
 
@@ -69,4 +71,4 @@ async def load_manifest(journal: Journal, manifest: Manifest, origin: str) -> tu
         JournalError: when the journal cannot be written.
     """
     source = await asyncio.to_thread(source_of, manifest, origin, journal.machine)
-    return await journal.load(source, rows_of(manifest))
+    return await OpenMigration.load(journal, source, rows_of(manifest))

@@ -35,7 +35,8 @@ from springest_async.errors import (
     UnusableFile,
 )
 from springest_async.journal.certificates import ClaimLost
-from springest_async.journal.journal import Claim, OpenMigration
+from springest_async.journal.journal import Claim
+from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, State
 from springest_async.once import sha256_of
 from springest_async.records import CertificateUpload, Receipt

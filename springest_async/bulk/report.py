@@ -19,7 +19,7 @@ from springest_async.bulk.events import RowDone, RowSettling, RowStep
 from springest_async.bulk.formulas import escape
 from springest_async.bulk.manifest import COLUMNS, ERROR, Manifest
 from springest_async.errors import ConfigurationError
-from springest_async.journal.journal import OpenMigration
+from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, Loaded, State
 
 

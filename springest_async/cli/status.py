@@ -14,7 +14,8 @@ from springest_async.cli.console import argument, cell, folding_table, forget_st
 from springest_async.cli.exits import Exit, exit_of_status
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
-from springest_async.journal.journal import Journal, OpenMigration
+from springest_async.journal.journal import Journal
+from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, Migration, State
 
 
@@ -37,7 +38,7 @@ async def migration_of(journal: Journal, manifest: Path) -> OpenMigration:
         ConfigurationError: the journal has none, or has some for several hosts, and SPRINGEST_HOST is none of them.
         ManifestError: the file cannot be read.
     """
-    found = await journal.look_up(manifest)
+    found = await OpenMigration.look_up(journal, manifest)
     if not found:
         raise ConfigurationError(
             f"{manifest}: nothing of this manifest is in the journal {journal.where}: springest upload loads it, and"

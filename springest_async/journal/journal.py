@@ -1,40 +1,38 @@
 """`Journal`: everything that was ever sent, and the budgets, for any number of tasks, processes and machines.
 
-It composes: `group_commit` has the thread, `certificates` the state machine, `migrations` the manifests and `ledger`
-the budgets; `sqlite` and `postgres` are the two databases. It sends nothing and never sees the API key.
+It composes: `group_commit` has the thread, `certificates` the state machine and `ledger` the budgets; `sqlite` and
+`postgres` are the two databases. It sends nothing and never sees the API key. The rows of a manifest are worked on
+through an `OpenMigration`.
 """
 
 import asyncio
-import hashlib
 import logging
 import os
 import platform
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 from uuid import uuid4
 
 from attrs import Factory, field, frozen
 
-from springest_async.errors import ConfigurationError, JournalError, ManifestError
-from springest_async.journal import certificates, erasure, migrations, place
+from springest_async.errors import ConfigurationError, JournalError
+from springest_async.journal import certificates, erasure, file_hashes, manifest_rows, migrations, place
 from springest_async.journal.clock import elapsed
 from springest_async.journal.engine import Connection, Engine
 from springest_async.journal.erasure import Forgotten, Info
 from springest_async.journal.group_commit import GroupCommit
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.ledger import JournalLedger, rest_all
-from springest_async.journal.migrations import ManifestRow, Source
 from springest_async.journal.postgres import PostgresEngine
-from springest_async.journal.records import Entry, Intent, KnownCertificate, Loaded, Migration, Siblings, State
+from springest_async.journal.records import Intent, KnownCertificate, Migration, Siblings, State
 from springest_async.journal.sqlite import SQLiteEngine
-from springest_async.source_file import open_regular
 
 T = TypeVar("T")
 
@@ -369,13 +367,13 @@ class Journal:
     async def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
         """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""
         return await self.run(
-            lambda connection: migrations.known_hash(connection, self.machine, path, size, modified_ns)
+            lambda connection: file_hashes.known_hash(connection, self.machine, path, size, modified_ns)
         )
 
     def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
         """Remember the SHA-256 of a whole file with this size (bytes) and time (ns), so that it is read only once."""
         self.note(
-            lambda connection: migrations.remember_hash(connection, self.machine, path, size, modified_ns, sha256)
+            lambda connection: file_hashes.remember_hash(connection, self.machine, path, size, modified_ns, sha256)
         )
 
     # --- migrations ---
@@ -384,55 +382,9 @@ class Journal:
         """Return all migrations, the one that moved last first."""
         return await self.run(migrations.all_migrations)
 
-    async def find(self, source: Source) -> "OpenMigration | None":
-        """Return the migration that a manifest belongs to, if it was loaded before."""
-        migration = await self.run(partial(migrations.find, source=source))
-        return None if migration is None else OpenMigration(self, migration, source)
-
-    async def look_up(self, manifest: Path) -> "list[OpenMigration]":
-        """Return the migrations of a manifest, one for each host; see `migrations.look_up`.
-
-        Raises:
-            ManifestError: the file is there and cannot be read, or it is the journal.
-        """
-        if isinstance(self._engine, SQLiteEngine) and self._engine.is_in(manifest):
-            raise ManifestError(manifest, "is the journal, not a manifest")
-        path, sha256 = await asyncio.to_thread(_identify, manifest)
-        found = await self.run(partial(migrations.look_up, sha256=sha256, machine=self.machine, path=path))
-        folder = manifest.parent.absolute()
-        return [
-            OpenMigration(
-                self,
-                migration,
-                Source(origin=origin, sha256=sha256 or b"", path=path, folder=folder, machine=self.machine),
-            )
-            for migration, origin in found
-        ]
-
     async def orphans(self) -> list[KnownCertificate]:
         """Return the certificates in doubt that no manifest names, at all hosts."""
-        return await self.run(migrations.all_orphans)
-
-    async def load(self, source: Source, rows: Iterable[ManifestRow]) -> "tuple[OpenMigration, Loaded]":
-        """Load a manifest that has passed the preflight; see `migrations.load`.
-
-        It has a connection of its own, so that uploads go on meanwhile.
-
-        Raises:
-            ManifestError: a row cannot be read; nothing of the manifest is loaded then.
-            JournalError: the journal cannot be written.
-        """
-        await self.work()
-        loaded = await asyncio.to_thread(self._load, source, rows)
-        await self.work(loaded.migration)
-        return OpenMigration(self, loaded.migration, source), loaded
-
-    def _load(self, source: Source, rows: Iterable[ManifestRow]) -> Loaded:
-        connection = self._engine.connect(create=False)
-        try:
-            return migrations.load(connection, source, rows, self.worker)
-        finally:
-            connection.close()
+        return await self.run(manifest_rows.all_orphans)
 
     # --- care ---
 
@@ -480,6 +432,10 @@ class Journal:
 
         await asyncio.to_thread(trust)
 
+    def is_in(self, path: Path) -> bool:
+        """Return whether the journal is this file, which must not be opened then."""
+        return isinstance(self._engine, SQLiteEngine) and self._engine.is_in(path)
+
     def connect(self) -> Connection:
         """Return a connection of its own to read with, for a thread that looks at every row of a manifest."""
         return self._engine.connect(create=False)
@@ -519,177 +475,6 @@ class Claim:
         )
 
 
-class OpenMigration:
-    """A migration, as one worker sees it.
-
-    Attributes:
-        journal: the journal.
-        id: its key.
-        source: the manifest on this machine.
-    """
-
-    def __init__(self, journal: Journal, id: int, source: Source) -> None:  # noqa: A002 (it is one)
-        self.journal = journal
-        self.id = id
-        self.source = source
-
-    def __repr__(self) -> str:
-        return f"<OpenMigration {self.id} in {self.journal.where}>"
-
-    async def claim(self, limit: int) -> list[Entry]:
-        """Claim the first rows that wait for anybody, at most `limit`, and return them."""
-        await self.journal.work()
-        claim = uuid4().hex
-
-        def job(connection: Connection) -> list[Entry]:
-            self.journal.prepare_to_claim(connection)
-            return migrations.claim_rows(
-                connection, self.id, self.source, worker=self.journal.worker, claim=claim, limit=limit
-            )
-
-        return await self.journal.run(job, undo=self._drop(claim))
-
-    def _drop(self, claim: str) -> Callable[[Connection], object]:
-        return partial(certificates.drop, claim=claim, worker=self.journal.worker)
-
-    async def identify(
-        self, entry: Entry, size: int, modified_ns: int, sha256: bytes
-    ) -> tuple[KnownCertificate, Claim | None]:
-        """Record the certificate of a row, and return it with the claim on it, if it is to be sent.
-
-        See `migrations.identify`.
-
-        Raises:
-            ClaimLost: another worker has the row now.
-        """
-        known = await self.journal.run(
-            lambda connection: migrations.identify(
-                connection,
-                entry,
-                self.source,
-                worker=self.journal.worker,
-                size=size,
-                modified_ns=modified_ns,
-                sha256=sha256,
-            )
-        )
-        name = migrations.claim_of(entry)
-        is_ours = known.state is State.WAITING and known.claim == name
-        return known, Claim(self.journal, known.id, name) if is_ours else None
-
-    def release(self, entry: Entry) -> None:
-        """Release the claim of a row, or the one that it has on its certificate."""
-        self.journal.note(partial(migrations.release, entry=entry, worker=self.journal.worker))
-
-    async def unreadable(self, entry: Entry, reason: str) -> State:
-        """Record that a row's file cannot be read here; return FAILED, or WAITING if another worker may read it."""
-        host = platform.node()
-        return await self.journal.run(
-            lambda connection: migrations.unreadable(connection, entry, self.id, self.journal.machine, host, reason)
-        )
-
-    async def has_unfinished(self, hopeless: Collection[int] = ()) -> bool:
-        """Return whether there is anything to wait for; rows that no living worker can read fail.
-
-        See `migrations.has_unfinished`.
-        """
-
-        def job(connection: Connection) -> bool:
-            certificates.take_over(connection)
-            migrations.fail_unreadable(connection, self.id)
-            return migrations.has_unfinished(connection, self.id, self.source, hopeless=hopeless)
-
-        return await self.journal.run(job)
-
-    async def has_other_workers(self) -> bool:
-        """Return whether other workers work on the migration now."""
-        return await self.journal.run(
-            lambda connection: migrations.has_other_workers(connection, self.id, self.journal.worker)
-        )
-
-    async def recheck_files(self, limit: int, *, after: int) -> list[Entry]:
-        """Claim at most `limit` rows that another worker has sent with a file that is not the one here.
-
-        See `migrations.claim_changed_files`.
-        """
-        await self.journal.work()
-        claim = uuid4().hex
-
-        def check() -> list[Entry]:
-            connection = self.journal.connect()
-            try:
-                with connection.transaction():
-                    self.journal.prepare_to_claim(connection)
-                return migrations.claim_changed_files(
-                    connection, self.id, self.source, worker=self.journal.worker, claim=claim, limit=limit, after=after
-                )
-            finally:
-                connection.close()
-
-        try:
-            return await asyncio.to_thread(check)
-        except asyncio.CancelledError:
-            self.journal.note(self._drop(claim))
-            raise
-
-    async def claim_doubt(self, hopeless: Collection[int]) -> tuple[Entry, KnownCertificate] | None:
-        """Return a certificate in doubt for this worker to settle, and its row; see `migrations.claim_doubt`."""
-        await self.journal.work()
-        claim = uuid4().hex
-
-        def job(connection: Connection) -> tuple[Entry, KnownCertificate] | None:
-            self.journal.prepare_to_claim(connection)
-            return migrations.claim_doubt(
-                connection, self.id, self.source, claim=claim, worker=self.journal.worker, hopeless=hopeless
-            )
-
-        return await self.journal.run(job, undo=self._drop(claim))
-
-    async def counts(self) -> Counter[State]:
-        """Count the rows by state."""
-        return await self.journal.run(partial(migrations.counts, migration=self.id))
-
-    async def entries(self, *states: State, after: int = 0, limit: int = 500) -> list[Entry]:
-        """Return the next rows in these states (default: all) after a row number, in the manifest's order."""
-        return await self.journal.run(
-            lambda connection: migrations.entries(
-                connection, self.id, self.source, states or tuple(State), after=after, limit=limit
-            )
-        )
-
-    async def orphans(self) -> list[Entry]:
-        """Return the certificates in doubt at this host that no manifest names."""
-        return await self.journal.run(partial(migrations.orphans, source=self.source))
-
-    async def hosts(self) -> tuple[str, ...]:
-        """Return the machines on which other workers work on the migration now."""
-        return await self.journal.run(partial(migrations.hosts, migration=self.id, without=self.journal.worker))
-
-    async def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
-        """Record a person's word on rows in doubt, and return how many rows were changed.
-
-        Args:
-            numbers: their rows in the manifest; None for all, and for the certificates at this host that no manifest
-                names.
-            state: STORED, or WAITING when it is not stored and is to be sent again. By its number, a rejected row can
-                be sent again too: Springest may accept it now.
-
-        Raises:
-            ConfigurationError: one of the rows is not in doubt, or Springest is being asked about it just now; nothing
-                is changed then.
-        """
-
-        def job(connection: Connection) -> int:
-            certificates.take_over(connection)
-            return migrations.resolve(connection, self.id, self.source, numbers, state)
-
-        return await self.journal.run(job)
-
-    async def forget(self) -> Forgotten:
-        """Erase what identifies people in the migration and its certificates; see `erasure.forget_migration`."""
-        return await self.journal.erase(partial(erasure.forget_migration, migration=self.id))
-
-
 def engine_of(where: str | PathLike[str] | None) -> Engine:
     """Return the database that a path or address names; None is a file in the user's state folder.
 
@@ -714,15 +499,3 @@ def where_from_env() -> str | Path:
         ConfigurationError: the variable is missing, and this user has no state folder.
     """
     return os.environ.get("SPRINGEST_JOURNAL", "").strip() or place.default_path()
-
-
-def _identify(manifest: Path) -> tuple[Path, bytes | None]:
-    """Return the real path of a manifest and the SHA-256 of its bytes, which is None when there is no such file."""
-    path = manifest.resolve()
-    try:
-        with open_regular(manifest) as stream:
-            return path, hashlib.file_digest(stream, "sha256").digest()
-    except FileNotFoundError:
-        return path, None
-    except OSError as error:
-        raise ManifestError(manifest, error.strerror or "cannot be read") from None

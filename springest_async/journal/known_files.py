@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from springest_async.journal import migrations
+from springest_async.journal import file_hashes, loading, migrations
 from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.journal import Journal
@@ -46,19 +46,19 @@ class KnownFiles:
         return self._connection
 
     def is_settled(self, fields: CertificateFields, file: str) -> bool:
-        """Return whether a row's file need not be checked; see `migrations.is_settled`."""
+        """Return whether a row's file need not be checked; see `loading.is_settled`."""
         connection = self._open()
         with connection.snapshot():
-            return migrations.is_settled(connection, self._source, self._migration, fields, file)
+            return loading.is_settled(connection, self._source, self._migration, fields, file)
 
     def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
         """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""
         connection = self._open()
         with connection.snapshot():
-            return migrations.known_hash(connection, self._source.machine, path, size, modified_ns)
+            return file_hashes.known_hash(connection, self._source.machine, path, size, modified_ns)
 
     def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
         """Remember the SHA-256 of a whole file with this size (bytes) and time (ns), so that it is read only once."""
         connection = self._open()
         with connection.transaction():
-            migrations.remember_hash(connection, self._source.machine, path, size, modified_ns, sha256)
+            file_hashes.remember_hash(connection, self._source.machine, path, size, modified_ns, sha256)

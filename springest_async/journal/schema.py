@@ -14,8 +14,8 @@ VERSION = 1
 # One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
 # a person is empty after `forget`; the identity stays, so that the certificate is never sent again.
 #
-# A row is of one load of a manifest; `migrations.load` says which one counts. It has the state of its certificate, or
-# waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
+# A row is of one load of a manifest; a migration's `load` says which one counts. It has the state of its certificate,
+# or waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
 #
 # The key of a migration that was erased must not mean another one to a worker that was asleep, so it is a lasting one.
 #

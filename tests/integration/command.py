@@ -24,7 +24,7 @@ import attrs
 from aiohttp import web
 
 from springest_async.cli.app import run
-from springest_async.journal import migrations
+from springest_async.journal import manifest_rows, migrations
 from springest_async.journal.sqlite import SQLiteConnection, SQLiteEngine
 from springest_async.sandbox import Post, Sandbox
 from springest_async.sandbox.certificates import Form
@@ -251,7 +251,7 @@ def noted(manifest: Path, state: Path | None = None) -> dict[str, int]:
     sha256 = hashlib.sha256(manifest.read_bytes()).digest()
     with connected(state) as connection, connection.snapshot():
         ((migration, _),) = migrations.look_up(connection, sha256, "", manifest)
-        counts = {found.value: rows for found, rows in migrations.counts(connection, migration).items()}
+        counts = {found.value: rows for found, rows in manifest_rows.counts(connection, migration).items()}
     doubts = counts.pop("in doubt", 0) + counts.pop("sending", 0)
     return outcomes(in_doubt=doubts) | counts
 

@@ -141,7 +141,7 @@ async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path) ->
         ("http.api_key.ApiKey.added_to", "certificates"),
         ("http.api_key.ApiKey.hide_in", "upload"),
         ("api.protocol.post_meaning", "upload"),
-        ("journal.migrations.load", "upload"),
+        ("journal.loading.load", "upload"),
         ("journal.certificates.begin", "upload"),
     ],
 )

@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 from springest_async import Journal
-from springest_async.bulk import COLUMNS, Manifest, State, source_of
+from springest_async.bulk import COLUMNS, Manifest, OpenMigration, State, source_of
 from springest_async.sandbox import Mishap, Sandbox
 from tests.pdfs import certificate
 
@@ -62,7 +62,9 @@ class Lane:
     async def states(self, where: Path | str, origin: str) -> dict[str, State]:
         """Return the state of each certificate by the hash of its file; none before the first run has loaded it."""
         async with Journal(where) as journal:
-            migration = await journal.find(source_of(Manifest.open(self.manifest), origin, journal.machine))
+            migration = await OpenMigration.find(
+                journal, source_of(Manifest.open(self.manifest), origin, journal.machine)
+            )
             if migration is None:
                 return {}
             entries = await migration.entries(limit=len(self.rows) + 1)

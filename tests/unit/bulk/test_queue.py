@@ -41,7 +41,7 @@ from springest_async import (
 )
 from springest_async.api.verdicts import TRIES
 from springest_async.bulk import COLUMNS, Entry, Manifest, RowDone, RowStep, State, UploadQueue, load_manifest
-from springest_async.journal import certificates, migrations
+from springest_async.journal import certificates, file_hashes, manifest_rows, migrations
 from springest_async.journal.journal import Claim
 from springest_async.source_file import SourceFile
 from springest_async.upload import UploadListener
@@ -187,7 +187,7 @@ async def test_no_more_rows_are_taken_than_can_be_in_flight(
     """A worker claims as many rows as it can have in flight, and the next ones when it has begun these."""
     claimed: list[int] = []
     begun: list[int] = []
-    claim_rows = migrations.claim_rows
+    claim_rows = manifest_rows.claim_rows
 
     def claim(*arguments: Any, **options: Any) -> list[Entry]:
         rows = claim_rows(*arguments, **options)
@@ -195,7 +195,7 @@ async def test_no_more_rows_are_taken_than_can_be_in_flight(
         begun.append(len(claimed) - len({step.row.id for step in events.steps}))
         return rows
 
-    monkeypatch.setattr(migrations, "claim_rows", claim)
+    monkeypatch.setattr(manifest_rows, "claim_rows", claim)
     model = client(*[Script(turns=2)] * 20, concurrency=concurrency)
 
     assert await run(model, rows_of(tmp_path, 20), events) is None
@@ -1045,17 +1045,17 @@ async def test_an_outcome_is_noted_when_there_is_space_again(
     [
         (certificates, "renew"),
         (certificates, "take_over"),
-        (migrations, "claim_rows"),
-        (migrations, "known_hash"),
-        (migrations, "identify"),
-        (migrations, "unreadable"),
+        (manifest_rows, "claim_rows"),
+        (file_hashes, "known_hash"),
+        (manifest_rows, "identify"),
+        (manifest_rows, "unreadable"),
         (certificates, "begin"),
         (certificates, "end"),
         (certificates, "release"),
         (migrations, "has_other_workers"),
-        (migrations, "has_unfinished"),
-        (migrations, "fail_unreadable"),
-        (migrations, "claim_doubt"),
+        (manifest_rows, "has_unfinished"),
+        (manifest_rows, "fail_unreadable"),
+        (manifest_rows, "claim_doubt"),
         (certificates, "siblings"),
         (certificates, "settled"),
     ],

@@ -11,7 +11,8 @@ import pytest
 from attrs import define, frozen
 
 from springest_async.journal import certificates
-from springest_async.journal.migrations import ManifestRow, Source
+from springest_async.journal.loading import ManifestRow
+from springest_async.journal.migrations import Source
 from springest_async.journal.records import Intent, KnownCertificate, Outcome, State
 from springest_async.journal.sqlite import SQLiteConnection, SQLiteEngine
 

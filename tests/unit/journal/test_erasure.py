@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from springest_async.bulk import Manifest, State, load_manifest
+from springest_async.bulk import Manifest, OpenMigration, State, load_manifest
 from springest_async.errors import ConfigurationError
 from springest_async.journal import erasure
 from springest_async.journal.engine import Connection
@@ -36,7 +36,7 @@ async def stored(manifest: Manifest, *states: State) -> None:
 async def forget(manifest: Manifest, job: Callable[[Connection], Forgotten] | None = None) -> Forgotten:
     """Forget a manifest, or do the job."""
     async with Journal(journal_of(manifest)) as journal:
-        (migration,) = await journal.look_up(manifest.path)
+        (migration,) = await OpenMigration.look_up(journal, manifest.path)
         return await (migration.forget() if job is None else journal.erase(job))
 
 
@@ -57,7 +57,7 @@ async def test_what_was_erased_meanwhile_is_said_so(tmp_path: Path) -> None:
     manifest = manifest_at(tmp_path, "anna")
     await stored(manifest, State.STORED)
     async with Journal(journal_of(manifest)) as journal:
-        (migration,) = await journal.look_up(manifest.path)
+        (migration,) = await OpenMigration.look_up(journal, manifest.path)
         await migration.forget()
 
         with pytest.raises(ConfigurationError, match="erased already"):
@@ -110,7 +110,7 @@ async def test_a_person_is_found_however_the_address_is_spelt(tmp_path: Path, sp
     assert "zoë@".encode() not in content(manifest)
     assert b"anna@" in content(manifest)
     async with Journal(journal_of(manifest)) as journal:
-        (migration,) = await journal.look_up(manifest.path)
+        (migration,) = await OpenMigration.look_up(journal, manifest.path)
         assert await migration.counts() == {State.STORED: 1}
 
 

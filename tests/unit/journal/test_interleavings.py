@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from springest_async.journal import certificates, migrations
+from springest_async.journal import certificates, loading, manifest_rows
 from springest_async.journal.certificates import SERVER_IDLE_SECONDS, ClaimLost
 from springest_async.journal.records import KnownCertificate, Siblings, State
 
@@ -78,7 +78,7 @@ class Interleavings(RuleBasedStateMachine):
         self.listed: dict[int, int] = {}  # Springest's id → certificate
         self.keys: dict[int, int] = {}  # the journal's key → certificate
         lines = [row(number + 2, email="x@example.org") for number in range(4)]
-        migrations.load(self.connection, source(folder), lines, "a")
+        loading.load(self.connection, source(folder), lines, "a")
 
     def teardown(self) -> None:
         try:
@@ -294,7 +294,7 @@ class Interleavings(RuleBasedStateMachine):
         )
         assert all((row_state, row_reason) == (state, reason) for row_state, state, row_reason, reason in lines)
         with self.connection.snapshot():
-            assert migrations.counts(self.connection, 1).total() == 4
+            assert manifest_rows.counts(self.connection, 1).total() == 4
 
     @invariant()
     def nobody_has_what_has_ended(self) -> None:

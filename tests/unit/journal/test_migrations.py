@@ -11,9 +11,10 @@ import pytest
 from attrs import evolve
 
 from springest_async.errors import JournalError
-from springest_async.journal import erasure, migrations
+from springest_async.journal import changed_files, erasure, file_hashes, loading, manifest_rows, migrations
 from springest_async.journal.certificates import ClaimLost
-from springest_async.journal.migrations import ManifestRow, Source
+from springest_async.journal.loading import ManifestRow
+from springest_async.journal.migrations import Source
 from springest_async.journal.records import Entry, KnownCertificate, Loaded, State
 from springest_async.journal.sqlite import SQLiteConnection
 
@@ -27,7 +28,7 @@ class Runner(Worker):
 
     def load(self, manifest: Source, lines: list[ManifestRow]) -> Loaded:
         """Load a manifest, and work on it from now on."""
-        loaded = migrations.load(self.connection, manifest, lines, self.name)
+        loaded = loading.load(self.connection, manifest, lines, self.name)
         self.renew(migration=loaded.migration)
         return loaded
 
@@ -38,7 +39,7 @@ class Runner(Worker):
     def take(self, migration: int, manifest: Source, limit: int = 100, claim: str = "") -> list[Entry]:
         """Claim rows."""
         with self.connection.transaction():
-            return migrations.claim_rows(
+            return manifest_rows.claim_rows(
                 self.connection, migration, manifest, worker=self.name, claim=claim or self.name, limit=limit
             )
 
@@ -46,7 +47,7 @@ class Runner(Worker):
         """Read the file of a row."""
         content, status = entry.path.read_bytes(), entry.path.stat()
         with self.connection.transaction():
-            return migrations.identify(
+            return manifest_rows.identify(
                 self.connection,
                 entry,
                 manifest,
@@ -61,20 +62,20 @@ class Runner(Worker):
         sent = []
         for entry in self.take(migration, manifest):
             known = self.identify(entry, manifest)
-            if known.state is State.WAITING and known.claim == migrations.claim_of(entry):
-                self.end(self.begin(known.id, migrations.claim_of(entry)), state, known.id)
+            if known.state is State.WAITING and known.claim == manifest_rows.claim_of(entry):
+                self.end(self.begin(known.id, manifest_rows.claim_of(entry)), state, known.id)
                 sent.append(entry.file)
         return sent
 
     def counts(self, migration: int) -> Counter[State]:
         """Count the rows by state."""
         with self.connection.snapshot():
-            return migrations.counts(self.connection, migration)
+            return manifest_rows.counts(self.connection, migration)
 
     def unreadable(self, entry: Entry, migration: int, machine: str) -> State:
         """Say that a machine cannot read a row's file."""
         with self.connection.transaction():
-            return migrations.unreadable(
+            return manifest_rows.unreadable(
                 self.connection, entry, migration, machine, f"host of {machine}", "no such file"
             )
 
@@ -292,7 +293,7 @@ def test_failed_rows_wait_again(content: bytes, runner: Runner, archive: Path) -
     first, second = runner.take(1, manifest)
     runner.unreadable(first, 1, "machine of a")
     known = runner.identify(second, manifest)
-    runner.release(known.id, State.FAILED, "too often", claim=migrations.claim_of(second))
+    runner.release(known.id, State.FAILED, "too often", claim=manifest_rows.claim_of(second))
     assert runner.counts(1) == {State.FAILED: 2}
 
     runner.load(again, rows(2))
@@ -329,7 +330,7 @@ def test_a_row_gets_the_end_of_an_upload_under_way(runner: Runner, archive: Path
 
 @pytest.fixture
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations, "_BATCH", 2)
+    monkeypatch.setattr(loading, "_BATCH", 2)
 
 
 @pytest.mark.usefixtures("_small_batches")
@@ -341,7 +342,7 @@ def test_what_a_killed_process_has_loaded_is_removed(
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        migrations.load(other.connection, source(archive), killed(), "b")
+        loading.load(other.connection, source(archive), killed(), "b")
     assert runner.connection.execute("SELECT count(*) FROM manifest_rows") == [(2,)]
     runner.load(source(archive, b"x", name="x.csv"), rows(1))  # the other one may still be loading
     assert runner.connection.execute("SELECT count(*) FROM manifest_rows") == [(3,)]
@@ -366,7 +367,7 @@ def test_a_loader_that_seemed_dead_loads_no_half(runner: Runner, other: Runner, 
         yield from rows(6)[4:]
 
     with pytest.raises(JournalError, match="asleep"):
-        migrations.load(other.connection, source(archive), sleeping(), "b")
+        loading.load(other.connection, source(archive), sleeping(), "b")
 
     assert runner.connection.execute("SELECT count(*) FROM manifest_rows") == [(1,)]
     assert runner.connection.execute("SELECT count(*) FROM migrations") == [(1,)]
@@ -379,7 +380,7 @@ def test_two_that_load_a_new_manifest_at_once_share_it(runner: Runner, other: Ru
         other.work(1, source(archive))
         yield from rows(3)[2:]
 
-    loaded = migrations.load(runner.connection, source(archive), meanwhile(), "a")
+    loaded = loading.load(runner.connection, source(archive), meanwhile(), "a")
 
     assert (loaded.migration, loaded.rows) == (1, 3)
     assert runner.connection.execute("SELECT id FROM migrations") == [(1,)]
@@ -395,7 +396,7 @@ def test_of_two_editions_at_once_the_last_one_counts(runner: Runner, other: Runn
         other.load(source(archive, b"edition 2"), rows(3))
         other.work(1, source(archive, b"edition 2"))
 
-    loaded = migrations.load(runner.connection, source(archive, b"edition 3"), meanwhile(), "a")
+    loaded = loading.load(runner.connection, source(archive, b"edition 3"), meanwhile(), "a")
 
     assert (loaded.migration, loaded.new) == (1, 1)
     assert runner.counts(1) == {State.STORED: 3, State.WAITING: 1}
@@ -407,14 +408,14 @@ def test_an_edition_beats_one_that_is_looked_at_again(
 ) -> None:
     """The rows of the older edition are gone then, and must not be the ones that count."""
     runner.load(source(archive), rows(2))
-    forget = migrations.forget_changed_files
+    forget = changed_files.forget_changed_files
 
     def slow(*arguments: object) -> int:
-        monkeypatch.setattr(migrations, "forget_changed_files", forget)
+        monkeypatch.setattr(changed_files, "forget_changed_files", forget)
         other.load(source(archive, b"edition 2"), rows(3))
         return 0
 
-    monkeypatch.setattr(migrations, "forget_changed_files", slow)
+    monkeypatch.setattr(changed_files, "forget_changed_files", slow)
     loaded = runner.load(source(archive), rows(2))
 
     assert (loaded.migration, loaded.rows) == (1, 2)
@@ -427,7 +428,7 @@ def test_workers_go_on_while_an_edition_is_loaded(runner: Runner, other: Runner,
     runner.load(manifest, rows(6))
     sending, reading, waiting = runner.take(1, manifest, 3)
     known = runner.identify(sending, manifest)
-    attempt = runner.begin(known.id, migrations.claim_of(sending))
+    attempt = runner.begin(known.id, manifest_rows.claim_of(sending))
     third = Runner(runner.connection, "third")
     third.renew()
     third.load(edited, rows(7))
@@ -478,7 +479,7 @@ def test_released_rows_are_claimed_by_others(runner: Runner, other: Runner, arch
     runner.identify(entries[1], source(archive))
     with runner.connection.transaction():
         for entry in entries:
-            migrations.release(runner.connection, entry, "a")
+            manifest_rows.release(runner.connection, entry, "a")
 
     assert other.work(1, source(archive)) == ["2.pdf", "3.pdf"]
 
@@ -489,7 +490,7 @@ def test_an_identification_that_runs_again_is_the_same(runner: Runner, archive: 
 
     first = runner.identify(entry, source(archive))
 
-    assert first.claim == migrations.claim_of(entry)
+    assert first.claim == manifest_rows.claim_of(entry)
     assert runner.identify(entry, source(archive)) == first
 
 
@@ -524,7 +525,7 @@ def test_what_one_machine_cannot_read_another_tries(runner: Runner, other: Runne
 
     assert runner.unreadable(entry, 1, "machine of a") is State.WAITING
     with runner.connection.snapshot():
-        (shown,) = migrations.entries(runner.connection, 1, here, [State.WAITING], after=0, limit=9)
+        (shown,) = manifest_rows.entries(runner.connection, 1, here, [State.WAITING], after=0, limit=9)
     assert shown.reason == "not readable on host of machine of a: no such file"
     assert runner.take(1, here, claim="again") == []
 
@@ -539,12 +540,12 @@ def test_what_no_living_worker_can_read_fails(runner: Runner, other: Runner, arc
     (entry,) = runner.take(1, here)
     runner.unreadable(entry, 1, "machine of a")
     with runner.connection.transaction():
-        migrations.fail_unreadable(runner.connection, 1)
+        manifest_rows.fail_unreadable(runner.connection, 1)
     assert runner.counts(1) == {State.WAITING: 1}
     other.leave()
 
     with runner.connection.transaction():
-        migrations.fail_unreadable(runner.connection, 1)
+        manifest_rows.fail_unreadable(runner.connection, 1)
 
     assert runner.counts(1) == {State.FAILED: 1}
 
@@ -567,23 +568,23 @@ def test_a_worker_that_slept_works_on_no_other_manifest(runner: Runner, other: R
 def test_a_hash_is_known_for_one_size_time_and_machine(connection: SQLiteConnection, archive: Path) -> None:
     path = archive / "2.pdf"
     with connection.transaction():
-        migrations.remember_hash(connection, "m", path, 1, 2, b"1" * 32)
-        migrations.remember_hash(connection, "m", path, 1, 3, b"2" * 32)
+        file_hashes.remember_hash(connection, "m", path, 1, 2, b"1" * 32)
+        file_hashes.remember_hash(connection, "m", path, 1, 3, b"2" * 32)
 
-        assert migrations.known_hash(connection, "m", archive / "x" / ".." / "2.pdf", 1, 3) == b"2" * 32
-        assert migrations.known_hash(connection, "m", path, 1, 2) is None
-        assert migrations.known_hash(connection, "m", path, 2, 3) is None
-        assert migrations.known_hash(connection, "other", path, 1, 3) is None
+        assert file_hashes.known_hash(connection, "m", archive / "x" / ".." / "2.pdf", 1, 3) == b"2" * 32
+        assert file_hashes.known_hash(connection, "m", path, 1, 2) is None
+        assert file_hashes.known_hash(connection, "m", path, 2, 3) is None
+        assert file_hashes.known_hash(connection, "other", path, 1, 3) is None
 
 
 @pytest.mark.parametrize("years", [-369, 600, 28_000])  # from 1970: the first time of NTFS, a mistake, its last
 def test_a_file_may_have_a_time_of_more_than_64_bits(years: int, connection: SQLiteConnection, archive: Path) -> None:
     modified_ns = years * 31_556_952 * 10**9
     with connection.transaction():
-        migrations.remember_hash(connection, "m", archive / "2.pdf", 1, modified_ns, b"1" * 32)
+        file_hashes.remember_hash(connection, "m", archive / "2.pdf", 1, modified_ns, b"1" * 32)
 
-        assert migrations.known_hash(connection, "m", archive / "2.pdf", 1, modified_ns) == b"1" * 32
-        assert migrations.known_hash(connection, "m", archive / "2.pdf", 1, modified_ns + 1) is None
+        assert file_hashes.known_hash(connection, "m", archive / "2.pdf", 1, modified_ns) == b"1" * 32
+        assert file_hashes.known_hash(connection, "m", archive / "2.pdf", 1, modified_ns + 1) is None
 
 
 def test_a_row_whose_file_has_an_odd_time_stays_stored(runner: Runner, archive: Path) -> None:
@@ -605,10 +606,10 @@ def test_a_settled_row_need_not_be_checked(name: str, runner: Runner, archive: P
 
     with connection.snapshot():
         migration = migrations.find(connection, manifest)
-        assert migrations.is_settled(connection, manifest, migration, row(2), "2.pdf")
-        assert not migrations.is_settled(connection, manifest, migration, row(3), "3.pdf")
+        assert loading.is_settled(connection, manifest, migration, row(2), "2.pdf")
+        assert not loading.is_settled(connection, manifest, migration, row(3), "3.pdf")
         (archive / "2.pdf").write_bytes(b"another")
-        assert not migrations.is_settled(connection, manifest, migration, row(2), "2.pdf")
+        assert not loading.is_settled(connection, manifest, migration, row(2), "2.pdf")
 
 
 # --- all of them ---
@@ -636,6 +637,6 @@ def test_doubts_without_a_manifest_are_found(runner: Runner, archive: Path) -> N
     runner.load(source(archive, b"edited"), rows(1))
 
     with runner.connection.snapshot():
-        (orphan,) = migrations.orphans(runner.connection, source(archive))
+        (orphan,) = manifest_rows.orphans(runner.connection, source(archive))
 
     assert (orphan.number, orphan.email, orphan.state) == (None, "person3@example.org", State.IN_DOUBT)

@@ -1,0 +1,337 @@
+"""Load a manifest into a journal: its rows, and the certificates that they name already.
+
+Each load of an edited manifest has rows of its own, which take over the certificates of the rows that they replace. A
+file is not read here: its size and time are compared, and what is in doubt is read when its turn comes.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from itertools import islice
+
+from attrs import field, frozen
+
+from springest_async.errors import JournalError
+from springest_async.journal import certificates, changed_files, file_hashes
+from springest_async.journal.certificates import microseconds, storable
+from springest_async.journal.engine import Connection
+from springest_async.journal.identity import CertificateFields, identity, lookalike, row_fields
+from springest_async.journal.manifest_rows import fields_of
+from springest_async.journal.migrations import Source, find
+from springest_async.journal.records import Loaded, State
+
+_BATCH = 10_000  # rows in one transaction, so that others never wait long
+_CHANGED_SHOWN = 20
+
+
+@frozen(kw_only=True)
+class ManifestRow:
+    """A row of a manifest, as it is loaded.
+
+    Attributes:
+        number: which row it is; the header is row 1.
+        file: the cell, as written.
+        extra: the cells of unknown columns, by column.
+    """
+
+    number: int
+    file: str
+    certification_id: int
+    email: str
+    valid_from: date
+    valid_until: date | None
+    conversion_id: int | None
+    extra: Mapping[str, str] = field(factory=dict)
+
+
+def load(connection: Connection, source: Source, rows: Iterable[ManifestRow], worker: str) -> Loaded:
+    """Load a manifest that has passed the preflight, in several transactions.
+
+    Rows of the migration that are no longer in the manifest are removed; their certificates stay. Failed rows wait
+    again. Nothing of it is visible before the last transaction; the next load removes what a killed process leaves.
+
+    Args:
+        connection: one of its own, because this takes long.
+        source: the manifest.
+        rows: its rows.
+        worker: the worker that loads it.
+    """
+    own: int | None = None
+    changed: list[int] = []
+    new = 0
+    with connection.transaction():
+        before = _known(connection, source)
+    _remove_abandoned(connection)
+    while True:
+        if before.is_unchanged:
+            current = before.load
+        else:
+            current = own = own or _insert(connection, source, rows, worker)
+            with connection.transaction():
+                if before.load is not None:
+                    _inherit(connection, own, before.load)
+                    changed = _changed(connection, own, before.load)
+                new = _count_new(connection, own, before.load)
+        assert current is not None
+        changed_files.forget_changed_files(connection, current, source)
+        known = _attach_known_files(connection, current, source)
+        with connection.transaction():
+            now = _known(connection, source)
+            if now == before:
+                if current == own:
+                    _check_load(connection, own, source, worker)
+                migration = _switch(connection, before.migration, current, source)
+                _retry_failed(connection, current, source.machine)
+                ((count,),) = connection.execute("SELECT count(*) FROM manifest_rows WHERE load = ?", (current,))
+                break
+        before = now  # another worker has loaded it, or another edition of it, meanwhile
+    for obsolete in (own, before.load):
+        if obsolete not in (None, current):
+            _remove(connection, obsolete)
+    return Loaded(
+        migration=migration,
+        rows=count,
+        new=new,
+        known=known,
+        changed=len(changed),
+        changed_rows=tuple(changed[:_CHANGED_SHOWN]),
+    )
+
+
+@frozen
+class _Known:
+    migration: int | None = None
+    load: int | None = None
+    is_unchanged: bool = False
+
+
+def _known(connection: Connection, source: Source) -> _Known:
+    """Return the migration of a manifest, its load, and whether that is of the same content."""
+    migration = find(connection, source)
+    if migration is None:
+        return _Known()
+    ((load, manifest),) = connection.execute("SELECT load, manifest FROM migrations WHERE id = ?", (migration,))
+    return _Known(migration, load, manifest == source.sha256)
+
+
+_INSERT = (
+    "INSERT INTO manifest_rows (load, number, file, copy, fields, lookalike, certification_id, email, valid_from,"
+    " valid_until, conversion_id, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _insert(connection: Connection, source: Source, rows: Iterable[ManifestRow], worker: str) -> int:
+    """Insert the rows of a manifest as a new load, and return its key."""
+    with connection.transaction():
+        ((current,),) = connection.execute("INSERT INTO loads (worker) VALUES (?) RETURNING id", (worker,))
+    remaining = iter(rows)
+    while batch := [
+        (
+            current,
+            row.number,
+            storable(row.file),
+            1,  # its copy; with only values, PostgreSQL takes a tenth of the time
+            row_fields(row, source.origin, row.file),
+            lookalike(row, source.origin),
+            row.certification_id,
+            row.email,
+            row.valid_from.isoformat(),
+            row.valid_until and row.valid_until.isoformat(),
+            row.conversion_id,
+            json.dumps(dict(row.extra)) if row.extra else None,
+        )
+        for row in islice(remaining, _BATCH)
+    ]:
+        with connection.transaction():
+            _check_load(connection, current, source, worker)
+            connection.executemany(_INSERT, batch)
+    with connection.transaction():
+        _number_copies(connection, current)
+    return int(current)
+
+
+def _check_load(connection: Connection, load: int, source: Source, worker: str) -> None:
+    """Check that nobody has begun to remove a load, as that of a worker that seemed dead."""
+    if not connection.execute("SELECT 1 FROM loads WHERE id = ? AND worker = ?", (load, worker)):
+        raise JournalError(
+            source.path, "this program was stopped or asleep while it loaded this manifest: run the same command again"
+        )
+
+
+def _number_copies(connection: Connection, current: int) -> None:
+    # The preflight reports rows with the same file and fields. They have one certificate, and each gets its outcome.
+    connection.execute(
+        "UPDATE manifest_rows SET copy = ranked.copy FROM (SELECT id, row_number() OVER (PARTITION BY fields"
+        " ORDER BY number) AS copy FROM manifest_rows WHERE load = ?) AS ranked"
+        " WHERE ranked.id = manifest_rows.id AND ranked.copy > 1",
+        (current,),
+    )
+
+
+def _inherit(connection: Connection, current: int, before: int) -> None:
+    """Hand the certificates of rows to those that replace them."""
+    connection.execute(
+        "UPDATE manifest_rows SET certificate = old.certificate, size = old.size, modified_ns = old.modified_ns,"
+        " state = old.state, reason = old.reason FROM manifest_rows AS old WHERE manifest_rows.load = ?"
+        " AND old.load = ? AND old.fields = manifest_rows.fields AND old.copy = manifest_rows.copy"
+        " AND old.certificate IS NOT NULL",
+        (current, before),
+    )
+
+
+def _count_new(connection: Connection, current: int, before: int | None) -> int:
+    if before is None:
+        ((count,),) = connection.execute("SELECT count(*) FROM manifest_rows WHERE load = ?", (current,))
+        return int(count)
+    ((count,),) = connection.execute(
+        "SELECT count(*) FROM manifest_rows AS new WHERE new.load = ? AND NOT EXISTS"
+        " (SELECT 1 FROM manifest_rows AS old WHERE old.fields = new.fields AND old.copy = new.copy AND old.load = ?)",
+        (current, before),
+    )
+    return int(count)
+
+
+def _changed(connection: Connection, current: int, before: int) -> list[int]:
+    """Return the waiting rows whose file was uploaded with other fields, by a row that is gone."""
+    # IN, and no join: the files of the old rows are gathered once, where a join would look at all new rows for each.
+    lines = connection.execute(
+        "SELECT number FROM manifest_rows WHERE load = ? AND certificate IS NULL AND file IN (SELECT old.file"
+        " FROM manifest_rows AS old WHERE old.load = ? AND old.state IN ('stored', 'rejected', 'in doubt')"
+        " AND NOT EXISTS (SELECT 1 FROM manifest_rows AS kept WHERE kept.load = ? AND kept.fields = old.fields"
+        " AND kept.copy = old.copy)) ORDER BY number",
+        (current, before, current),
+    )
+    return [number for (number,) in lines]
+
+
+def _attach_known_files(connection: Connection, load: int, source: Source) -> int:
+    """Attach rows to certificates that the journal knows, where this machine knows the hash of their file.
+
+    Return how many of these certificates are stored.
+    """
+    after = count = 0
+    while True:
+        with connection.snapshot():
+            lines = connection.execute(
+                "SELECT DISTINCT r.id, r.file, r.certification_id, r.email, r.valid_from, r.valid_until,"
+                " r.conversion_id FROM manifest_rows AS r JOIN certificates AS k ON k.lookalike = r.lookalike"
+                " WHERE r.load = ? AND r.certificate IS NULL AND r.claim IS NULL AND r.id > ? ORDER BY r.id LIMIT ?",
+                (load, after, _BATCH),
+            )
+            if not lines:
+                return count
+            after = lines[-1][0]
+            known = []
+            for row, file, *values in lines:
+                if (found := file_hashes.stat_of(path := source.folder / file)) is None:
+                    continue
+                sha256 = file_hashes.known_hash(connection, source.machine, path, found.st_size, found.st_mtime_ns)
+                if sha256 is None:
+                    continue
+                digest = identity(fields_of(*values), source.origin, sha256)
+                for certificate, state in connection.execute(
+                    "SELECT id, state FROM certificates WHERE identity = ?", (digest,)
+                ):
+                    modified_ns = file_hashes.storable_time(found.st_mtime_ns)
+                    known.append((certificate, found.st_size, modified_ns, certificate, certificate, row))
+                    count += state == State.STORED.value
+        if known:
+            with connection.transaction():
+                connection.executemany(
+                    "UPDATE manifest_rows SET certificate = ?, size = ?, modified_ns = ?, state = (SELECT state"
+                    " FROM certificates WHERE id = ?), reason = (SELECT reason FROM certificates WHERE id = ?)"
+                    " WHERE id = ? AND claim IS NULL",
+                    known,
+                )
+
+
+def _switch(connection: Connection, migration: int | None, load: int, source: Source) -> int:
+    """Make this load the one that counts; return the key of the migration."""
+    now = microseconds(datetime.now(UTC))
+    values = (source.sha256, source.machine, source.shown_path, source.shown_name, load, now, now)
+    if migration is None:
+        ((migration,),) = connection.execute(
+            "INSERT INTO migrations (manifest, machine, path, name, load, loaded_at, moved_at, origin)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (*values, source.origin),
+        )
+    else:
+        connection.execute(
+            "UPDATE migrations SET manifest = ?, machine = ?, path = ?, name = ?, load = ?, loaded_at = ?,"
+            " moved_at = ? WHERE id = ?",
+            (*values, migration),
+        )
+    return migration
+
+
+def _retry_failed(connection: Connection, load: int, machine: str) -> None:
+    """Put failed rows back to waiting: they are certainly not stored."""
+    connection.execute(
+        "DELETE FROM unreadable_files WHERE machine = ? AND manifest_row IN"
+        " (SELECT id FROM manifest_rows WHERE load = ? AND state IN ('waiting', 'failed'))",
+        (machine, load),
+    )
+    for (certificate,) in connection.execute(
+        "SELECT DISTINCT certificate FROM manifest_rows WHERE load = ? AND state = 'failed'"
+        " AND certificate IS NOT NULL",
+        (load,),
+    ):
+        certificates.retry(connection, certificate)
+    connection.execute(
+        "UPDATE manifest_rows SET state = 'waiting', reason = '' WHERE load = ? AND state = 'failed'", (load,)
+    )
+
+
+def _remove_abandoned(connection: Connection) -> None:
+    """Remove what killed processes have loaded in part."""
+    with connection.transaction():
+        abandoned = connection.execute(
+            "SELECT id FROM loads WHERE id NOT IN (SELECT load FROM migrations)"
+            " AND worker NOT IN (SELECT id FROM workers)"
+        )
+    for (load,) in abandoned:
+        _remove(connection, load)
+
+
+def _remove(connection: Connection, load: int) -> None:
+    with connection.transaction():
+        connection.execute("UPDATE loads SET worker = '' WHERE id = ?", (load,))
+    while True:
+        with connection.transaction():
+            removed = connection.execute(
+                "DELETE FROM manifest_rows WHERE id IN (SELECT id FROM manifest_rows WHERE load = ? LIMIT ?)"
+                " RETURNING id",
+                (load, 10 * _BATCH),
+            )
+            if not removed:
+                connection.execute(
+                    "DELETE FROM unreadable_files WHERE manifest_row NOT IN (SELECT id FROM manifest_rows)"
+                )
+                connection.execute("DELETE FROM loads WHERE id = ?", (load,))
+                return
+
+
+def is_settled(
+    connection: Connection, source: Source, migration: int | None, fields: CertificateFields, file: str
+) -> bool:
+    """Return whether a row's file need not be checked, because its certificate will not be sent again.
+
+    That is so when the certificate is stored, rejected or in doubt, and the file is unchanged or was moved away.
+    """
+    found = file_hashes.stat_of(path := source.folder / file)
+    if found is not None:
+        sha256 = file_hashes.known_hash(connection, source.machine, path, found.st_size, found.st_mtime_ns)
+        if sha256 is not None:
+            lines = connection.execute(
+                "SELECT 1 FROM certificates WHERE identity = ? AND state IN ('stored', 'rejected', 'in doubt')",
+                (identity(fields, source.origin, sha256),),
+            )
+            return bool(lines)
+    if migration is None:
+        return False
+    lines = connection.execute(
+        "SELECT size, modified_ns FROM manifest_rows WHERE fields = ? AND state IN ('stored', 'rejected', 'in doubt')"
+        " AND certificate IS NOT NULL AND load = (SELECT load FROM migrations WHERE id = ?)",
+        (row_fields(fields, source.origin, file), migration),
+    )
+    return any(found is None or file_hashes.is_same(found, *line) for line in lines)

@@ -1,0 +1,254 @@
+"""`OpenMigration`: the rows of one manifest, as one worker of a journal claims, identifies and counts them."""
+
+import asyncio
+import hashlib
+import platform
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Literal, Self
+from uuid import uuid4
+
+from springest_async.errors import ManifestError
+from springest_async.journal import certificates, changed_files, erasure, loading, manifest_rows, migrations
+from springest_async.journal.engine import Connection
+from springest_async.journal.erasure import Forgotten
+from springest_async.journal.journal import Claim, Journal
+from springest_async.journal.loading import ManifestRow
+from springest_async.journal.migrations import Source
+from springest_async.journal.records import Entry, KnownCertificate, Loaded, State
+from springest_async.source_file import open_regular
+
+
+class OpenMigration:
+    """A migration, as one worker sees it.
+
+    Attributes:
+        journal: the journal.
+        id: its key.
+        source: the manifest on this machine.
+    """
+
+    def __init__(self, journal: Journal, id: int, source: Source) -> None:  # noqa: A002 (it is one)
+        self.journal = journal
+        self.id = id
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"<OpenMigration {self.id} in {self.journal.where}>"
+
+    @classmethod
+    async def find(cls, journal: Journal, source: Source) -> Self | None:
+        """Return the migration that a manifest belongs to, if it was loaded before."""
+        migration = await journal.run(partial(migrations.find, source=source))
+        return None if migration is None else cls(journal, migration, source)
+
+    @classmethod
+    async def look_up(cls, journal: Journal, manifest: Path) -> list[Self]:
+        """Return the migrations of a manifest, one for each host; see `migrations.look_up`.
+
+        Raises:
+            ManifestError: the file is there and cannot be read, or it is the journal.
+        """
+        if journal.is_in(manifest):
+            raise ManifestError(manifest, "is the journal, not a manifest")
+        path, sha256 = await asyncio.to_thread(_identify, manifest)
+        found = await journal.run(partial(migrations.look_up, sha256=sha256, machine=journal.machine, path=path))
+        folder = manifest.parent.absolute()
+        return [
+            cls(
+                journal,
+                migration,
+                Source(origin=origin, sha256=sha256 or b"", path=path, folder=folder, machine=journal.machine),
+            )
+            for migration, origin in found
+        ]
+
+    @classmethod
+    async def load(cls, journal: Journal, source: Source, lines: Iterable[ManifestRow]) -> tuple[Self, Loaded]:
+        """Load a manifest that has passed the preflight; see `loading.load`.
+
+        It has a connection of its own, so that uploads go on meanwhile.
+
+        Raises:
+            ManifestError: a row cannot be read; nothing of the manifest is loaded then.
+            JournalError: the journal cannot be written.
+        """
+
+        def load() -> Loaded:
+            connection = journal.connect()
+            try:
+                return loading.load(connection, source, lines, journal.worker)
+            finally:
+                connection.close()
+
+        await journal.work()
+        loaded = await asyncio.to_thread(load)
+        await journal.work(loaded.migration)
+        return cls(journal, loaded.migration, source), loaded
+
+    async def claim(self, limit: int) -> list[Entry]:
+        """Claim the first rows that wait for anybody, at most `limit`, and return them."""
+        await self.journal.work()
+        claim = uuid4().hex
+
+        def job(connection: Connection) -> list[Entry]:
+            self.journal.prepare_to_claim(connection)
+            return manifest_rows.claim_rows(
+                connection, self.id, self.source, worker=self.journal.worker, claim=claim, limit=limit
+            )
+
+        return await self.journal.run(job, undo=self._drop(claim))
+
+    def _drop(self, claim: str) -> Callable[[Connection], object]:
+        return partial(certificates.drop, claim=claim, worker=self.journal.worker)
+
+    async def identify(
+        self, entry: Entry, size: int, modified_ns: int, sha256: bytes
+    ) -> tuple[KnownCertificate, Claim | None]:
+        """Record the certificate of a row, and return it with the claim on it, if it is to be sent.
+
+        See `manifest_rows.identify`.
+
+        Raises:
+            ClaimLost: another worker has the row now.
+        """
+        known = await self.journal.run(
+            lambda connection: manifest_rows.identify(
+                connection,
+                entry,
+                self.source,
+                worker=self.journal.worker,
+                size=size,
+                modified_ns=modified_ns,
+                sha256=sha256,
+            )
+        )
+        name = manifest_rows.claim_of(entry)
+        is_ours = known.state is State.WAITING and known.claim == name
+        return known, Claim(self.journal, known.id, name) if is_ours else None
+
+    def release(self, entry: Entry) -> None:
+        """Release the claim of a row, or the one that it has on its certificate."""
+        self.journal.note(partial(manifest_rows.release, entry=entry, worker=self.journal.worker))
+
+    async def unreadable(self, entry: Entry, reason: str) -> State:
+        """Record that a row's file cannot be read here; return FAILED, or WAITING if another worker may read it."""
+        host = platform.node()
+        return await self.journal.run(
+            lambda connection: manifest_rows.unreadable(connection, entry, self.id, self.journal.machine, host, reason)
+        )
+
+    async def has_unfinished(self, hopeless: Collection[int] = ()) -> bool:
+        """Return whether there is anything to wait for; rows that no living worker can read fail.
+
+        See `manifest_rows.has_unfinished`.
+        """
+
+        def job(connection: Connection) -> bool:
+            certificates.take_over(connection)
+            manifest_rows.fail_unreadable(connection, self.id)
+            return manifest_rows.has_unfinished(connection, self.id, self.source, hopeless=hopeless)
+
+        return await self.journal.run(job)
+
+    async def has_other_workers(self) -> bool:
+        """Return whether other workers work on the migration now."""
+        return await self.journal.run(
+            lambda connection: migrations.has_other_workers(connection, self.id, self.journal.worker)
+        )
+
+    async def recheck_files(self, limit: int, *, after: int) -> list[Entry]:
+        """Claim at most `limit` rows that another worker has sent with a file that is not the one here.
+
+        See `changed_files.claim_changed_files`.
+        """
+        await self.journal.work()
+        claim = uuid4().hex
+
+        def check() -> list[Entry]:
+            connection = self.journal.connect()
+            try:
+                with connection.transaction():
+                    self.journal.prepare_to_claim(connection)
+                return changed_files.claim_changed_files(
+                    connection, self.id, self.source, worker=self.journal.worker, claim=claim, limit=limit, after=after
+                )
+            finally:
+                connection.close()
+
+        try:
+            return await asyncio.to_thread(check)
+        except asyncio.CancelledError:
+            self.journal.note(self._drop(claim))
+            raise
+
+    async def claim_doubt(self, hopeless: Collection[int]) -> tuple[Entry, KnownCertificate] | None:
+        """Return a certificate in doubt for this worker to settle, and its row; see `manifest_rows.claim_doubt`."""
+        await self.journal.work()
+        claim = uuid4().hex
+
+        def job(connection: Connection) -> tuple[Entry, KnownCertificate] | None:
+            self.journal.prepare_to_claim(connection)
+            return manifest_rows.claim_doubt(
+                connection, self.id, self.source, claim=claim, worker=self.journal.worker, hopeless=hopeless
+            )
+
+        return await self.journal.run(job, undo=self._drop(claim))
+
+    async def counts(self) -> Counter[State]:
+        """Count the rows by state."""
+        return await self.journal.run(partial(manifest_rows.counts, migration=self.id))
+
+    async def entries(self, *states: State, after: int = 0, limit: int = 500) -> list[Entry]:
+        """Return the next rows in these states (default: all) after a row number, in the manifest's order."""
+        return await self.journal.run(
+            lambda connection: manifest_rows.entries(
+                connection, self.id, self.source, states or tuple(State), after=after, limit=limit
+            )
+        )
+
+    async def orphans(self) -> list[Entry]:
+        """Return the certificates in doubt at this host that no manifest names."""
+        return await self.journal.run(partial(manifest_rows.orphans, source=self.source))
+
+    async def hosts(self) -> tuple[str, ...]:
+        """Return the machines on which other workers work on the migration now."""
+        return await self.journal.run(partial(migrations.hosts, migration=self.id, without=self.journal.worker))
+
+    async def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
+        """Record a person's word on rows in doubt, and return how many rows were changed.
+
+        Args:
+            numbers: their rows in the manifest; None for all, and for the certificates at this host that no manifest
+                names.
+            state: STORED, or WAITING when it is not stored and is to be sent again. By its number, a rejected row can
+                be sent again too: Springest may accept it now.
+
+        Raises:
+            ConfigurationError: one of the rows is not in doubt, or Springest is being asked about it just now; nothing
+                is changed then.
+        """
+
+        def job(connection: Connection) -> int:
+            certificates.take_over(connection)
+            return manifest_rows.resolve(connection, self.id, self.source, numbers, state)
+
+        return await self.journal.run(job)
+
+    async def forget(self) -> Forgotten:
+        """Erase what identifies people in the migration and its certificates; see `erasure.forget_migration`."""
+        return await self.journal.erase(partial(erasure.forget_migration, migration=self.id))
+
+
+def _identify(manifest: Path) -> tuple[Path, bytes | None]:
+    """Return the real path of a manifest and the SHA-256 of its bytes, which is None when there is no such file."""
+    path = manifest.resolve()
+    try:
+        with open_regular(manifest) as stream:
+            return path, hashlib.file_digest(stream, "sha256").digest()
+    except FileNotFoundError:
+        return path, None
+    except OSError as error:
+        raise ManifestError(manifest, error.strerror or "cannot be read") from None
