@@ -50,7 +50,7 @@ SENDFILE = "a socket with sendfile"
 ON_UVLOOP = ", uvloop"
 
 _KEY = "an-invented-key"
-_BULK_KEY = "another-invented-key"  # the budget of one key is in one place
+_OWN_KEYS = (f"{_KEY}-{number}" for number in count())  # clients with one key must share one journal
 _EMAIL = "employee@example.org"
 _VALID_FROM = date(2026, 1, 31)
 _CERTIFICATION = 1
@@ -174,7 +174,7 @@ async def _aiohttp(job: Job) -> AsyncIterator[_AsyncPrepare]:
 
 @asynccontextmanager
 async def _springest(job: Job) -> AsyncIterator[_AsyncPrepare]:
-    async with Springest(api_key=_KEY, host=job.origin, settings=job.settings()) as springest:
+    async with Springest(api_key=next(_OWN_KEYS), host=job.origin, settings=job.settings()) as springest:
 
         async def one() -> None:
             upload = CertificateUpload(
@@ -195,7 +195,7 @@ async def _bulk_run(job: Job) -> AsyncIterator[_AsyncPrepare]:
     numbers = count(1)
     async with (
         Journal(folder / "journal.sqlite3") as journal,
-        Springest(api_key=_BULK_KEY, host=job.origin, settings=job.settings(), journal=journal) as springest,
+        Springest(api_key=next(_OWN_KEYS), host=job.origin, settings=job.settings(), journal=journal) as springest,
     ):
 
         async def prepare(uploads: int) -> _Run:
