@@ -1,20 +1,24 @@
-"""Open files without ever blocking, and recognise a file that has changed since it was checked.
+"""Open files without ever blocking, read them in pieces, and notice a file that has changed since it was checked.
 
-The content of a file is not looked at here.
+What is in a file is not looked at here.
 """
 
 import asyncio
 import errno
 import os
+import threading
 from concurrent.futures import Executor
 from io import FileIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Self
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from springest_async.errors import UnusableFile
+
+PIECE = 512 * 1024
+"""Bytes that are read at once: certificates are 30 KB to 2 MB, so most are read in one hop to a thread."""
 
 
 @frozen
@@ -70,6 +74,115 @@ def _refuse_irregular(mode: int) -> None:
         raise OSError(errno.EISDIR, "is a folder")
     if not S_ISREG(mode):
         raise OSError(errno.EINVAL, "is not a regular file")
+
+
+@define(eq=False)
+class FileReader:
+    """A file that is being read to be sent.
+
+    Attributes:
+        source: the file as it was when it was opened.
+        left: how many bytes of it have not been read.
+        beginning: its first piece, which is all of it if nothing is left.
+    """
+
+    source: SourceFile
+    left: int
+    _stream: FileIO
+    beginning: bytes = b""
+
+    @classmethod
+    def open(cls, path: Path, expected: SourceFile | None = None) -> Self:
+        """Open a file and read its beginning; a file that is read whole is closed.
+
+        Args:
+            path: the file.
+            expected: the file as it was when it was checked, if it was.
+
+        Raises:
+            UnusableFile: when it cannot be read, is not a regular file, is empty, or has changed since it was checked.
+        """
+        try:
+            stream = open_regular(path)
+        except OSError as error:
+            raise UnusableFile(path, error.strerror or "cannot be opened") from None
+        try:
+            source = SourceFile.at(path, os.fstat(stream.fileno()))
+            _refuse_other(source, expected)
+            reader = cls(source, source.size, stream)
+            reader.beginning = reader.read()
+        except BaseException:
+            stream.close()
+            raise
+        return reader
+
+    def read(self) -> bytes:
+        """Read the next piece, and close the file after the last one.
+
+        Raises:
+            UnusableFile: when it cannot be read, or has changed since it was opened.
+        """
+        path = self.source.path
+        try:
+            piece = self._stream.read(min(self.left, PIECE))
+        except OSError as error:
+            raise UnusableFile(path, error.strerror or "cannot be read") from None
+        if not piece:
+            raise UnusableFile(path, "became shorter while it was being sent")
+        self.left -= len(piece)
+        if not self.left:
+            # The last look is after the last read: what was written in between cannot go out as a mixture unnoticed.
+            unchanged = self.source.is_still(self._stream)
+            self.close()
+            if not unchanged:
+                raise UnusableFile(path, "changed while it was being sent")
+        return piece
+
+    def close(self) -> None:
+        """Close the file; closing again does nothing."""
+        self._stream.close()
+
+
+def _refuse_other(source: SourceFile, expected: SourceFile | None) -> None:
+    if expected is not None and source != expected:
+        raise UnusableFile(source.path, "changed between its check and its sending")
+    if source.size == 0:
+        raise UnusableFile(source.path, "is empty")
+
+
+async def open_file(path: Path, executor: Executor, expected: SourceFile | None = None) -> FileReader:
+    """Open a file in a thread of this executor; see `FileReader.open`."""
+    opening = _Opening(path, expected)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, opening.run)
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+@define(eq=False)
+class _Opening:
+    """A file that a thread opens for a task, which may be cancelled meanwhile: whoever is last then closes it."""
+
+    path: Path
+    expected: SourceFile | None
+    _reader: FileReader | None = field(default=None, init=False)
+    _abandoned: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    def run(self) -> FileReader:
+        reader = FileReader.open(self.path, self.expected)
+        with self._lock:
+            self._reader = reader
+            if self._abandoned:
+                reader.close()
+        return reader
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            if self._reader is not None:
+                self._reader.close()
 
 
 async def inspect_file(path: Path, executor: Executor | None) -> SourceFile:

@@ -27,7 +27,7 @@ from springest_async.http.exchange import Exchange
 from springest_async.http.transport import Timeouts, Transport
 from springest_async.limits.limiter import Limiter, Permit
 from springest_async.records import CertificateUpload, Receipt
-from springest_async.source_file import SourceFile, inspect_file
+from springest_async.source_file import FileReader, SourceFile, open_file
 
 if TYPE_CHECKING:
     from springest_async.journal.journal import Claim
@@ -148,6 +148,7 @@ class Upload:
     _refusal: Refusal | None = field(default=None, init=False)  # the last one
     _refused_at: int = field(default=0, init=False)  # the position of the first one that is held against it
     _try: _Try | None = field(default=None, init=False)  # the last one
+    _reader: FileReader | None = field(default=None, init=False)  # of the file, until the next try takes it
 
     async def run(self) -> Receipt:
         """Send until the certificate is stored.
@@ -158,9 +159,10 @@ class Upload:
         """
         try:
             if self.source is None:
-                self.source = await inspect_file(self.certificate.file, self.uploader.executor)
-            # The inspection says what the upload's file has to be, and never which other file is sent.
-            self.source = attrs.evolve(self.source, path=self.certificate.file)
+                await self._open_file()
+            elif self.source.path != self.certificate.file:
+                # The inspection says what the upload's file has to be, and never which other file is sent.
+                self.source = attrs.evolve(self.source, path=self.certificate.file)
             receipt = await self._until_stored()
         except asyncio.CancelledError as cancelled:
             # Not an error of its own in place of the cancellation, which belongs to the caller: a time-out turns it
@@ -175,8 +177,22 @@ class Upload:
         except Exception:  # a listener's, or a mistake of ours
             self._report_outcome(self._outcome_if_interrupted())
             raise
+        finally:
+            self._close_file()
         self._report_outcome(receipt)
         return receipt
+
+    async def _open_file(self) -> None:
+        """Open the file, so that a fault of it is found before the upload waits for the limit."""
+        self._reader = await open_file(self.certificate.file, self.uploader.executor)
+        self.source = self._reader.source
+        if self.uploader.limiter.seconds_until(1) > 0:
+            self._close_file()  # thousands may wait, each with an open file and half a megabyte of it
+
+    def _close_file(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     async def _until_stored(self) -> Receipt:
         while True:
@@ -278,7 +294,8 @@ class Upload:
         assert self.source is not None
         fields = protocol.certificate_fields(self.certificate)
         may_send = {} if self.claim is None else {"may_send": self.claim.may_send}
-        body = CertificateBody(self.source, fields, executor=self.uploader.executor, **may_send)
+        reader, self._reader = self._reader, None
+        body = CertificateBody(self.source, fields, executor=self.uploader.executor, reader=reader, **may_send)
         return Exchange("POST", self.uploader.path, self.uploader.key, body=body)
 
     def _settle_permit(self, permit: Permit, exchange: Exchange) -> None:

@@ -11,8 +11,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from datetime import UTC, datetime
-from io import FileIO
-from typing import Any, NoReturn
 
 from aiohttp import ClientError
 from aiohttp.abc import AbstractStreamWriter
@@ -20,11 +18,10 @@ from aiohttp.payload import Payload
 
 from springest_async.errors import UnusableFile
 from springest_async.http.watchdog import Progress
-from springest_async.source_file import SourceFile, open_regular
+from springest_async.source_file import FileReader, SourceFile, open_file
 
-# A file up to this size is read in one hop to the thread and written at once; a larger one in pieces of it.
-# Certificates are 30 KB to 2 MB: one to four hops. (In the usual pieces of 64 KiB, 2 MB would be 32 hops.)
-_PIECE = 512 * 1024
+LEAVES_AT_ONCE = 64 * 1024
+"""Bytes of a body that the buffers of any connection take at once, so that no answer can come in the middle of it."""
 
 
 class SendingForbidden(ClientError):
@@ -39,9 +36,10 @@ class CertificateBody(Payload):
     """The body of one POST, made anew for each try; the file is open only while it is written.
 
     Args:
-        source: the PDF, as `inspect_file` saw it; its name is sent in ASCII.
+        source: the PDF as it must be; its name is sent in ASCII.
         fields: names and values of the text fields, sent before the file in this order.
         executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
+        reader: of the file, if it is open already.
         may_send: called right before the head of the request, each piece and the end are written; it returns None, or
             the reason (for people) why nothing more may be sent. The connection is then reset before the end of the
             body, so the server cannot have had all of it.
@@ -60,6 +58,7 @@ class CertificateBody(Payload):
         fields: Sequence[tuple[str, str]],
         *,
         executor: Executor,
+        reader: FileReader | None = None,
         may_send: Callable[[], str | None] = _always,
     ) -> None:
         boundary = uuid.uuid4().hex
@@ -80,6 +79,7 @@ class CertificateBody(Payload):
         self._size = len(self._preamble) + source.size + len(self._epilogue)
         self._source = source
         self._executor = executor
+        self._reader = reader
         self._may_send = may_send
         self._writing: asyncio.Future[None] | None = None
         self.progress = Progress()
@@ -120,6 +120,8 @@ class CertificateBody(Payload):
         try:
             await self._write(writer)
         except BaseException as error:
+            if isinstance(error, UnusableFile):
+                self.failure = error
             # What was said on a line that broke by itself may still be read.
             if not isinstance(error, ConnectionError):
                 self.progress.reset()
@@ -133,79 +135,47 @@ class CertificateBody(Payload):
             # Not the writer itself, whose cancellation would look like the caller's.
             await asyncio.wait([self._writing])
 
+    def close_file(self) -> None:
+        """Close the file, if nothing has begun to write the body."""
+        if self._reader is not None and self._writing is None:
+            self._reader.close()
+
     async def _write(self, writer: AbstractStreamWriter) -> None:
         progress = self.progress
-        opening = self._executor.submit(self._first_piece)
-        progress.reading = True
-        try:
-            stream, piece = await asyncio.wrap_future(opening)
-        except BaseException:
-            opening.add_done_callback(_close)  # the thread goes on, and nothing else closes what it opens
-            raise
-        reading: Future[Any] = opening
-        left = self._source.size - len(piece)
-        piece = self._preamble + piece
+        reader = self._reader
+        if reader is None:
+            progress.reading = True
+            reader = await open_file(self._source.path, self._executor, self._source)
+        piece = self._preamble + reader.beginning
+        reading: Future[bytes] | None = None
         try:
             while True:
                 progress.reading = False
                 self.check_may_send()
                 progress.bytes_given += len(piece)
                 await writer.write(piece)
-                if not left:
+                if not reader.left:
                     break
-                reading = self._executor.submit(self._next_piece, stream, left)
+                reading = self._executor.submit(reader.read)
                 progress.reading = True
                 piece = await asyncio.wrap_future(reading)
-                left -= len(piece)
         finally:
-            # When the thread is done with it: neither a cancellation nor the end of the loop stops the thread.
-            reading.add_done_callback(lambda _: stream.close())
-        # An answer that has arrived is read first. If the server has hung up, writing more would lose it where there is
-        # no `reading_socket`. asyncio looks for it in one turn of its loop, and reads it in the next.
-        for _ in range(2):
-            await asyncio.sleep(0)
+            if reading is None:
+                reader.close()
+            else:
+                # When the thread is done with it: neither a cancellation nor the end of the loop stops the thread.
+                reading.add_done_callback(lambda _: reader.close())
+        if (self.size or 0) > LEAVES_AT_ONCE:
+            # An answer that has arrived is read first. If the server has hung up, writing more would lose it where
+            # there is no `reading_socket`. asyncio looks for it in one turn of its loop, and reads it in the next.
+            for _ in range(2):
+                await asyncio.sleep(0)
         self.check_may_send()
         # The end is written alone, and noted before: what is in the connection's buffer may still go out after a
         # failure (closing flushes it), and without these last bytes no server takes a body as whole.
         progress.fully_written = True
         self.written_at = datetime.now(UTC)
         await writer.write(self._epilogue)
-
-    # --- in the executor's thread ---
-
-    def _first_piece(self) -> tuple[FileIO, bytes]:
-        try:
-            stream = open_regular(self._source.path)
-        except OSError as error:
-            self._fail(error.strerror or "cannot be opened")
-        try:
-            if not self._source.is_still(stream):
-                self._fail("changed between its check and its sending")
-            return stream, self._next_piece(stream, self._source.size)
-        except BaseException:
-            stream.close()
-            raise
-
-    def _next_piece(self, stream: FileIO, left: int) -> bytes:
-        try:
-            piece = stream.read(min(left, _PIECE))
-        except OSError as error:
-            self._fail(error.strerror or "cannot be read")
-        if not piece:
-            self._fail("became shorter while it was being sent")
-        # The last look is after the last read: what was written in between cannot go out as a mixture unnoticed.
-        if len(piece) == left and not self._source.is_still(stream):
-            self._fail("changed while it was being sent")
-        return piece
-
-    def _fail(self, reason: str) -> NoReturn:
-        self.failure = UnusableFile(self._source.path, reason)
-        raise self.failure
-
-
-def _close(opening: "Future[tuple[FileIO, bytes]]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].close()
 
 
 # Letters that Unicode does not take apart into a base letter and an accent.

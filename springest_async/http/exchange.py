@@ -141,6 +141,9 @@ class Exchange:
         now = asyncio.get_running_loop().time
         gives_up_at = now() + patience
         with contextlib.suppress(aiohttp.ClientError, OSError, HttpProcessingError):  # the last is aiohttp's parser's
+            if content.is_eof():  # it has come whole, with its head
+                body.write(content.read_nowait(max_bytes))
+                complete = content.at_eof()
             while (length := body.tell()) < max_bytes and not complete:
                 async with asyncio.timeout_at(min(now() + patience, gives_up_at + length / _SLOWEST_ANSWER)):
                     complete = body.write(await content.read(max_bytes - length)) == 0
@@ -179,6 +182,7 @@ class Exchange:
             self._response.close()
         if self.body is not None:
             await self.body.wait_written()
+            self.body.close_file()
 
 
 class _KeyedUrl:

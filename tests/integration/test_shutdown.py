@@ -183,7 +183,7 @@ from datetime import date
 from pathlib import Path
 
 from springest_async import CertificateUpload, Limiter, Settings, Springest, Timeouts
-from springest_async.http import body
+from springest_async import source_file
 
 origin, folder = sys.argv[1], Path(sys.argv[2])
 begun, ready = 0, asyncio.Event()
@@ -395,7 +395,7 @@ def at_leisure(function):
         return function(*arguments)
     return wrapped
 
-body.{what} = at_leisure(body.{what})
+source_file.{what} = at_leisure(source_file.{what})
 
 async def main():
     async with contextlib.AsyncExitStack() as stack:
@@ -415,7 +415,7 @@ with contextlib.suppress(ZeroDivisionError):
 
 
 @pytest.mark.parametrize("after", [0.1, 0.7, 1.1])
-@pytest.mark.parametrize("what", ["open_regular", "CertificateBody._next_piece"])
+@pytest.mark.parametrize("what", ["open_regular", "FileReader.read"])
 async def test_a_program_that_ends_while_files_are_read_closes_them(what: str, after: float, tmp_path: Path) -> None:
     program = SLOW_DISK.replace("{what}", what).replace("{after}", str(after))
 

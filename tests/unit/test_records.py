@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from email_validator import EmailNotValidError, validate_email
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -125,6 +126,29 @@ def test_an_invalid_email_address_is_refused(value: str) -> None:
 @pytest.mark.parametrize("value", ["pat.o'brien+vca@example.com", "zoë@example.com", "jan@bücher.example.org"])
 def test_unusual_email_addresses_are_kept_as_they_are(value: str) -> None:
     assert value == CertificateUpload(**(VALID | {"email": value})).email
+
+
+# Labels of 63 and 64 letters, and what nearly is one.
+LABELS = st.sampled_from(
+    ["a", "a-b", "a--b", "-a", "a-", "xn--bcher-kva", "a" * 63, "a" * 64, "1", "", "_a", "Local", "onion"]
+)
+PLAIN = st.builds(
+    "{}@{}.{}".format,
+    st.text("aB1._+-'é", max_size=5) | st.sampled_from(["a" * 64, "a" * 65, "a..b", ".a", "a."]),
+    st.lists(LABELS, min_size=1, max_size=5).map(".".join),
+    st.sampled_from(["nl", "org", "x", "test", "localhost", "ONION", "n1", "1", "nl.", "nl\n", "a" * 63]),
+)
+
+
+@given(PLAIN)
+def test_what_is_taken_is_an_address_to_the_library_too(email: str) -> None:
+    try:
+        CertificateUpload(**(VALID | {"email": email}))
+    except InvalidUpload:
+        with pytest.raises(EmailNotValidError):
+            validate_email(email, check_deliverability=False)
+    else:
+        validate_email(email, check_deliverability=False)
 
 
 @pytest.mark.parametrize("value", [None, 7, b"jan@example.org"])

@@ -559,7 +559,8 @@ async def test_cancelling_closes_the_file(
 ) -> None:
     before = open_files()
     writer = Stuck()
-    task = asyncio.create_task(make_body(await inspect_file(file_of(tmp_path, content_of(10)), executor)).write(writer))
+    source = await inspect_file(file_of(tmp_path, content_of(2 * PIECE)), executor)
+    task = asyncio.create_task(make_body(source).write(writer))
     await writer.reached.wait()
     assert len(open_files()) == len(before) + 1
 
