@@ -1,9 +1,9 @@
 """Whether an upload costs the same, and memory stays flat, however many there were and however large a file is.
 
 Run it with ``python -m benchmarks growth``. It measures clients that are processes of their own, beside a sink:
-`Springest.upload` again and again, and bulk runs of manifests whose journals hold up to a million rows that wait, a few
-rows of each in turn. Costs are processor time. The limit lets everything through, and a token rests for a second, so
-that what grows with the number of tokens is not measured here but in ``waiters``.
+`Springest.upload` and a bulk run, again and again; and bulk runs of manifests whose journals hold up to a million rows
+that wait, a few rows of each in turn. Costs are processor time. The limit lets everything through, and a token rests
+for a second, so that what grows with the number of tokens is not measured here but in ``waiters``.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from benchmarks.sink import Sink
 __all__ = ["main"]
 
 _SMALL = 50_000
-_FILES = {"50 KB": (_SMALL, 20), "5 MB": (5_000_000, 10), "200 MB": (200_000_000, 3)}
-_UPLOAD, _BULK = "`Springest.upload()`", "a bulk run"
+_FILES = {"50 KB": (20, _SMALL), "5 MB": (10, 5_000_000), "200 MB": (3, 200_000_000)}
+_BULK = "a bulk run"
+_CLIENTS: dict[str, type[UploadClient | BulkClient]] = {"`Springest.upload()`": UploadClient, _BULK: BulkClient}
 _IN_FLIGHT = 8
 
 
@@ -50,49 +51,50 @@ _QUICK = Plan(uploads=(300, 600, 1200), others=(100, 10_000), slice=50, rounds=4
 
 
 def measure_uploads(origin: str, plan: Plan) -> list[Table]:
-    """Upload with one client again and again, and look at it from time to time."""
+    """Upload with one client of each kind again and again, and look at it from time to time."""
     looks = [0, *plan.uploads]
-    with ExitStack() as stack:
-        folder = stack.enter_context(_folder())
-        client = UploadClient(stack, origin, folder, in_flight=_IN_FLIGHT, sizes=[_SMALL])
-        client.upload(plan.warm_up)
-        costs = [client.upload(after - before) for before, after in zip(looks, plan.uploads, strict=False)]
+    # What is in flight at the end of a part of a bulk run is uploaded too.
+    files = [(plan.warm_up + looks[-1] + _IN_FLIGHT * (len(looks) + 1), _SMALL)]
+    costs: dict[str, list[Cost]] = {}
+    for name, kind in _CLIENTS.items():
+        with ExitStack() as stack:
+            client = kind(stack, origin, stack.enter_context(_folder()), in_flight=_IN_FLIGHT, files=files)
+            client.upload(plan.warm_up)
+            costs[name] = [client.upload(after - before) for before, after in zip(looks, plan.uploads, strict=False)]
     columns = [_number(uploads) for uploads in plan.uploads]
-    first, last = costs[0], columns[-1]
     return [
         Table(
             key="uploads-cost",
             title="What an upload of 50 KB costs after so many",
             unit="ms of a processor",
             columns=columns,
-            rows={_UPLOAD: [cost.cpu * 1000 for cost in costs]},
+            rows={name: [cost.cpu * 1000 for cost in found] for name, found in costs.items()},
             picture="lines",
-        ),
-        Table(
-            key="uploads-memory",
-            title=f"By how much memory has grown since the first {columns[0]} uploads",
-            unit="MiB",
-            columns=columns,
-            rows={_UPLOAD: [_difference(cost.now, first.now) for cost in costs]},
-            picture="lines",
-            ceilings={(_UPLOAD, last): 4.0},
         ),
         Table(
             key="uploads-growth",
             title="What an upload costs after so many, beside the first ones",
             unit=f"× the first {columns[0]}",
             columns=columns,
-            rows={_UPLOAD: [cost.cpu / first.cpu for cost in costs]},
+            rows={name: [cost.cpu / found[0].cpu for cost in found] for name, found in costs.items()},
             picture=None,
-            ceilings={(_UPLOAD, last): 1.5},
+            ceilings={(name, columns[-1]): 1.5 for name in costs},
+        ),
+        Table(
+            key="uploads-memory",
+            title=f"By how much memory has grown since the first {columns[0]} uploads",
+            unit="MiB",
+            columns=columns,
+            rows={name: [_difference(cost.now, found[0].now) for cost in found] for name, found in costs.items()},
+            picture="lines",
+            ceilings={(name, columns[-1]): 4.0 for name in costs},
         ),
     ]
 
 
 def measure_rows(origin: str, plan: Plan) -> list[Table]:
     """Upload a few rows of each of some manifests in turn, of which the other rows wait in the journal."""
-    # What is in flight at the end of a turn is uploaded too.
-    sizes = [_SMALL] * ((plan.slice + _IN_FLIGHT) * (plan.rounds + 1))
+    files = [((plan.slice + _IN_FLIGHT) * (plan.rounds + 1), _SMALL)]
     memory: dict[str, Cost] = {}
 
     def upload(name: str, client: Client) -> float:
@@ -103,7 +105,7 @@ def measure_rows(origin: str, plan: Plan) -> list[Table]:
         ways: dict[str, Callable[[], float]] = {}
         for others in plan.others:
             folder = stack.enter_context(_folder())
-            client = BulkClient(stack, origin, folder, in_flight=_IN_FLIGHT, sizes=sizes, others=others)
+            client = BulkClient(stack, origin, folder, in_flight=_IN_FLIGHT, files=files, others=others)
             ways[_number(others)] = partial(upload, _number(others), client)
         costs = medians(in_turns(ways, plan.rounds))
     columns = list(costs)
@@ -133,19 +135,18 @@ def measure_rows(origin: str, plan: Plan) -> list[Table]:
             columns=columns,
             rows={_BULK: [_difference(memory[name].peak, memory[first].peak) for name in columns]},
             picture="lines",
-            notes=["The load of the manifest is included; ``python -m benchmarks manifest`` looks at that."],
         ),
     ]
 
 
 def measure_files(origin: str) -> list[Table]:
     """Upload files of growing sizes, one at a time, and look at the peak of the memory after each size."""
-    sizes = [size for size, count in _FILES.values() for _ in range(count)]
     rows: dict[str, list[float | None]] = {}
-    with ExitStack() as stack:
-        for name, kind in ((_UPLOAD, UploadClient), (_BULK, BulkClient)):
-            client = kind(stack, origin, stack.enter_context(_folder()), in_flight=1, sizes=sizes)
-            costs = [client.upload(count) for _, count in _FILES.values()]
+    for name, kind in _CLIENTS.items():
+        with ExitStack() as stack:
+            folder = stack.enter_context(_folder())
+            client = kind(stack, origin, folder, in_flight=1, files=list(_FILES.values()))
+            costs = [client.upload(count) for count, _ in _FILES.values()]
             rows[name] = [_difference(cost.peak, costs[0].peak) for cost in costs]
     largest = list(_FILES)[-1]
     return [

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,16 @@ from benchmarks.sink import keep_to_a_core
 from springest_async import CertificateUpload, Journal, Limiter, Settings, Springest
 from springest_async.bulk import COLUMNS, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
 
-__all__ = ["BulkClient", "Client", "Cost", "UploadClient"]
+__all__ = ["BulkClient", "Client", "Cost", "Files", "UploadClient"]
 
 _KEY = "a key for the sink"
 _NO_LIMIT = 10**9
 _PERIOD = 1.0  # seconds that a token rests, so that only those of the last second are out
 _LINKS = 500  # names of one file
+_END = b"startxref\n0\n%%EOF\n"
+
+Files = Sequence[tuple[int, int]]
+"""Groups of certificates: how many, and the bytes of each."""
 
 
 @frozen
@@ -82,8 +86,8 @@ class Client:
 class UploadClient(Client):
     """A client that calls `Springest.upload` again and again; see `BulkClient`."""
 
-    def __init__(self, stack: ExitStack, origin: str, folder: Path, *, in_flight: int, sizes: Sequence[int]) -> None:
-        super().__init__(stack, "upload", origin, str(folder), str(in_flight), "0", *map(str, sizes))
+    def __init__(self, stack: ExitStack, origin: str, folder: Path, *, in_flight: int, files: Files) -> None:
+        super().__init__(stack, "upload", origin, str(folder), str(in_flight), "0", json.dumps(files))
 
 
 class BulkClient(Client):
@@ -94,14 +98,14 @@ class BulkClient(Client):
         origin: the sink.
         folder: for its journal, manifest and certificates; empty.
         in_flight: how many uploads at once.
-        sizes: bytes of each certificate, in turn.
+        files: the certificates, in turn: how many, and the bytes of each.
         others: how many rows more the manifest has, which wait behind those.
     """
 
     def __init__(
-        self, stack: ExitStack, origin: str, folder: Path, *, in_flight: int, sizes: Sequence[int], others: int = 0
+        self, stack: ExitStack, origin: str, folder: Path, *, in_flight: int, files: Files, others: int = 0
     ) -> None:
-        super().__init__(stack, "bulk", origin, str(folder), str(in_flight), str(others), *map(str, sizes))
+        super().__init__(stack, "bulk", origin, str(folder), str(in_flight), str(others), json.dumps(files))
 
 
 # --- the process ---
@@ -110,22 +114,19 @@ _Upload = Callable[[int], Awaitable[int]]
 """Makes so many uploads, or a few more, and returns how many it has made."""
 
 
-def _certificates(folder: Path, sizes: Sequence[int]) -> Iterator[CertificateUpload]:
-    """Make certificates of these sizes, of which those of one size share the bytes on the disk."""
-    files: dict[int, Path] = {}
-    for number, size in enumerate(sizes):
+def _certificates(folder: Path, files: Files) -> Iterator[CertificateUpload]:
+    """Make certificates, many of which are further names of a few files."""
+    first = folder
+    for number, size in enumerate(chain.from_iterable(repeat(size, count) for count, size in files)):
         file = folder / f"{number}.pdf"
-        if number % _LINKS == 0:
-            files.clear()
-        if size in files:
-            os.link(files[size], file)
+        if number % _LINKS and first.stat().st_size == size:
+            os.link(first, file)
         else:
-            files[size] = file
+            first = file
             with file.open("wb") as stream:
                 stream.write(b"%PDF-1.4\n")
-                stream.truncate(size - 16)
-                stream.seek(0, os.SEEK_END)
-                stream.write(b"startxref\n%%EOF\n")
+                stream.seek(size - len(_END))
+                stream.write(_END)
         yield CertificateUpload(
             file=file, certification_id=1, email=f"employee{number}@example.org", valid_from=date(2026, 1, 31)
         )
@@ -136,8 +137,8 @@ def _settings(in_flight: int, **options: Any) -> Settings:
     return Settings(limiter=limiter, concurrency=in_flight)
 
 
-async def _upload_again_and_again(origin: str, folder: Path, in_flight: int, sizes: Sequence[int]) -> None:
-    certificates = list(_certificates(folder, sizes))
+async def _upload_again_and_again(origin: str, folder: Path, in_flight: int, files: Files) -> None:
+    certificates = list(_certificates(folder, files))
     turn = (certificate for _ in repeat(None) for certificate in certificates)
     async with Springest(api_key=_KEY, host=origin, settings=_settings(in_flight)) as springest:
 
@@ -156,12 +157,12 @@ async def _upload_again_and_again(origin: str, folder: Path, in_flight: int, siz
         await _answer_lines(upload)
 
 
-async def _upload_in_bulk(origin: str, folder: Path, in_flight: int, sizes: Sequence[int], others: int) -> None:
+async def _upload_in_bulk(origin: str, folder: Path, in_flight: int, files: Files, others: int) -> None:
     path = folder / "certificates.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
-        for certificate in _certificates(folder, sizes):
+        for certificate in _certificates(folder, files):
             writer.writerow([certificate.file.name, 1, certificate.email, certificate.valid_from, "", ""])
         for number in range(others):
             writer.writerow([f"other{number}.pdf", 1, f"other{number // 4}@example.org", "2026-01-31", "", ""])
@@ -214,13 +215,13 @@ def _serve() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("in_flight", type=int)
     parser.add_argument("others", type=int)
-    parser.add_argument("sizes", type=int, nargs="+")
+    parser.add_argument("files", type=json.loads)
     options = parser.parse_args()
     keep_to_a_core(0)
     if options.kind == "upload":
-        asyncio.run(_upload_again_and_again(options.origin, options.folder, options.in_flight, options.sizes))
+        asyncio.run(_upload_again_and_again(options.origin, options.folder, options.in_flight, options.files))
     else:
-        asyncio.run(_upload_in_bulk(options.origin, options.folder, options.in_flight, options.sizes, options.others))
+        asyncio.run(_upload_in_bulk(options.origin, options.folder, options.in_flight, options.files, options.others))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.sink import Sink
 @pytest.mark.parametrize("kind", [UploadClient, BulkClient])
 def test_a_client_uploads_as_often_as_it_is_asked(kind: type[UploadClient | BulkClient], tmp_path: Path) -> None:
     with Sink() as sink, ExitStack() as stack:
-        client = kind(stack, sink.origin, tmp_path, in_flight=1, sizes=[100, 200_000, 200_000, 100])
+        client = kind(stack, sink.origin, tmp_path, in_flight=1, files=[(1, 100), (20, 200_000)])
         costs = [client.upload(count) for count in (1, 2)]
         work = sink.work()
 
@@ -25,10 +25,10 @@ def test_a_client_uploads_as_often_as_it_is_asked(kind: type[UploadClient | Bulk
 def test_each_size_is_a_column() -> None:
     plan = growth.Plan(uploads=(3, 6), others=(2, 5), slice=2, rounds=1, warm_up=1)
     with Sink() as sink:
-        cost, memory, growing = growth.measure_uploads(sink.origin, plan)
+        cost, growing, memory = growth.measure_uploads(sink.origin, plan)
         rows, *_ = growth.measure_rows(sink.origin, plan)
 
-    assert [table.columns for table in (cost, memory, growing, rows)] == [["3", "6"]] * 3 + [["2", "5"]]
+    assert [table.columns for table in (cost, growing, memory, rows)] == [["3", "6"]] * 3 + [["2", "5"]]
     assert all(
         number and number > 0 for table in (cost, growing, rows) for row in table.rows.values() for number in row
     )
