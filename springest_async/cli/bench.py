@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -121,7 +121,8 @@ async def bench(plan: Plan, out: Console, err: Console) -> Exit:
 
     origin = environment.local_origin()
     with _folder() as folder, interrupts(interrupt):
-        manifest = await asyncio.to_thread(_archive, folder, plan)
+        with _no_room(folder.parent):
+            manifest = await asyncio.to_thread(_archive, folder, plan)
         async with AsyncExitStack() as stack:
             sandbox = await stack.enter_async_context(sandbox_process(limited=plan.limited)) if not origin else None
             journal = Journal(folder / "journal.sqlite3")
@@ -318,16 +319,24 @@ def _folder() -> Iterator[Path]:
     """Make a folder on the disk of the user's journal, and remove it at the end.
 
     Raises:
-        ConfigurationError: it cannot be made, or what is written there during the block does not fit.
+        ConfigurationError: it cannot be made.
     """
     where = where_from_env()
     beside = default_path() if str(where).startswith(("postgresql://", "postgres://")) else Path(where)
+    with ExitStack() as stack:
+        with _no_room(beside.parent):
+            beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix="bench-", dir=beside.parent, ignore_cleanup_errors=True)
+        yield Path(stack.enter_context(folder))
+
+
+@contextmanager
+def _no_room(folder: Path) -> Iterator[None]:
+    """Raise what the system says of a folder as a `ConfigurationError`."""
     try:
-        beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=beside.parent, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        yield
     except OSError as error:
-        raise ConfigurationError(f"{beside.parent}: {error.strerror}: the invented certificates go there") from error
+        raise ConfigurationError(f"the invented certificates cannot be in {folder}: {error.strerror}") from error
 
 
 def _archive(folder: Path, plan: Plan) -> Path:

@@ -1,6 +1,7 @@
 """``springest bench`` against sandboxes: what it measures, what it refuses, and each thing that can bound a run."""
 
 import asyncio
+import os
 import re
 import signal
 import time
@@ -80,6 +81,26 @@ async def test_a_server_of_ones_own_needs_a_key(state: Path) -> None:
 
     assert (ran.code, ran.out) == (2, "")
     assert "set SPRINGEST_API_KEY" in ran.err
+    assert list((state / "springest").iterdir()) == []
+
+
+async def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = await springest("bench", SPRINGEST_JOURNAL=str(tmp_path / "file" / "journal.sqlite3"))
+
+    assert ran == Ran(2, "", f"springest: the invented certificates cannot be in {tmp_path / 'file'}: File exists\n")
+
+
+async def test_a_reader_who_went_away_is_no_error(state: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        process = await start("bench", "--count", "1", env=environment(None), stdout=writing)
+    finally:
+        os.close(writing)
+    ran = await end(process)
+
+    assert (ran.code, ran.err.count("\n")) == (0, 1)
     assert list((state / "springest").iterdir()) == []
 
 
