@@ -34,7 +34,7 @@ from springest_async.bulk import (
 )
 from springest_async.cli import environment
 from springest_async.cli.bench_figures import Figures, readable
-from springest_async.cli.bench_sandbox import SandboxProcess, sandbox_process
+from springest_async.cli.bench_sandbox import API_KEY, SandboxProcess, sandbox_process
 from springest_async.cli.console import folding_table, say
 from springest_async.cli.exits import Exit, exit_of, explained
 from springest_async.cli.progress import UploadProgress, duration
@@ -45,7 +45,6 @@ from springest_async.journal.journal import Journal, where_from_env
 from springest_async.journal.place import default_path
 from springest_async.journal.post_times import read_post_times
 from springest_async.limits.limiter import Limiter
-from springest_async.sandbox import Sandbox
 from springest_async.sandbox.audit import most_in_any
 
 _NO_LIMIT = 10**9  # requests an hour, and POSTs a minute
@@ -129,8 +128,7 @@ async def bench(plan: Plan, out: Console, err: Console) -> Exit:
             if sandbox is None:
                 springest = environment.local_springest(journal, plan.settings)
             else:
-                key = Sandbox().api_key
-                springest = Springest(api_key=key, host=sandbox.origin, settings=plan.settings, journal=journal)
+                springest = Springest(api_key=API_KEY, host=sandbox.origin, settings=plan.settings, journal=journal)
             await stack.enter_async_context(journal)
             await stack.enter_async_context(springest)
             run = _Run(plan, springest, sandbox, *await _loaded(journal, manifest, springest), err)

@@ -19,6 +19,9 @@ from attrs import define, frozen
 from springest_async.errors import ConfigurationError
 from springest_async.sandbox import Sandbox
 
+API_KEY = "key-of-a-sandbox"
+"""The key of such a sandbox, which nobody else uses."""
+
 _UNLIMITED = 10**9  # POSTs a minute
 
 
@@ -88,7 +91,7 @@ async def sandbox_process(*, limited: bool) -> AsyncIterator[SandboxProcess]:
 
 async def _serve(*, limited: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows has no sessions
-    async with Sandbox(limit=30 if limited else _UNLIMITED) as sandbox:
+    async with Sandbox(limit=30 if limited else _UNLIMITED, api_key=API_KEY) as sandbox:
         print(sandbox.origin, flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             state: dict[str, Any] = {"cpu": time.process_time()}
