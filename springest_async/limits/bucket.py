@@ -9,8 +9,9 @@ So a killed process does not block others for long.
 """
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -115,20 +116,30 @@ class HourlyBudget:
 
     def seconds_until(self, per_hour: int, now: float, *, requests: int) -> float:
         """Return in how many seconds so many more requests can have left."""
-        return max(0.0, (self._level_at(per_hour, now) + requests - _burst(per_hour)) * _hour_spacing(per_hour))
+        spacing = _hour_spacing(per_hour)
+        return max(0.0, (self._level_at(now, spacing) + requests - _burst(per_hour)) * spacing)
 
     def take(self, per_hour: int, now: float) -> float:
         """Take one request, and return the seconds to wait until it may leave."""
-        wait = self.seconds_until(per_hour, now, requests=1)
-        self.level, self.at = self._level_at(per_hour, now) + 1, now
-        return wait
+        spacing = _hour_spacing(per_hour)
+        self.level, self.at = self._level_at(now, spacing) + 1, now
+        return max(0.0, (self.level - _burst(per_hour)) * spacing)
+
+    def take_now(self, per_hour: int, now: float) -> bool:
+        """Take one request if it may leave now, and return whether it was taken."""
+        level = self._level_at(now, _hour_spacing(per_hour)) + 1
+        if level > _burst(per_hour):
+            return False
+        self.level, self.at = level, now
+        return True
 
     def take_ahead(self, per_hour: int, now: float, *, requests: int, within: float) -> bool:
         """Take so many requests that may leave at any time within so many seconds, if all are free now.
 
         What the level would lose in that time is paid in advance, so that no hour has more than its requests.
         """
-        level = self._level_at(per_hour, now) + requests + within / _hour_spacing(per_hour)
+        spacing = _hour_spacing(per_hour)
+        level = self._level_at(now, spacing) + requests + within / spacing
         if level > _burst(per_hour):
             return False
         self.level, self.at = level, now
@@ -142,8 +153,9 @@ class HourlyBudget:
         if now < free_at + _hour_spacing(per_hour):
             self.level = max(0.0, self.level - requests)
 
-    def _level_at(self, per_hour: int, now: float) -> float:
-        return max(0.0, self.level - max(0.0, now - self.at) / _hour_spacing(per_hour))
+    def _level_at(self, now: float, spacing: float) -> float:
+        level = self.level - (now - self.at) / spacing if now > self.at else self.level
+        return level if level > 0 else 0.0
 
 
 def _burst(per_hour: int) -> int:
@@ -163,7 +175,8 @@ class Bucket:
 
     Attributes:
         under_way: the token of each POST that has not ended, by the name of the POST.
-        resting: when each other token is back and the name of its POST, in order.
+        resting: when each other token is back and the name of its POST, in order: most POSTs are answered in the order
+            of time, so that their tokens join at the end, and all leave at the beginning.
         queue: the processes that wait, in the order in which they came.
         probe: the probe, if there is one.
         last_answer: the last time when the server can have counted a POST; None before the first.
@@ -179,7 +192,7 @@ class Bucket:
     """
 
     under_way: dict[str, Lease] = field(factory=dict)
-    resting: list[tuple[float, str]] = field(factory=list)
+    resting: deque[tuple[float, str]] = field(factory=deque)
     queue: list[Ticket] = field(factory=list)
     probe: Probe | None = None
     last_answer: float | None = None
@@ -231,18 +244,30 @@ class Bucket:
         )
         for name, counted_until, back_at in tokens:
             if counted_until is None:
-                bucket.resting.append((back_at, name))
                 bucket._back[name] = back_at
             else:
                 bucket.under_way[name] = Lease(counted_until, back_at)
-        bucket.resting.sort()
+        bucket.resting.extend(sorted((back_at, name) for name, back_at in bucket._back.items()))
         return bucket
 
-    def copy(self) -> "Bucket":
-        """Return a bucket that may be settled without changing this one."""
+    def settled(self, now: float) -> "Bucket":
+        """Return the bucket as it is now, to look at only: itself if nothing has expired, else a copy."""
+        if not self._has_expired(now):
+            return self
         copied = Bucket.load(self.dump(), [(name, None, back_at) for back_at, name in self.resting])
         copied.under_way = {**self.under_way}
+        copied.settle(now)
         return copied
+
+    def _has_expired(self, now: float) -> bool:
+        soon = now + _EPSILON
+        return (
+            self._first_end < now
+            or bool(self.resting and self.resting[0][0] < soon)
+            or any(ticket.expires <= soon for ticket in self.queue)
+            or (self.probe is not None and self.probe.expires <= soon)
+            or any(until <= now for until in self.limits.values())
+        )
 
     def shift(self, seconds: float) -> None:
         """Move all times, for a clock that counts from another moment."""
@@ -250,7 +275,7 @@ class Bucket:
             lease.counted_until += seconds
             lease.back_at += seconds
         self._first_end += seconds
-        self.resting = [(back_at + seconds, name) for back_at, name in self.resting]
+        self.resting = deque((back_at + seconds, name) for back_at, name in self.resting)
         self._back = {name: back_at for back_at, name in self.resting}
         self.touched.update(self.under_way, self._back)
         for ticket in self.queue:
@@ -274,19 +299,21 @@ class Bucket:
                     self._rest(name, lease.back_at)
                     self._heard(lease.counted_until)
             self._first_end = min((lease.counted_until for lease in self.under_way.values()), default=math.inf)
-        back = bisect_left(self.resting, (now + _EPSILON, ""))
-        for _, name in self.resting[:back]:
-            del self._back[name]
-        del self.resting[:back]
-        self.queue = [ticket for ticket in self.queue if ticket.expires > now + _EPSILON]
-        if self.probe is not None and self.probe.expires <= now + _EPSILON:
+        soon = now + _EPSILON
+        while self.resting and self.resting[0][0] < soon:
+            del self._back[self.resting.popleft()[1]]
+        if self.queue:
+            self.queue = [ticket for ticket in self.queue if ticket.expires > soon]
+        if self.probe is not None and self.probe.expires <= soon:
             self.probe = None
-        if any(until <= now for until in self.limits.values()):
-            self.limits = {posts: until for posts, until in self.limits.items() if until > now}
+        for until in self.limits.values():
+            if until <= now:
+                self.limits = {posts: until for posts, until in self.limits.items() if until > now}
+                break
 
     def agreed(self, rate: RateLimit) -> RateLimit:
         """Return the limit that all users of the bucket keep to: the smallest of theirs and this one."""
-        posts = min(self.limits, default=rate.posts)
+        posts = min(self.limits) if self.limits else rate.posts
         return rate if posts >= rate.posts else RateLimit(posts, rate.period)
 
     def _keep(self, rate: RateLimit, now: float, wait: float = 0.0) -> RateLimit:
@@ -332,6 +359,12 @@ class Bucket:
 
     # --- a POST: it asks, leaves and ends ---
 
+    def is_open(self, rate: RateLimit, now: float) -> bool:
+        """Return whether any POST may leave now: a token is free, and neither the pace nor another POST goes before."""
+        self.settle(now)
+        at_once = self.quiet == 0 and self.probe is None and not self.queue
+        return at_once and len(self.under_way) + len(self.resting) < self.agreed(rate).posts
+
     def ask(self, rate: RateLimit, now: float, *, holder: str, bulk: bool, wanted: int = 1) -> float:
         """Return 0 if a POST may leave now, else the seconds after which to ask again.
 
@@ -369,14 +402,18 @@ class Bucket:
             now: the time.
             name: of the POST.
             holder: the process that sends it.
-            count_window: seconds within which the server may count it if its process is killed.
+            count_window: seconds within which the server may count it if its process is killed; infinite where the
+                bucket goes with its process, so that the lease needs no extension.
             quiet: the silence that was before it, in seconds, if that was longer than the pace asks for.
         """
         if max(quiet, self.quiet) >= rate.silence:
             self.since_silence = 0
         self.since_silence += 1
-        self.renew(rate, now, holder=holder, under_way={name: count_window})
-        rate = self.agreed(rate)
+        agreed = self._keep(rate, now)
+        self._lease(rate, now, name, count_window)
+        if self.probe is not None and self.probe.holder == holder:
+            self.probe.expires = now + 2 * rate.beat
+        rate = agreed
         self.quiet = rate.spacing if self.slow else 0.0
         if self.batch and self.since_silence >= self.batch:
             self.quiet = rate.silence
@@ -385,14 +422,17 @@ class Bucket:
         """Extend the leases of a process that runs: its probe, and these POSTs (by name, with their count window)."""
         self._keep(rate, now)
         for name, count_window in under_way.items():
-            # It may be killed at any time up to its next beat, which may be late.
-            counted_until = now + count_window + 2 * rate.beat
-            self._remove(name)  # a lease that expired because this process was stopped for long
-            self.under_way[name] = Lease(counted_until, counted_until + rate.silence)
-            self.touched.add(name)
-            self._first_end = min(self._first_end, counted_until)
+            self._lease(rate, now, name, count_window)
         if self.probe is not None and self.probe.holder == holder:
             self.probe.expires = now + 2 * rate.beat
+
+    def _lease(self, rate: RateLimit, now: float, name: str, count_window: float) -> None:
+        # It may be killed at any time up to its next beat, which may be late.
+        counted_until = now + count_window + 2 * rate.beat
+        self._remove(name)  # a lease that expired because this process was stopped for long
+        self.under_way[name] = Lease(counted_until, counted_until + rate.silence)
+        self.touched.add(name)
+        self._first_end = min(self._first_end, counted_until)
 
     def end(self, rate: RateLimit, now: float, *, name: str, counted_until: float | None) -> None:
         """End a POST that the server may count until `counted_until`; None when it did not reach the server."""
@@ -470,14 +510,24 @@ class Bucket:
     def _back_at(self, rate: RateLimit, now: float, nth: int) -> float:
         """Return the earliest time when the nth of the tokens that are out (1 is the first) can be back."""
         soonest = now + rate.silence  # of those under way, if their answers come at once
-        sooner = bisect_left(self.resting, (soonest, ""))
+        sooner = self._place_of((soonest, ""))
         if sooner < nth <= sooner + len(self.under_way):
             return soonest
         return self.resting[nth - 1 if nth <= sooner else nth - 1 - len(self.under_way)][0]
 
     def _rest(self, name: str, back_at: float) -> None:
-        insort(self.resting, (back_at, name))
+        token = back_at, name
+        if not self.resting or self.resting[-1] <= token:
+            self.resting.append(token)
+        else:
+            self.resting.insert(self._place_of(token), token)
         self._back[name] = back_at
+
+    def _place_of(self, token: tuple[float, str]) -> int:
+        """Return before how many of the resting tokens none is back sooner than this one."""
+        if not self.resting or self.resting[-1] < token:
+            return len(self.resting)
+        return bisect_left(self.resting, token)
 
     def _remove(self, name: str) -> None:
         """Remove a token, whether its POST is under way or it rests."""
@@ -485,14 +535,15 @@ class Bucket:
             self.touched.add(name)
         elif (back_at := self._back.pop(name, None)) is not None:
             self.touched.add(name)
-            del self.resting[bisect_left(self.resting, (back_at, name))]
+            del self.resting[self._place_of((back_at, name))]
 
     def _quiet_left(self, now: float, quiet: float) -> float:
         left = 0.0 if self.last_answer is None else self.last_answer + quiet - now
         return left if left > _EPSILON else 0.0
 
     def _heard(self, moment: float) -> None:
-        self.last_answer = moment if self.last_answer is None else max(self.last_answer, moment)
+        if self.last_answer is None or self.last_answer < moment:
+            self.last_answer = moment
 
 
 Change = Callable[[Bucket, float], float]
@@ -520,7 +571,7 @@ class Ledger(Protocol):
     def peek(self) -> AbstractContextManager[Bucket]:
         """Return the bucket as it was seen last, locked for the block, to look at only."""
 
-    async def change(self, change: Change, intent: Intent | None = None) -> float:
+    def change(self, change: Change, intent: Intent | None = None) -> Awaitable[float]:
         """Run `change` on the bucket and the time, keep its changes, and return its result.
 
         It may run in another thread, and again if the first try was undone, so it changes nothing but the bucket. (It

@@ -12,12 +12,15 @@ the bucket itself, which a ledger may share with other processes, is in `springe
 """
 
 import asyncio
+import itertools
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Self
 from uuid import uuid4
@@ -67,6 +70,12 @@ class Permit:
     answered: bool = False
     sent: bool = True
     outcome: object | None = None
+
+    def counted_until(self, now: float) -> float | None:
+        """Return until when the server may count this POST if it ends now; None if it never had it."""
+        if not self.sent:
+            return None
+        return now if self.answered else max(now, self.may_count_until)
 
     def mark_answered(self) -> None:
         """Record that the server's answer came: it has counted this POST by now."""
@@ -179,9 +188,10 @@ class Limiter:
             )
         self._rate = RateLimit(posts, period)
         self.ledger = ledger
-        self._ledger: Ledger = _Memory() if ledger is None else ledger
-        self._commits = ledger is not None  # whether a change may wait, so that few should be made
-        self._holder = uuid4().hex
+        # With a ledger a change may wait, so few are made; in memory, most POSTs leave without waiting.
+        self._memory = _Memory() if ledger is None else None
+        self._ledger: Ledger = self._memory or ledger  # type: ignore[assignment] # one of them is there
+        self._holder, self._numbers = uuid4().hex, itertools.count()
         self._state: _LoopState | None = None
         self._guarded = _Guard()
         self._reserve = _Reserve()
@@ -189,9 +199,9 @@ class Limiter:
         self._others: set[int] = set()  # the limits of others that the log has named
 
     def __repr__(self) -> str:
-        bucket = self._look()
-        pace = "slow" if bucket.slow else "fast"
-        under_way, resting = len(bucket.under_way), len(bucket.resting)
+        with self._look() as (bucket, _):
+            pace = "slow" if bucket.slow else "fast"
+            under_way, resting = len(bucket.under_way), len(bucket.resting)
         return f"<Limiter {self.posts} in {self.period:g} s, {under_way} under way, {resting} resting, {pace}>"
 
     @property
@@ -207,10 +217,9 @@ class Limiter:
         with self._ledger.peek() as bucket:
             return min([self.posts, *(posts for posts, until in bucket.limits.items() if until > now)])
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self, *, count_window: float, bulk: bool = False, intent: Intent | None = None
-    ) -> AsyncIterator[Permit]:
+    ) -> AbstractAsyncContextManager[Permit]:
         """Wait for a token and return the permit for one POST.
 
         Args:
@@ -223,12 +232,7 @@ class Limiter:
                 being sent. Once there is a permit, failures of the ledger are only logged: a token that is not given
                 back comes back by itself.
         """
-        with self._in_use() as state:
-            permit = await self._permit(state, count_window, bulk, intent)
-            try:
-                yield permit
-            finally:
-                self._end(state, permit)
+        return _PostBlock(partial(self._begin_post, count_window, bulk, intent), self._end_post)
 
     async def request(self) -> None:
         """Wait until a request that is no POST fits into the hourly budget; `post` and `probe` count their own.
@@ -260,7 +264,7 @@ class Limiter:
                     self._release(state)
                     if state is self._state:
                         self._stop_beating(state)
-                        state.notify()
+                        state.signal.notify()
 
     def _holding(self, holder: str) -> Change:
         return lambda bucket, now: bucket.hold(self._rate, now, holder=holder)
@@ -280,7 +284,7 @@ class Limiter:
         def ask(bucket: Bucket, now: float) -> float:
             return bucket.ask_alone(self._rate, now, holder=holder, quiet=quiet)
 
-        leaving = _Leaving(_name_of(intent), holder, count_window, quiet, intent)
+        leaving = _Leaving(self._name_of(intent), holder, count_window, quiet, intent)
         permit = await self._leave(state, leaving, lambda: _Asking(ask), lambda: None, _Turn([]))
         assert permit is not None  # its turn is not shared
         try:
@@ -308,9 +312,9 @@ class Limiter:
         """
         if posts <= 0:
             return 0.0
-        bucket, now = self._look(), self._ledger.now()
-        by_bucket = bucket.seconds_until(self._rate, now, posts=posts, burst=self.burst)
-        return max(by_bucket, bucket.hour.seconds_until(self.requests_per_hour, now, requests=posts))
+        with self._look() as (bucket, now):
+            by_bucket = bucket.seconds_until(self._rate, now, posts=posts, burst=self.burst)
+            return max(by_bucket, bucket.hour.seconds_until(self.requests_per_hour, now, requests=posts))
 
     async def finish_changes(self) -> None:
         """Wait until everything is given back that was taken for POSTs whose tasks were cancelled."""
@@ -326,14 +330,18 @@ class Limiter:
         Raises:
             ConfigurationError: another loop, which is not closed, is within such a block.
         """
-        with self._guarded():
-            state = self._bind()
-            state.users += 1
+        state = self._enter()
         try:
             yield state
         finally:
-            with self._guarded():
-                state.users -= 1
+            state.users -= 1  # only this loop's thread counts them
+
+    def _enter(self) -> "_LoopState":
+        """Bind the limiter to the running event loop until `users` of the result is lowered again."""
+        with self._guarded():
+            state = self._bind()
+            state.users += 1
+            return state
 
     def _bind(self) -> "_LoopState":
         loop, before = asyncio.get_running_loop(), self._state
@@ -345,11 +353,17 @@ class Limiter:
                     "two event loops use this host and key at the same time: give all uploads to one of them,"
                     " because the limit cannot be kept across both"
                 )
-        state = self._state = _LoopState(loop, AsyncLimiter(self.burst, self.burst * self._rate.spacing))
+        # Where all tokens may leave at once, none comes back so soon that the burst would hold a POST back.
+        burst_limiter = AsyncLimiter(self.burst, self.burst * self._rate.spacing) if self.burst < self.posts else None
+        state = self._state = _LoopState(loop, burst_limiter)
         if before is not None and before.pid == state.pid:
             self._abandon(before)
         elif before is not None:
-            self._holder = uuid4().hex  # this process was forked: what was under way belongs to its parent
+            # This process was forked: what was under way belongs to its parent, which does not tell how it ends.
+            self._holder = uuid4().hex
+            windows = {name: permit.count_window for name, permit in before.under_way.items()}
+            if self._memory is not None:
+                self._ledger.note(lambda bucket, now: bucket.renew(self._rate, now, holder="", under_way=windows))
         return state
 
     def _abandon(self, before: "_LoopState") -> None:
@@ -366,13 +380,48 @@ class Limiter:
 
     # --- from the queue to the end of a permit ---
 
+    async def _begin_post(self, count_window: float, bulk: bool, intent: Intent | None) -> tuple["_LoopState", Permit]:
+        state = self._enter()
+        try:
+            permit = self._permit_at_once(state, count_window, intent)
+            return state, permit or await self._permit(state, count_window, bulk, intent)
+        except BaseException:
+            state.users -= 1
+            raise
+
+    def _end_post(self, state: "_LoopState", permit: Permit) -> None:
+        try:
+            self._end(state, permit)
+        finally:
+            state.users -= 1
+
+    def _permit_at_once(self, state: "_LoopState", count_window: float, intent: Intent | None) -> Permit | None:
+        """Return a permit if a POST may leave now and none waits before it, else None."""
+        memory, bucket = self._memory, None if self._memory is None else self._memory.bucket
+        if memory is None or bucket is None or state.burst_limiter is not None or not state.is_empty:
+            return None
+        now = state.loop.time()
+        with memory.guarded():
+            if not bucket.is_open(self._rate, now) or not bucket.hour.take_now(self.requests_per_hour, now):
+                return None
+            name = self._name_of(intent)
+            bucket.take(self._rate, now, name=name, holder=self._holder, count_window=math.inf)
+            bucket.touched.clear()
+            since_silence = bucket.since_silence
+        permit = Permit(name, 0, since_silence, now + count_window, count_window, memory.now)
+        state.under_way[name] = permit
+        return permit
+
+    def _name_of(self, intent: Intent | None) -> str:
+        return f"{self._holder}-{next(self._numbers)}" if intent is None else intent.id
+
     async def _permit(self, state: "_LoopState", count_window: float, bulk: bool, intent: Intent | None) -> Permit:
-        leaving = _Leaving(_name_of(intent), self._holder, count_window, 0.0, intent)
+        leaving = _Leaving(self._name_of(intent), self._holder, count_window, 0.0, intent)
         ask, undo = partial(self._asking, state, leaving), partial(self._leave_queue, state)
         waiting = state.bulk if bulk else state.interactive
         waiting.add(leaving.name)
         if not bulk and len(waiting).bit_count() == 1:
-            state.notify()  # so that the head of the queue asks for them too, but not anew for each of a crowd
+            state.signal.notify()  # so that the head of the queue asks for them too, but not anew for each of a crowd
         refused = False
         try:
             while True:
@@ -410,7 +459,7 @@ class Limiter:
     ) -> Permit | None:
         """Wait until the POST at the head of the queue may leave; None if it has passed its turn on and must wait."""
         in_burst = turn.shared or self._is_in_burst(state)
-        if not in_burst:
+        if not in_burst and state.burst_limiter is not None:
             # A token first: a place in the burst that is taken long before the POST leaves spaces nothing.
             await self._until(state, lambda: ask().ask, undo)
             await state.burst_limiter.acquire()
@@ -419,11 +468,11 @@ class Limiter:
     def _is_in_burst(self, state: "_LoopState") -> bool:
         """Return whether the burst has a place for one more than those that leave already."""
         places = len(state.leaving) + 1
-        return places <= self.burst and state.burst_limiter.has_capacity(places)
+        return places <= self.burst and (state.burst_limiter is None or state.burst_limiter.has_capacity(places))
 
     def _has_room(self, state: "_LoopState") -> bool:
         """Return whether a POST may certainly leave now, as far as this process knows, so that no other one waits."""
-        if not self._commits or not self._is_in_burst(state):
+        if self._memory is not None or not self._is_in_burst(state):
             return False
         with self._ledger.peek() as bucket:
             is_alone = all(ticket.holder == self._holder for ticket in bucket.queue)
@@ -433,8 +482,8 @@ class Limiter:
     def _asking(self, state: "_LoopState", leaving: "_Leaving") -> "_Asking":
         """Return what the head of the queue asks for all that wait here, as it is now."""
         holder, bulk, wanted = leaving.holder, not state.interactive, state.wanted
-        interactive_left, bulk_left = state.interactive - {leaving.name}, state.bulk - {leaving.name}
-        left = state.left = len(interactive_left or bulk_left)
+        interactive_left = len(state.interactive) - (leaving.name in state.interactive)
+        left = state.left = interactive_left or len(state.bulk) - (leaving.name in state.bulk)
 
         def ask(bucket: Bucket, now: float) -> float:
             # The first in the queue of this process has the place in the bucket's queue for all that wait here.
@@ -473,17 +522,17 @@ class Limiter:
         def abandon(wait: float) -> None:
             if wait == 0:
                 self._return_unsent(leaving, taken)
-                state.notify()
+                state.signal.notify()
             undo()
 
         try:
             while True:
-                changed = state.changed
+                seen = state.signal.count
                 change = self._departure(leaving, ask(), taken, with_request=request_free_at is None)
                 wait = await self._change(change, abandon, leaving.intent)
                 self._tell_of_others(taken.limits)
                 if wait == 0:
-                    if in_burst:
+                    if in_burst and state.burst_limiter is not None:
                         # It waits only if another commit overtook this one, and the POST is counted from then on.
                         try:
                             await state.burst_limiter.acquire()
@@ -496,7 +545,7 @@ class Limiter:
                 if taken.hour_is_tight:
                     request_free_at = await self._take_request()
                 else:
-                    await _wait_for(changed, wait)
+                    await state.signal.wait(seen, wait)
         except BaseException:
             if request_free_at is not None:
                 self._give_back_request(request_free_at)
@@ -513,17 +562,15 @@ class Limiter:
                 taken.limits = [*bucket.limits]
                 if wait > 0:
                     return wait
-                if with_request:
-                    if (wait := bucket.hour.seconds_until(self.requests_per_hour, now, requests=1)) > 0:
-                        taken.hour_is_tight = True
-                        return wait
-                    bucket.hour.take(self.requests_per_hour, now)
+                if with_request and not bucket.hour.take_now(self.requests_per_hour, now):
+                    taken.hour_is_tight = True
+                    return bucket.hour.seconds_until(self.requests_per_hour, now, requests=1)
                 bucket.take(
                     self._rate,
                     now,
                     name=leaving.name,
                     holder=leaving.holder,
-                    count_window=leaving.count_window,
+                    count_window=leaving.count_window if self._memory is None else math.inf,
                     quiet=leaving.quiet,
                 )
                 asking.go_on(bucket, now)
@@ -570,25 +617,27 @@ class Limiter:
             self._ledger.now,
         )
         state.under_way[permit.name] = permit
-        self._keep_alive(state)
+        if self._memory is None:
+            self._keep_alive(state)
         return permit
 
     def _end(self, state: "_LoopState", permit: Permit) -> None:
-        if state.under_way.pop(permit.name, None) is None:
-            self._stop_beating(state)  # it ended already, when its event loop was abandoned
-            return
-        self._note_end(permit)
+        if state.under_way.pop(permit.name, None) is not None:  # else it ended when its event loop was abandoned
+            if self._memory is None:
+                self._note_end(permit)
+            else:
+                now = self._memory.now()
+                with self._memory.guarded():
+                    self._memory.bucket.end(self._rate, now, name=permit.name, counted_until=permit.counted_until(now))
+                    self._memory.bucket.touched.clear()
+            state.signal.notify()
         self._stop_beating(state)
-        state.notify()
 
     def _note_end(self, permit: Permit) -> None:
-        sent, answered, may_count_until = permit.sent, permit.answered, permit.may_count_until
-
-        def end(bucket: Bucket, now: float) -> None:
-            until = None if not sent else now if answered else max(now, may_count_until)
-            bucket.end(self._rate, now, name=permit.name, counted_until=until)
-
-        self._ledger.note(end, permit.outcome)
+        self._ledger.note(
+            lambda bucket, now: bucket.end(self._rate, now, name=permit.name, counted_until=permit.counted_until(now)),
+            permit.outcome,
+        )
 
     # --- the budget of the hour ---
 
@@ -599,7 +648,7 @@ class Limiter:
             if reserve.left and now < reserve.until:
                 reserve.left -= 1
                 return now
-            at_once = _REQUESTS_AT_ONCE if self._commits and not reserve.filling else 1
+            at_once = _REQUESTS_AT_ONCE if self._memory is None and not reserve.filling else 1
             reserve.filling = reserve.filling or at_once > 1
         taken = _Taken()
 
@@ -643,15 +692,19 @@ class Limiter:
 
     def _stop_beating(self, state: "_LoopState") -> None:
         """Stop extending leases when nothing is under way here."""
-        if state.pulse is not None and not state.under_way and not state.probing:
+        if state.pulse is not None and not state.probing and (self._memory is not None or not state.under_way):
             state.pulse.cancel()
             state.pulse = None
 
     def _beat(self, state: "_LoopState") -> None:
-        under_way, holder = {name: permit.count_window for name, permit in state.under_way.items()}, self._holder
+        under_way, holder = self._leases(state), self._holder
         self._ledger.note(lambda bucket, now: bucket.renew(self._rate, now, holder=holder, under_way=under_way))
         state.pulse = None
         self._keep_alive(state)
+
+    def _leases(self, state: "_LoopState") -> dict[str, float]:
+        """Return the count window of each POST whose lease ends."""
+        return {name: permit.count_window for name, permit in state.under_way.items()} if self._memory is None else {}
 
     # --- the ledger ---
 
@@ -662,15 +715,15 @@ class Limiter:
         task was cancelled, and may have changed the bucket after that.
         """
         while True:
-            changed = state.changed
+            seen = state.signal.count
             wait = await self._change(ask(), lambda _: undo())
             if wait == 0:
                 return
-            await _wait_for(changed, wait)
+            await state.signal.wait(seen, wait)
 
     async def _change(self, change: Change, abandoned: Callable[[float], None], intent: Intent | None = None) -> float:
         """Change the bucket. If this task is cancelled meanwhile, `abandoned` is called later with the result."""
-        if not self._commits:
+        if self._memory is not None:
             return await self._ledger.change(change, intent)
         changing = asyncio.ensure_future(self._ledger.change(change, intent))
 
@@ -686,23 +739,34 @@ class Limiter:
             changing.add_done_callback(finish)
             raise
 
-    def _look(self) -> Bucket:
-        """Return a copy of the bucket as it was seen last, without what has expired since."""
+    @contextmanager
+    def _look(self) -> Iterator[tuple[Bucket, float]]:
+        """Lend the bucket as it was seen last, without what has expired since, and the time."""
+        now = self._ledger.now()
         with self._ledger.peek() as bucket:
-            seen = bucket.copy()
-        seen.settle(self._ledger.now())
-        return seen
+            if self._memory is not None:
+                bucket.settle(now)
+            yield bucket.settled(now), now
 
 
-async def _wait_for(changed: asyncio.Event, seconds: float) -> None:
-    """Wait until the event is set, or for so many seconds."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await changed.wait()
+class _PostBlock(AbstractAsyncContextManager[Permit]):
+    """The block of one POST, see `Limiter.post`: a class, because a generator costs more than the token."""
 
+    __slots__ = ("_begin", "_end", "_permit", "_state")
 
-def _name_of(intent: Intent | None) -> str:
-    return uuid4().hex if intent is None else intent.id
+    def __init__(
+        self,
+        begin: Callable[[], Awaitable[tuple["_LoopState", Permit]]],
+        end: Callable[["_LoopState", Permit], None],
+    ) -> None:
+        self._begin, self._end = begin, end
+
+    async def __aenter__(self) -> Permit:
+        self._state, self._permit = await self._begin()
+        return self._permit
+
+    async def __aexit__(self, *_: object) -> None:
+        self._end(self._state, self._permit)
 
 
 @frozen
@@ -752,12 +816,82 @@ class _Reserve:
     filling: bool = False
 
 
-class _Turn:
-    """The turn of a POST at the head of its queues, each a lock; `shared` if it ends before the POST has left."""
+class _Queue:
+    """A lock that is handed over in the order in which it was asked for.
 
-    def __init__(self, queues: list[asyncio.Lock]) -> None:
+    Giving up costs the same wherever one stands (`asyncio.Lock` searches its whole queue).
+    """
+
+    def __init__(self) -> None:
+        self.held = False
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+
+    async def acquire(self) -> None:
+        if not self.held:
+            self.held = True
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = None
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.release()  # it was handed over meanwhile
+            self._waiting.pop(turn, None)
+            raise
+
+    def release(self) -> None:
+        while self._waiting:
+            turn, _ = self._waiting.popitem(last=False)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.held = False
+
+
+class _Signal:
+    """Wakes those that wait for a change; it costs nothing while none waits.
+
+    Attributes:
+        count: how many changes there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        """Wake those that wait, because something may have changed for them."""
+        self.count += 1
+        while self._waiting:
+            _wake(self._waiting.pop())
+
+    async def wait(self, seen: int, seconds: float) -> None:
+        """Wait until there were more changes than `seen`, or for so many seconds."""
+        if self.count != seen:
+            return
+        loop = asyncio.get_running_loop()
+        change = loop.create_future()
+        timer = loop.call_later(seconds, _wake, change)
+        self._waiting.add(change)
+        try:
+            await change
+        finally:
+            timer.cancel()
+            self._waiting.discard(change)
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
+class _Turn:
+    """The turn of a POST at the head of its queues; `shared` if it ends before the POST has left."""
+
+    def __init__(self, queues: list[_Queue]) -> None:
         self._queues = queues
-        self._held: list[asyncio.Lock] = []
+        self._held: list[_Queue] = []
         self.shared = False
 
     async def __aenter__(self) -> Self:
@@ -781,16 +915,16 @@ class _Turn:
 
 @define(eq=False)
 class _LoopState:
-    """Everything that belongs to one event loop: its queues, its POSTs, and the event that wakes those that wait."""
+    """Everything that belongs to one event loop: its queues, its POSTs, and the signal that wakes those that wait."""
 
     loop: asyncio.AbstractEventLoop
-    burst_limiter: AsyncLimiter
+    burst_limiter: AsyncLimiter | None
     pid: int = field(factory=os.getpid)
     users: int = 0  # blocks of `Limiter._in_use`
-    head_of_queue: asyncio.Lock = field(factory=asyncio.Lock)
-    bulk_queue: asyncio.Lock = field(factory=asyncio.Lock)
+    head_of_queue: _Queue = field(factory=_Queue)
+    bulk_queue: _Queue = field(factory=_Queue)
     one_probe: asyncio.Lock = field(factory=asyncio.Lock)
-    changed: asyncio.Event = field(factory=asyncio.Event)
+    signal: _Signal = field(factory=_Signal)
     interactive: set[str] = field(factory=set)  # the names of the POSTs that wait
     bulk: set[str] = field(factory=set)
     leaving: set[str] = field(factory=set)  # the names of those that leave with one of the next commits
@@ -804,10 +938,10 @@ class _LoopState:
         """How many POSTs wait, of the kind that goes first."""
         return len(self.interactive or self.bulk)
 
-    def notify(self) -> None:
-        """Wake those that wait, because something may have changed for them."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+    @property
+    def is_empty(self) -> bool:
+        """Whether no POST waits here."""
+        return not self.head_of_queue.held and not self.bulk_queue.held
 
 
 _shared: dict[Hashable, Limiter] = {}

@@ -126,7 +126,7 @@ def test_a_token_that_rests_since_its_lease_expired_is_one(until: float | None) 
     bucket.settle(LEASE + 1.0 + LEASE + 1.0)
     end(bucket, LEASE + 50.0, "stopped", until=until)
 
-    assert bucket.resting == ([] if until is None else [(until + SILENCE, "stopped")])
+    assert list(bucket.resting) == ([] if until is None else [(until + SILENCE, "stopped")])
 
 
 # --- users with different limits ---
@@ -506,7 +506,7 @@ def saved(bucket: Bucket) -> Bucket:
 def test_a_bucket_comes_back_from_json_as_it_was(bucket: Bucket) -> None:
     assert saved(bucket) == bucket
     assert saved(bucket).touched == set()
-    assert bucket.copy() == bucket
+    assert bucket.settled(1.0) == bucket
 
 
 @pytest.mark.parametrize("bucket", [Bucket(), full()], ids=["new", "full"])
@@ -557,12 +557,14 @@ def test_the_rows_of_what_was_touched_are_the_bucket(story: list[tuple[tuple[str
     assert loaded == bucket
 
 
-def test_a_copy_may_be_settled_alone() -> None:
+def test_a_look_at_a_later_time_changes_nothing() -> None:
     bucket = full()
     before = saved(bucket)
-    bucket.copy().settle(10_000.0)
+    seen = bucket.settled(10_000.0)
 
     assert bucket == before
+    bucket.settle(10_000.0)
+    assert seen == bucket
 
 
 def test_a_bucket_is_idle_when_nothing_holds_a_post_back() -> None:
