@@ -1,37 +1,41 @@
 """Decode the body of an answer into records; no other module parses JSON or XML.
 
-`parse` turns JSON and Rails' XML into the same plain values, and one cattrs converter turns those into records
-(`page`, `receipt_id`). It is strict about types, because ``int(1.9)`` and ``bool("false")`` would silently corrupt
-data. It accepts every shape that Springest's pages leave open: with or without an envelope, ids as strings, a name on
-the certificate or on a nested certification, unknown keys. It knows no status codes and no network.
+`parse` turns JSON and Rails' XML into the same plain values, and `structure.py` turns those into records. A list may
+come with or without an envelope. It knows no status codes and no network.
 """
 
 import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, date, datetime
-from typing import Any, Generic, Literal, TypeVar
-from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from attrs import frozen
-from cattrs import Converter, transform_error
-from cattrs.gen import make_dict_structure_fn
-from defusedxml.ElementTree import DefusedXMLParser
 
-from springest_async.records import Certificate, Certification
+from springest_async.api.structure import (
+    DecodeError,
+    Record,
+    cut,
+    identifier,
+    integer,
+    shown,
+    structure,
+    structure_strictly,
+)
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+__all__ = ["DecodeError", "Page", "Record", "WireFormat", "page", "parse", "receipt_id"]
 
 WireFormat = Literal["json", "xml"]
 """The formats of the API; the extension of the path selects one."""
 
-Record = TypeVar("Record", Certificate, Certification)
-
 # A list nests four deep. The bound keeps functions that walk the values within Python's recursion limit.
 _MAX_DEPTH = 32
 
-
-class DecodeError(ValueError):
-    """The bytes are not what was expected; the text says what was expected, and where."""
+# How a document of Rails begins, and one without a declaration: both are in UTF-8.
+_AS_RAILS = re.compile(rb'<(?:\?xml version="1\.0" encoding="UTF-8"\?>|[a-zA-Z])')
 
 
 @frozen
@@ -49,23 +53,25 @@ def page(data: bytes, wire_format: WireFormat, record: type[Record], name: str) 
         DecodeError: when it is no such list, or a record has a wrong value; it names up to three wrong values of the
             first such record.
     """
-    plain = parse(data, wire_format)
+    plain = _read(data, wire_format)
     total = None
     if isinstance(plain, dict):
+        _check_depth((value for key, value in plain.items() if key != name), wire_format)
         total = _total(plain.get("meta"))
         if name not in plain:
-            raise DecodeError(f"an array {name!r} in the envelope, which has {_shown(sorted(plain))}")
+            raise DecodeError(f"an array {name!r} in the envelope, which has {shown(sorted(plain))}")
         plain = plain[name]
     if not isinstance(plain, list):
-        raise DecodeError(f"an array of {name}, not {_shown(plain)}")
+        _check_depth([plain], wire_format)
+        raise DecodeError(f"an array of {name}, not {shown(plain)}")
     records: list[Record] = []
     for index, item in enumerate(plain):
-        # One at a time: an error takes a thousand times the memory of the bytes that caused it.
         try:
-            records.append(_converter.structure(item, record))
-        except Exception as error:  # noqa: BLE001 # cattrs groups all exceptions that the hooks below raised
-            problems = transform_error(error, path=f"{name}[{index}]", format_exception=_problem)
-            raise DecodeError("; ".join(problems[:3])) from None
+            records.append(structure(item, record))
+        except Exception:  # noqa: BLE001 # whatever it is, the other way finds it, and says it in words
+            _check_depth([item], wire_format)
+            # One at a time: an error takes a thousand times the memory of the bytes that caused it.
+            records.append(structure_strictly(item, record, f"{name}[{index}]"))
     return Page(tuple(records), total)
 
 
@@ -78,7 +84,7 @@ def receipt_id(data: bytes, wire_format: WireFormat) -> int | None:
         plain = parse(data, wire_format)
         while isinstance(plain, dict) and "id" not in plain and len(plain) == 1:
             plain = next(iter(plain.values()))  # {"certificate": {"id": …}}
-        return _id(plain["id"]) if isinstance(plain, dict) else None
+        return identifier(plain["id"]) if isinstance(plain, dict) else None
     except (DecodeError, KeyError):
         return None
 
@@ -92,142 +98,85 @@ def parse(data: bytes, wire_format: WireFormat) -> Any:
     Raises:
         DecodeError: when the bytes are not in this format, nest more than 32 deep, or contain a DTD or a namespace.
     """
-    try:
-        if wire_format == "xml":
-            parser = DefusedXMLParser(target=_Tree(), forbid_dtd=True)
-            parser.feed(data)
-            plain = _plain(parser.close())
-        else:
-            plain = json.loads(data)
-        _check_depth([plain])
-    # ParseError is a SyntaxError; what defusedxml forbids is a ValueError, as is a wrong encoding. Some encodings warn,
-    # and a program may turn warnings into errors.
-    except (ValueError, ParseError, LookupError, RecursionError, Warning) as error:
-        raise DecodeError(f"{wire_format.upper()} ({_cut(str(error)) or type(error).__name__})") from None
+    plain = _read(data, wire_format)
+    _check_depth([plain], wire_format)
     return plain
 
 
-def _check_depth(plain: Iterable[Any], depth: int = _MAX_DEPTH) -> None:
+def _read(data: bytes, wire_format: WireFormat) -> Any:
+    """Return plain values that may nest deeper than Python's recursion limit allows to walk."""
+    try:
+        return _plain(_root(data)) if wire_format == "xml" else json.loads(data)
+    # What defusedxml forbids is a ValueError, as is a wrong encoding; the XML parser raises a SyntaxError. Some
+    # encodings warn, and a program may turn warnings into errors.
+    except (ValueError, SyntaxError, LookupError, RecursionError, Warning) as error:
+        raise DecodeError(f"{wire_format.upper()} ({cut(str(error)) or type(error).__name__})") from None
+
+
+def _check_depth(plain: Iterable[Any], wire_format: WireFormat, depth: int = _MAX_DEPTH) -> None:
     if depth < 0:
-        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+        raise DecodeError(f"{wire_format.upper()} (nested more than {_MAX_DEPTH} deep)")
     for inner in plain.values() if isinstance(plain, dict) else plain:
         if isinstance(inner, dict | list):
-            _check_depth(inner, depth - 1)
+            _check_depth(inner, wire_format, depth - 1)
 
 
-class _Tree(TreeBuilder):
-    def start_ns(self, _prefix: str, _uri: str) -> None:
-        # Rails writes none, and the tree would repeat a long one in the name of each element.
-        raise ValueError("a namespace")
+def _root(data: bytes) -> "Element":
+    """Return the outermost element of an XML document."""
+    # Imported here, because only lists and answers in XML need them.
+    if _AS_RAILS.match(data) and b"<!DOCTYPE" not in data and b"xmlns" not in data:
+        # In UTF-8 a DTD or a namespace is written with these letters only, so there is nothing that could be forbidden.
+        from xml.etree.ElementTree import XMLParser  # noqa: PLC0415
+
+        quick: XMLParser = XMLParser(encoding="utf-8")  # noqa: S314
+        quick.feed(data)
+        root: Element = quick.close()
+        return root
+    from xml.etree.ElementTree import TreeBuilder  # noqa: PLC0415
+
+    from defusedxml.ElementTree import DefusedXMLParser  # noqa: PLC0415
+
+    class Tree(TreeBuilder):
+        def start_ns(self, _prefix: str, _uri: str) -> None:
+            # Rails writes none, and the tree would repeat a long one in the name of each element.
+            raise ValueError("a namespace")
+
+    parser = DefusedXMLParser(target=Tree(), forbid_dtd=True)
+    parser.feed(data)
+    return parser.close()
 
 
-def _plain(element: Element) -> Any:
+def _plain(element: "Element") -> Any:
     """Return the value that Rails' ``to_xml`` wrote: https://api.rubyonrails.org/classes/ActiveModel/Serializers/Xml.html."""
-    kind = element.get("type")
     if element.get("nil") == "true":
         return None
+    kind = element.get("type")
     if kind == "array":
         return [_plain(child) for child in element]
     if len(element):
         return _members(element)
     text = element.text or ""
     if kind == "integer":
-        return _integer(text.strip())
+        return integer(text.strip())
     if kind == "boolean":
         return {"true": True, "false": False}.get(text.strip(), text)
     return text
 
 
-def _members(element: Element) -> dict[str, Any]:
+def _members(element: "Element") -> dict[str, Any]:
     members: dict[str, Any] = {}
+    several: dict[str, list[Any]] = {}
     for child in element:
-        members.setdefault(child.tag.replace("-", "_"), []).append(_plain(child))
-    return {name: values[0] if len(values) == 1 else values for name, values in members.items()}
+        name, value = child.tag.replace("-", "_"), _plain(child)
+        if name in members:
+            several.setdefault(name, [members[name]]).append(value)
+        else:
+            members[name] = value
+    return members | several
 
 
 def _total(meta: Any) -> int | None:
     with suppress(DecodeError, KeyError, TypeError):
-        if (total := _integer(meta["results"])) >= 0:
+        if (total := integer(meta["results"])) >= 0:
             return total
     return None
-
-
-def _shown(value: object) -> str:
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-# --- the converter: one strict hook for each type, because cattrs alone would convert silently ---
-
-
-def _id(value: object, _: object = int) -> int:
-    if not 0 < (number := _integer(value)) < 2**63:
-        raise DecodeError(f"id, not {_shown(value)}")
-    return number
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    # Ids may be strings. A 64-bit id has at most nineteen digits.
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
-        return int(value)
-    raise DecodeError(f"integer, not {_shown(value)}")
-
-
-def _string(value: object, _: object) -> str:
-    if not isinstance(value, str):
-        raise DecodeError(f"string, not {_shown(value)}")
-    # JSON can contain half of a surrogate pair, which cannot be printed or stored.
-    return re.sub("[\ud800-\udfff]", "\ufffd", value)
-
-
-def _boolean(value: object, _: object) -> bool:
-    if not isinstance(value, bool):
-        raise DecodeError(f"boolean, not {_shown(value)}")
-    return value
-
-
-def _date(value: object, _: object) -> date:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        with suppress(ValueError):
-            return date.fromisoformat(value)
-    raise DecodeError(f"date as in 2026-12-31, not {_shown(value)}")
-
-
-def _datetime(value: object, _: object) -> datetime:
-    """Return a time that Rails wrote in either of its two ways; without a zone it is UTC, in which Rails stores it."""
-    if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]", value):
-        with suppress(ValueError):
-            time = datetime.fromisoformat(re.sub(r" UTC$| (?=[+-][0-9:]+$)", "", value))
-            return time if time.tzinfo else time.replace(tzinfo=UTC)
-    raise DecodeError(f"time as in 2026-12-31T12:00:00Z, not {_shown(value)}")
-
-
-def _certificate(value: object, _: object) -> Certificate:
-    # The help page does not say whether these belong to the certificate or to its certification.
-    if isinstance(value, dict) and isinstance(nested := value.get("certification"), dict):
-        inherited = {"certification_id": "id", "name": "name", "description": "description"}
-        value = value | {own: nested.get(theirs) for own, theirs in inherited.items() if value.get(own) is None}
-    return _structure_certificate(value, Certificate)  # type: ignore[arg-type] # anything but a mapping fails
-
-
-def _problem(error: BaseException, _: type | None) -> str:
-    if isinstance(error, DecodeError):
-        return str(error)
-    if isinstance(error, KeyError):
-        return f"field {error}, which is missing"
-    return "an object"
-
-
-_converter = Converter(detailed_validation=True)
-_converter.register_structure_hook(int, _id)  # every integer of a record is an id
-_converter.register_structure_hook(str, _string)
-_converter.register_structure_hook(bool, _boolean)
-_converter.register_structure_hook(date, _date)
-_converter.register_structure_hook(datetime, _datetime)
-_structure_certificate = make_dict_structure_fn(Certificate, _converter)
-_converter.register_structure_hook(Certificate, _certificate)

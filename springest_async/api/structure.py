@@ -1,0 +1,253 @@
+"""Turn the plain values of an answer into records; it knows neither JSON nor XML.
+
+It is strict about types, because ``int(1.9)`` and ``bool("false")`` would silently corrupt data. It accepts every shape
+that Springest's pages leave open: a name on the certificate or on a nested certification, ids as strings, unknown keys.
+
+`structure` takes the short way: code that is written out for each record. What fails there goes to a cattrs converter
+with the same checks, which decides, and words what is wrong.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from functools import cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import AttrsInstance, fields
+
+from springest_async.records import Certificate, Certification, User
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+Record = TypeVar("Record", Certificate, Certification)
+
+# Springest's ids have 64 bits, as a journal's have.
+_ID_BOUND = 2**63
+
+
+class DecodeError(ValueError):
+    """The bytes are not what was expected; the text says what was expected, and where."""
+
+
+def structure(item: Any, record: type[Record]) -> Record:
+    """Return the record that plain values describe.
+
+    Raises:
+        Exception: any, when a value is wrong, or is better left to `structure_strictly`.
+    """
+    quick: Callable[[Any], Record] = _QUICK[record]
+    return quick(item)
+
+
+def structure_strictly(item: Any, record: type[Record], path: str) -> Record:
+    """Return the same record as `structure`, more slowly, or say what is wrong.
+
+    Raises:
+        DecodeError: when a value is wrong; it names up to three, with `path` as the place of the record.
+    """
+    from cattrs import transform_error  # noqa: PLC0415 # see `_converter`
+
+    try:
+        return _converter().structure(item, record)
+    except Exception as error:  # noqa: BLE001 # cattrs groups all exceptions that the checks below raised
+        problems = transform_error(error, path=path, format_exception=_problem)
+        raise DecodeError("; ".join(problems[:3])) from None
+
+
+def shown(value: object) -> str:
+    """Return the value's ``repr``, shortened so that it fits into a message."""
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """Return the text, shortened so that it fits into a message."""
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- the checks of both ways ---
+
+
+def identifier(value: object, _: object = int) -> int:
+    """Return an id, which may come as a string.
+
+    Raises:
+        DecodeError: when the value is no id.
+    """
+    if not 0 < (number := integer(value)) < _ID_BOUND:
+        raise DecodeError(f"id, not {shown(value)}")
+    return number
+
+
+def integer(value: object) -> int:
+    """Return an integer, which may come as a string.
+
+    Raises:
+        DecodeError: when the value is no integer.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    # Ids may be strings. A 64-bit id has at most nineteen digits.
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
+        return int(value)
+    raise DecodeError(f"integer, not {shown(value)}")
+
+
+def _string(value: object, _: object = str) -> str:
+    if not isinstance(value, str):
+        raise DecodeError(f"string, not {shown(value)}")
+    # JSON can contain half of a surrogate pair, which cannot be printed or stored.
+    return re.sub("[\ud800-\udfff]", "\ufffd", value)
+
+
+def _boolean(value: object, _: object = bool) -> bool:
+    if not isinstance(value, bool):
+        raise DecodeError(f"boolean, not {shown(value)}")
+    return value
+
+
+def _date(value: object, _: object = date) -> date:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    raise DecodeError(f"date as in 2026-12-31, not {shown(value)}")
+
+
+def _datetime(value: object, _: object = datetime) -> datetime:
+    """Return a time that Rails wrote in either of its two ways; without a zone it is UTC, in which Rails stores it."""
+    if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]", value):
+        with suppress(ValueError):
+            time = datetime.fromisoformat(re.sub(r" UTC$| (?=[+-][0-9:]+$)", "", value))
+            return time if time.tzinfo else time.replace(tzinfo=UTC)
+    raise DecodeError(f"time as in 2026-12-31T12:00:00Z, not {shown(value)}")
+
+
+def _with_inherited(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a certificate's values, with those that only its certification has."""
+    # The help page does not say whether these belong to the certificate or to its certification.
+    if isinstance(nested := value.get("certification"), dict):
+        inherited = {"certification_id": "id", "name": "name", "description": "description"}
+        return value | {own: nested.get(theirs) for own, theirs in inherited.items() if value.get(own) is None}
+    return value
+
+
+# --- the short way: any exception means "ask the strict one" ---
+
+
+def _names(record: type[AttrsInstance]) -> tuple[str, ...]:
+    return tuple(attribute.name for attribute in fields(record))
+
+
+def _setters(record: type[AttrsInstance]) -> tuple[Callable[[Any, Any], None], ...]:
+    """Return what sets each attribute of a record that has none yet, in the order of `_names`.
+
+    The constructor of a frozen class does nothing else, but takes as long as all else here together.
+    """
+    return tuple(getattr(record, name).__set__ for name in _names(record))
+
+
+_new = object.__new__
+_values = itemgetter(*_names(Certificate))
+_optional = {attribute.name: None for attribute in fields(Certificate) if attribute.default is None}
+(
+    _set_id,
+    _set_certification_id,
+    _set_valid_from,
+    _set_name,
+    _set_description,
+    _set_valid_until,
+    _set_status,
+    _set_created_at,
+    _set_user,
+) = _setters(Certificate)
+_set_email, _set_external_id = _setters(User)
+
+
+def _quick_certificate(item: dict[str, Any]) -> Certificate:
+    # Each check is written out, because a call takes as long as the check: first what nearly every value is, else the
+    # check of both ways. A date that has dashes there has no week, and fromisoformat() checks the rest.
+    if "certification" in item:
+        item = _with_inherited(item)
+    try:
+        own_id, certification_id, valid_from, name, description, valid_until, status, created_at, user = _values(item)
+    except KeyError:
+        own_id, certification_id, valid_from, name, description, valid_until, status, created_at, user = _values(
+            _optional | item
+        )
+    made = _new(Certificate)
+    _set_id(made, own_id if type(own_id) is int and 0 < own_id < _ID_BOUND else identifier(own_id))
+    _set_certification_id(
+        made,
+        certification_id
+        if type(certification_id) is int and 0 < certification_id < _ID_BOUND
+        else identifier(certification_id),
+    )
+    _set_valid_from(made, date.fromisoformat(valid_from) if valid_from[4:8:3] == "--" else _date(valid_from))
+    _set_name(made, name if name is None or name.isascii() else _string(name))
+    _set_description(made, description if description is None or description.isascii() else _string(description))
+    if valid_until is not None:
+        valid_until = date.fromisoformat(valid_until) if valid_until[4:8:3] == "--" else _date(valid_until)
+    _set_valid_until(made, valid_until)
+    _set_status(made, status if status is None or status.isascii() else _string(status))
+    if created_at is not None:
+        in_utc = created_at[4:11:3] == "--T" and created_at[-1] == "Z"
+        created_at = datetime.fromisoformat(created_at) if in_utc else _datetime(created_at)
+    _set_created_at(made, created_at)
+    _set_user(made, user if user is None else _quick_user(user))
+    return made
+
+
+def _quick_user(value: dict[str, Any]) -> User:
+    email, external_id = value["email"], value.get("external_id")
+    made = _new(User)
+    _set_email(made, email if email.isascii() else _string(email))
+    _set_external_id(made, external_id if external_id is None or external_id.isascii() else _string(external_id))
+    return made
+
+
+def _quick_certification(item: dict[str, Any]) -> Certification:
+    description = item.get("description")
+    return Certification(
+        id=identifier(item["id"]),
+        name=_string(item["name"]),
+        description=description if description is None else _string(description),
+        requires_valid_until=_boolean(item.get("requires_valid_until", False)),
+    )
+
+
+_QUICK: dict[type, Callable[[Any], Any]] = {Certificate: _quick_certificate, Certification: _quick_certification}
+
+# --- the strict way ---
+
+
+@cache
+def _converter() -> "Converter":
+    """Return the converter, with one strict hook for each type, because cattrs alone would convert silently."""
+    # Imported here, because it takes a fifth of the time that the package's import takes, and is rarely needed.
+    from cattrs import Converter  # noqa: PLC0415
+    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
+
+    converter = Converter(detailed_validation=True)
+    converter.register_structure_hook(int, identifier)  # every integer of a record is an id
+    converter.register_structure_hook(str, _string)
+    converter.register_structure_hook(bool, _boolean)
+    converter.register_structure_hook(date, _date)
+    converter.register_structure_hook(datetime, _datetime)
+    structure_certificate = make_dict_structure_fn(Certificate, converter)
+
+    def certificate(value: Any, _: object) -> Certificate:
+        value = _with_inherited(value) if isinstance(value, dict) else value
+        return structure_certificate(value, Certificate)  # anything but a mapping fails
+
+    converter.register_structure_hook(Certificate, certificate)
+    return converter
+
+
+def _problem(error: BaseException, _: type | None) -> str:
+    if isinstance(error, DecodeError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"field {error}, which is missing"
+    return "an object"
