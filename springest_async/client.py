@@ -6,9 +6,9 @@ It parses nothing and decides nothing itself; `springest_async.upload` takes one
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, date, datetime
 from functools import partial
 from os import PathLike
@@ -320,22 +320,13 @@ class Springest:
             raise RuntimeError("the client was opened on another event loop: make a client on each loop")
         return opened
 
-    @contextmanager
-    def _call(self) -> Iterator["_Call"]:
-        """Register what this task does in the block, so that closing the client waits for it or cancels it."""
+    def _call(self) -> "_Call":
+        """Return a context for what this task does, so that closing the client waits for it or cancels it."""
         opened, task = self._checked(), asyncio.current_task()
         assert task is not None
         if opened.cancelling:
             raise RuntimeError("the client is closing: it has cancelled everything that was going on")
-        call = _Call(opened, task)
-        opened.calls.add(call)
-        opened.idle.clear()
-        try:
-            yield call
-        finally:
-            opened.calls.remove(call)
-            if not opened.calls:
-                opened.idle.set()
+        return _Call(opened, task)
 
     # --- POST /users/certificates ---
 
@@ -421,15 +412,17 @@ class Springest:
         opened = self._checked()
         if opened.closing:
             raise RuntimeError("the client is closed to new uploads: it waits for the others, and then closes")
-        return Uploader(
-            transport=self._transport,
-            key=self._key,
-            wire_format=self.settings.wire_format,
-            timeouts=self.settings.timeouts,
-            limiter=self.limiter,
-            verdicts=self._verdicts,
-            executor=opened.executor,
-        )
+        if opened.uploader is None:
+            opened.uploader = Uploader(
+                transport=self._transport,
+                key=self._key,
+                wire_format=self.settings.wire_format,
+                timeouts=self.settings.timeouts,
+                limiter=self.limiter,
+                verdicts=self._verdicts,
+                executor=opened.executor,
+            )
+        return opened.uploader
 
     async def settle(self, doubt: InDoubt, *, known: Collection[int] = ()) -> Certificate | None:
         """Ask Springest whether a certificate in doubt is stored.
@@ -617,6 +610,7 @@ class _Opened:
     loop: asyncio.AbstractEventLoop
     pid: int = field(factory=os.getpid)
     executor: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "springest-files"))  # reads files
+    uploader: Uploader | None = None  # once there was an upload
     calls: "set[_Call]" = field(factory=set)
     idle: asyncio.Event = field(factory=asyncio.Event)  # set when the last call has ended
     closing: bool = False  # whether uploads are refused
@@ -630,11 +624,21 @@ class _Opened:
 
 @define(eq=False)
 class _Call:
-    """One call of a method, and the task that made it."""
+    """One call of a method, and the task that made it; it is registered with the client until its block ends."""
 
     opened: _Opened
     task: asyncio.Task[Any]
     waiting: bool = True  # so that nothing is lost if it is cancelled
+
+    def __enter__(self) -> Self:
+        self.opened.calls.add(self)
+        self.opened.idle.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.calls.remove(self)
+        if not self.opened.calls:
+            self.opened.idle.set()
 
     def follow(self, listener: UploadListener | None, step: UploadStep) -> None:
         """Note whether the upload waits after this step, and pass the step on."""

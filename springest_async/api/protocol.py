@@ -187,10 +187,10 @@ def post_meaning(
 
     `sent_texts` are the texts of the request, which a server may repeat in its words.
     """
+    if answer.status == 201:
+        return Stored(decode.receipt_id(answer.body, wire_format))
     message = words(answer)
     match answer.status:
-        case 201:
-            return Stored(decode.receipt_id(answer.body, wire_format))
         case 200 if (stored := decode.receipt_id(answer.body, wire_format)) is not None:
             return Stored(stored)
         case 400 | 429:

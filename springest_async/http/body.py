@@ -6,8 +6,9 @@ notices when it is no longer the file that was inspected (`source_file`). It kno
 """
 
 import asyncio
+import re
+import secrets
 import unicodedata
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from datetime import UTC, datetime
@@ -61,7 +62,7 @@ class CertificateBody(Payload):
         reader: FileReader | None = None,
         may_send: Callable[[], str | None] = _always,
     ) -> None:
-        boundary = uuid.uuid4().hex
+        boundary = secrets.token_hex(16)
         super().__init__(source.path, content_type=f"multipart/form-data; boundary={boundary}")
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -131,7 +132,7 @@ class CertificateBody(Payload):
 
     async def wait_written(self) -> None:
         """Wait until nothing writes it any more, as is soon the case once its connection is closed."""
-        if self._writing is not None:
+        if self._writing is not None and not self._writing.done():
             # Not the writer itself, whose cancellation would look like the caller's.
             await asyncio.wait([self._writing])
 
@@ -146,19 +147,22 @@ class CertificateBody(Payload):
         if reader is None:
             progress.reading = True
             reader = await open_file(self._source.path, self._executor, self._source)
-        piece = self._preamble + reader.beginning
+        piece = reader.beginning
         reading: Future[bytes] | None = None
         try:
-            while True:
+            progress.reading = False
+            self.check_may_send()
+            progress.bytes_given += len(self._preamble) + len(piece)
+            await writer.write(self._preamble)  # leaves with the head; joined with the file, both would be copied
+            await writer.write(piece)
+            while reader.left:
+                reading = self._executor.submit(reader.read)
+                progress.reading = True
+                piece = await asyncio.wrap_future(reading)
                 progress.reading = False
                 self.check_may_send()
                 progress.bytes_given += len(piece)
                 await writer.write(piece)
-                if not reader.left:
-                    break
-                reading = self._executor.submit(reader.read)
-                progress.reading = True
-                piece = await asyncio.wrap_future(reading)
         finally:
             if reading is None:
                 reader.close()
@@ -185,6 +189,9 @@ _SPELLED_OUT = str.maketrans(
     | {"\u0131": "i", "ĳ": "ij", "Ĳ": "IJ", "ĸ": "k", "ŋ": "ng", "Ŋ": "Ng"}
 )
 
+# Names that are left as they are.
+_PLAIN_FILENAME = re.compile(r"[a-z\d][\w .()+,-]{0,99}\.[a-z\d]{1,10}", re.ASCII | re.IGNORECASE)
+
 
 def _ascii_filename(name: str) -> str:
     """Return a filename that every multipart parser reads alike: ASCII, no quotes, no separators.
@@ -192,6 +199,8 @@ def _ascii_filename(name: str) -> str:
     RFC 7578 leaves non-ASCII filenames to whatever sender and receiver happen to do. So accents are left out, other
     Latin letters are spelled out, and any letter that is left becomes "_": none just vanishes.
     """
+    if _PLAIN_FILENAME.fullmatch(name):
+        return name
     letters = unicodedata.normalize("NFKD", name.translate(_SPELLED_OUT))
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     safe = "".join(

@@ -1,7 +1,7 @@
 """One request and its answer: how far it has got, the key in its request line, and what is read of the answer.
 
-An `Exchange` belongs to one try. aiohttp calls it, through a client middleware and a trace, when the request is made
-and when it leaves. Which connection it takes, and what a failure means, is decided by `transport`.
+An `Exchange` belongs to one try. aiohttp calls it, through a client middleware and a class of requests, when the
+request is made and when it leaves. Which connection it takes, and what a failure means, is decided by `transport`.
 
 The key is in no URL that a log, an exception or a response could show: the middleware puts a stand-in for the URL where
 aiohttp reads the request line from, and that returns the key only the first time.
@@ -39,6 +39,36 @@ _ASK_WAIT = 1.0
 
 async def at_once() -> None:
     """Return at once."""
+
+
+class QuietRequest(aiohttp.ClientRequest):
+    """A request that says when it leaves, and fails as others do when its connection breaks before its body is written.
+
+    aiohttp leaves a failed task behind. asyncio would log it, and log handlers that show variables would show the head
+    of the request, with the key. From Python 3.12 on, where the task begins at once, aiohttp then fails with an
+    AttributeError as well.
+
+    Attributes:
+        exchange: what it belongs to.
+        reused: whether its connection was used before.
+    """
+
+    exchange: "Exchange"
+    reused = False
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        """Write the request."""
+        self.exchange.on_leaving()
+        response = await super().send(conn)
+        if conn.protocol is None:
+            raise aiohttp.ServerDisconnectedError
+        return response
+
+    async def write_bytes(self, *args: Any, **options: Any) -> None:
+        """Write the body."""
+        # aiohttp has closed the connection by now, which ends the wait for the answer.
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await super().write_bytes(*args, **options)
 
 
 @define(eq=False)
@@ -93,6 +123,8 @@ class Exchange:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Send the request with the key in its request line; a client middleware of aiohttp's."""
+        assert isinstance(request, QuietRequest)
+        request.exchange = self
         if self.headers_sent and self.watchdog is not None:
             self.watchdog.stop()
             await self.before_resending()
@@ -106,8 +138,9 @@ class Exchange:
             raise
         finally:
             keyed.drop_key()
+            self.reused = request.reused
 
-    def on_headers_sent(self) -> None:
+    def on_leaving(self) -> None:
         """Note that the request leaves: right before its first byte does.
 
         Raises:

@@ -8,12 +8,12 @@ aiohttp's exceptions are never chained to ours, not even as context, because the
 """
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 import aiohttp
 from attrs import field, frozen
@@ -24,7 +24,7 @@ from springest_async.api.protocol import Answer
 from springest_async.errors import ConfigurationError, NoAnswer, NotSent
 from springest_async.http.api_key import ApiKey
 from springest_async.http.body import LEAVES_AT_ONCE
-from springest_async.http.exchange import MAX_POST_ANSWER_BYTES, Exchange, at_once
+from springest_async.http.exchange import MAX_POST_ANSWER_BYTES, Exchange, QuietRequest, at_once
 from springest_async.http.failures import Failure, system_words
 from springest_async.http.proxy import Proxy
 from springest_async.http.watchdog import Watchdog, has_unsent, reading_socket
@@ -64,52 +64,28 @@ class Timeouts:
     stall: float = field(default=60.0, validator=_AN_HOUR_AT_MOST)
 
 
-async def _on_headers_sent(
-    _session: aiohttp.ClientSession, context: SimpleNamespace, _: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    context.trace_request_ctx.on_headers_sent()
-
-
-class _QuietRequest(aiohttp.ClientRequest):
-    """A request that fails as others do when its connection breaks before its body is written.
-
-    aiohttp leaves a failed task behind. asyncio would log it, and log handlers that show variables would show the head
-    of the request, with the key. From Python 3.12 on, where the task begins at once, aiohttp then fails with an
-    AttributeError as well.
-    """
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        """Write the request."""
-        response = await super().send(conn)
-        if conn.protocol is None:
-            raise aiohttp.ServerDisconnectedError
-        return response
-
-    async def write_bytes(self, *args: Any, **options: Any) -> None:
-        """Write the body."""
-        # aiohttp has closed the connection by now, which ends the wait for the answer.
-        with contextlib.suppress(aiohttp.ClientError, OSError):
-            await super().write_bytes(*args, **options)
-
-
-async def _on_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
-    context.trace_request_ctx.reused = True
-
-
 class _QuietConnector(aiohttp.TCPConnector):
     """A connector that reuses a connection only if nothing arrived on it meanwhile, and nothing is left to send on it.
 
     aiohttp would take what arrived (such as a 408 before the server hangs up) for the answer to the next request.
     """
 
-    async def connect(self, *args: Any, **options: Any) -> Any:
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._used = WeakSet[object]()  # protocols of connections
+
+    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Any:
         """Return a connection of the pool, or a new one."""
         while True:
-            connection = await super().connect(*args, **options)
+            connection = await super().connect(req, *args, **options)
             protocol, transport = connection.protocol, connection.transport
             if protocol is None or transport is None or not (protocol.should_close or has_unsent(transport)):
-                return connection
+                break
             connection.close()
+        if isinstance(req, QuietRequest):
+            req.reused = protocol in self._used
+        self._used.add(protocol)
+        return connection
 
 
 class Transport:
@@ -176,16 +152,12 @@ class Transport:
             self._sessions["POST"] = self._session(self._for_posts(force_close=True))
 
     def _session(self, connector: Connector) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_on_headers_sent)
-        trace.on_connection_reuseconn.append(_on_reuse)
         return aiohttp.ClientSession(
             connector=connector,
             connector_owner=connector is not self._connector,
-            request_class=_QuietRequest,
+            request_class=QuietRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"{self._user_agent} aiohttp/{aiohttp.__version__}"},
-            trace_configs=[trace],
             # The environment's proxy would be shown the key of an origin that is http, and ~/.netrc is for others.
             trust_env=False,
             # The default total, 300 s, cuts long uploads. The time for an answer is the watchdog's.
@@ -310,7 +282,6 @@ class Transport:
                             params=exchange.query,
                             allow_redirects=False,
                             middlewares=(exchange.send_with_key,),
-                            trace_request_ctx=exchange,
                             **options,
                         )
                     )

@@ -212,8 +212,12 @@ def becomes_shorter(file: Path) -> None:
     os.truncate(file, 1_000_000)
 
 
-@pytest.mark.parametrize("change", [Path.unlink, becomes_shorter])
-async def test_a_file_that_was_replaced_does_not_show_the_key(
+def becomes_longer(file: Path) -> None:
+    os.truncate(file, 3_000_000)
+
+
+@pytest.mark.parametrize("change", [becomes_shorter, becomes_longer])
+async def test_a_file_that_was_changed_does_not_show_the_key(
     change: Callable[[Path], None], make_upload: Callable[..., CertificateUpload], tmp_path: Path, witness: Witness
 ) -> None:
     def listen(step: UploadStep) -> None:

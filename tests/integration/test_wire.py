@@ -722,7 +722,7 @@ async def test_an_unchanged_file_is_sent_without_another_check(
 ) -> None:
     path = file_of(200_000, tmp_path / "x.pdf")
     source = SourceFile.at(path, path.stat())
-    monkeypatch.setattr("springest_async.upload.inspect_file", None)
+    monkeypatch.setattr("springest_async.upload.open_file", None)
     async with raw_server(hangs_up_at_once, created) as server, client_of(server) as springest:
         receipt = await upload_in_bulk(springest, make_upload(file=path), source=source)
 
