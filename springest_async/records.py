@@ -69,7 +69,7 @@ class CertificateUpload:
             yield Fault("file", f"must be a path, not {shown(self.file)}")
         if not _is_id(self.certification_id):
             yield Fault("certification_id", f"must be a positive integer, not {shown(self.certification_id)}")
-        if (reason := _email_fault(self.email)) is not None:
+        if (reason := email_fault(self.email)) is not None:
             yield Fault("email", reason)
         if not _is_date(self.valid_from):
             yield Fault("valid_from", f"must be a date as in 2026-12-31, not {shown(self.valid_from)}")
@@ -103,7 +103,8 @@ def _is_date(value: object) -> bool:
     return isinstance(value, date) and not isinstance(value, datetime)
 
 
-def _email_fault(value: object) -> str | None:
+def email_fault(value: object) -> str | None:
+    """Return what is wrong with the address of an employee, or None."""
     if not isinstance(value, str):
         return f"must be a string, not {shown(value)}"
     if len(value) <= _LONGEST_ADDRESS and _PLAIN_ADDRESS.fullmatch(value) and not value.lower().endswith(_RESERVED):

@@ -11,17 +11,18 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
 from attrs import frozen
 
 from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
-from springest_async.records import CertificateUpload, shown
+from springest_async.records import CertificateUpload, email_fault, shown
 from springest_async.source_file import SourceFile, open_regular
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
@@ -33,6 +34,7 @@ ERROR = "error"
 _REQUIRED = COLUMNS[:4]
 
 _MAX_ROW_CHARS = 128 * 1024  # also Python's limit for one CSV cell
+_PIECE_CHARS = 64 * 1024  # read at a time; at most _MAX_ROW_CHARS
 _MAX_COLUMNS = 16_384  # the limit of Excel and LibreOffice
 _APOSTROPHE = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
 _MAX_LISTED_CHARS = 500
@@ -141,16 +143,18 @@ class Manifest:
         records = self._records()
         next(records, None)
         escaped = ERROR in self.columns  # by `report`; elsewhere an apostrophe belongs to the cell
-        for number, cells in records:
-            if any(map(str.strip, cells)):
-                yield Row(number, self._named(list(map(unescape, cells)) if escaped else cells))
-
-    def _named(self, cells: list[str]) -> dict[str, str]:
+        names = (*self.columns, "")  # cells beyond the header have no column; they are kept under an empty name
         width = len(self.columns)
-        named = dict(zip(self.columns, cells + [""] * (width - len(cells)), strict=False))
-        # Cells beyond the header have no column; they are kept under an empty name.
-        named[""] = "".join(cells[width:])
-        return named
+        for number, cells in records:
+            if not any(map(str.strip, cells)):
+                continue
+            if escaped:
+                cells[:] = map(unescape, cells)
+            if len(cells) > width:
+                cells[width:] = ["".join(cells[width:])]
+            else:
+                cells.extend([""] * (len(names) - len(cells)))
+            yield Row(number, dict(zip(names, cells, strict=True)))
 
     def upload(self, row: Row) -> CertificateUpload:
         """Return the certificate of a row.
@@ -158,55 +162,55 @@ class Manifest:
         Raises:
             InvalidUpload: with all faults of the row; `Fault.field` is the column.
         """
-        cells = _known_cells(row)
-        faults = list(_cell_faults(row, cells))
-        if ERROR not in self.columns and unescape(cells["email"]) != cells["email"]:
-            faults.append(Fault("email", _APOSTROPHE))
-        try:
-            upload = CertificateUpload(**_values(cells) | {"file": self.path.parent / cells["file"]})
-        except InvalidUpload as error:
-            reported = {fault.field for fault in faults}
-            faults += [fault for fault in error.faults if fault.field not in reported]
-        if faults:
-            raise InvalidUpload(tuple(faults))
-        return upload
+        fields = self.checked_fields(row)
+        return CertificateUpload(
+            file=self.path.parent / fields.file,
+            certification_id=fields.certification_id,
+            email=fields.email,
+            valid_from=fields.valid_from,
+            valid_until=fields.valid_until,
+            conversion_id=fields.conversion_id,
+        )
+
+    def checked_fields(self, row: Row) -> Fields:
+        """Return the values of a row's known cells.
+
+        Raises:
+            InvalidUpload: as `upload`.
+        """
+        fields = _fields(row)
+        email = fields.email if fields else row.cells.get("email", "").strip()
+        reason = None
+        if ERROR not in self.columns and unescape(email) != email:
+            reason = _APOSTROPHE
+        elif email:
+            reason = email_fault(email)
+        if fields is not None and reason is None:
+            return fields
+        faults = tuple(_cell_faults(row))
+        raise InvalidUpload(faults if reason is None else (*faults, Fault("email", reason)))
 
     def fields(self, row: Row) -> Fields:
-        """Return the values of a row's known cells, much faster than `upload`: the email address is not checked.
+        """Return the values of a row's known cells, faster than `checked_fields`: the email address is not checked.
 
         Raises:
             InvalidUpload: as `upload`, except for faults of the email address.
         """
-        cells = _known_cells(row)
-        if faults := tuple(_cell_faults(row, cells)):
-            raise InvalidUpload(faults)
-        return Fields(**_values(cells))
+        if (fields := _fields(row)) is None:
+            raise InvalidUpload(tuple(_cell_faults(row)))
+        return fields
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        number = length = 0
-
-        def lines(stream: TextIO) -> Iterator[str]:
-            nonlocal length
-            while line := stream.readline(_MAX_ROW_CHARS + 1):
-                length += len(line)
-                if length > _MAX_ROW_CHARS:
-                    raise csv.Error(f"it is longer than {_MAX_ROW_CHARS} characters (is a closing quote missing?)")
-                if not line.isascii():
-                    line.encode()  # raises for invalid UTF-8: the stream decodes far ahead of the rows
-                yield line
-
+        number = 0  # of the last row that was read
         try:
             # "surrogateescape" lets invalid bytes through until their row is read.
             raw = open_regular(self.path)
             text = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", errors="surrogateescape", newline="")
             with text as stream:
-                rows = csv.reader(lines(stream), delimiter=self.delimiter, strict=True)
-                for number, cells in enumerate(rows, start=1):
-                    length = 0  # only the CSV reader knows where a row ends
-                    # Reading takes hours. If the file is saved meanwhile, rows may shift, and one could come twice.
-                    self._check(raw, f"before row {number}")
+                lines = _Lines(stream, self.delimiter, lambda: self._check(raw, f"after row {number}"))
+                for number, cells in enumerate(lines.rows, start=1):
+                    lines.end_row()
                     yield number, cells
-                self._check(raw, f"after row {number}")
         except OSError as error:
             raise ManifestError(self.path, error.strerror or "cannot be read") from None
         except UnicodeEncodeError:
@@ -221,6 +225,74 @@ class Manifest:
             raise ManifestError(self.path, reason)
 
 
+class _Lines:
+    """The lines of a manifest, many at a time, for a CSV reader; what is wrong in a row is raised when it is its turn.
+
+    Only the CSV reader knows where a row ends. A row that begins in a piece after the first line is no longer than the
+    piece, so its length is not counted. Each piece is checked before any of its rows is read: a file that is saved
+    while it is read would let rows shift, and one could come twice.
+
+    Attributes:
+        rows: the CSV reader; call `end_row` after each row.
+    """
+
+    def __init__(self, stream: TextIO, delimiter: str, check: Callable[[], None]) -> None:
+        self._stream = stream
+        self._check = check
+        self._length = 0  # characters of the row that is being read
+        self._ended = 0  # how many lines had been read when the last row ended
+        self.rows = csv.reader(chain.from_iterable(self), delimiter=delimiter, strict=True)
+
+    def end_row(self) -> None:
+        """Remember that the row that was just read ends here."""
+        self._ended = self.rows.line_num
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        rest = ""
+        while True:
+            piece = self._stream.read(_PIECE_CHARS)
+            self._check()
+            text = rest + piece
+            lines = io.StringIO(text, newline="").readlines()
+            # A line may go on in the next piece, and one that ends with a return may have a newline there.
+            rest = lines.pop() if piece and lines and not lines[-1].endswith("\n") else ""
+            yield from self._checked(lines, _is_text(text))
+            self._refuse_long(rest)
+            if not piece:
+                return
+
+    def _checked(self, lines: list[str], is_text: bool) -> Iterator[Sequence[str]]:
+        for index, line in enumerate(lines):
+            if index and is_text and not self._open_lines():
+                yield lines[index:]
+                self._length = sum(map(len, lines[len(lines) - self._open_lines() :]))
+                return
+            self._refuse_long(line)
+            if not is_text:
+                line.encode()  # raises for invalid UTF-8
+            self._length += len(line)
+            yield (line,)
+            if not self._open_lines():
+                self._length = 0
+
+    def _open_lines(self) -> int:
+        """Return how many lines of an unfinished row the CSV reader has read."""
+        return self.rows.line_num - self._ended
+
+    def _refuse_long(self, line: str) -> None:
+        if self._length + len(line) > _MAX_ROW_CHARS:
+            raise csv.Error(f"it is longer than {_MAX_ROW_CHARS} characters (is a closing quote missing?)")
+
+
+def _is_text(text: str) -> bool:
+    """Return whether all of it was valid UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _columns(cells: Iterable[str]) -> tuple[str, ...]:
     return tuple(cell.strip().lower() or f"column {n}" for n, cell in enumerate(cells, start=1))
 
@@ -231,15 +303,31 @@ def listed(names: Iterable[str]) -> str:
     return text if len(text) <= _MAX_LISTED_CHARS else text[:_MAX_LISTED_CHARS] + "…"
 
 
-def _known_cells(row: Row) -> dict[str, str]:
-    return {name: row.cells.get(name, "").strip() for name in COLUMNS}
+def _fields(row: Row) -> Fields | None:
+    """Return the values of a row's known cells, or None when `_cell_faults` has something to say."""
+    cells = row.cells
+    file, email = cells["file"].strip(), cells["email"].strip()
+    certification_id, valid_from = _number(cells["certification_id"].strip()), _date(cells["valid_from"].strip())
+    valid_until = _date(cells.get("valid_until", "").strip())
+    conversion_id = _number(cells.get("conversion_id", "").strip())
+    if (
+        cells[""]
+        or not (file and email and certification_id and valid_from)
+        or isinstance(certification_id, str)
+        or isinstance(valid_from, str)
+        or isinstance(valid_until, str)
+        or isinstance(conversion_id, str)
+    ):
+        return None
+    return Fields(file, certification_id, email, valid_from, valid_until, conversion_id)
 
 
-def _cell_faults(row: Row, cells: Mapping[str, str]) -> Iterator[Fault]:
-    """Yield the faults of a row that can be explained better from its cells than from their values."""
-    if extra := row.cells.get(""):
+def _cell_faults(row: Row) -> Iterator[Fault]:
+    """Yield the faults of a row, apart from those of its email address."""
+    if extra := row.cells[""]:
         yield Fault("", f"has more cells than there are columns: {shown(extra)}")
-    for name, cell in cells.items():
+    for name in COLUMNS:
+        cell = row.cells.get(name, "").strip()
         if not cell:
             if name in _REQUIRED:
                 yield Fault(name, "is missing")
@@ -248,11 +336,6 @@ def _cell_faults(row: Row, cells: Mapping[str, str]) -> Iterator[Fault]:
         elif name.startswith("valid_") and isinstance(_date(cell), str):
             slashes = " (with slashes, day and month can be confused)" if "/" in cell else ""
             yield Fault(name, f"{_DATE}, not {shown(cell)}{slashes}")
-
-
-def _values(cells: Mapping[str, str]) -> dict[str, Any]:
-    """Return the value of each known cell; one with a fault has another type."""
-    return {name: _PARSERS[name](cell) for name, cell in cells.items()}
 
 
 def _number(cell: str) -> int | str | None:
@@ -274,13 +357,3 @@ def _short_date(cell: str) -> date | str | None:
         return date.fromisoformat(cell) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", cell) else cell or None
     except ValueError:
         return cell
-
-
-_PARSERS: Mapping[str, Callable[[str], object]] = {
-    "file": str,
-    "certification_id": _number,
-    "email": str,
-    "valid_from": _date,
-    "valid_until": _date,
-    "conversion_id": _number,
-}

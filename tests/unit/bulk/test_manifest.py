@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import example, given
@@ -464,7 +465,7 @@ def test_a_header_in_another_encoding_is_reported(tmp_path: Path, content: bytes
     assert caught.value.reason == "row 1: the file is not in UTF-8 (in Excel, save it as “CSV UTF-8”)"
 
 
-@pytest.mark.parametrize("before", [0, 7, 1000])  # a file is decoded in pieces of 8 KiB
+@pytest.mark.parametrize("before", [0, 7, 1000, 5000])  # a file is decoded in pieces of 64 KiB
 def test_a_row_in_another_encoding_is_reported_by_its_number(tmp_path: Path, before: int) -> None:
     content = (HEADER + JAN * before).encode() + JAN.replace("jan", "josé").encode("cp1252") + JAN.encode()
     rows = iter(manifest_of(tmp_path, content))
@@ -573,38 +574,66 @@ def anew(path: Path, content: str) -> None:
     other.replace(path)
 
 
+@pytest.mark.parametrize("count", [200, 3000], ids=["one piece", "three pieces"])
 @pytest.mark.parametrize(
     "content",
-    [HEADER + JAN * 400, HEADER + JAN * 100, HEADER, "", HEADER.replace("\n", ",a\n") + JAN * 200, "\xff" * 20000],
+    [HEADER + JAN * 4000, HEADER + JAN * 100, HEADER, "", HEADER.replace("\n", ",a\n") + JAN * 200, "\xff" * 200_000],
     ids=["rows added", "rows taken away", "no rows", "emptied", "a column added", "something else"],
 )
-def test_a_manifest_changed_in_place_ends_before_the_next_row(tmp_path: Path, content: str) -> None:
-    manifest = manifest_of(tmp_path, HEADER + JAN * 200)
+def test_a_manifest_changed_in_place_ends_before_new_rows(tmp_path: Path, content: str, count: int) -> None:
+    """Rows of the piece that was read before are still as they were."""
+    manifest = manifest_of(tmp_path, HEADER + JAN * count)
     rows = iter(manifest)
-    assert [next(rows).number for _ in range(3)] == [2, 3, 4]
+    found = [next(rows) for _ in range(3)]
 
     in_place(manifest.path, content)
 
     with pytest.raises(ManifestError) as caught:
-        next(rows)
+        found.extend(rows)
+    last = found[-1].number
+    assert found == [Row(number, JANS_CELLS) for number in range(2, last + 1)]
+    assert last <= 1500
     assert (
         str(caught.value)
-        == f"{manifest.path}: was changed while springest was reading it (before row 5): run the same command again"
+        == f"{manifest.path}: was changed while springest was reading it (after row {last}): run the same command again"
     )
 
 
 def test_a_manifest_cut_off_between_two_pieces_is_reported(tmp_path: Path) -> None:
-    """A file is read in pieces of 8 KiB; here a row ends where one ends, so the file is asked for the next row."""
+    """A file is read in pieces of 64 KiB; here a row ends where one ends, so the file is asked for the next row."""
     line = "jan.pdf,7,jan@example.org,2026-01-31,".ljust(63, "x") + "\n"
     header = HEADER.strip().removesuffix(",conversion_id").ljust(63) + "\n"
-    manifest = manifest_of(tmp_path, header + line * 200)
+    manifest = manifest_of(tmp_path, header + line * 2000)
     rows = iter(manifest)
-    assert [next(rows).number for _ in range(127)][-1] == 128
+    assert [next(rows).number for _ in range(1023)][-1] == 1024
 
     in_place(manifest.path, "")
 
     with pytest.raises(ManifestError, match="was changed while springest was reading it"):
         next(rows)
+
+
+@pytest.mark.parametrize("shift", range(0, 130, 7))
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_rows_are_the_same_wherever_a_piece_ends(tmp_path: Path, shift: int, line_end: str) -> None:
+    """Cells of several lines, and line ends of two characters, are cut in all ways."""
+    line = JAN.replace("\n", f',"a{line_end}{line_end}é\u2028,b"{line_end}')
+    content = HEADER.strip() + f",note{'x' * shift}{line_end}" + line * 2500
+
+    cells = [row.cells for row in manifest_of(tmp_path, content)]
+
+    assert len(cells) == 2500
+    note = f"a{line_end}{line_end}é\u2028,b"
+    assert all(cell == JANS_CELLS | {f"note{'x' * shift}": note} for cell in cells)
+
+
+def test_a_manifest_is_asked_for_once_a_piece_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = manifest_of(tmp_path, HEADER + JAN * 10_000)
+    fstat = Mock(side_effect=os.fstat)
+    monkeypatch.setattr(os, "fstat", fstat)
+
+    assert len(numbers(manifest)) == 10_000
+    assert fstat.call_count < 15  # of 480 KB
 
 
 def test_a_change_before_the_run_is_reported_before_any_row(tmp_path: Path) -> None:
