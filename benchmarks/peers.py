@@ -20,6 +20,7 @@ from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     AsyncExitStack,
+    ExitStack,
     asynccontextmanager,
     contextmanager,
 )
@@ -293,7 +294,7 @@ def _requests(job: Job) -> Iterator[Prepare]:
 
     def one() -> None:
         if not hasattr(mine, "session"):
-            mine.session = requests.Session()  # which is not for several threads
+            mine.session = sessions.enter_context(requests.Session())  # which is not for several threads
             mine.session.trust_env = False
             mine.session.verify = str(job.ca_file) if job.ca_file else True
         with job.file.open("rb") as stream:
@@ -301,7 +302,7 @@ def _requests(job: Job) -> Iterator[Prepare]:
             response = mine.session.post(job.url, data=job.fields, files=files)
         _check(response.json())
 
-    with ThreadPoolExecutor(job.in_flight) as pool:
+    with ExitStack() as sessions, ThreadPoolExecutor(job.in_flight) as pool:
         yield _by_threads(one, job.in_flight, pool)
 
 
@@ -323,7 +324,7 @@ def _sendfile(job: Job) -> Iterator[Prepare]:
 
     def one() -> None:
         if not hasattr(mine, "socket"):
-            mine.socket = socket.create_connection((address.hostname, address.port))
+            mine.socket = sockets.enter_context(socket.create_connection((address.hostname, address.port)))
             mine.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with job.file.open("rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -339,7 +340,7 @@ def _sendfile(job: Job) -> Iterator[Prepare]:
         assert answer.startswith(b"HTTP/1.1 201 "), answer
         _check(json.loads(answer.partition(b"\r\n\r\n")[2]))
 
-    with ThreadPoolExecutor(job.in_flight) as pool:
+    with ExitStack() as sockets, ThreadPoolExecutor(job.in_flight) as pool:
         yield _by_threads(one, job.in_flight, pool)
 
 
@@ -349,16 +350,14 @@ def _pycurl(job: Job) -> Iterator[Prepare]:
     handles = [pycurl.Curl() for _ in range(job.in_flight)]
 
     def begin(handle: Any) -> None:
-        form = list(job.fields.items())
-        file = (
-            *(pycurl.FORM_FILE, str(job.file)),
-            *(pycurl.FORM_FILENAME, job.file.name),
-            *(pycurl.FORM_CONTENTTYPE, "application/pdf"),
-        )
         handle.answer = BytesIO()
         handle.reset()
         handle.setopt(pycurl.URL, job.url)
-        handle.setopt(pycurl.HTTPPOST, [*form, ("file", file)])
+        form = pycurl.CurlMime(handle)
+        for name, value in job.fields.items():
+            form.add_field(name, value)
+        form.add_file("file", str(job.file), filename=job.file.name, content_type="application/pdf")
+        handle.setopt(pycurl.MIMEPOST, form)
         handle.setopt(pycurl.WRITEDATA, handle.answer)
         handle.setopt(pycurl.PROXY, "")
         if job.ca_file:
@@ -367,14 +366,12 @@ def _pycurl(job: Job) -> Iterator[Prepare]:
 
     def ended() -> list[Any]:
         """Return the handles whose uploads have ended."""
-        while True:
-            left, done, failed = multi.info_read()
-            assert not failed, failed
-            for handle in done:
-                _check(json.loads(handle.answer.getvalue()))
-                multi.remove_handle(handle)
-            if done or not left:
-                return list(done)
+        _, done, failed = multi.info_read()
+        assert not failed, failed
+        for handle in done:
+            _check(json.loads(handle.answer.getvalue()))
+            multi.remove_handle(handle)
+        return list(done)
 
     def run(uploads: int) -> None:
         left = uploads

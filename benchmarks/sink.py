@@ -16,13 +16,13 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from attrs import define, frozen
 
-__all__ = ["Sink", "Work", "keep_to_a_core"]
+__all__ = ["Sink", "Work", "keep_to_a_core", "kept_to_a_core"]
 
 _HEAD_BYTES = 16 * 1024  # more than any client's head
 _PIECE = 4 * 1024 * 1024  # of a body, at a time
@@ -110,6 +110,18 @@ def keep_to_a_core(number: int) -> None:
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) > 1:
             os.sched_setaffinity(0, {cores[number]})
+
+
+@contextlib.contextmanager
+def kept_to_a_core(number: int) -> Iterator[None]:
+    """Do that within the block only, so that what is started after it has all cores to choose from."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    keep_to_a_core(number)
+    try:
+        yield
+    finally:
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
 
 
 # --- the process ---

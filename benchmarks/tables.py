@@ -1,13 +1,15 @@
 """A table of numbers that a benchmark has found: in Markdown, as a picture, and within its bounds or not."""
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-import pygal
 from attrs import field, frozen
-from pygal.style import Style
 
 __all__ = ["Table"]
+
+_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
 
 # Readable on a light page and on a dark one.
 _INK = "#808890"
@@ -77,7 +79,8 @@ class Table:
 
     def svg(self) -> str:
         """Return the picture, which needs no script and looks right on a light page and on a dark one."""
-        style = Style(
+        pygal = _pygal()
+        style = pygal.style.Style(
             background="transparent",
             plot_background="transparent",
             foreground=_INK,
@@ -110,7 +113,15 @@ class Table:
         for label, numbers in self.rows.items():
             chart.add(label, list(numbers))
         drawn: str = chart.render(is_unicode=True)
-        return drawn
+        return _SCRIPT.sub("", drawn)
+
+
+def _pygal() -> Any:
+    """Import pygal, without the finder of plugins that it installs: from Python 3.11 on, imports warn of it."""
+    import pygal.style  # noqa: PLC0415 (only for pictures)
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    return pygal
 
 
 def _text(number: float | None) -> str:

@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 
 from benchmarks.peers import AIOHTTP, BULK, ON_UVLOOP, OURS, SENDFILE, WAYS, Job, Prepare
 from benchmarks.report import Table, in_turns, parser, publish
-from benchmarks.sink import Sink, keep_to_a_core
+from benchmarks.sink import Sink, kept_to_a_core
 
 __all__ = ["Cell", "main", "measure"]
 
@@ -222,7 +222,6 @@ def main(arguments: list[str]) -> int:
     options = _parsed(arguments)
     if options.quick:
         options.rounds, options.seconds = 3, 0.3
-    keep_to_a_core(0)
     folder = Path(tempfile.mkdtemp(prefix="upload-", dir=options.folder))
     try:
         tables: list[Table] = []
@@ -238,7 +237,7 @@ def _measure_section(
     key: str, section: Section, folder: Path, options: argparse.Namespace
 ) -> dict[Cell, dict[str, Found]]:
     found = {}
-    with _sink(folder, tls=key == "tls") as (sink, ca_file):
+    with _sink(folder, tls=key == "tls") as (sink, ca_file), kept_to_a_core(0):
         for cell in section.cells:
             file = folder / f"{cell.size}.pdf"
             if not file.exists():
