@@ -44,6 +44,13 @@ class InlineCommit:
             future.set_result(result)
         return future
 
+    def run(self, run: Callable[[Connection], T]) -> "asyncio.Future[T]":
+        return asyncio.wrap_future(self.submit(run))
+
+    def note(self, run: Callable[[Connection], object], failed: Callable[[BaseException], None]) -> None:
+        if (error := self.submit(run).exception()) is not None:
+            failed(error)
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

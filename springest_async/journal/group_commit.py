@@ -7,12 +7,15 @@ database went away, they run again when it is back, also if the commit was durab
 they do when another server has taken its place, as soon as a person trusts that one.
 """
 
+import asyncio
 import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field
@@ -30,10 +33,62 @@ _PATIENCE_AT_CLOSE = 10.0  # seconds for a database that is away when the journa
 _log = logging.getLogger(__name__)
 
 
+_Served = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
 @define(eq=False)
 class _Job(Generic[T]):
+    """A job whose result goes to a future of any thread."""
+
     run: Callable[[Connection], T]
     result: "Future[T]" = field(factory=Future)
+
+    def begin(self) -> bool:
+        """Return whether somebody still wants it."""
+        return self.result.set_running_or_notify_cancel()
+
+    def succeed(self, result: T) -> None:
+        """Hand over its result."""
+        self.result.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Hand over its error."""
+        self.result.set_exception(error)
+
+
+@define(eq=False)
+class _Note:
+    """A job that nobody waits for, whose error is handed to a function."""
+
+    run: Callable[[Connection], object]
+    fail: Callable[[BaseException], None]
+
+    def begin(self) -> bool:
+        return True
+
+    def succeed(self, result: object) -> None:
+        """Do nothing: nobody waits for it."""
+
+
+@define(eq=False)
+class _Awaited(Generic[T]):
+    """A job that a task waits for; all tasks of a transaction are woken together, because each call costs a write."""
+
+    run: Callable[[Connection], T]
+    served: "deque[_Served]"
+    waiter: "asyncio.Future[T]"
+
+    def begin(self) -> bool:
+        return not self.waiter.cancelled()
+
+    def succeed(self, result: T) -> None:
+        self.served.append((self.waiter, result, None))
+
+    def fail(self, error: BaseException) -> None:
+        self.served.append((self.waiter, None, error))
+
+
+_AnyJob = _Job[Any] | _Note | _Awaited[Any]
 
 
 class GroupCommit:
@@ -54,7 +109,8 @@ class GroupCommit:
         self.transactions = 0
         self.waited = 0.0
         self._connection: Connection | None = None
-        self._jobs: list[_Job[Any]] = []
+        self._jobs: list[_AnyJob] = []
+        self._served: deque[_Served] = deque()  # the results of this transaction
         self._due: float | None = None  # when the jobs must be run
         self._wake = threading.Condition()
         self._closing = threading.Event()
@@ -73,18 +129,31 @@ class GroupCommit:
         Raises:
             RuntimeError: it is closed, or this process was forked from the one that made it and has no such thread.
         """
+        job = _Job(run)
+        self._add(job, _LONGEST_DELAY if later else 0.0)
+        return job.result
+
+    def run(self, run: Callable[[Connection], T]) -> "asyncio.Future[T]":
+        """Run a job in the next transaction, as `submit`, and return a future of the running event loop."""
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._add(_Awaited(run, self._served, waiter), 0.0)
+        return waiter
+
+    def note(self, run: Callable[[Connection], object], failed: Callable[[BaseException], None]) -> None:
+        """Run a job with one of the next transactions, within 100 ms; `failed` is called in the thread if it fails."""
+        self._add(_Note(run, failed), _LONGEST_DELAY)
+
+    def _add(self, job: "_AnyJob", delay: float) -> None:
         if os.getpid() != self._process:
             raise RuntimeError("the journal was opened before this process was forked: open it again here")
-        job = _Job(run)
+        due = time.monotonic() + delay
         with self._wake:
             if self._closing.is_set():
                 raise RuntimeError("the journal is closed")
             self._jobs.append(job)
-            due = time.monotonic() + (_LONGEST_DELAY if later else 0.0)
             if self._due is None or due < self._due:
                 self._due = due
                 self._wake.notify()
-        return job.result
 
     def close(self) -> None:
         """Run the jobs that are left, close the connection and end the thread; closing again does nothing."""
@@ -100,10 +169,20 @@ class GroupCommit:
 
     def _work(self) -> None:
         while jobs := self._next():
-            self._run([job for job in jobs if job.result.set_running_or_notify_cancel()])
+            self._run([job for job in jobs if job.begin()])
         self._disconnect()
 
-    def _next(self) -> list[_Job[Any]]:
+    def _wake_tasks(self) -> None:
+        """Hand the results of this transaction to the tasks that wait for them, with one call for each event loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Served]] = {}
+        while self._served:
+            served = self._served.popleft()
+            by_loop.setdefault(served[0].get_loop(), []).append(served)
+        for loop, results in by_loop.items():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_serve, results)
+
+    def _next(self) -> list[_AnyJob]:
         with self._wake:
             while not self._closing.is_set():
                 now = time.monotonic()
@@ -113,7 +192,7 @@ class GroupCommit:
             jobs, self._jobs, self._due = self._jobs, [], None
         return jobs
 
-    def _run(self, jobs: list[_Job[Any]]) -> None:
+    def _run(self, jobs: list[_AnyJob]) -> None:
         if not jobs:
             return
         pause, known = 0.0, None
@@ -127,13 +206,13 @@ class GroupCommit:
                     known = type(error)
                     _log.warning("waiting for the journal: %s", error)
                 if self._gives_up():
-                    _fail(jobs, error)
+                    self._fail(jobs, error)
                     return
                 pause = min(_LONGEST_PAUSE, 2 * pause or _FIRST_PAUSE)
                 self._pause(pause)
             except BaseException as error:  # noqa: BLE001 (the job's owner hears of it)
                 if len(jobs) == 1:
-                    _fail(jobs, error)
+                    self._fail(jobs, error)
                     return
                 for job in jobs:
                     self._run([job])
@@ -141,10 +220,16 @@ class GroupCommit:
             else:
                 self.trouble = ""
                 for job, result in zip(jobs, results, strict=True):
-                    job.result.set_result(result)
+                    job.succeed(result)
+                self._wake_tasks()
                 return
 
-    def _in_one_transaction(self, jobs: list[_Job[Any]]) -> list[Any]:
+    def _fail(self, jobs: list[_AnyJob], error: BaseException) -> None:
+        for job in jobs:
+            job.fail(error)
+        self._wake_tasks()
+
+    def _in_one_transaction(self, jobs: list[_AnyJob]) -> list[Any]:
         if self._connection is None:
             self._connection = self._connect()
         self.transactions += 1
@@ -171,6 +256,11 @@ class GroupCommit:
                 _log.debug("the journal's connection could not be closed: %s", error)
 
 
-def _fail(jobs: list[_Job[Any]], error: BaseException) -> None:
-    for job in jobs:
-        job.result.set_exception(error)
+def _serve(results: list[_Served]) -> None:
+    for waiter, result, error in results:
+        if waiter.done():
+            continue  # its task was cancelled meanwhile
+        if error is None:
+            waiter.set_result(result)
+        else:
+            waiter.set_exception(error)

@@ -12,7 +12,6 @@ import platform
 import re
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -194,12 +193,12 @@ class Journal:
         while self._unwritten:
             unwritten = self._unwritten.popleft()
             try:
-                await asyncio.wrap_future(self._opened().submit(unwritten))
+                await self._opened().run(unwritten)
             except BaseException:
                 self._unwritten.appendleft(unwritten)
                 raise
         try:
-            return await asyncio.wrap_future(self._opened().submit(job))
+            return await self._opened().run(job)
         except asyncio.CancelledError:
             if undo is not None:
                 self.note(undo)
@@ -208,16 +207,14 @@ class Journal:
     def note(self, job: Callable[[Connection], object]) -> None:
         """Run a job with one of the next transactions, within 100 ms. A failure is logged, and `run` tries it again."""
 
-        def ended(done: "Future[object]") -> None:
-            if done.cancelled() or (error := done.exception()) is None:
-                return
+        def failed(error: BaseException) -> None:
             is_known = isinstance(error, JournalError)
             if is_known:
                 self._unwritten.append(job)
             level = logging.WARNING if is_known else logging.ERROR
             _log.log(level, "the journal could not record a step: %s", error, exc_info=not is_known)
 
-        self._opened().submit(job, later=True).add_done_callback(ended)
+        self._opened().note(job, failed)
 
     def _opened(self) -> GroupCommit:
         if self._commits is None or not self._is_open:

@@ -278,12 +278,38 @@ def test_a_job_that_runs_cannot_be_cancelled(database: Database, commits: GroupC
 
 async def test_a_caller_that_is_cancelled_disturbs_nobody(database: Database, commits: GroupCommit) -> None:
     hold(database, commits)
-    waiter = asyncio.ensure_future(asyncio.wrap_future(commits.submit(returns(1))))
-    await asyncio.sleep(0)
-    waiter.cancel()
+    commits.run(returns(1)).cancel()
     database.gate.set()
 
-    assert await asyncio.wrap_future(commits.submit(returns(2))) == 2
+    assert await commits.run(returns(2)) == 2
+
+
+async def test_the_loop_is_woken_once_for_a_transaction(
+    database: Database, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call from the thread writes to the loop's pipe."""
+    loop = asyncio.get_running_loop()
+    wake, calls = loop.call_soon_threadsafe, []
+
+    def counted(*call: Any, **options: Any) -> asyncio.Handle:
+        calls.append(call)
+        return wake(*call, **options)
+
+    hold(database, commits)
+    waiters = [commits.run(returns(number)) for number in range(20)]
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    database.gate.set()
+
+    assert await asyncio.gather(*waiters) == [*range(20)]
+    assert len(calls) == 1
+
+
+async def test_a_task_gets_its_error_and_others_their_results(commits: GroupCommit) -> None:
+    failing, other = commits.run(fails(ValueError("no"))), commits.run(returns(1))
+
+    with pytest.raises(ValueError, match="no"):
+        await failing
+    assert await other == 1
 
 
 def test_closing_runs_what_is_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
