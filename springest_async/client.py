@@ -30,7 +30,8 @@ from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.http.api_key import ApiKey
 from springest_async.http.proxy import Proxy, proxy_at
 from springest_async.http.transport import Connector, Timeouts, Transport
-from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter, keep_budget_in, shared_limiter
+from springest_async.limits.budgets import keep_budget_in, shared_limiter
+from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
 from springest_async.source_file import SourceFile
 from springest_async.upload import Upload, Uploader, UploadListener, UploadStep

@@ -25,7 +25,8 @@ from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
 from springest_async.http.exchange import Exchange
 from springest_async.http.transport import Timeouts, Transport
-from springest_async.limits.limiter import Limiter, Permit
+from springest_async.limits.limiter import Limiter
+from springest_async.limits.permit import Permit
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.source_file import FileReader, SourceFile, open_file
 

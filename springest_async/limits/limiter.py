@@ -3,12 +3,13 @@
 The bucket has 30 tokens. A POST takes one, and the token rests for 60 s *from its answer* before it can be used
 again. The server counts a POST somewhere between its send and its answer, so the 31st POST is sent, hence counted,
 more than 60 s after the first one was counted, whatever the network does in between. (A bucket that refills as time
-passes lets 59 into one minute; even pacing of the sends is bent by the network. ``python -m benchmarks limiter`` shows
+passes lets 59 into one minute; even pacing of the sends is bent by the network. ``python -m benchmarks limit`` shows
 it.)
 
 `Limiter` also slows down for servers that count in another way, and sends a POST alone when its answer must be a
-verdict (`Limiter.probe`). It knows no HTTP: its user reports when a POST ended, and how. This module does the waiting;
-the bucket itself, which a ledger may share with other processes, is in `springest_async.limits.bucket`.
+verdict (`Limiter.probe`). It knows no HTTP: its user reports when a POST ended, and how. The
+bucket itself, which a ledger may share with other processes, is in `springest_async.limits.bucket`, and the queue in
+`springest_async.limits.turns`; this module does the waiting of the first in the queue.
 """
 
 import asyncio
@@ -16,13 +17,9 @@ import itertools
 import logging
 import math
 import os
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Self
 from uuid import uuid4
 
 from aiolimiter import AsyncLimiter
@@ -30,6 +27,11 @@ from attrs import define, field, frozen
 
 from springest_async.errors import ConfigurationError
 from springest_async.limits.bucket import Bucket, Change, Intent, Ledger, RateLimit
+from springest_async.limits.changes import Changes
+from springest_async.limits.hour import HourlyRequests
+from springest_async.limits.memory import Guard, Memory
+from springest_async.limits.permit import Permit
+from springest_async.limits.turns import LoopState, Turn
 
 POSTS_PER_MINUTE = 30
 """The limit of ``POST /users/certificates``, from the help page "User certificates - certifications"."""
@@ -37,102 +39,7 @@ POSTS_PER_MINUTE = 30
 REQUESTS_PER_HOUR = 4000
 """The limit of all requests together, from the API's introduction page."""
 
-# Where a change is a commit, other requests than POSTs are taken so many at a time, to be used within so many seconds.
-_REQUESTS_AT_ONCE = 10
-_RESERVE_LASTS = 1.0
-
 _log = logging.getLogger(__name__)
-
-
-@define(eq=False)
-class Permit:
-    """Permission for one POST, returned by `Limiter.post` and used up when its ``async with`` ends.
-
-    Attributes:
-        name: of the POST, unique: the id of its intent, if it has one.
-        position: which POST it is since the last silent period (1 is the first); 0 at the fast pace, where
-            `Limiter.slow_down` learns nothing from it.
-        since_silence: the same, at every pace.
-        may_count_until: the time until which the server may count the POST if no answer comes, on the ledger's clock.
-        count_window: the seconds from the send that were given to `Limiter.post`.
-        clock: returns the time of the ledger.
-        answered: whether the answer has come.
-        sent: whether any byte may have reached the server.
-        outcome: what the ledger records with the end of the permit.
-    """
-
-    name: str
-    position: int
-    since_silence: int
-    may_count_until: float
-    count_window: float
-    clock: Callable[[], float] = field(repr=False)
-    answered: bool = False
-    sent: bool = True
-    outcome: object | None = None
-
-    def counted_until(self, now: float) -> float | None:
-        """Return until when the server may count this POST if it ends now; None if it never had it."""
-        if not self.sent:
-            return None
-        return now if self.answered else max(now, self.may_count_until)
-
-    def mark_answered(self) -> None:
-        """Record that the server's answer came: it has counted this POST by now."""
-        self.answered = True
-
-    def count_from_now(self, seconds: float) -> None:
-        """Record that the server may count this POST for so many seconds from now on."""
-        self.may_count_until = self.clock() + seconds
-
-    def mark_unsent(self) -> None:
-        """Record that no byte reached the server, so that the token is back at once."""
-        self.sent = False
-
-
-class _Guard:
-    """A lock for what loops in several threads look at.
-
-    A fork may copy a lock that another thread holds, so the child makes a new one.
-    """
-
-    def __init__(self) -> None:
-        self._pid, self._lock = os.getpid(), threading.RLock()
-
-    def __call__(self) -> threading.RLock:
-        if self._pid != os.getpid():
-            self._pid, self._lock = os.getpid(), threading.RLock()
-        return self._lock
-
-
-@frozen
-class _Memory:
-    """The ledger of a bucket that only this process uses. Its clock is the event loop's, and it records no intent."""
-
-    bucket: Bucket = field(factory=Bucket)
-    guarded: _Guard = field(factory=_Guard)
-
-    def now(self) -> float:
-        try:
-            return asyncio.get_running_loop().time()
-        except RuntimeError:
-            return time.monotonic()  # the clock of asyncio's own loops
-
-    @contextmanager
-    def peek(self) -> Iterator[Bucket]:
-        with self.guarded():
-            yield self.bucket
-
-    async def change(self, change: Change, intent: Intent | None = None) -> float:
-        with self.guarded():
-            result = change(self.bucket, self.now())
-            self.bucket.touched.clear()
-        return result
-
-    def note(self, change: Callable[[Bucket, float], object], outcome: object | None = None) -> None:
-        with self.guarded():
-            change(self.bucket, self.now())
-            self.bucket.touched.clear()
 
 
 class Limiter:
@@ -189,13 +96,13 @@ class Limiter:
         self._rate = RateLimit(posts, period)
         self.ledger = ledger
         # With a ledger a change may wait, so few are made; in memory, most POSTs leave without waiting.
-        self._memory = _Memory() if ledger is None else None
+        self._memory = Memory() if ledger is None else None
         self._ledger: Ledger = self._memory or ledger  # type: ignore[assignment] # one of them is there
         self._holder, self._numbers = uuid4().hex, itertools.count()
-        self._state: _LoopState | None = None
-        self._guarded = _Guard()
-        self._reserve = _Reserve()
-        self._unfinished: set[asyncio.Future[float]] = set()  # changes whose task was cancelled
+        self._state: LoopState | None = None
+        self._guarded = Guard()
+        self._changes = Changes(self._ledger, may_wait=self._memory is None)
+        self._hour = HourlyRequests(requests_per_hour, self._ledger, self._changes, reserves=self._memory is None)
         self._others: set[int] = set()  # the limits of others that the log has named
 
     def __repr__(self) -> str:
@@ -240,7 +147,7 @@ class Limiter:
         Raises:
             SpringestError: the ledger failed.
         """
-        await self._take_request()
+        await self._hour.take()
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator[Callable[..., AbstractAsyncContextManager[Permit]]]:
@@ -269,7 +176,7 @@ class Limiter:
     def _holding(self, holder: str) -> Change:
         return lambda bucket, now: bucket.hold(self._rate, now, holder=holder)
 
-    def _release(self, state: "_LoopState") -> None:
+    def _release(self, state: LoopState) -> None:
         """End the probe of this process, unless another has begun meanwhile."""
         holder = self._holder
         if state is self._state and not state.probing:
@@ -277,7 +184,7 @@ class Limiter:
 
     @asynccontextmanager
     async def _probe_post(
-        self, state: "_LoopState", *, count_window: float, pause: float | None, intent: Intent | None = None
+        self, state: LoopState, *, count_window: float, pause: float | None, intent: Intent | None = None
     ) -> AsyncIterator[Permit]:
         holder, quiet = self._holder, self._rate.silence if pause is None else pause
 
@@ -285,7 +192,7 @@ class Limiter:
             return bucket.ask_alone(self._rate, now, holder=holder, quiet=quiet)
 
         leaving = _Leaving(self._name_of(intent), holder, count_window, quiet, intent)
-        permit = await self._leave(state, leaving, lambda: _Asking(ask), lambda: None, _Turn([]))
+        permit = await self._leave(state, leaving, lambda: _Asking(ask), lambda: None, Turn([]))
         assert permit is not None  # its turn is not shared
         try:
             yield permit
@@ -318,13 +225,12 @@ class Limiter:
 
     async def finish_changes(self) -> None:
         """Wait until everything is given back that was taken for POSTs whose tasks were cancelled."""
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        await self._changes.finish()
 
     # --- event loops, threads and forks ---
 
     @contextmanager
-    def _in_use(self) -> Iterator["_LoopState"]:
+    def _in_use(self) -> Iterator[LoopState]:
         """Bind the limiter to the running event loop until the block ends.
 
         Raises:
@@ -336,14 +242,14 @@ class Limiter:
         finally:
             state.users -= 1  # only this loop's thread counts them
 
-    def _enter(self) -> "_LoopState":
+    def _enter(self) -> LoopState:
         """Bind the limiter to the running event loop until `users` of the result is lowered again."""
         with self._guarded():
             state = self._bind()
             state.users += 1
             return state
 
-    def _bind(self) -> "_LoopState":
+    def _bind(self) -> LoopState:
         loop, before = asyncio.get_running_loop(), self._state
         if before is not None and before.pid == os.getpid():
             if before.loop is loop:
@@ -355,7 +261,7 @@ class Limiter:
                 )
         # Where all tokens may leave at once, none comes back so soon that the burst would hold a POST back.
         burst_limiter = AsyncLimiter(self.burst, self.burst * self._rate.spacing) if self.burst < self.posts else None
-        state = self._state = _LoopState(loop, burst_limiter)
+        state = self._state = LoopState(loop, burst_limiter)
         if before is not None and before.pid == state.pid:
             self._abandon(before)
         elif before is not None:
@@ -366,7 +272,7 @@ class Limiter:
                 self._ledger.note(lambda bucket, now: bucket.renew(self._rate, now, holder="", under_way=windows))
         return state
 
-    def _abandon(self, before: "_LoopState") -> None:
+    def _abandon(self, before: LoopState) -> None:
         """End what is left of an event loop that was closed before its POSTs had ended."""
         permits, before.under_way, holder = before.under_way, {}, self._holder
 
@@ -380,7 +286,7 @@ class Limiter:
 
     # --- from the queue to the end of a permit ---
 
-    async def _begin_post(self, count_window: float, bulk: bool, intent: Intent | None) -> tuple["_LoopState", Permit]:
+    async def _begin_post(self, count_window: float, bulk: bool, intent: Intent | None) -> tuple[LoopState, Permit]:
         state = self._enter()
         try:
             permit = self._permit_at_once(state, count_window, intent)
@@ -389,13 +295,13 @@ class Limiter:
             state.users -= 1
             raise
 
-    def _end_post(self, state: "_LoopState", permit: Permit) -> None:
+    def _end_post(self, state: LoopState, permit: Permit) -> None:
         try:
             self._end(state, permit)
         finally:
             state.users -= 1
 
-    def _permit_at_once(self, state: "_LoopState", count_window: float, intent: Intent | None) -> Permit | None:
+    def _permit_at_once(self, state: LoopState, count_window: float, intent: Intent | None) -> Permit | None:
         """Return a permit if a POST may leave now and none waits before it, else None."""
         memory, bucket = self._memory, None if self._memory is None else self._memory.bucket
         if memory is None or bucket is None or state.burst_limiter is not None or not state.is_empty:
@@ -415,7 +321,7 @@ class Limiter:
     def _name_of(self, intent: Intent | None) -> str:
         return f"{self._holder}-{next(self._numbers)}" if intent is None else intent.id
 
-    async def _permit(self, state: "_LoopState", count_window: float, bulk: bool, intent: Intent | None) -> Permit:
+    async def _permit(self, state: LoopState, count_window: float, bulk: bool, intent: Intent | None) -> Permit:
         leaving = _Leaving(self._name_of(intent), self._holder, count_window, 0.0, intent)
         ask, undo = partial(self._asking, state, leaving), partial(self._leave_queue, state)
         waiting = state.bulk if bulk else state.interactive
@@ -425,7 +331,7 @@ class Limiter:
         refused = False
         try:
             while True:
-                async with _Turn([state.bulk_queue] * bulk + [state.head_of_queue]) as turn:
+                async with Turn([state.bulk_queue] * bulk + [state.head_of_queue]) as turn:
                     if not refused and self._has_room(state):
                         # Many POSTs may share one commit, so the next one asks while this one waits for it.
                         turn.shared = True
@@ -451,11 +357,11 @@ class Limiter:
 
     async def _at_head(
         self,
-        state: "_LoopState",
+        state: LoopState,
         leaving: "_Leaving",
         ask: Callable[[], "_Asking"],
         undo: Callable[[], None],
-        turn: "_Turn",
+        turn: Turn,
     ) -> Permit | None:
         """Wait until the POST at the head of the queue may leave; None if it has passed its turn on and must wait."""
         in_burst = turn.shared or self._is_in_burst(state)
@@ -465,12 +371,12 @@ class Limiter:
             await state.burst_limiter.acquire()
         return await self._leave(state, leaving, ask, undo, turn, in_burst=in_burst)
 
-    def _is_in_burst(self, state: "_LoopState") -> bool:
+    def _is_in_burst(self, state: LoopState) -> bool:
         """Return whether the burst has a place for one more than those that leave already."""
         places = len(state.leaving) + 1
         return places <= self.burst and (state.burst_limiter is None or state.burst_limiter.has_capacity(places))
 
-    def _has_room(self, state: "_LoopState") -> bool:
+    def _has_room(self, state: LoopState) -> bool:
         """Return whether a POST may certainly leave now, as far as this process knows, so that no other one waits."""
         if self._memory is not None or not self._is_in_burst(state):
             return False
@@ -479,7 +385,7 @@ class Limiter:
             is_free = bucket.quiet == 0 and bucket.probe is None and is_alone
             return is_free and bucket.tokens_out + len(state.leaving) < bucket.agreed(self._rate).posts
 
-    def _asking(self, state: "_LoopState", leaving: "_Leaving") -> "_Asking":
+    def _asking(self, state: LoopState, leaving: "_Leaving") -> "_Asking":
         """Return what the head of the queue asks for all that wait here, as it is now."""
         holder, bulk, wanted = leaving.holder, not state.interactive, state.wanted
         interactive_left = len(state.interactive) - (leaving.name in state.interactive)
@@ -496,7 +402,7 @@ class Limiter:
 
         return _Asking(ask, go_on)
 
-    def _leave_queue(self, state: "_LoopState") -> None:
+    def _leave_queue(self, state: LoopState) -> None:
         """Leave the place in the bucket's queue, if nothing waits here."""
         holder = self._holder
         if state is self._state and not state.wanted:
@@ -504,11 +410,11 @@ class Limiter:
 
     async def _leave(
         self,
-        state: "_LoopState",
+        state: LoopState,
         leaving: "_Leaving",
         ask: Callable[[], "_Asking"],
         undo: Callable[[], None],
-        turn: "_Turn",
+        turn: Turn,
         *,
         in_burst: bool = False,
     ) -> Permit | None:
@@ -529,7 +435,7 @@ class Limiter:
             while True:
                 seen = state.signal.count
                 change = self._departure(leaving, ask(), taken, with_request=request_free_at is None)
-                wait = await self._change(change, abandon, leaving.intent)
+                wait = await self._changes.make(change, abandon, leaving.intent)
                 self._tell_of_others(taken.limits)
                 if wait == 0:
                     if in_burst and state.burst_limiter is not None:
@@ -543,12 +449,12 @@ class Limiter:
                 if turn.shared:
                     return None
                 if taken.hour_is_tight:
-                    request_free_at = await self._take_request()
+                    request_free_at = await self._hour.take()
                 else:
                     await state.signal.wait(seen, wait)
         except BaseException:
             if request_free_at is not None:
-                self._give_back_request(request_free_at)
+                self._hour.give_back(request_free_at)
             raise
 
     def _departure(self, leaving: "_Leaving", asking: "_Asking", taken: "_Taken", *, with_request: bool) -> Change:
@@ -607,7 +513,7 @@ class Limiter:
 
         self._ledger.note(give_back, None if leaving.intent is None else leaving.intent.unsent)
 
-    def _begin(self, state: "_LoopState", taken: "_Taken", leaving: "_Leaving") -> Permit:
+    def _begin(self, state: LoopState, taken: "_Taken", leaving: "_Leaving") -> Permit:
         permit = Permit(
             leaving.name,
             taken.since_silence if taken.slow else 0,
@@ -621,7 +527,7 @@ class Limiter:
             self._keep_alive(state)
         return permit
 
-    def _end(self, state: "_LoopState", permit: Permit) -> None:
+    def _end(self, state: LoopState, permit: Permit) -> None:
         if state.under_way.pop(permit.name, None) is not None:  # else it ended when its event loop was abandoned
             if self._memory is None:
                 self._note_end(permit)
@@ -639,76 +545,32 @@ class Limiter:
             permit.outcome,
         )
 
-    # --- the budget of the hour ---
-
-    async def _take_request(self) -> float:
-        """Take a request of the hour and wait until it may leave; return when it could."""
-        with self._guarded():
-            reserve, now = self._reserve, self._ledger.now()
-            if reserve.left and now < reserve.until:
-                reserve.left -= 1
-                return now
-            at_once = _REQUESTS_AT_ONCE if self._memory is None and not reserve.filling else 1
-            reserve.filling = reserve.filling or at_once > 1
-        taken = _Taken()
-
-        def take(bucket: Bucket, now: float) -> float:
-            taken.at, taken.requests = now, 1
-            if at_once > 1 and bucket.hour.take_ahead(
-                self.requests_per_hour, now, requests=at_once, within=_RESERVE_LASTS
-            ):
-                taken.requests = at_once
-                return 0.0
-            return bucket.hour.take(self.requests_per_hour, now)
-
-        try:
-            wait = await self._change(take, lambda wait: self._give_back_request(taken.at + wait, taken.requests))
-            if taken.requests > 1:
-                with self._guarded():
-                    reserve.left, reserve.until = taken.requests - 1, taken.at + _RESERVE_LASTS
-        finally:
-            if at_once > 1:
-                reserve.filling = False
-        if wait > 0:
-            try:
-                await asyncio.sleep(wait)
-            except asyncio.CancelledError:
-                self._give_back_request(taken.at + wait)
-                raise
-        return taken.at + wait
-
-    def _give_back_request(self, free_at: float, requests: int = 1) -> None:
-        def give_back(bucket: Bucket, now: float) -> None:
-            bucket.hour.give_back(self.requests_per_hour, now, free_at=free_at, requests=requests)
-
-        self._ledger.note(give_back)
-
     # --- leases ---
 
-    def _keep_alive(self, state: "_LoopState") -> None:
+    def _keep_alive(self, state: LoopState) -> None:
         """Extend the leases of what is under way here from time to time, as a killed process would not."""
         if state.pulse is None:
             state.pulse = state.loop.call_later(self._rate.beat, self._beat, state)
 
-    def _stop_beating(self, state: "_LoopState") -> None:
+    def _stop_beating(self, state: LoopState) -> None:
         """Stop extending leases when nothing is under way here."""
         if state.pulse is not None and not state.probing and (self._memory is not None or not state.under_way):
             state.pulse.cancel()
             state.pulse = None
 
-    def _beat(self, state: "_LoopState") -> None:
+    def _beat(self, state: LoopState) -> None:
         under_way, holder = self._leases(state), self._holder
         self._ledger.note(lambda bucket, now: bucket.renew(self._rate, now, holder=holder, under_way=under_way))
         state.pulse = None
         self._keep_alive(state)
 
-    def _leases(self, state: "_LoopState") -> dict[str, float]:
+    def _leases(self, state: LoopState) -> dict[str, float]:
         """Return the count window of each POST whose lease ends."""
         return {name: permit.count_window for name, permit in state.under_way.items()} if self._memory is None else {}
 
     # --- the ledger ---
 
-    async def _until(self, state: "_LoopState", ask: Callable[[], Change], undo: Callable[[], None]) -> None:
+    async def _until(self, state: LoopState, ask: Callable[[], Change], undo: Callable[[], None]) -> None:
         """Ask the bucket until it returns 0: again after the seconds that it returns, or when a POST ends here.
 
         Only the head of the queue and the probe ever wait here. `ask` returns what to ask; `undo` is called if this
@@ -716,28 +578,10 @@ class Limiter:
         """
         while True:
             seen = state.signal.count
-            wait = await self._change(ask(), lambda _: undo())
+            wait = await self._changes.make(ask(), lambda _: undo())
             if wait == 0:
                 return
             await state.signal.wait(seen, wait)
-
-    async def _change(self, change: Change, abandoned: Callable[[float], None], intent: Intent | None = None) -> float:
-        """Change the bucket. If this task is cancelled meanwhile, `abandoned` is called later with the result."""
-        if self._memory is not None:
-            return await self._ledger.change(change, intent)
-        changing = asyncio.ensure_future(self._ledger.change(change, intent))
-
-        def finish(changing: asyncio.Future[float]) -> None:
-            self._unfinished.discard(changing)
-            if not changing.cancelled() and changing.exception() is None:
-                abandoned(changing.result())
-
-        try:
-            return await asyncio.shield(changing)
-        except asyncio.CancelledError:
-            self._unfinished.add(changing)
-            changing.add_done_callback(finish)
-            raise
 
     @contextmanager
     def _look(self) -> Iterator[tuple[Bucket, float]]:
@@ -756,8 +600,8 @@ class _PostBlock(AbstractAsyncContextManager[Permit]):
 
     def __init__(
         self,
-        begin: Callable[[], Awaitable[tuple["_LoopState", Permit]]],
-        end: Callable[["_LoopState", Permit], None],
+        begin: Callable[[], Awaitable[tuple[LoopState, Permit]]],
+        end: Callable[[LoopState, Permit], None],
     ) -> None:
         self._begin, self._end = begin, end
 
@@ -797,190 +641,4 @@ class _Taken:
     slow: bool = False
     with_request: bool = False
     hour_is_tight: bool = False
-    requests: int = 1
     limits: list[int] = field(factory=list)
-
-
-@define
-class _Reserve:
-    """Requests of the hour that were taken and not used yet.
-
-    Attributes:
-        left: how many.
-        until: the time until which they may be used.
-        filling: whether a task is taking more.
-    """
-
-    left: int = 0
-    until: float = 0.0
-    filling: bool = False
-
-
-class _Queue:
-    """A lock that is handed over in the order in which it was asked for.
-
-    Giving up costs the same wherever one stands (`asyncio.Lock` searches its whole queue).
-    """
-
-    def __init__(self) -> None:
-        self.held = False
-        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
-
-    async def acquire(self) -> None:
-        if not self.held:
-            self.held = True
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = None
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self.release()  # it was handed over meanwhile
-            self._waiting.pop(turn, None)
-            raise
-
-    def release(self) -> None:
-        while self._waiting:
-            turn, _ = self._waiting.popitem(last=False)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.held = False
-
-
-class _Signal:
-    """Wakes those that wait for a change; it costs nothing while none waits.
-
-    Attributes:
-        count: how many changes there were.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def notify(self) -> None:
-        """Wake those that wait, because something may have changed for them."""
-        self.count += 1
-        while self._waiting:
-            _wake(self._waiting.pop())
-
-    async def wait(self, seen: int, seconds: float) -> None:
-        """Wait until there were more changes than `seen`, or for so many seconds."""
-        if self.count != seen:
-            return
-        loop = asyncio.get_running_loop()
-        change = loop.create_future()
-        timer = loop.call_later(seconds, _wake, change)
-        self._waiting.add(change)
-        try:
-            await change
-        finally:
-            timer.cancel()
-            self._waiting.discard(change)
-
-
-def _wake(sleeper: asyncio.Future[None]) -> None:
-    if not sleeper.done():
-        sleeper.set_result(None)
-
-
-class _Turn:
-    """The turn of a POST at the head of its queues; `shared` if it ends before the POST has left."""
-
-    def __init__(self, queues: list[_Queue]) -> None:
-        self._queues = queues
-        self._held: list[_Queue] = []
-        self.shared = False
-
-    async def __aenter__(self) -> Self:
-        try:
-            for queue in self._queues:
-                await queue.acquire()
-                self._held.append(queue)
-        except BaseException:
-            self.pass_on()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.pass_on()
-
-    def pass_on(self) -> None:
-        """End the turn; ending it again does nothing."""
-        while self._held:
-            self._held.pop().release()
-
-
-@define(eq=False)
-class _LoopState:
-    """Everything that belongs to one event loop: its queues, its POSTs, and the signal that wakes those that wait."""
-
-    loop: asyncio.AbstractEventLoop
-    burst_limiter: AsyncLimiter | None
-    pid: int = field(factory=os.getpid)
-    users: int = 0  # blocks of `Limiter._in_use`
-    head_of_queue: _Queue = field(factory=_Queue)
-    bulk_queue: _Queue = field(factory=_Queue)
-    one_probe: asyncio.Lock = field(factory=asyncio.Lock)
-    signal: _Signal = field(factory=_Signal)
-    interactive: set[str] = field(factory=set)  # the names of the POSTs that wait
-    bulk: set[str] = field(factory=set)
-    leaving: set[str] = field(factory=set)  # the names of those that leave with one of the next commits
-    left: int = 0  # how many the bucket was last told to wait behind the head of the queue
-    under_way: dict[str, Permit] = field(factory=dict)
-    probing: bool = False
-    pulse: asyncio.TimerHandle | None = None
-
-    @property
-    def wanted(self) -> int:
-        """How many POSTs wait, of the kind that goes first."""
-        return len(self.interactive or self.bulk)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no POST waits here."""
-        return not self.head_of_queue.held and not self.bulk_queue.held
-
-
-_shared: dict[Hashable, Limiter] = {}
-
-
-def keep_budget_in(budget: Hashable, place: str) -> None:
-    """Note where this process keeps a budget, which is a host and a key's digest.
-
-    Raises:
-        ConfigurationError: another client of this process keeps it elsewhere, so neither would keep the limit.
-    """
-    if (other := _places.setdefault(budget, place)) != place:
-        raise ConfigurationError(
-            f"another client of this process uses this host and key and keeps its limit in {other}, not in {place}:"
-            " give both the same journal, or none"
-        )
-
-
-_places: dict[Hashable, str] = {}
-
-
-def shared_limiter(budget: Hashable, make: Callable[[], Limiter]) -> Limiter:
-    """Return the limiter that all clients of this process share for a budget, which is a host and a key's digest.
-
-    It lives as long as the process, so that a client that is closed and opened again forgets no POST.
-
-    Raises:
-        ConfigurationError: another client opened the same budget with other numbers.
-    """
-    wanted = make()
-    limiter = _shared.setdefault(budget, wanted)
-    if _settings(limiter) != _settings(wanted):
-        raise ConfigurationError(
-            f"another client of this process uses this host and key with {limiter.posts} POSTs a minute, a burst of"
-            f" {limiter.burst} and {limiter.requests_per_hour} requests an hour: let both do the same,"
-            " because they share one budget"
-        )
-    return limiter
-
-
-def _settings(limiter: Limiter) -> tuple[object, ...]:
-    return limiter.posts, limiter.period, limiter.burst, limiter.requests_per_hour

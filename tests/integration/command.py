@@ -195,8 +195,8 @@ async def _run(
         encoding = env.get("PYTHONIOENCODING", "utf-8")
         with (
             patch.dict(os.environ, env, clear=True),
-            patch.dict("springest_async.limits.limiter._shared", clear=True),
-            patch.dict("springest_async.limits.limiter._places", clear=True),
+            patch.dict("springest_async.limits.budgets._shared", clear=True),
+            patch.dict("springest_async.limits.budgets._places", clear=True),
             patch("signal.signal"),  # only a main thread may
             redirect_stdout(io.TextIOWrapper(out, encoding, write_through=True)) as our_out,
             redirect_stderr(io.TextIOWrapper(err, encoding, write_through=True)) as our_err,

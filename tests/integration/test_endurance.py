@@ -32,7 +32,7 @@ from springest_async import (
     UploadStep,
 )
 from springest_async.http.body import CertificateBody
-from springest_async.limits.limiter import Permit
+from springest_async.limits.permit import Permit
 from springest_async.sandbox import Mishap
 from springest_async.upload import Upload
 from tests.descriptors import open_descriptors

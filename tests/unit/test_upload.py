@@ -46,7 +46,7 @@ from springest_async import (
 from springest_async.api.verdicts import RefusalCause
 from springest_async.http.body import CertificateBody
 from springest_async.limits.bucket import Intent
-from springest_async.limits.limiter import Permit
+from springest_async.limits.permit import Permit
 from springest_async.sandbox.windows import ElasticWindow, FixedWindow, Paced, SlidingWindow, Window
 from tests.conftest import ScriptedAnswers
 from tests.uploads import upload_in_bulk

@@ -7,7 +7,8 @@ from typing import Literal
 from attrs import define, field, frozen
 from hypothesis import strategies as st
 
-from springest_async.limits.limiter import Limiter, Permit
+from springest_async.limits.limiter import Limiter
+from springest_async.limits.permit import Permit
 
 from .virtual import SharedLedger, now
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from springest_async.errors import ConfigurationError
-from springest_async.limits.limiter import Limiter, shared_limiter
+from springest_async.limits.budgets import shared_limiter
+from springest_async.limits.limiter import Limiter
 
 from .virtual import (
     ANSWER,

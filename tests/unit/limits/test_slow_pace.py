@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from springest_async.limits.limiter import Limiter, Permit
+from springest_async.limits.limiter import Limiter
+from springest_async.limits.permit import Permit
 from springest_async.sandbox.windows import ElasticWindow, Paced, SlidingWindow, Window
 
 from .virtual import ANSWER, PERIOD, SILENCE, New, about, in_virtual_time, now, post, post_all, probe, slow
