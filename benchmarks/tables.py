@@ -86,6 +86,8 @@ class Table:
             foreground=_INK,
             foreground_strong=_INK,
             foreground_subtle=_INK,
+            guide_stroke_color=_INK,
+            major_guide_stroke_color=_INK,
             colors=_COLOURS,
             font_family="sans-serif",
             title_font_size=15,
@@ -103,7 +105,8 @@ class Table:
             legend_at_bottom=True,
             legend_at_bottom_columns=3,
             truncate_legend=-1,
-            height=460,
+            height=480,
+            margin_bottom=30,
             width=900,
             include_x_axis=True,
             formatter=_text,
@@ -111,7 +114,7 @@ class Table:
             show_dots=True,
         )
         for label, numbers in self.rows.items():
-            chart.add(label, list(numbers))
+            chart.add(label.strip("`*"), list(numbers))
         drawn: str = chart.render(is_unicode=True)
         return _SCRIPT.sub("", drawn)
 
