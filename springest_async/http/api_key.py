@@ -52,10 +52,12 @@ class ApiKey:
     def hide_in(self, data: bytes) -> bytes:
         """Return what a server sent back without the key, however it is escaped: error pages often show the address."""
         data = self._hidden(data)
+        if b"\0" not in data:
+            return data
         encoding = json.detect_encoding(data)
         if encoding.startswith("utf-8"):
             return data
-        # UTF-16 or UTF-32: readers of JSON know it by its NULs, whatever the server says.
+        # UTF-16 or UTF-32: readers of JSON know it by its NULs, which ASCII has in them, whatever the server says.
         plain = data.decode(encoding, "replace").encode()
         hidden = self._hidden(plain)
         return data if hidden == plain else hidden.decode().encode(encoding)
