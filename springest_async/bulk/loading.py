@@ -43,7 +43,7 @@ def rows_of(manifest: Manifest) -> Generator[ManifestRow, None, None]:
     Raises:
         ManifestError: when a row cannot be read or uploaded; the preflight reports that earlier.
     """
-    known = {*COLUMNS, ""}
+    unknown = [name for name in manifest.columns if name not in COLUMNS]
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
@@ -54,7 +54,7 @@ def rows_of(manifest: Manifest) -> Generator[ManifestRow, None, None]:
             yield ManifestRow(
                 number=row.number,
                 file=fields.file,
-                extra={name: cell for name, cell in row.cells.items() if cell and name not in known},
+                extra={name: cell for name in unknown if (cell := row.cells[name])},
                 certification_id=fields.certification_id,
                 email=fields.email,
                 valid_from=fields.valid_from,

@@ -47,10 +47,15 @@ def lookalike(certificate: CertificateFields, origin: str) -> bytes:
     return hashlib.blake2b(_common(certificate, origin).encode(), digest_size=16).digest()
 
 
-def row_fields(certificate: CertificateFields, origin: str, file: str) -> bytes:
-    """Return a 16-byte digest of a row of a manifest: its fields and the name of its file, as it is written there."""
-    text = f"{_common(certificate, origin)}\n{certificate.conversion_id or 0}\n{file}"
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+def row_digests(certificate: CertificateFields, origin: str, file: str) -> tuple[bytes, bytes]:
+    """Return two 16-byte digests of a row of a manifest.
+
+    The first is of its fields and the name of its file, as it is written there; the second is its `lookalike`.
+    """
+    digest = hashlib.blake2b(_common(certificate, origin).encode(), digest_size=16)
+    looks = digest.digest()
+    digest.update(f"\n{certificate.conversion_id or 0}\n{file}".encode(errors="surrogatepass"))
+    return digest.digest(), looks
 
 
 def place(machine: str, path: bytes) -> bytes:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from attrs import evolve
@@ -16,6 +17,7 @@ from springest_async.journal.certificates import ClaimLost
 from springest_async.journal.loading import ManifestRow
 from springest_async.journal.migrations import Source
 from springest_async.journal.records import Entry, KnownCertificate, Loaded, State
+from springest_async.journal.repeats import SeenDigests
 from springest_async.journal.sqlite import SQLiteConnection
 
 from .model import LEASE, Clock, Fields, Worker, opened, row, rows, source
@@ -311,6 +313,37 @@ def test_copies_of_a_row_have_one_certificate(runner: Runner, archive: Path) -> 
 
     runner.load(source(archive, b"one copy less"), lines[:2])
     assert runner.counts(1) == {State.STORED: 2}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+@pytest.mark.parametrize("wrong", [False, True], ids=["found", "all seem to have come before"])
+def test_copies_are_numbered_in_their_order(
+    batch: int, wrong: bool, runner: Runner, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_BATCH", batch)
+    if wrong:
+        monkeypatch.setattr(SeenDigests, "add", lambda *_: True)
+    names = ["2.pdf", "3.pdf", "2.pdf", "2.pdf", "4.pdf", "3.pdf", "2.pdf"]
+    lines = [row(number, name, email="jo@example.org") for number, name in enumerate(names, start=2)]
+    runner.load(source(archive, b"another", name="another.csv"), lines)
+
+    loaded = runner.load(source(archive), lines)
+
+    copies = runner.connection.execute("SELECT file, copy FROM manifest_rows WHERE load = 2 ORDER BY number")
+    assert copies == list(zip(names, [1, 1, 2, 3, 1, 2, 4], strict=True))
+    assert loaded.rows == 7
+
+
+def test_a_load_sends_few_statements_to_the_database(
+    runner: Runner, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [row(number, f"{number}.pdf") for number in range(2, 5002)]
+    executed = Mock(side_effect=runner.connection.execute)
+    monkeypatch.setattr(runner.connection, "execute", executed)
+
+    loading.load(runner.connection, source(archive), lines, "a")
+
+    assert executed.call_count < 30
 
 
 def test_a_row_gets_the_end_of_an_upload_under_way(runner: Runner, archive: Path, a: Worker) -> None:
