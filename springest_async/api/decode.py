@@ -5,26 +5,23 @@ come with or without an envelope. It knows no status codes and no network.
 """
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import Any, Generic, Literal
 
 from attrs import frozen
 
+from springest_async.api import rails_xml
 from springest_async.api.structure import (
     DecodeError,
     Record,
     cut,
     identifier,
     integer,
+    quick_structure,
     shown,
-    structure,
     structure_strictly,
 )
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
 
 __all__ = ["DecodeError", "Page", "Record", "WireFormat", "page", "parse", "receipt_id"]
 
@@ -33,9 +30,6 @@ WireFormat = Literal["json", "xml"]
 
 # A list nests four deep. The bound keeps functions that walk the values within Python's recursion limit.
 _MAX_DEPTH = 32
-
-# How a document of Rails begins, and one without a declaration: both are in UTF-8.
-_AS_RAILS = re.compile(rb'<(?:\?xml version="1\.0" encoding="UTF-8"\?>|[a-zA-Z])')
 
 
 @frozen
@@ -64,15 +58,18 @@ def page(data: bytes, wire_format: WireFormat, record: type[Record], name: str) 
     if not isinstance(plain, list):
         _check_depth([plain], wire_format)
         raise DecodeError(f"an array of {name}, not {shown(plain)}")
-    records: list[Record] = []
+    quick = quick_structure(record)
+    try:
+        return Page(tuple([quick(item) for item in plain]), total)
+    except Exception:  # noqa: BLE001 # whatever it is, the other way finds it, and says it in words
+        return Page(tuple(_strictly(plain, wire_format, record, name)), total)
+
+
+def _strictly(plain: list[Any], wire_format: WireFormat, record: type[Record], name: str) -> Iterator[Record]:
+    # One at a time: an error takes a thousand times the memory of the bytes that caused it.
     for index, item in enumerate(plain):
-        try:
-            records.append(structure(item, record))
-        except Exception:  # noqa: BLE001 # whatever it is, the other way finds it, and says it in words
-            _check_depth([item], wire_format)
-            # One at a time: an error takes a thousand times the memory of the bytes that caused it.
-            records.append(structure_strictly(item, record, f"{name}[{index}]"))
-    return Page(tuple(records), total)
+        _check_depth([item], wire_format)
+        yield structure_strictly(item, record, f"{name}[{index}]")
 
 
 def receipt_id(data: bytes, wire_format: WireFormat) -> int | None:
@@ -106,7 +103,7 @@ def parse(data: bytes, wire_format: WireFormat) -> Any:
 def _read(data: bytes, wire_format: WireFormat) -> Any:
     """Return plain values that may nest deeper than Python's recursion limit allows to walk."""
     try:
-        return _plain(_root(data)) if wire_format == "xml" else json.loads(data)
+        return rails_xml.read(data) if wire_format == "xml" else json.loads(data)
     # What defusedxml forbids is a ValueError, as is a wrong encoding; the XML parser raises a SyntaxError. Some
     # encodings warn, and a program may turn warnings into errors.
     except (ValueError, SyntaxError, LookupError, RecursionError, Warning) as error:
@@ -119,60 +116,6 @@ def _check_depth(plain: Iterable[Any], wire_format: WireFormat, depth: int = _MA
     for inner in plain.values() if isinstance(plain, dict) else plain:
         if isinstance(inner, dict | list):
             _check_depth(inner, wire_format, depth - 1)
-
-
-def _root(data: bytes) -> "Element":
-    """Return the outermost element of an XML document."""
-    # Imported here, because only lists and answers in XML need them.
-    if _AS_RAILS.match(data) and b"<!DOCTYPE" not in data and b"xmlns" not in data:
-        # In UTF-8 a DTD or a namespace is written with these letters only, so there is nothing that could be forbidden.
-        from xml.etree.ElementTree import XMLParser  # noqa: PLC0415
-
-        quick: XMLParser = XMLParser(encoding="utf-8")  # noqa: S314
-        quick.feed(data)
-        root: Element = quick.close()
-        return root
-    from xml.etree.ElementTree import TreeBuilder  # noqa: PLC0415
-
-    from defusedxml.ElementTree import DefusedXMLParser  # noqa: PLC0415
-
-    class Tree(TreeBuilder):
-        def start_ns(self, _prefix: str, _uri: str) -> None:
-            # Rails writes none, and the tree would repeat a long one in the name of each element.
-            raise ValueError("a namespace")
-
-    parser = DefusedXMLParser(target=Tree(), forbid_dtd=True)
-    parser.feed(data)
-    return parser.close()
-
-
-def _plain(element: "Element") -> Any:
-    """Return the value that Rails' ``to_xml`` wrote: https://api.rubyonrails.org/classes/ActiveModel/Serializers/Xml.html."""
-    if element.get("nil") == "true":
-        return None
-    kind = element.get("type")
-    if kind == "array":
-        return [_plain(child) for child in element]
-    if len(element):
-        return _members(element)
-    text = element.text or ""
-    if kind == "integer":
-        return integer(text.strip())
-    if kind == "boolean":
-        return {"true": True, "false": False}.get(text.strip(), text)
-    return text
-
-
-def _members(element: "Element") -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    several: dict[str, list[Any]] = {}
-    for child in element:
-        name, value = child.tag.replace("-", "_"), _plain(child)
-        if name in members:
-            several.setdefault(name, [members[name]]).append(value)
-        else:
-            members[name] = value
-    return members | several
 
 
 def _total(meta: Any) -> int | None:

@@ -3,15 +3,15 @@
 It is strict about types, because ``int(1.9)`` and ``bool("false")`` would silently corrupt data. It accepts every shape
 that Springest's pages leave open: a name on the certificate or on a nested certification, ids as strings, unknown keys.
 
-`structure` takes the short way: code that is written out for each record. What fails there goes to a cattrs converter
-with the same checks, which decides, and words what is wrong.
+`quick_structure` is the short way: code that is written out for each record. What fails there goes to a cattrs
+converter with the same checks (`structure_strictly`), which decides, and words what is wrong.
 """
 
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from functools import cache
+from functools import cache, lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,18 +32,13 @@ class DecodeError(ValueError):
     """The bytes are not what was expected; the text says what was expected, and where."""
 
 
-def structure(item: Any, record: type[Record]) -> Record:
-    """Return the record that plain values describe.
-
-    Raises:
-        Exception: any, when a value is wrong, or is better left to `structure_strictly`.
-    """
-    quick: Callable[[Any], Record] = _QUICK[record]
-    return quick(item)
+def quick_structure(record: type[Record]) -> Callable[[Any], Record]:
+    """Return what makes a record of plain values, or raises any exception when a value is wrong or unusual."""
+    return _QUICK[record]
 
 
 def structure_strictly(item: Any, record: type[Record], path: str) -> Record:
-    """Return the same record as `structure`, more slowly, or say what is wrong.
+    """Return the same record as `quick_structure`, more slowly, or say what is wrong.
 
     Raises:
         DecodeError: when a value is wrong; it names up to three, with `path` as the place of the record.
@@ -148,6 +143,8 @@ def _setters(record: type[AttrsInstance]) -> tuple[Callable[[Any, Any], None], .
     return tuple(getattr(record, name).__set__ for name in _names(record))
 
 
+# A list repeats its days. A wrong one is not kept, so the cache holds two megabytes at most.
+_day = lru_cache(8192)(_date)
 _new = object.__new__
 _values = itemgetter(*_names(Certificate))
 _optional = {attribute.name: None for attribute in fields(Certificate) if attribute.default is None}
@@ -167,7 +164,7 @@ _set_email, _set_external_id = _setters(User)
 
 def _quick_certificate(item: dict[str, Any]) -> Certificate:
     # Each check is written out, because a call takes as long as the check: first what nearly every value is, else the
-    # check of both ways. A date that has dashes there has no week, and fromisoformat() checks the rest.
+    # check of both ways.
     if "certification" in item:
         item = _with_inherited(item)
     try:
@@ -184,12 +181,10 @@ def _quick_certificate(item: dict[str, Any]) -> Certificate:
         if type(certification_id) is int and 0 < certification_id < _ID_BOUND
         else identifier(certification_id),
     )
-    _set_valid_from(made, date.fromisoformat(valid_from) if valid_from[4:8:3] == "--" else _date(valid_from))
+    _set_valid_from(made, _day(valid_from))
     _set_name(made, name if name is None or name.isascii() else _string(name))
     _set_description(made, description if description is None or description.isascii() else _string(description))
-    if valid_until is not None:
-        valid_until = date.fromisoformat(valid_until) if valid_until[4:8:3] == "--" else _date(valid_until)
-    _set_valid_until(made, valid_until)
+    _set_valid_until(made, valid_until if valid_until is None else _day(valid_until))
     _set_status(made, status if status is None or status.isascii() else _string(status))
     if created_at is not None:
         in_utc = created_at[4:11:3] == "--T" and created_at[-1] == "Z"
