@@ -187,7 +187,7 @@ class Upload:
         """Open the file, so that a fault of it is found before the upload waits for the limit."""
         self._reader = await open_file(self.certificate.file, self.uploader.executor)
         self.source = self._reader.source
-        if self.uploader.limiter.seconds_until(1) > 0:
+        if not self.uploader.limiter.is_open:
             self._close_file()  # thousands may wait, each with an open file and half a megabyte of it
 
     def _close_file(self) -> None:

@@ -212,6 +212,14 @@ class Limiter:
         """
         self._ledger.note(lambda bucket, _: bucket.slow_down(self._rate, position, silence))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a POST that asks now leaves at once; it may also do so if this says no."""
+        if self._memory is None or self.burst < self.posts:
+            return False
+        with self._memory.guarded():
+            return self._memory.bucket.is_open(self._rate, self._memory.now())
+
     def seconds_until(self, posts: int) -> float:
         """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts.
 
