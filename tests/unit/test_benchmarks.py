@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks import journal
 from benchmarks.__main__ import run
-from benchmarks.limiter import CLIENTS, ELASTIC, REFUSALS, SERVERS, SPACED, WAYS, Row, Way, measure, measure_ways
+from benchmarks.limit import ELASTIC, REFUSALS, SERVERS, SPACED, WAYS, Row, Way, measure, measure_ways
+from benchmarks.limit_clients import CLIENTS
 
-NAIVE, EVENLY, FROM_THE_SEND, OURS = CLIENTS
+NAIVE, EVENLY, SLEEPING, FROM_THE_SEND, OURS = CLIENTS
 DOCS = Path(__file__).parents[2] / "docs" / "limiter.md"
 
 
@@ -40,6 +41,11 @@ def test_tokens_that_rest_cost_little_time(rows: dict[str, Row]) -> None:
 def test_a_bucket_that_refills_sends_nearly_twice_the_limit(rows: dict[str, Row]) -> None:
     assert rows[NAIVE].most > 50
     assert rows[NAIVE].runs["sliding window"].refused > 0
+
+
+def test_sleeping_between_two_posts_takes_long(rows: dict[str, Row]) -> None:
+    assert rows[SLEEPING].most <= 30
+    assert all(run.seconds / rows[SLEEPING].ideal > 1.3 for run in rows[SLEEPING].runs.values())
 
 
 def test_spacing_and_counting_from_the_send_exceed_the_limit(rows: dict[str, Row]) -> None:
@@ -83,8 +89,12 @@ def test_too_few_uploads_have_no_ideal() -> None:
 
 def printed(capsys: pytest.CaptureFixture[str], *options: str) -> list[list[str]]:
     """Run the benchmark of the limiter, and return the lines of each table."""
-    assert run(["limiter", *options]) == 0
-    return [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
+    assert run(["limit", "--virtual", *options]) == 0
+    return tables_in(capsys.readouterr().out)
+
+
+def tables_in(text: str) -> list[list[str]]:
+    return [block.splitlines() for block in text.split("\n\n") if block.startswith("| |") and "time / ideal" in block]
 
 
 def first_cells(table: list[str]) -> list[str]:
@@ -99,7 +109,7 @@ def test_the_benchmark_prints_the_tables_of_the_docs(capsys: pytest.CaptureFixtu
         list(WAYS),
         [name for name in WAYS if name != ELASTIC],
     ]
-    in_docs = [block.splitlines() for block in DOCS.read_text().split("\n\n") if "time / ideal" in block]
+    in_docs = tables_in(DOCS.read_text())
     assert [(table[:2], first_cells(table)) for table in in_docs] == [
         (table[:2], first_cells(table)) for table in tables
     ]
@@ -107,15 +117,13 @@ def test_the_benchmark_prints_the_tables_of_the_docs(capsys: pytest.CaptureFixtu
 
 @pytest.mark.soak
 def test_the_docs_show_the_numbers_that_the_benchmark_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    in_docs = [block.splitlines() for block in DOCS.read_text().split("\n\n") if "time / ideal" in block]
-
-    assert in_docs == printed(capsys)
+    assert tables_in(DOCS.read_text()) == printed(capsys)
 
 
 def test_help_lists_the_benchmarks() -> None:
     listed = subprocess.run([sys.executable, "-m", "benchmarks", "--help"], capture_output=True, text=True, check=True)
 
-    assert '\nlimiter      How many POSTs get refused for each way of keeping "30 a minute"' in listed.stdout
+    assert '\nlimit        How many POSTs are refused for each way of keeping "30 a minute"' in listed.stdout
 
 
 def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +133,7 @@ def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
 
 def test_too_few_uploads_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        run(["limiter", "--uploads", "30"])
+        run(["limit", "--uploads", "30"])
     assert "more than 30" in capsys.readouterr().err
 
 

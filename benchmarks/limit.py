@@ -1,7 +1,7 @@
-"""How many POSTs get refused for each way of keeping "30 a minute", by servers that count it in seven ways.
+"""How many POSTs are refused for each way of keeping "30 a minute", by servers that count it in every way.
 
-Run it with ``python -m benchmarks limiter`` (needs the ``dev`` extra). It prints three Markdown tables, which are the
-same at every run with the same ``--uploads`` and ``--seed``.
+Run it with ``python -m benchmarks limit``. All but the last tables are the same at every run with the same
+``--uploads`` and ``--seed``.
 
 Eight workers upload one certificate after another, in virtual time: the limiters and the event loop are real, the
 clock and the network are not. A POST travels to the server, is counted when it arrives, is worked on, and its answer
@@ -10,35 +10,36 @@ together. The first POST leaves in the middle of a minute of the clock.
 
 The first table compares limiters, at servers that never refuse ours. A refused POST is sent again as soon as the
 limiter lets it. For each client it shows the POSTs that each server refused; the most POSTs that arrived in any 60 s,
-at the worst of the servers; and the time when the last POST left, as a multiple of the ideal, in which thirty leave at
-the beginning of every minute (two numbers when the fastest and the slowest of the servers differ).
+at the worst of the servers; and the time when the last POST left, at the fastest and the slowest of the servers, as a
+multiple of the ideal, in which thirty leave at the beginning of every minute.
 
-The second table shows the whole client, with its decisions after a refusal: each upload is a real `Upload`, and only
+The next table shows the whole client, with its decisions after a refusal: each upload is a real `Upload`, and only
 the connection is simulated. For each way of counting it shows the refused POSTs, when the body of the refusal says
 nothing and when it names the limit; and, for the worse of these two, the most POSTs in any 60 s, the failed rows, and
 the time. The third table is the same beside another client with the same key, which posts ten times a minute at random
 moments, whatever the server answers. (No number includes its POSTs. Where only a silence of all clients resets the
 count, no client would ever get in, so that way is left out.)
 
+The last table is measured in real time, over sockets, against the sandbox: see `benchmarks.limit_sandbox`.
+
 It does not measure the speed of the code, the real latencies of the network or of Springest (the model below is a guess
 that only has to be uneven), lost connections, or invalid certificates.
 """
 
-import argparse
 import asyncio
 import math
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import date
 from pathlib import Path
 
 import looptime
-from aiolimiter import AsyncLimiter
 from attrs import define, field, frozen
 
+from benchmarks.limit_clients import CLIENTS, PERIOD, POSTS, Pacer
+from benchmarks.limit_sandbox import measure_sandbox
+from benchmarks.report import Table, parser, publish
 from springest_async.api.protocol import Answer
 from springest_async.api.verdicts import Verdicts
 from springest_async.errors import SpringestError
@@ -62,7 +63,6 @@ from springest_async.upload import Upload, Uploader
 
 __all__ = ["CLIENTS", "SERVERS", "WAYS", "Row", "Way", "main", "measure", "measure_ways"]
 
-POSTS, PERIOD = 30, 60.0
 CONCURRENCY = 8
 _BEGIN = 37.0  # the clock when the first POST leaves: in the middle of a fixed minute
 
@@ -70,53 +70,6 @@ _BEGIN = 37.0  # the clock when the first POST leaves: in the middle of a fixed 
 # of a token, and then sets a timer for "now" again and again. A real clock moves on in between; a virtual one only
 # moves when nothing is due, so it would stop for ever. Multiples of 2**-20 s add up exactly.
 _TICK = 2**-20
-
-Pacer = Callable[[], AbstractAsyncContextManager[None]]
-"""Entered when the POST may leave, and exited when its answer has come."""
-
-
-# --- the clients ---
-
-
-def _pacing(posts: int, period: float) -> Pacer:
-    limiter = AsyncLimiter(posts, period)
-    return lambda: limiter
-
-
-def _counting_from_the_send() -> Pacer:
-    sent: deque[float] = deque(maxlen=POSTS)
-    head_of_queue = asyncio.Lock()
-
-    @asynccontextmanager
-    async def permit() -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        async with head_of_queue:
-            if len(sent) == POSTS:
-                await asyncio.sleep(sent[0] + PERIOD - loop.time())
-            sent.append(loop.time())
-        yield
-
-    return permit
-
-
-def _resting() -> Pacer:
-    limiter = Limiter(posts=POSTS, period=PERIOD)
-
-    @asynccontextmanager
-    async def permit() -> AsyncIterator[None]:
-        async with limiter.post(count_window=120.0) as post:
-            yield
-            post.mark_answered()
-
-    return permit
-
-
-CLIENTS: dict[str, Callable[[], Pacer]] = {
-    "`AsyncLimiter(30, 60)`": lambda: _pacing(POSTS, PERIOD),
-    "`AsyncLimiter(1, 2)`": lambda: _pacing(1, PERIOD / POSTS),
-    "30 in any 60 s, counted from the send": _counting_from_the_send,
-    "**30 tokens, each resting 60 s from its answer**": _resting,
-}
 
 # --- the servers and the way to them ---
 
@@ -222,9 +175,11 @@ class Row:
         """The most POSTs that any 60 s held, on any of the servers."""
         return max(run.most for run in self.runs.values())
 
-    def __str__(self) -> str:
+    @property
+    def numbers(self) -> list[float]:
+        """Return those of a table: refused by each server, the most, and the time as a multiple of the ideal."""
         refused = [run.refused for run in self.runs.values()]
-        return _line(self.client, *refused, self.most, _times(self.runs.values(), self.ideal))
+        return [*refused, self.most, *_times(self.runs.values(), self.ideal)]
 
 
 @frozen
@@ -235,24 +190,21 @@ class Way:
     ideal: float
     runs: dict[str, Run] = field(factory=dict)
 
-    def __str__(self) -> str:
+    @property
+    def numbers(self) -> list[float]:
+        """Return those of a table: refused for each kind of refusal, the most, the failed, and the time."""
         runs = self.runs.values()
         refused = [run.refused for run in runs]
-        worst = max(run.most for run in runs), max(run.failed for run in runs)
-        return _line(self.name, *refused, *worst, _times(runs, self.ideal))
+        return [*refused, max(run.most for run in runs), max(run.failed for run in runs), *_times(runs, self.ideal)]
 
 
-def _line(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+def _times(runs: Iterable[Run], ideal: float) -> tuple[float, float]:
+    times = [run.seconds / ideal for run in runs]
+    return min(times), max(times)
 
 
-def _times(runs: Iterable[Run], ideal: float) -> str:
-    times = sorted({f"{run.seconds / ideal:.2f}" for run in runs}, key=float)
-    return times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
-
-
-async def _simulate(make_pacer: Callable[[], Pacer], window: Window, uploads: int, seed: int) -> Run:
-    pacer, server = make_pacer(), _Server(window, random.Random(seed))
+async def _simulate(make_pacer: Callable[[float], Pacer], window: Window, uploads: int, seed: int) -> Run:
+    pacer, server = make_pacer(PERIOD), _Server(window, random.Random(seed))
     waiting = iter(range(uploads))
 
     async def post() -> bool:
@@ -372,29 +324,70 @@ def measure_ways(uploads: int, seed: int, *, others: int = 0) -> list[Way]:
     return ways
 
 
-def _print(head: list[str], rows: Iterable[Row | Way]) -> None:
-    print(_line(*head))
-    print("|---" * len(head) + "|")
-    print(*rows, sep="\n")
+_MOST, _TIMES = "most in any 60 s", ("time / ideal, at best", "time / ideal, at worst")
+_OURS = list(CLIENTS)[-1]
 
 
-def main(arguments: list[str]) -> None:
-    """Print the tables, with an empty line between them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks limiter", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--uploads", type=int, default=3000, help="how many certificates (3000)")
-    parser.add_argument("--seed", type=int, default=1, help="a different seed gives different latencies (1)")
-    options = parser.parse_args(arguments)
-    try:
-        rows = measure(options.uploads, options.seed)
-    except ValueError as error:
-        parser.error(str(error))
-    _print(["client", *SERVERS, "most in any 60 s", "time / ideal"], rows)
+def _tables(uploads: int, seed: int) -> list[Table]:
+    """Measure in virtual time.
+
+    Raises:
+        ValueError: `uploads` is 30 or less, so that there is no ideal to compare with.
+    """
+    rows = measure(uploads, seed)
+    kept = [name for name in WAYS if name not in (ELASTIC, SPACED)]
+    tables = [
+        Table(
+            key="clients",
+            title=f"POSTs that each kind of server refuses of {uploads} uploads",
+            unit="POSTs, and the time as a multiple of the ideal",
+            columns=[*SERVERS, _MOST, *_TIMES],
+            rows={row.client: row.numbers for row in rows},
+            picture=None,
+            ceilings={(_OURS, name): 0 for name in kept} | {(_OURS, _MOST): POSTS, (_OURS, _TIMES[1]): 1.1},
+            floors={(next(iter(CLIENTS)), _MOST): 50},
+        ),
+        Table(
+            key="most",
+            title="The most POSTs in any 60 s, of which a server accepts 30",
+            unit="POSTs",
+            columns=[row.client.strip("*").replace("`", "") for row in rows],
+            rows={"most in any 60 s": [row.most for row in rows]},
+        ),
+    ]
     refused = [f"refused, when the answer {says}" for says in REFUSALS]
-    for where, others in ("how the server counts", 0), ("beside another client", 10):
-        print()
-        _print(
-            [where, *refused, "most in any 60 s", "rows failed", "time / ideal"],
-            measure_ways(options.uploads, options.seed, others=others),
+    columns = [*refused, _MOST, "rows failed", *_TIMES]
+    for key, where, others in ("alone", "alone", 0), ("beside", "beside another client with the same key", 10):
+        ways = {way.name: way.numbers for way in measure_ways(uploads, seed, others=others)}
+        ceilings = {(name, column): 0.0 for name in ways for column in ["rows failed"]}
+        ceilings |= {(name, column): 0.0 for name in ways if name in kept and not others for column in refused}
+        ceilings |= {(name, _MOST): POSTS for name in ways}
+        tables.append(
+            Table(
+                key=key,
+                title=f"Our client with each way of counting, {where}",
+                unit="POSTs, rows, and the time as a multiple of the ideal",
+                columns=columns,
+                rows=ways,
+                picture=None,
+                ceilings=ceilings,
+            )
         )
+    return tables
+
+
+def main(arguments: list[str]) -> int:
+    """Print the tables, and return the exit code."""
+    options = parser("limit", __doc__)
+    options.add_argument("--uploads", type=int, default=None, help="how many certificates (3000; 200 when quick)")
+    options.add_argument("--seed", type=int, default=1, help="a different seed gives different latencies (1)")
+    options.add_argument("--virtual", action="store_true", help="leave out what takes real time")
+    given = options.parse_args(arguments)
+    uploads = given.uploads or (200 if given.quick else 3000)
+    try:
+        tables = _tables(uploads, given.seed)
+    except ValueError as error:
+        options.error(str(error))
+    if not given.virtual:
+        tables.append(asyncio.run(measure_sandbox(quick=given.quick)))
+    return publish("limit", tables, given)
