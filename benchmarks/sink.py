@@ -22,7 +22,7 @@ from typing import Self
 
 from attrs import define, frozen
 
-__all__ = ["Sink", "Work", "keep_to_a_core", "kept_to_a_core"]
+__all__ = ["Sink", "Work", "keep_to_a_core", "leaving_a_core_to_the_sink"]
 
 _HEAD_BYTES = 16 * 1024  # more than any client's head
 _PIECE = 4 * 1024 * 1024  # of a body, at a time
@@ -113,15 +113,17 @@ def keep_to_a_core(number: int) -> None:
 
 
 @contextlib.contextmanager
-def kept_to_a_core(number: int) -> Iterator[None]:
-    """Do that within the block only, so that what is started after it has all cores to choose from."""
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    keep_to_a_core(number)
+def leaving_a_core_to_the_sink() -> Iterator[None]:
+    """Keep this process to all cores but the sink's, within the block; a sink must be started before it."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(cores)[:-1]) or cores)
     try:
         yield
     finally:
-        if cores is not None:
-            os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, cores)
 
 
 # --- the process ---

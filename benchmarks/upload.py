@@ -1,9 +1,10 @@
 """How many certificates a second are uploaded without a limit, by ours and by other libraries, and at what cost.
 
 Run it with ``python -m benchmarks upload``, and a part of it with ``--size 50KB --in-flight 8 --ways aiohttp upload``.
-The client has one core and the server another, whose use is told, so that it is seen not to bound anything. Each way
-uploads for about a second at a time, in turns with the others; a ratio is the median of those of each round. The files
-lie in the system's memory after the first round, so no disk is measured but that of the journal.
+The server has a core of its own, whose use is told, so that it is seen not to bound anything; the client has the other
+cores: of two, that is one. Each way uploads for about a second at a time, in turns with the others; a ratio is the
+median of those of each round. The files lie in the system's memory after the first round, so no disk is measured but
+that of the journal.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from attrs import define, field, frozen
 
 from benchmarks.peers import AIOHTTP, BULK, ON_UVLOOP, OURS, SENDFILE, WAYS, Job, Prepare
 from benchmarks.report import Table, in_turns, parser, publish
-from benchmarks.sink import Sink, kept_to_a_core
+from benchmarks.sink import Sink, leaving_a_core_to_the_sink
 
 __all__ = ["Cell", "main", "measure"]
 
@@ -197,8 +198,8 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     made.add_argument("--size", type=_size_of, nargs="+", help="only files of these sizes, such as 50KB or 5MB")
     made.add_argument("--in-flight", type=int, nargs="+", help="only so many at once")
     made.add_argument("--ways", nargs="+", default=[], metavar="WORD", help="only ways whose names have these words")
-    made.add_argument("--rounds", type=int, default=7, help="how often each way has its turn (7)")
-    made.add_argument("--seconds", type=float, default=0.7, help="of one turn (0.7)")
+    made.add_argument("--rounds", type=int, default=5, help="how often each way has its turn (5)")
+    made.add_argument("--seconds", type=float, default=0.6, help="of one turn (0.6)")
     made.add_argument("--folder", type=Path, help="where, on the disk to measure (a temporary folder)")
     return made.parse_args(arguments)
 
@@ -242,7 +243,7 @@ def _measure_section(
     key: str, section: Section, folder: Path, options: argparse.Namespace
 ) -> dict[Cell, dict[str, Found]]:
     found = {}
-    with _sink(folder, tls=key == "tls") as (sink, ca_file), kept_to_a_core(0):
+    with _sink(folder, tls=key == "tls") as (sink, ca_file), leaving_a_core_to_the_sink():
         for cell in section.cells:
             file = folder / f"{cell.size}.pdf"
             if not file.exists():
