@@ -1,14 +1,28 @@
 """The command ``springest``: the only part that prints, and that handles terminals, signals and exit codes."""
 
 import sys
+from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 
 def main() -> int:
     """Run the command with the arguments of this process, and return its exit code."""
+    return run(sys.argv[1:])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command, and return its exit code."""
     try:
-        from springest_async.cli.app import run  # noqa: PLC0415 # its dependencies are in the extra "cli"
+        from springest_async.cli.console import guard_streams  # noqa: PLC0415 # it needs the extra "cli", as do these
+
+        if list(arguments) in ([], ["--help"], ["-h"]):
+            from springest_async.cli.help import show_help  # noqa: PLC0415
+
+            return guard_streams(show_help)
+        from springest_async.cli.app import run_command  # noqa: PLC0415
+
+        return guard_streams(lambda: run_command(arguments))
     except ModuleNotFoundError as error:
         if error.name not in ("cyclopts", "rich"):
             raise
@@ -16,4 +30,3 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return run(sys.argv[1:])

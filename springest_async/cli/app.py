@@ -1,9 +1,5 @@
 """The commands of ``springest``, with their options and help."""
 
-import asyncio
-import io
-import logging
-import sys
 from collections.abc import Coroutine, Sequence
 from datetime import date
 from pathlib import Path
@@ -11,56 +7,21 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from springest_async.bulk import State
-from springest_async.cli import environment
-from springest_async.cli.console import forget_stdout, make_streams, say, to_help, to_stderr, to_stdout
-from springest_async.cli.exits import Exit, exit_of_error, explained
-from springest_async.cli.journal import forget as forget_people
-from springest_async.cli.journal import info as journal_info
-from springest_async.cli.journal import trust as trust_server
-from springest_async.cli.lists import Format, show
-from springest_async.cli.sandbox import serve
-from springest_async.cli.status import resolve as decide
-from springest_async.cli.status import status as show_status
-from springest_async.cli.upload import upload as upload_manifest
-from springest_async.errors import ConfigurationError, SpringestError
-from springest_async.records import Certificate, Certification
-from springest_async.sandbox.windows import Counting
+from springest_async.cli.console import Format, say, to_help, to_stderr, to_stdout
+from springest_async.cli.exit_codes import Exit
 
-_HELP = """
-Upload certificates to Springest, and list those that are there.
-
-Environment:
-
-* `SPRINGEST_API_KEY`: the key for certificates; each host has its own.
-* `SPRINGEST_CERTIFICATIONS_API_KEY`: the key for certifications, which is a different one.
-* `SPRINGEST_HOST`: `nl` (default), `be`, `de`, `uk`, `com`, or an origin such as `https://site.api.go.springest.nl`.
-* `SPRINGEST_JOURNAL`: the journal of everything that was sent, which prevents that anything is sent twice: a file on a
-  disk of this machine, or `postgresql://…` for several machines; by default a file in your state folder.
-* `HTTPS_PROXY`, `NO_PROXY`: the proxy to use (`http://proxy.example:3128`), and the hosts to reach without it.
-* `SSL_CERT_FILE`, `SSL_CERT_DIR`: the CAs to trust instead of the system's.
-"""
-
-_EPILOGUE = """
-Examples:
-
-* `springest demo`: watch a whole migration on this machine, in a minute and without a key.
-* `springest upload certificates.csv`: upload the PDFs in the manifest, or continue an upload.
-* `springest status certificates.csv`: see how far it is, and which rows are in doubt; without a manifest, all uploads.
-* `springest certificates --email jan@example.org --format csv`: list the certificates that Springest has verified.
-* `springest sandbox --port 8080`: run a local Springest to develop against.
-* `springest bench --limit off`: see how fast this machine is, and what bounds it, without a key.
-
-Exit codes: 0 all stored, 1 some rows rejected or failed, 2 faults of usage or manifest (nothing was sent),
-3 some rows in doubt, 4 the key was refused, 130 interrupted.
-"""
-
-app = App(name="springest", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version_flags=["--version"])
+app = App(
+    name="springest",
+    help="Upload certificates to Springest, and list those that are there.",
+    help_format="markdown",
+    version_flags=["--version"],
+)
 
 journal = App(name="journal", help="Show where the journal is, erase personal data from it, or trust its server.")
 app.command(journal)
 
 _FormatOption = Annotated[Format, Parameter(name="--format")]
+_Counting = Literal["fixed", "first-hit", "elastic", "sliding", "bucket", "paced"]
 _JournalOption = Annotated[str | None, Parameter(name="--journal")]
 
 
@@ -80,6 +41,8 @@ def upload(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
         manifest: The CSV.
         where: A file on a disk of this machine, or `postgresql://…`; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.upload import upload as upload_manifest
+
     return _go(upload_manifest(manifest, where, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
 
@@ -93,6 +56,8 @@ def status(manifest: Path | None = None, /, *, where: _JournalOption = None) -> 
         manifest: The manifest, which may have been moved or deleted since; without it, all are listed.
         where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.status import status as show_status
+
     return _go(show_status(manifest, where, to_stdout()))
 
 
@@ -120,6 +85,9 @@ def resolve(
             can be sent again too.
         where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.status import resolve as decide
+    from springest_async.errors import ConfigurationError
+    from springest_async.journal.records import State
 
     async def go() -> None:
         if bool(row) == every:
@@ -141,6 +109,8 @@ def info(*, where: _JournalOption = None) -> Exit:
     Args:
         where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.journal import info as journal_info
+
     return _go(journal_info(where, to_stdout()))
 
 
@@ -166,6 +136,8 @@ def forget(
         email: Of one person, in all uploads.
         where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.journal import forget as forget_people
+
     return _go(forget_people(manifest, older_than, email, where, to_stdout()))
 
 
@@ -181,6 +153,8 @@ def trust(*, where: _JournalOption = None) -> Exit:
     Args:
         where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.journal import trust as trust_server
+
     return _go(trust_server(where, to_stdout()))
 
 
@@ -202,9 +176,12 @@ def certificates(
         created_from: Only those created on or after this date (2026-12-31).
         form: A table, JSON or CSV.
     """
+    from springest_async.cli.environment import springest_for_certificates
+    from springest_async.cli.lists import show
+    from springest_async.records import Certificate
 
     async def go() -> None:
-        async with environment.springest_for_certificates() as springest:
+        async with springest_for_certificates() as springest:
             found = springest.certificates(email=email, certification_id=certification_id, created_from=created_from)
             await show(Certificate, found, form, to_stdout())
 
@@ -221,16 +198,19 @@ def certifications(*, name: str | None = None, form: _FormatOption = "table") ->
         name: Only those with this name.
         form: A table, JSON or CSV.
     """
+    from springest_async.cli.environment import springest_for_certifications
+    from springest_async.cli.lists import show
+    from springest_async.records import Certification
 
     async def go() -> None:
-        async with environment.springest_for_certifications() as springest:
+        async with springest_for_certifications() as springest:
             await show(Certification, springest.certifications(name=name), form, to_stdout())
 
     return _go(go())
 
 
 @app.command(help_epilogue="")
-def sandbox(*, port: int = 0, limit: int = 30, window: Counting = "sliding") -> Exit:
+def sandbox(*, port: int = 0, limit: int = 30, window: _Counting = "sliding") -> Exit:
     """Run a local Springest to develop against, until Ctrl-C; then print a summary.
 
     Example: `springest sandbox --port 8080 --window fixed`
@@ -240,6 +220,8 @@ def sandbox(*, port: int = 0, limit: int = 30, window: Counting = "sliding") -> 
         limit: How many POSTs a minute it accepts.
         window: How it counts a minute; Springest does not document this.
     """
+    from springest_async.cli.sandbox import serve
+
     return _go(serve(port=port, limit=limit, window=window, out=to_stdout()))
 
 
@@ -252,7 +234,7 @@ def demo() -> Exit:
     Example: `springest demo`
     """
     try:
-        from springest_async.cli.demo import demo as show_demo  # noqa: PLC0415 # its dependencies are in the extra "demo"
+        from springest_async.cli.demo import demo as show_demo  # its dependencies are in the extra "demo"
     except ModuleNotFoundError as error:
         if error.name not in ("fpdf", "PIL"):
             raise
@@ -279,8 +261,8 @@ def bench(
         concurrency: How many uploads are in flight at once.
         limit: Whether at most 30 POSTs leave in any 60 s.
     """
-    from springest_async.cli.bench import Plan, size_of  # noqa: PLC0415 # no other command needs a server
-    from springest_async.cli.bench import bench as measure  # noqa: PLC0415
+    from springest_async.cli.bench import Plan, size_of
+    from springest_async.cli.bench import bench as measure
 
     async def go() -> Exit:
         limited = limit == "on"
@@ -295,37 +277,27 @@ def bench(
     return _go(go())
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_command(arguments: Sequence[str]) -> int:
     """Run a command, and return its exit code."""
-    make_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal without UTF-8 shows "?" for characters that it lacks.
-            stream.reconfigure(errors="replace")
-    # Do not print the retries of a list; if they fail in the end, the error is printed.
-    logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
-        code = int(
-            app(arguments, console=to_help(), exit_on_error=False, print_error=False, result_action="return_value") or 0
+        code: int | None = app(
+            arguments, console=to_help(), exit_on_error=False, print_error=False, result_action="return_value"
         )
-        sys.stdout.flush()
     except CycloptsError as error:
         say(to_stderr(), f"springest: {error}")  # `say` makes control characters harmless, cyclopts does not
         return Exit.USAGE
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        forget_stdout()
-        return Exit.STORED
-    except OSError as error:  # mostly a full disk
-        forget_stdout()
-        what = f"{error.filename}:" if error.filename else "the output cannot be written:"
-        say(to_stderr(), f"springest: {what} {error.strerror}")
-        return Exit.NOT_ALL
-    return code
+    return code or Exit.STORED
 
 
 def _go(command: Coroutine[Any, Any, Exit | None], *, failed: Exit = Exit.NOT_ALL) -> Exit:
+    import asyncio
+    import logging
+
+    from springest_async.cli.exits import exit_of_error, explained
+    from springest_async.errors import SpringestError
+
+    # Do not print the retries of a list; if they fail in the end, the error is printed.
+    logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
         return asyncio.run(command) or Exit.STORED
     except SpringestError as error:

@@ -36,7 +36,8 @@ from springest_async.cli import environment
 from springest_async.cli.bench_figures import Figures, readable
 from springest_async.cli.bench_sandbox import API_KEY, SandboxProcess, sandbox_process
 from springest_async.cli.console import folding_table, say
-from springest_async.cli.exits import Exit, exit_of, explained
+from springest_async.cli.exit_codes import Exit
+from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
 from springest_async.client import Settings, Springest

@@ -1,19 +1,48 @@
 """The outputs of the command: data to stdout, messages to stderr."""
 
+import io
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from springest_async.cli.exit_codes import Exit
 
-def make_streams() -> None:
+Format = Literal["table", "json", "csv"]  # of a list on stdout
+
+
+def guard_streams(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code, also when it is interrupted or its output cannot be written."""
+    _make_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 shows "?" for characters that it lacks.
+            stream.reconfigure(errors="replace")
+    try:
+        code = int(command())
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        forget_stdout()
+        return Exit.STORED
+    except OSError as error:  # mostly a full disk
+        forget_stdout()
+        what = f"{error.filename}:" if error.filename else "the output cannot be written:"
+        say(to_stderr(), f"springest: {what} {error.strerror}")
+        return Exit.NOT_ALL
+    return code
+
+
+def _make_streams() -> None:
     """Open stdout and stderr if they are closed (``>&-``), so that no file of ours gets their descriptors."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

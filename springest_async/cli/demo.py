@@ -21,7 +21,7 @@ from rich.table import Table
 
 from springest_async.bulk import COLUMNS
 from springest_async.cli.console import say
-from springest_async.cli.exits import Exit
+from springest_async.cli.exit_codes import Exit
 from springest_async.sandbox import Sandbox
 
 _CERTIFICATES = 45

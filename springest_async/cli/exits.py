@@ -1,8 +1,7 @@
-"""The exit codes of ``springest``, which scripts rely on, and the advice that goes with an error."""
-
-import enum
+"""Which exit code a run, a state or an error has, and the advice that goes with an error."""
 
 from springest_async.bulk import Report, State
+from springest_async.cli.exit_codes import Exit
 from springest_async.errors import (
     ConfigurationError,
     Forbidden,
@@ -12,17 +11,6 @@ from springest_async.errors import (
     NotSent,
     SpringestError,
 )
-
-
-class Exit(enum.IntEnum):
-    """The exit codes of all commands."""
-
-    STORED = 0  # every row is stored
-    NOT_ALL = 1  # some rows were rejected or failed, or a list could not be read
-    USAGE = 2  # faults of usage, manifest or journal: nothing was sent
-    IN_DOUBT = 3  # some rows are in doubt
-    KEY_REFUSED = 4  # the key was refused (401, 403)
-    INTERRUPTED = 130  # stopped; the same command continues
 
 
 def exit_of(report: Report, error: SpringestError | None, *, before: Report, interrupted: bool) -> Exit:

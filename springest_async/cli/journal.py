@@ -10,7 +10,7 @@ from rich.table import Table
 
 from springest_async.cli import environment
 from springest_async.cli.console import cell, folding_table, forget_stdout, say
-from springest_async.cli.exits import Exit
+from springest_async.cli.exit_codes import Exit
 from springest_async.cli.status import migration_of
 from springest_async.errors import ConfigurationError
 from springest_async.http.transport import Timeouts

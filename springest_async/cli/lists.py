@@ -5,16 +5,15 @@ import io
 import json
 from collections.abc import AsyncIterator
 from datetime import date
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import attrs
 from rich.console import Console
 
 from springest_async.bulk.formulas import escape
-from springest_async.cli.console import cell, folding_table, plain
+from springest_async.cli.console import Format, cell, folding_table, plain
 from springest_async.records import Certificate, Certification, User
 
-Format = Literal["table", "json", "csv"]
 _Record = Certificate | Certification
 
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from springest_async.bulk import Report
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
-from springest_async.cli.exits import Exit, exit_of_status
+from springest_async.cli.exit_codes import Exit
+from springest_async.cli.exits import exit_of_status
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
 from springest_async.journal.journal import Journal

@@ -27,7 +27,8 @@ from springest_async.bulk import (
 )
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, forget_stdout, say
-from springest_async.cli.exits import Exit, exit_of, explained
+from springest_async.cli.exit_codes import Exit
+from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.signals import interrupts
 from springest_async.cli.status import runs_on, table_of

@@ -23,7 +23,7 @@ from unittest.mock import patch
 import attrs
 from aiohttp import web
 
-from springest_async.cli.app import run
+from springest_async.cli import run
 from springest_async.journal import manifest_rows, migrations
 from springest_async.journal.sqlite import SQLiteConnection, SQLiteEngine
 from springest_async.sandbox import Post, Sandbox

@@ -12,7 +12,7 @@ def imported_by(program: str) -> set[str]:
     """Return the names of the modules that a new process has after the program."""
     script = f"{program}\nimport sys\nprint(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(ran.stdout.split())
+    return set(ran.stdout.splitlines()[-1].split())
 
 
 def test_a_public_name_is_imported_when_it_is_used() -> None:
@@ -43,3 +43,15 @@ def test_a_client_imports_what_it_needs() -> None:
         "stamina",  # before a list
         "html.entities",  # before a refusal
     }
+
+
+def test_the_help_imports_neither_aiohttp_nor_cyclopts() -> None:
+    modules = imported_by("from springest_async.cli import run\nrun(['--help'])")
+
+    assert not modules & {"aiohttp", "asyncio", "attr", "cyclopts", "rich.markdown", "springest_async.errors"}
+
+
+def test_the_help_of_a_command_imports_no_aiohttp() -> None:
+    modules = imported_by("from springest_async.cli import run\nrun(['upload', '--help'])")
+
+    assert not modules & {"aiohttp", "asyncio", "springest_async.errors"}

@@ -17,7 +17,8 @@ from springest_async import (
     SpringestError,
 )
 from springest_async.bulk import Report, State
-from springest_async.cli.exits import Exit, exit_of, exit_of_error, exit_of_status, explained
+from springest_async.cli.exit_codes import Exit
+from springest_async.cli.exits import exit_of, exit_of_error, exit_of_status, explained
 
 WHERE = "POST https://springest.example/users/certificates.json"
 KEY = NotAuthorized(WHERE, 401, "")

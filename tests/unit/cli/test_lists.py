@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from springest_async import Certificate, Certification, User
-from springest_async.cli.lists import Format, show
+from springest_async.cli.console import Format
+from springest_async.cli.lists import show
 
 JAN = Certificate(
     id=1,

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from springest_async import ConfigurationError, JournalMissing
 from springest_async.bulk import Manifest, Report, State
-from springest_async.cli.exits import Exit
+from springest_async.cli.exit_codes import Exit
 from springest_async.cli.status import resolve, runs_on, status, table_of
 from tests.bulk_runs import found, journal_of, loaded, manifest_of, settle
 
