@@ -22,7 +22,8 @@ from springest_async.journal.known_files import KnownFiles
 from springest_async.records import Certification, shown
 from springest_async.source_file import SourceFile, open_regular
 
-_EDGE_BYTES = 8 * 1024
+EDGE_BYTES = 8 * 1024
+"""How much of each end of a file shows whether it is a PDF."""
 
 
 @frozen
@@ -175,16 +176,16 @@ def check_pdf(path: Path) -> Iterator[tuple[str, bool]]:
     """
     try:
         with open_regular(path) as stream:
-            head = stream.read(_EDGE_BYTES)
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _EDGE_BYTES))
-            tail = stream.read(_EDGE_BYTES)
+            head = stream.read(EDGE_BYTES)
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - EDGE_BYTES))
+            tail = stream.read(EDGE_BYTES)
     except FileNotFoundError:
         yield "there is no such file", False
         return
     except OSError as error:
         yield error.strerror or "cannot be read", False
         return
-    if (reason := _no_pdf(head)) is not None:
+    if (reason := no_pdf(head)) is not None:
         yield reason, False
         return
     if not head.startswith(b"%PDF-"):
@@ -196,7 +197,8 @@ def check_pdf(path: Path) -> Iterator[tuple[str, bool]]:
         yield "has other content after the end of the PDF (%%EOF)", True
 
 
-def _no_pdf(head: bytes) -> str | None:
+def no_pdf(head: bytes) -> str | None:
+    """Return why a file that begins in this way is no PDF, if it is none."""
     start = head.lstrip(b"\xef\xbb\xbf\0\t\n\f\r ")
     if not start:
         return "is an empty file" if not head else "contains only blanks"

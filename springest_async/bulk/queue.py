@@ -7,16 +7,19 @@ Springest. The queue prints nothing; it reports events to a listener.
 
 import asyncio
 import contextlib
+import hashlib
+import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from springest_async.api.verdicts import TRIES, backoff
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
-from springest_async.bulk.preflight import check_pdf
+from springest_async.bulk.preflight import EDGE_BYTES, no_pdf
 from springest_async.client import Springest
 from springest_async.errors import (
     CancelledTooLate,
@@ -35,13 +38,13 @@ from springest_async.errors import (
     UnusableFile,
 )
 from springest_async.journal.certificates import ClaimLost
+from springest_async.journal.file_hashes import storable_time
 from springest_async.journal.journal import Claim
 from springest_async.journal.open_migration import OpenMigration
-from springest_async.journal.records import Entry, KnownCertificate, State
-from springest_async.once import sha256_of
+from springest_async.journal.records import Entry, FileHash, KnownCertificate, State
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.settling import doubt_of, settle_claimed
-from springest_async.source_file import SourceFile, inspect_file
+from springest_async.source_file import PIECE, SourceFile, open_regular
 from springest_async.upload import UploadStep
 
 # After so many unclear answers in a row, the server is probably down behind a gateway that still answers.
@@ -74,6 +77,7 @@ class UploadQueue:
         self._listener = listener
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()
+        self._doubted = asyncio.Event()  # there is one more to settle
         self._claiming = asyncio.Lock()
         self._outage = asyncio.Lock()
         self._claimed: deque[Entry] = deque()  # rows that no task has begun
@@ -86,6 +90,7 @@ class UploadQueue:
         self._error: SpringestError | None = None
         self._bug: Exception | None = None
         self._in_doubt: dict[int, tuple[Entry, InDoubt]] = {}  # by certificate, until they are settled
+        self._joined: dict[int, Entry] = {}  # by certificate: rows of those that are settled without one
         self._hopeless: set[int] = set()  # certificates whose doubt cannot be settled in this run
         self._not_stored: Counter[int] = Counter()  # how often a certificate was in doubt and then not stored
         self._again: dict[int, Entry] = {}  # by row: those that were in doubt, are not stored, and wait again
@@ -135,7 +140,9 @@ class UploadQueue:
             finally:
                 for certificate, (entry, doubt) in self._in_doubt.items():
                     state = states.get(certificate, State.IN_DOUBT)
-                    self._report(RowDone(entry, state, error=doubt if state is State.IN_DOUBT else None))
+                    for row in (entry, self._joined.get(certificate)):
+                        if row is not None:
+                            self._report(RowDone(row, state, error=doubt if state is State.IN_DOUBT else None))
                 for entry in self._again.values():
                     self._report(RowDone(entry, State.WAITING))
         if self._bug is not None:
@@ -260,9 +267,7 @@ class UploadQueue:
 
     async def _identify_and_upload(self, entry: Entry) -> None:
         upload = entry.upload()
-        source = await inspect_file(entry.path, None)
-        await asyncio.to_thread(_check, source)
-        sha256 = await sha256_of(self._journal, source, None)
+        source, sha256 = await asyncio.get_running_loop().run_in_executor(None, _read, entry.path, entry.hashed)
         known, claim = await self._migration.identify(entry, source.size, source.modified_ns, sha256)
         if claim is None:
             self._known(entry, known)
@@ -282,7 +287,10 @@ class UploadQueue:
             case State.IN_DOUBT if known.id in self._hopeless:
                 self._report(RowDone(entry, State.IN_DOUBT, error=doubt_of(known)))
             case State.IN_DOUBT:
-                self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
+                first, _ = self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
+                if first.number is None:  # it is settled as a certificate without a row, and was this row's
+                    self._joined[known.id] = entry
+                self._doubted.set()
             case _:
                 pass  # another worker or task has it, and this row gets what becomes of it
 
@@ -401,7 +409,7 @@ class UploadQueue:
 
     def _into_doubt(self, entry: Entry, claim: Claim, doubt: InDoubt) -> None:
         self._in_doubt[claim.certificate] = (entry, doubt)
-        self._notify()
+        self._doubted.set()
 
     async def _settle_doubts(self) -> None:
         try:
@@ -411,14 +419,16 @@ class UploadQueue:
 
     async def _settle_all(self) -> None:
         while True:
-            changed = self._changed
+            self._doubted.clear()
             if not self._stopped.is_set():
                 claimed = await self._migration.claim_doubt(self._hopeless)
-                if claimed is not None:
+                if claimed is not None and self._stopped.is_set():  # meanwhile: its row is reported as in doubt
+                    self._journal.stop_settling(claimed[1])
+                elif claimed is not None:
                     await self._settle(*claimed)
                     self._notify()
                     continue
-            await _wait(changed, _LOOK_EVERY)
+            await _wait(self._doubted, _LOOK_EVERY)
 
     async def _settle(self, entry: Entry, known: KnownCertificate) -> None:
         entry, _ = self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
@@ -433,15 +443,23 @@ class UploadQueue:
                 return
             self._journal.stop_settling(known)
             raise
-        self._in_doubt.pop(known.id, None)
         match settled.state:
             case State.STORED:
-                self._report(RowDone(entry, State.STORED))
+                self._end_doubt(entry, known, State.STORED)
             case State.IN_DOUBT:
                 self._hopeless.add(known.id)
-                self._report(RowDone(entry, State.IN_DOUBT, error=doubt_of(settled)))
+                self._end_doubt(entry, known, State.IN_DOUBT, doubt_of(settled))
             case State.WAITING:
                 await self._was_not_stored(entry, known)
+
+    def _end_doubt(
+        self, entry: Entry, known: KnownCertificate, state: State, error: SpringestError | None = None
+    ) -> None:
+        """Report what became of a certificate that was in doubt."""
+        self._in_doubt.pop(known.id, None)
+        self._report(RowDone(entry, state, error=error))
+        if (joined := self._joined.pop(known.id, None)) is not None:
+            self._report(RowDone(joined, state, error=error))
 
     async def _ask(self, known: KnownCertificate) -> KnownCertificate:
         """Ask Springest about a certificate, and again after errors while the run has other work to do."""
@@ -463,25 +481,48 @@ class UploadQueue:
         if self._not_stored[known.id] >= TRIES:
             reason = f"{TRIES} times there was no answer and it was not stored: {known.reason}"
             await self._journal.fail(known, reason)
-            self._report(RowDone(entry, State.FAILED, error=NotSent(f"POST {known.origin}", reason)))
+            self._end_doubt(entry, known, State.FAILED, NotSent(f"POST {known.origin}", reason))
         elif entry.number is None:
-            self._report(RowDone(entry, State.WAITING))
+            if (joined := self._joined.pop(known.id, None)) is not None:
+                self._again[joined.id] = joined
+            self._end_doubt(entry, known, State.WAITING)
         else:
+            self._in_doubt.pop(known.id, None)
             self._again[entry.id] = entry
 
     def _give_up_settling(self, entry: Entry, known: KnownCertificate, error: SpringestError) -> None:
         self._hopeless.add(known.id)
         doubt = doubt_of(known, f"Springest could not be asked ({error})")
         self._journal.stop_settling(known, doubt.reason)
-        self._in_doubt.pop(known.id, None)
-        self._report(RowDone(entry, State.IN_DOUBT, error=doubt))
+        self._end_doubt(entry, known, State.IN_DOUBT, doubt)
 
 
-def _check(source: SourceFile) -> None:
-    """Check a PDF again, because the preflight may be weeks ago."""
-    for reason, warning in check_pdf(source.path):
-        if not warning:
-            raise UnusableFile(source.path, reason)
+def _read(path: Path, hashed: FileHash | None) -> tuple[SourceFile, bytes]:
+    """Check a PDF again, because the preflight may be weeks ago, and return the SHA-256 of the whole file.
+
+    Raises:
+        UnusableFile: it cannot be read, is no PDF, or changed meanwhile.
+    """
+    try:
+        with open_regular(path) as stream:
+            source = SourceFile.at(path, os.fstat(stream.fileno()))
+            if source.size == 0:
+                raise UnusableFile(path, "is empty")
+            if (reason := no_pdf(beginning := stream.read(EDGE_BYTES))) is not None:
+                raise UnusableFile(path, reason)
+            if hashed and (hashed.size, hashed.modified_ns) == (source.size, storable_time(source.modified_ns)):
+                return source, hashed.sha256
+            if source.size <= PIECE:  # a buffer of a whole file costs less than one of file_digest's
+                sha256 = hashlib.sha256(beginning + stream.read(source.size))
+            else:
+                stream.seek(0)
+                sha256 = hashlib.file_digest(stream, "sha256")
+            unchanged = source.is_still(stream)
+    except OSError as error:
+        raise UnusableFile(path, error.strerror or "cannot be read") from None
+    if not unchanged:
+        raise UnusableFile(path, "changed while it was being read")
+    return source, sha256.digest()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

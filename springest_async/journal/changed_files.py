@@ -6,7 +6,7 @@ from typing import Any
 from springest_async.journal import file_hashes
 from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields, identity
-from springest_async.journal.manifest_rows import ROW, entry_of, fields_of
+from springest_async.journal.manifest_rows import claimed, fields_of
 from springest_async.journal.migrations import Source, load_of
 from springest_async.journal.records import Entry
 
@@ -75,11 +75,9 @@ def claim_changed_files(
                     " WHERE id = ? AND certificate IS NOT NULL AND state <> 'sending'",
                     [(claim, worker, row) for row in changed],
                 )
-                lines = connection.execute(
-                    f"{ROW} WHERE r.worker = ? AND r.claim = ? ORDER BY r.number", (worker, claim)
-                )
-            if lines:
-                return [entry_of(line, source) for line in lines]
+                rows = claimed(connection, source, worker=worker, claim=claim)
+            if rows:
+                return rows
 
 
 def _attached(connection: Connection, load: int, after: int) -> list[tuple[Any, ...]]:

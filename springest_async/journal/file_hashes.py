@@ -1,11 +1,13 @@
 """The hashes of the files that this machine has read, and what shows that a file has changed since."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from springest_async.journal.engine import Connection
 from springest_async.journal.identity import place
+from springest_async.journal.records import FileHash
 
 _MTIME_TOLERANCE_NS = 2_000_000_000  # FAT stores times in steps of two seconds
 
@@ -17,6 +19,17 @@ def known_hash(connection: Connection, machine: str, path: Path, size: int, modi
         (_place(machine, path), size, storable_time(modified_ns)),
     )
     return lines[0][0] if lines else None
+
+
+def known_hashes(connection: Connection, machine: str, paths: Iterable[Path]) -> dict[Path, FileHash]:
+    """Return what is known of these files, whatever their size and time are now."""
+    places = {_place(machine, path): path for path in paths}
+    marks = ", ".join("?" * len(places))
+    lines = connection.execute(
+        f"SELECT place, size, modified_ns, sha256 FROM file_hashes WHERE place IN ({marks})",  # noqa: S608 # only marks
+        [*places],
+    )
+    return {places[place]: FileHash(*known) for place, *known in lines}
 
 
 def remember_hash(connection: Connection, machine: str, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:

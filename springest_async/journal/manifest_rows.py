@@ -14,7 +14,7 @@ from springest_async.journal.certificates import ClaimLost, moment, storable
 from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.migrations import Source, load_of
-from springest_async.journal.records import Entry, KnownCertificate, State
+from springest_async.journal.records import Entry, FileHash, KnownCertificate, State
 
 ROW = (
     "SELECT r.id, r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until, r.conversion_id,"
@@ -39,8 +39,17 @@ def claim_rows(
             " WHERE u.manifest_row = r.id AND u.machine = ?) ORDER BY r.number LIMIT ?)",
             (worker, claim, load_of(connection, migration), source.machine, limit),
         )
+    return claimed(connection, source, worker=worker, claim=claim)
+
+
+def claimed(connection: Connection, source: Source, *, worker: str, claim: str) -> list[Entry]:
+    """Return the rows that a worker has under this claim, with what this machine knows of their files."""
     lines = connection.execute(f"{ROW} WHERE r.worker = ? AND r.claim = ? ORDER BY r.number", (worker, claim))
-    return [entry_of(line, source) for line in lines]
+    if not lines:
+        return []
+    paths = [source.folder / line[2] for line in lines]
+    known = file_hashes.known_hashes(connection, source.machine, paths)
+    return [entry_of(line, source, known.get(path)) for line, path in zip(lines, paths, strict=True)]
 
 
 def has_unfinished(connection: Connection, migration: int, source: Source, *, hopeless: Collection[int]) -> bool:
@@ -130,7 +139,8 @@ def identify(
         " worker = NULL WHERE id = ?",
         (known.id, known.state.value, known.reason, size, file_hashes.storable_time(modified_ns), entry.id),
     )
-    file_hashes.remember_hash(connection, source.machine, entry.path, size, modified_ns, sha256)
+    if entry.hashed != FileHash(size, file_hashes.storable_time(modified_ns), sha256):
+        file_hashes.remember_hash(connection, source.machine, entry.path, size, modified_ns, sha256)
     return known
 
 
@@ -239,8 +249,8 @@ def resolve(
     return len(found)
 
 
-def entry_of(line: tuple[Any, ...], source: Source) -> Entry:
-    """Return the record of a line that `ROW` read."""
+def entry_of(line: tuple[Any, ...], source: Source, hashed: FileHash | None = None) -> Entry:
+    """Return the record of a line that `ROW` read, and of what is known of its file."""
     id_, number, file, certification_id, email, valid_from, valid_until, conversion_id, *rest = line
     state, reason, certificate, extra, claim, size, springest_id, sent_at, given_up_at = rest
     return Entry(
@@ -262,6 +272,7 @@ def entry_of(line: tuple[Any, ...], source: Source) -> Entry:
         given_up_at=moment(given_up_at),
         extra=json.loads(extra) if extra else {},
         claim=claim,
+        hashed=hashed,
         changed=certificate is None and size is not None,
     )
 

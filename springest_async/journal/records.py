@@ -57,6 +57,15 @@ class KnownCertificate:
     given_up: float | None = None
 
 
+@frozen
+class FileHash:
+    """The SHA-256 of a whole file, when it had this size (bytes) and time (ns, of `file_hashes.storable_time`)."""
+
+    size: int
+    modified_ns: int
+    sha256: bytes
+
+
 @frozen(kw_only=True)
 class Entry:
     """A row of a manifest in the journal, as it was when it was read.
@@ -73,6 +82,7 @@ class Entry:
         given_up_at: when a worker stopped waiting for the answer, if it is in doubt (UTC).
         extra: the cells of unknown columns, by column.
         claim: what shows that this worker has taken it, if it has.
+        hashed: what this machine knows of its file; only of a row that was claimed just now.
         changed: whether its file has changed since it was sent as another certificate.
     """
 
@@ -94,6 +104,7 @@ class Entry:
     given_up_at: datetime | None = None
     extra: Mapping[str, str] = field(factory=dict)
     claim: str | None = None
+    hashed: FileHash | None = None
     changed: bool = False
 
     def upload(self) -> CertificateUpload:

@@ -13,8 +13,18 @@ from typing import Any
 import pytest
 
 from springest_async import CertificateUpload, Journal, Limiter, Settings, Springest, UnusableFile
-from springest_async.bulk import Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
+from springest_async.bulk import (
+    Manifest,
+    OpenMigration,
+    RowDone,
+    RowSettling,
+    RowStep,
+    State,
+    UploadQueue,
+    load_manifest,
+)
 from springest_async.journal.journal import Claim
+from springest_async.journal.records import Entry
 from springest_async.source_file import inspect_file
 from tests.conftest import pdf_of
 from tests.pdfs import archive, certificate
@@ -172,14 +182,14 @@ async def test_a_file_that_changes_after_its_check_fails_alone(
 async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest.open(archive(tmp_path, 2))
     pipe = tmp_path / "1.pdf"
-    really_known = Journal.known_hash
+    really_identify = OpenMigration.identify
 
-    async def known_hash(journal: Journal, path: Path, *stamp: int) -> bytes | None:
-        if path == pipe:
-            becomes_a_pipe(pipe)  # it has been looked at, and is read whole next
-        return await really_known(journal, path, *stamp)
+    async def identify(migration: OpenMigration, entry: Entry, *found: Any) -> Any:
+        if entry.path == pipe:
+            becomes_a_pipe(pipe)  # it has been read, and is sent next
+        return await really_identify(migration, entry, *found)
 
-    monkeypatch.setattr(Journal, "known_hash", known_hash)
+    monkeypatch.setattr(OpenMigration, "identify", identify)
     async with (
         springest_sandbox() as sandbox,
         Journal(tmp_path / "x.sqlite3") as journal,
@@ -193,7 +203,7 @@ async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, monke
             let_go(pipe)
         told = [(entry.state, entry.reason) for entry in await migration.entries()]
 
-    assert told == [(State.FAILED, "is not a regular file"), (State.STORED, "")]
+    assert told == [(State.FAILED, f"{pipe}: is not a regular file"), (State.STORED, "")]
     assert [row_of(post) for post in sandbox.audit] == [3]
 
 

@@ -62,6 +62,7 @@ from tests.bulk_runs import (
 )
 from tests.pdfs import archive, certificate
 from tests.unit.bulk.model import ENDS, PLAIN, Look, ModelClient, Script, doubt_of
+from tests.virtual import InlineCommit
 
 pytestmark = [pytest.mark.looptime(start=0), pytest.mark.usefixtures("clock")]
 
@@ -860,6 +861,30 @@ async def test_a_doubt_no_longer_in_the_manifest_is_settled(tmp_path: Path, even
     assert model.posts == 2
 
 
+async def test_a_row_costs_three_jobs_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are its identification, the intent and the outcome; eight rows are claimed together."""
+    jobs = 0
+    submit = InlineCommit.submit
+
+    def counted(self: InlineCommit, job: Any, **options: Any) -> Any:
+        nonlocal jobs
+        jobs += 1
+        return submit(self, job, **options)
+
+    counts = []
+    for rows in (8, 80):
+        (tmp_path / str(rows)).mkdir()
+        manifest, model = rows_of(tmp_path / str(rows), rows), client(concurrency=8)
+        with monkeypatch.context() as patch:
+            jobs = 0
+            patch.setattr(InlineCommit, "submit", counted)
+            assert await run(model, manifest, Events()) is None
+        counts.append(jobs)
+
+    few, many = counts
+    assert many - few <= 3.2 * 72
+
+
 async def test_a_doubt_with_a_touched_file_is_settled(tmp_path: Path, events: Events) -> None:
     """At first the journal knows the certificate without a row, and the row without its certificate."""
     manifest, model = rows_of(tmp_path, 2), client()
@@ -1046,7 +1071,7 @@ async def test_an_outcome_is_noted_when_there_is_space_again(
         (certificates, "renew"),
         (certificates, "take_over"),
         (manifest_rows, "claim_rows"),
-        (file_hashes, "known_hash"),
+        (file_hashes, "known_hashes"),
         (manifest_rows, "identify"),
         (manifest_rows, "unreadable"),
         (certificates, "begin"),
