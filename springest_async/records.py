@@ -139,7 +139,7 @@ class Receipt:
     stored_before: bool = False
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)  # see `api/structure.py:_unfrozen`
 class User:
     """The employee who owns a certificate."""
 
@@ -147,7 +147,7 @@ class User:
     external_id: str | None = None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)  # see `api/structure.py:_unfrozen`
 class Certificate:
     """A verified certificate, as ``GET /users/certificates`` lists it.
 

@@ -64,25 +64,29 @@ def _split(data: bytes) -> Any:
 def _value(pieces: list[str]) -> Any:
     """Return the value of the root from what is behind each ``<``: a tag, and the text up to the next one."""
     tags, ends = _Tags(), _Ends()
-    outer: list[tuple[_Tag, Any]] = []  # the elements that are open, each with the values beside it
+    outer: list[tuple[_Tag, Any, bool]] = []  # the elements that are open, each with the values beside it
     values: Any = []  # of the elements in the innermost one that has any: a list or a dict
+    in_list = True
     opened: _Tag | None = None  # the last tag, if it begins an element: then only `text` was in it so far
     text = ""
     for piece in pieces:
-        if piece[:1] == "/":
+        if piece[0] == "/":
             name = ends[piece]
             if opened is not None:
-                tag, value, opened = opened, opened.read(text), None
+                tag, opened = opened, None
+                # Most texts need no call.
+                value = text if tag.is_string and text.isprintable() and "&" not in text else tag.read(text)
             else:
                 value = values
-                tag, values = outer.pop()
+                tag, values, in_list = outer.pop()
             if name != tag.name:
                 raise _Unusual
         else:
             if opened is not None:
                 _check_blank(text)
-                outer.append((opened, values))
-                values = [] if opened.is_array else {}
+                outer.append((opened, values, in_list))
+                in_list = opened.is_array
+                values = [] if in_list else {}
             written, text = piece.split(">")
             tag = tags[written]
             if not tag.is_empty:
@@ -90,7 +94,7 @@ def _value(pieces: list[str]) -> Any:
                 continue
             _check_blank(text)
             opened, value = None, tag.read("")
-        if type(values) is list:
+        if in_list:
             values.append(value)
         elif tag.key in values:
             raise _Unusual
@@ -110,6 +114,7 @@ class _Tag:
         name: of the element.
         key: of its value.
         read: makes the value of the text in it, if there is nothing else.
+        is_string: True when its value is the text.
         is_array: True when the elements in it are those of a list.
         is_empty: True when it is a whole one.
     """
@@ -117,6 +122,7 @@ class _Tag:
     name: str
     key: str
     read: Callable[[str], Any]
+    is_string: bool
     is_array: bool
     is_empty: bool
 
@@ -131,7 +137,7 @@ class _Tags(dict[str, _Tag]):
         if nil and not empty:
             raise _Unusual
         read = _nil if nil else _READERS.get(kind, _string)
-        tag = self[written] = _Tag(name, name.replace("-", "_"), read, kind == "array", bool(empty))
+        tag = self[written] = _Tag(name, name.replace("-", "_"), read, read is _string, kind == "array", bool(empty))
         return tag
 
 
@@ -151,8 +157,6 @@ def _check_blank(text: str) -> None:
 
 
 def _string(text: str) -> str:
-    if text.isprintable() and "&" not in text:
-        return text
     if _NO_TEXT.search(text):
         raise _Unusual
     return _REFERENCE.sub(lambda found: _ENTITIES[found[0]], text)

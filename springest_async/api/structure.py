@@ -135,71 +135,64 @@ def _names(record: type[AttrsInstance]) -> tuple[str, ...]:
     return tuple(attribute.name for attribute in fields(record))
 
 
-def _setters(record: type[AttrsInstance]) -> tuple[Callable[[Any, Any], None], ...]:
-    """Return what sets each attribute of a record that has none yet, in the order of `_names`.
+def _unfrozen(record: type) -> Any:
+    """Return a class whose instances become records when their ``__class__`` is set, because it has the same slots.
 
-    The constructor of a frozen class does nothing else, but takes as long as all else here together.
+    The constructor of a frozen class takes longer than all else here together: it sets each attribute with a call.
+    Python compares only slots for values, so the record must have none for weak references.
     """
-    return tuple(getattr(record, name).__set__ for name in _names(record))
+    slots: tuple[str, ...] = record.__slots__  # type: ignore[attr-defined] # attrs makes them
+    return type(f"_Unfrozen{record.__name__}", (), {"__slots__": slots})
 
 
-# A list repeats its days. A wrong one is not kept, so the cache holds two megabytes at most.
-_day = lru_cache(8192)(_date)
-_new = object.__new__
+_UnfrozenCertificate, _UnfrozenUser = _unfrozen(Certificate), _unfrozen(User)
 _values = itemgetter(*_names(Certificate))
 _optional = {attribute.name: None for attribute in fields(Certificate) if attribute.default is None}
-(
-    _set_id,
-    _set_certification_id,
-    _set_valid_from,
-    _set_name,
-    _set_description,
-    _set_valid_until,
-    _set_status,
-    _set_created_at,
-    _set_user,
-) = _setters(Certificate)
-_set_email, _set_external_id = _setters(User)
+# A list repeats its days. A wrong one is not kept, so the cache holds two megabytes at most.
+_day = lru_cache(8192)(_date)
 
 
 def _quick_certificate(item: dict[str, Any]) -> Certificate:
-    # Each check is written out, because a call takes as long as the check: first what nearly every value is, else the
-    # check of both ways.
+    # Most checks are written out, because a call takes longer than the check: first what nearly every value is, else
+    # the check of both ways.
     if "certification" in item:
         item = _with_inherited(item)
     try:
-        own_id, certification_id, valid_from, name, description, valid_until, status, created_at, user = _values(item)
+        number, certification_id, valid_from, name, description, valid_until, status, created_at, user = _values(item)
     except KeyError:
-        own_id, certification_id, valid_from, name, description, valid_until, status, created_at, user = _values(
+        number, certification_id, valid_from, name, description, valid_until, status, created_at, user = _values(
             _optional | item
         )
-    made = _new(Certificate)
-    _set_id(made, own_id if type(own_id) is int and 0 < own_id < _ID_BOUND else identifier(own_id))
-    _set_certification_id(
-        made,
-        certification_id
-        if type(certification_id) is int and 0 < certification_id < _ID_BOUND
-        else identifier(certification_id),
-    )
-    _set_valid_from(made, _day(valid_from))
-    _set_name(made, name if name is None or name.isascii() else _string(name))
-    _set_description(made, description if description is None or description.isascii() else _string(description))
-    _set_valid_until(made, valid_until if valid_until is None else _day(valid_until))
-    _set_status(made, status if status is None or status.isascii() else _string(status))
-    if created_at is not None:
-        in_utc = created_at[4:11:3] == "--T" and created_at[-1] == "Z"
-        created_at = datetime.fromisoformat(created_at) if in_utc else _datetime(created_at)
-    _set_created_at(made, created_at)
-    _set_user(made, user if user is None else _quick_user(user))
-    return made
+    is_id = type(number) is int and 0 < number < _ID_BOUND
+    is_certification_id = type(certification_id) is int and 0 < certification_id < _ID_BOUND
+    made = _UnfrozenCertificate()
+    made.id = number if is_id else identifier(number)
+    made.certification_id = certification_id if is_certification_id else identifier(certification_id)
+    made.valid_from = _day(valid_from)
+    made.name = name if name is None or name.isascii() else _string(name)
+    made.description = description if description is None or description.isascii() else _string(description)
+    made.valid_until = valid_until if valid_until is None else _day(valid_until)
+    made.status = status if status is None or status.isascii() else _string(status)
+    made.created_at = created_at if created_at is None else _quick_datetime(created_at)
+    made.user = user if user is None else _quick_user(user)
+    made.__class__ = Certificate
+    return made  # type: ignore[no-any-return]
+
+
+def _quick_datetime(value: str) -> datetime:
+    # In UTC, as JSON of Rails is: no white space has to go. fromisoformat() checks the rest.
+    if value[4:11:3] == "--T" and value[-1] == "Z":
+        return datetime.fromisoformat(value)
+    return _datetime(value)
 
 
 def _quick_user(value: dict[str, Any]) -> User:
     email, external_id = value["email"], value.get("external_id")
-    made = _new(User)
-    _set_email(made, email if email.isascii() else _string(email))
-    _set_external_id(made, external_id if external_id is None or external_id.isascii() else _string(external_id))
-    return made
+    made = _UnfrozenUser()
+    made.email = email if email.isascii() else _string(email)
+    made.external_id = external_id if external_id is None or external_id.isascii() else _string(external_id)
+    made.__class__ = User
+    return made  # type: ignore[no-any-return]
 
 
 def _quick_certification(item: dict[str, Any]) -> Certification:
