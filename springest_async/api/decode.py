@@ -11,7 +11,6 @@ from typing import Any, Generic, Literal
 
 from attrs import frozen
 
-from springest_async.api import rails_xml
 from springest_async.api.structure import (
     DecodeError,
     Record,
@@ -103,7 +102,11 @@ def parse(data: bytes, wire_format: WireFormat) -> Any:
 def _read(data: bytes, wire_format: WireFormat) -> Any:
     """Return plain values that may nest deeper than Python's recursion limit allows to walk."""
     try:
-        return rails_xml.read(data) if wire_format == "xml" else json.loads(data)
+        if wire_format == "json":
+            return json.loads(data)
+        from springest_async.api import rails_xml  # noqa: PLC0415 # few programs ask for XML
+
+        return rails_xml.read(data)
     # What defusedxml forbids is a ValueError, as is a wrong encoding; the XML parser raises a SyntaxError. Some
     # encodings warn, and a program may turn warnings into errors.
     except (ValueError, SyntaxError, LookupError, RecursionError, Warning) as error:

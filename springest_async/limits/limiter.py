@@ -22,7 +22,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from functools import partial
 from uuid import uuid4
 
-from aiolimiter import AsyncLimiter
 from attrs import define, field, frozen
 
 from springest_async.errors import ConfigurationError
@@ -268,7 +267,11 @@ class Limiter:
                     " because the limit cannot be kept across both"
                 )
         # Where all tokens may leave at once, none comes back so soon that the burst would hold a POST back.
-        burst_limiter = AsyncLimiter(self.burst, self.burst * self._rate.spacing) if self.burst < self.posts else None
+        burst_limiter = None
+        if self.burst < self.posts:
+            from aiolimiter import AsyncLimiter  # noqa: PLC0415 # it looks its version up, and by default is not needed
+
+            burst_limiter = AsyncLimiter(self.burst, self.burst * self._rate.spacing)
         state = self._state = LoopState(loop, burst_limiter)
         if before is not None and before.pid == state.pid:
             self._abandon(before)

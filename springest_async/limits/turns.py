@@ -7,12 +7,14 @@ over, or when a POST of this loop ended.
 import asyncio
 import os
 from collections import OrderedDict
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from aiolimiter import AsyncLimiter
 from attrs import define, field
 
 from springest_async.limits.permit import Permit
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 
 class Queue:
@@ -119,7 +121,7 @@ class LoopState:
     """Everything that belongs to one event loop: its queues, its POSTs, and the signal that wakes those that wait."""
 
     loop: asyncio.AbstractEventLoop
-    burst_limiter: AsyncLimiter | None
+    burst_limiter: "AsyncLimiter | None"
     pid: int = field(factory=os.getpid)
     users: int = 0  # blocks of `Limiter._in_use`
     head_of_queue: Queue = field(factory=Queue)

@@ -42,6 +42,12 @@ def test_a_client_imports_what_it_needs() -> None:
         "email_validator",  # before a certificate
         "stamina",  # before a list
         "html.entities",  # before a refusal
+        "aiolimiter",  # with the default burst
+        "importlib.metadata",
+        "springest_async.api.rails_xml",  # with JSON
+        "defusedxml",
+        "xml.etree",
+        "cattrs",
     }
 
 
