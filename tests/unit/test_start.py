@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import springest_async
+from benchmarks import start
 
 
 def imported_by(program: str) -> set[str]:
@@ -61,3 +63,8 @@ def test_the_help_of_a_command_imports_no_aiohttp() -> None:
     modules = imported_by("from springest_async.cli import run\nrun(['upload', '--help'])")
 
     assert not modules & {"aiohttp", "asyncio", "springest_async.errors"}
+
+
+@pytest.mark.parametrize("name", start.PROGRAMS)
+def test_a_program_of_the_benchmark_runs(name: str, tmp_path: Path) -> None:
+    assert start.run(start.PROGRAMS[name], tmp_path) > 0
