@@ -1,6 +1,7 @@
 """What a POST costs, counted in tasks, timers, futures and calls, which no busy machine changes."""
 
 import asyncio
+import gc
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from springest_async.limits.limiter import Limiter
 
-from .virtual import ANSWER, in_virtual_time
+from .virtual import ANSWER, SILENCE, about, in_virtual_time, post, post_all
 
 MANY = 1_000_000
 
@@ -58,20 +59,59 @@ async def test_a_post_calls_as_many_functions_with_30000_tokens() -> None:
             await post_at_once(limiter)
         calls.append(await calls_of_a_post(limiter))
 
-    assert len({*calls}) == 1
+    assert calls == [calls[0]] * 4
 
 
 async def calls_of_a_post(limiter: Limiter) -> int:
-    calls = 0
-
-    def count(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-
-    sys.setprofile(count)
-    try:
+    with calls_counted() as calls:
         await post_at_once(limiter)
         limiter.seconds_until(1)
+    return len(calls)
+
+
+@contextmanager
+def calls_counted() -> Iterator[list[None]]:
+    """Lend a list that grows with each function that begins or ends in the block."""
+    calls: list[None] = []
+    gc.disable()  # pytest plugins are called by it
+    sys.setprofile(lambda *_: calls.append(None))
+    try:
+        yield calls
     finally:
         sys.setprofile(None)
-    return calls
+        gc.enable()
+
+
+@in_virtual_time
+async def test_a_thousand_waiters_need_one_timer_and_no_look() -> None:
+    limiter = Limiter()
+    await post_all(limiter, 30)
+    waiting = [asyncio.create_task(post(limiter)) for _ in range(1000)]
+    await asyncio.sleep(1.0)
+    with counted("create_task", "create_future", "call_soon", "call_at") as calls:
+        await asyncio.sleep(50.0)
+    assert calls == {"create_future": 1, "call_at": 1, "call_soon": 1}  # of this test's own sleep
+
+    assert (await asyncio.wait_for(waiting[29], SILENCE)) == about(SILENCE)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+
+@in_virtual_time
+async def test_one_that_leaves_costs_the_same_beside_any_number() -> None:
+    assert len({await calls_of_a_minute(others) for others in (10, 100, 1000)}) == 1
+
+
+async def calls_of_a_minute(others: int) -> int:
+    """Return how many functions the POSTs of a minute call, with so many others that wait behind them."""
+    limiter = Limiter()
+    await post_all(limiter, 30)
+    waiting = [asyncio.create_task(post(limiter)) for _ in range(30 + others)]
+    await asyncio.sleep(SILENCE - 1.0)
+    with calls_counted() as calls:
+        await waiting[29]
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    return len(calls)
