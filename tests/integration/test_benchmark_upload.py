@@ -10,6 +10,7 @@ import trustme
 
 from benchmarks import upload
 from benchmarks.peers import AIOHTTP, BULK, ON_UVLOOP, OURS, SENDFILE, WAYS, Job
+from benchmarks.report import Table
 from benchmarks.sink import Sink
 
 PDF = b"%PDF-1.7\n" + bytes(100_000) + b"\n%%EOF\n"
@@ -118,6 +119,23 @@ def test_the_benchmark_prints_ratios_rates_and_costs(capsys: pytest.CaptureFixtu
     assert lines[0] == "| | 10 KB, 2 |"
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {AIOHTTP}", f"| {OURS}"]
     assert list(tmp_path.iterdir()) == []
+
+
+def quick_tables(rate: float, cost: float) -> list[Table]:
+    """Return what `--quick` would print if ours were so many times as fast as aiohttp, and as dear."""
+    found = {
+        name: upload.Found([rate if name != AIOHTTP else 1.0], [cost if name != AIOHTTP else 1.0], [0.5])
+        for name in upload._QUICK.ways
+    }
+    return [*upload._tables("http", upload._QUICK, dict.fromkeys(upload._QUICK.cells, found), quick=True)]
+
+
+def test_the_guard_looks_at_each_rate_and_cost_of_ours() -> None:
+    number = 2 * len(upload._QUICK.cells)  # an upload and a bulk run
+
+    assert [table.broken() for table in quick_tables(2.0, 0.5)] == [[], [], [], []]
+    assert [len(table.broken()) for table in quick_tables(0.01, 0.5)] == [number, 0, 0, 0]
+    assert [len(table.broken()) for table in quick_tables(2.0, 100.0)] == [0, 0, 0, number]
 
 
 @pytest.mark.parametrize("size", ["50", "0KB", "KB", "-5MB", "5GB"])
