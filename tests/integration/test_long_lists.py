@@ -1,13 +1,14 @@
 """Lists that are longer than any of Springest's, from a server on loopback: told plainly, and asked for once."""
 
 import asyncio
+import gc
 import json
 from datetime import UTC, date, datetime
 from itertools import count
 
 import pytest
 
-from springest_async import InDoubt, Springest, UnreadableAnswer
+from springest_async import Certificate, InDoubt, Springest, UnreadableAnswer
 from springest_async.client import _MOST_LISTED
 from tests.waiting import A_WHILE
 
@@ -42,6 +43,30 @@ async def test_a_page_of_a_hundred_longest_records_is_read() -> None:
 
     async with raw_server(answer) as server, client_of(server) as springest:
         assert len([found async for found in springest.certificates()]) == 100
+
+
+async def test_a_long_list_arrives_page_by_page() -> None:
+    """The first record is there before the second page is asked for, and no more than two pages are in memory."""
+    numbers = count(1)
+
+    async def lists(exchange: Exchange) -> None:
+        fields = {"certification_id": 7, "valid_from": "2026-01-30"}
+        found = [{"id": next(numbers)} | fields for _ in range(100)]
+        await exchange.answer(200, json.dumps({"meta": {"results": 2000}, "certificates": found}).encode())
+
+    def in_memory() -> int:
+        gc.collect()
+        return sum(type(one) is Certificate for one in gc.get_objects())
+
+    before, asked, kept = in_memory(), [], []
+    async with raw_server(lists) as server, client_of(server) as springest:
+        async for certificate in springest.certificates():
+            asked.append(len(server.lines))
+            if certificate.id % 100 == 50:
+                kept.append(in_memory() - before)
+
+    assert asked == [page for page in range(1, 21) for _ in range(100)]
+    assert 100 <= max(kept) <= 200
 
 
 DOUBT = InDoubt(
