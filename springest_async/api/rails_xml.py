@@ -67,6 +67,7 @@ def _value(pieces: list[str]) -> Any:
     outer: list[tuple[_Tag, Any, bool]] = []  # the elements that are open, each with the values beside it
     values: Any = []  # of the elements in the innermost one that has any: a list or a dict
     in_list = True
+    kept = empty = 0  # how many values are in finished elements, and how many of all elements are empty
     opened: _Tag | None = None  # the last tag, if it begins an element: then only `text` was in it so far
     text = ""
     for piece in pieces:
@@ -78,6 +79,7 @@ def _value(pieces: list[str]) -> Any:
                 value = text if tag.is_string and text.isprintable() and "&" not in text else tag.read(text)
             else:
                 value = values
+                kept += len(values)
                 tag, values, in_list = outer.pop()
             if name != tag.name:
                 raise _Unusual
@@ -94,15 +96,15 @@ def _value(pieces: list[str]) -> Any:
                 continue
             _check_blank(text)
             opened, value = None, tag.read("")
+            empty += 1
         if in_list:
             values.append(value)
-        elif tag.key in values:
-            raise _Unusual
         else:
             values[tag.key] = value
-    if opened is not None or outer:
-        raise _Unusual
     (root,) = values
+    # Each element has two tags or is empty. One whose value was replaced, by another of its name, is missing here.
+    if opened is not None or outer or 2 * (kept + 1) != len(pieces) + empty:
+        raise _Unusual
     return root
 
 
