@@ -8,22 +8,32 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self, TypeVar
 
 from attrs import frozen
 
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.errors import InvalidUpload
-from springest_async.journal.identity import identity
+from springest_async.journal.identity import identity, row_digests
 from springest_async.journal.known_files import KnownFiles
+from springest_async.journal.repeats import SeenDigests
 from springest_async.records import Certification, shown
 from springest_async.source_file import SourceFile, open_regular
 
 EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
+
+_FILES_AHEAD = 64
+
+_T = TypeVar("_T")
 
 
 @frozen
@@ -45,7 +55,7 @@ def check_manifest(
     certifications: Mapping[int, Certification] | None = None,
     known: KnownFiles | None = None,
     origin: str = "",
-) -> Iterator[Finding | None]:
+) -> Generator[Finding | None, None, None]:
     """Check a manifest row by row. This blocks, so run it in a thread.
 
     Args:
@@ -61,8 +71,9 @@ def check_manifest(
         ManifestError: when a row cannot be read.
         JournalError: when the journal cannot be read or written.
     """
-    seen: set[int] = set()
-    suspects: set[int] = set()
+    seen = SeenDigests()
+    suspects: set[bytes] = set()
+    folder = manifest.path.parent
     if manifest.unused:
         reason = f"these columns are unknown and will not be sent (check their spelling): {listed(manifest.unused)}"
         yield Finding(1, "", reason, warning=True)
@@ -70,23 +81,20 @@ def check_manifest(
         for row in rows:
             settled = False
             try:
-                upload = manifest.upload(row)
+                fields = manifest.checked_fields(row)
             except InvalidUpload as error:
                 yield from (Finding(row.number, fault.field, fault.reason) for fault in error.faults)
                 if row.cells["file"].strip():
-                    yield from _file_findings(row, manifest.path.parent)
+                    yield from _file_findings(row, folder)
             else:
-                fields = manifest.fields(row)
                 settled = known is not None and known.is_settled(fields, fields.file)
                 if not settled:
-                    yield from _file_findings(row, manifest.path.parent)
-                if upload.valid_until is not None and upload.valid_until < upload.valid_from:
-                    yield Finding(
-                        row.number, "valid_until", f"is before valid_from ({upload.valid_from})", warning=True
-                    )
-                # Hashes instead of the fields themselves keep a million rows within about 70 MB.
-                fingerprint = _fingerprint(fields, origin)
-                (suspects if fingerprint in seen else seen).add(fingerprint)
+                    yield from _file_findings(row, folder)
+                if fields.valid_until is not None and fields.valid_until < fields.valid_from:
+                    reason = f"is before valid_from ({fields.valid_from})"
+                    yield Finding(row.number, "valid_until", reason, warning=True)
+                if seen.add(fingerprint := _fingerprint(fields, origin)):
+                    suspects.add(fingerprint)
             if certifications is not None and not settled:
                 yield from _certification_findings(row, certifications)
             yield None
@@ -126,40 +134,116 @@ def _certification_findings(row: Row, certifications: Mapping[int, Certification
 # --- the same certificate twice: the same fields and the same content ---
 
 
-def _fingerprint(fields: Fields, origin: str) -> int:
-    """Return a hash of all that makes a certificate, except for its file."""
-    return hash(identity(fields, origin, b""))
+def _fingerprint(fields: Fields, origin: str) -> bytes:
+    """Return a digest of all that makes a certificate, except for its file."""
+    return row_digests(fields, origin, "")[0]
 
 
-def _duplicates(manifest: Manifest, suspects: set[int], known: KnownFiles | None, origin: str) -> Iterator[Finding]:
-    sha256 = lru_cache(maxsize=1024)(partial(_sha256, known))
+def _duplicates(
+    manifest: Manifest, suspects: Collection[bytes], known: KnownFiles | None, origin: str
+) -> Iterator[Finding]:
+    """Yield the rows that have the same certificate as an earlier one; `suspects` are fingerprints."""
     first: dict[bytes, int] = {}
+    with _Hashes(known) as hashes:
+        for row, fields, reading in _ahead(_suspect_rows(manifest, suspects, hashes, origin)):
+            try:
+                content = hashes.result(reading)
+            except OSError:
+                continue  # already reported
+            if (earlier := first.setdefault(identity(fields, origin, content), row)) != row:
+                yield Finding(row, "file", f"is the same certificate as in row {earlier}")
+
+
+def _suspect_rows(
+    manifest: Manifest, suspects: Collection[bytes], hashes: "_Hashes", origin: str
+) -> Iterator[tuple[int, Fields, "Future[_Content]"]]:
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
                 fields = manifest.fields(row)
-                if _fingerprint(fields, origin) not in suspects:
-                    continue
-                # Certificates made from one template may differ in their last bytes only, so hash the whole file.
-                content = sha256(manifest.path.parent / fields.file)
-            except (InvalidUpload, OSError):
+            except InvalidUpload:
                 continue  # already reported
-            if (earlier := first.setdefault(identity(fields, origin, content), row.number)) != row.number:
-                yield Finding(row.number, "file", f"is the same certificate as in row {earlier}")
+            if _fingerprint(fields, origin) in suspects:
+                # Certificates made from one template may differ in their last bytes only, so hash the whole file.
+                yield row.number, fields, hashes.read(manifest.path.parent / fields.file)
 
 
-def _sha256(known: KnownFiles | None, path: Path) -> bytes:
-    with open_regular(path) as stream:
-        source = SourceFile.at(path, os.fstat(stream.fileno()))
-        if known is not None:
-            remembered = known.known_hash(path, source.size, source.modified_ns)
-            if remembered is not None:
-                return remembered
-        found = hashlib.file_digest(stream, "sha256").digest()
-        # If the file was changed while it was read, the hash is of no single content.
-        if known is not None and source.is_still(stream):
-            known.remember_hash(path, source.size, source.modified_ns, found)
-    return found
+def _ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """Yield all, in order, while the files of the next ones are read."""
+    waiting: deque[_T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > _FILES_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+@frozen
+class _Content:
+    """The SHA-256 of a whole file, and the file as it was, if its hash is new to the journal."""
+
+    sha256: bytes
+    source: SourceFile | None
+
+
+class _Hashes:
+    """Reads whole files on all cores: hashlib leaves the others alone while it computes.
+
+    Only the thread that checks the manifest writes to the journal, and many hashes at a time.
+    """
+
+    def __init__(self, known: KnownFiles | None) -> None:
+        self._known = known
+        self._lock = Lock()  # for the connection to the journal
+        self._threads = ThreadPoolExecutor(os.cpu_count(), "springest-hash")
+        self._new: dict[SourceFile, bytes] = {}
+        self._futures = lru_cache(maxsize=1024)(lambda path: self._threads.submit(self._read, path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        if kind is None:
+            self._remember()
+
+    def read(self, path: Path) -> "Future[_Content]":
+        """Begin to read a file, unless it was read for one of the last rows."""
+        return self._futures(path)
+
+    def result(self, reading: "Future[_Content]") -> bytes:
+        """Wait for the SHA-256 of a file.
+
+        Raises:
+            OSError: it cannot be read.
+            JournalError: the journal cannot be read or written.
+        """
+        content = reading.result()
+        if content.source is not None:
+            self._new[content.source] = content.sha256
+            if len(self._new) >= _FILES_AHEAD:
+                self._remember()
+        return content.sha256
+
+    def _remember(self) -> None:
+        if self._known is not None and self._new:
+            with self._lock:
+                self._known.remember_hashes(self._new.items())
+        self._new.clear()
+
+    def _read(self, path: Path) -> _Content:
+        with open_regular(path) as stream:
+            source = SourceFile.at(path, os.fstat(stream.fileno()))
+            if self._known is not None:
+                with self._lock:
+                    remembered = self._known.known_hash(path, source.size, source.modified_ns)
+                if remembered is not None:
+                    return _Content(remembered, None)
+            found = hashlib.file_digest(stream, "sha256").digest()
+            # If the file was changed while it was read, the hash is of no single content.
+            return _Content(found, source if source.is_still(stream) else None)
 
 
 # --- PDFs ---

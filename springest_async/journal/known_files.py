@@ -1,5 +1,6 @@
 """What a journal knows of the files of one manifest, for a thread that checks all of them before the first POST."""
 
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.journal import Journal
 from springest_async.journal.migrations import Source
+from springest_async.source_file import SourceFile
 
 
 class KnownFiles:
@@ -57,8 +59,11 @@ class KnownFiles:
         with connection.snapshot():
             return file_hashes.known_hash(connection, self._source.machine, path, size, modified_ns)
 
-    def remember_hash(self, path: Path, size: int, modified_ns: int, sha256: bytes) -> None:
-        """Remember the SHA-256 of a whole file with this size (bytes) and time (ns), so that it is read only once."""
+    def remember_hashes(self, files: Iterable[tuple[SourceFile, bytes]]) -> None:
+        """Remember the SHA-256 of whole files, so that they are read only once; all are one commit."""
         connection = self._open()
         with connection.transaction():
-            file_hashes.remember_hash(connection, self._source.machine, path, size, modified_ns, sha256)
+            for file, sha256 in files:
+                file_hashes.remember_hash(
+                    connection, self._source.machine, file.path, file.size, file.modified_ns, sha256
+                )

@@ -1,15 +1,18 @@
 """The preflight with real files: what is told, of which row and column, and what is not even opened."""
 
 import base64
+import hashlib
 import io
 import os
+import threading
 import unicodedata
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
 from typing import Literal
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import example, given, settings
@@ -626,6 +629,35 @@ async def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytes
         with KnownFiles(journal, source_of(manifest, ORIGIN, journal.machine)) as known:
             monkeypatch.setattr("hashlib.file_digest", refuse)
             assert [finding for finding in check_manifest(manifest, None, known, ORIGIN) if finding] == same
+
+
+async def test_hashes_are_remembered_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit for each file would take longer than reading it."""
+    for number in range(150):
+        (tmp_path / f"{number}.pdf").write_bytes(PDF + b"%d" % number)
+    manifest = manifest_with(tmp_path, *(f"{number}.pdf,*" for number in range(150)), "7.pdf,*")
+    remember = Mock(side_effect=KnownFiles.remember_hashes)
+    async with Journal(tmp_path / "journal") as journal:
+        with KnownFiles(journal, source_of(manifest, ORIGIN, journal.machine)) as known:
+            monkeypatch.setattr(KnownFiles, "remember_hashes", lambda self, files: remember(self, list(files)))
+            found = [finding for finding in check_manifest(manifest, None, known, ORIGIN) if finding]
+            assert [finding.reason for finding in found if not finding.warning] == [
+                "is the same certificate as in row 9"
+            ]
+            assert remember.call_count == 3
+            status = (tmp_path / "140.pdf").stat()
+            sha256 = hashlib.sha256(PDF + b"140").digest()
+            assert known.known_hash(tmp_path / "140.pdf", status.st_size, status.st_mtime_ns) == sha256
+
+
+def test_a_check_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, *(["ok.pdf,*"] * 5))
+    before = threading.active_count()
+
+    with closing(check_manifest(manifest)) as checking:
+        assert any(checking)
+
+    assert threading.active_count() == before
 
 
 async def test_a_preflight_loads_nothing(tmp_path: Path) -> None:
