@@ -191,8 +191,8 @@ class Limiter:
             return bucket.ask_alone(self._rate, now, holder=holder, quiet=quiet)
 
         leaving = _Leaving(self._name_of(intent), holder, count_window, quiet, intent)
-        permit = await self._leave(state, leaving, lambda: _Asking(ask), lambda: None, Turn([]))
-        assert permit is not None  # its turn is not shared
+        permit = await self._leave(state, leaving, lambda: _Asking(ask), lambda: None)
+        assert permit is not None  # it asks until it may leave
         try:
             yield permit
         finally:
@@ -339,22 +339,26 @@ class Limiter:
         waiting.add(leaving.name)
         if not bulk and len(waiting).bit_count() == 1:
             state.signal.notify()  # so that the head of the queue asks for them too, but not anew for each of a crowd
-        refused = False
+        permit, refused = None, False
         try:
-            while True:
+            if state.is_empty and self._has_room(state):
+                # Many POSTs may share one commit, so none waits for its turn while nothing else waits.
+                state.leaving.add(leaving.name)
+                waiting.discard(leaving.name)
+                permit = await self._leave(state, leaving, ask, undo, once=True, in_burst=True)
+                refused = permit is None
+            while permit is None:
+                state.leaving.discard(leaving.name)
+                waiting.add(leaving.name)
                 async with Turn([state.bulk_queue] * bulk + [state.head_of_queue]) as turn:
                     if not refused and self._has_room(state):
-                        # Many POSTs may share one commit, so the next one asks while this one waits for it.
+                        # So the next one asks while this one waits for its commit.
                         turn.shared = True
                         state.leaving.add(leaving.name)
                         waiting.discard(leaving.name)
                         state.loop.call_soon(turn.pass_on)
                     permit = await self._at_head(state, leaving, ask, undo, turn)
-                if permit is not None:
-                    break
-                refused = True
-                state.leaving.discard(leaving.name)
-                waiting.add(leaving.name)
+                refused = permit is None
         except asyncio.CancelledError:
             waiting.discard(leaving.name)
             undo()
@@ -380,7 +384,7 @@ class Limiter:
             # A token first: a place in the burst that is taken long before the POST leaves spaces nothing.
             await self._until(state, lambda: ask().ask, undo)
             await state.burst_limiter.acquire()
-        return await self._leave(state, leaving, ask, undo, turn, in_burst=in_burst)
+        return await self._leave(state, leaving, ask, undo, once=turn.shared, in_burst=in_burst)
 
     def _is_in_burst(self, state: LoopState) -> bool:
         """Return whether the burst has a place for one more than those that leave already."""
@@ -425,13 +429,13 @@ class Limiter:
         leaving: "_Leaving",
         ask: Callable[[], "_Asking"],
         undo: Callable[[], None],
-        turn: Turn,
         *,
+        once: bool = False,
         in_burst: bool = False,
     ) -> Permit | None:
         """Wait until a POST may leave; its token, its intent and its request of the hour are taken in one change.
 
-        Return None if it may not, and has passed its turn on.
+        Return None if it may not, and asks only once.
         """
         taken = _Taken()
         request_free_at: float | None = None  # when its request of the hour could leave, if that was taken before
@@ -457,7 +461,7 @@ class Limiter:
                             abandon(0.0)
                             raise
                     return self._begin(state, taken, leaving)
-                if turn.shared:
+                if once:
                     return None
                 if taken.hour_is_tight:
                     request_free_at = await self._hour.take()
