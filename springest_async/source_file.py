@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from springest_async.errors import UnusableFile
 
-PIECE = 512 * 1024
+PIECE = 1024 * 1024
 """Bytes that are read at once: certificates are 30 KB to 2 MB, so most are read in one hop to a thread."""
 
 

@@ -188,7 +188,7 @@ class Upload:
         self._reader = await open_file(self.certificate.file, self.uploader.executor)
         self.source = self._reader.source
         if not self.uploader.limiter.is_open:
-            self._close_file()  # thousands may wait, each with an open file and half a megabyte of it
+            self._close_file()  # thousands may wait, each with an open file and a megabyte of it
 
     def _close_file(self) -> None:
         if self._reader is not None:

@@ -55,7 +55,7 @@ class Timeouts:
             silence in it. It begins when the certificate has arrived: Linux tells what the other end has acknowledged;
             on other systems it begins when the system has taken the last of it.
         stall: for a certificate on its way of which nothing moves any more. One that moves may take as long as its
-            size does at 1 KiB a second, and five times `stall` more. (Over TLS, on other systems than Linux, half a
+            size does at 1 KiB a second, and five times `stall` more. (Over TLS, on other systems than Linux, a
             megabyte must move within `stall`.)
     """
 

@@ -170,7 +170,9 @@ async def test_the_fields_arrive_as_they_were_given(make_upload: Callable[..., C
     }
 
 
-@pytest.mark.parametrize("size", [1, 1000, 64 * 1024, 512 * 1024 - 1, 512 * 1024, 512 * 1024 + 1, 3 * 1024 * 1024 + 17])
+@pytest.mark.parametrize(
+    "size", [1, 1000, 64 * 1024, 1024 * 1024 - 1, 1024 * 1024, 1024 * 1024 + 1, 3 * 1024 * 1024 + 17]
+)
 async def test_every_byte_of_a_file_arrives(
     size: int, make_upload: Callable[..., CertificateUpload], tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ __all__ = ["FAULTS"]
 # Of each buffer, so that a large certificate is far from sent when its beginning passes the proxy.
 _BUFFER = 16 * 1024
 # It asks first, leaves in two pieces, and is more than all those buffers hold.
-_LARGE = 560_000
+_LARGE = 1_060_000
 
 
 def _over(*lines: Line) -> Happening:

@@ -28,7 +28,7 @@ from tests.descriptors import open_files
 from tests.pipes import becomes_a_pipe, let_go
 from tests.waiting import A_WHILE, until
 
-PIECE = 512 * 1024
+PIECE = 1024 * 1024
 FIELDS = (("certification_id", "7"), ("email", "zoë@example.org"))
 
 
@@ -220,7 +220,7 @@ async def test_every_size_has_its_exact_length_and_its_exact_bytes(
     assert hashlib.sha256(content).hexdigest() == hashlib.sha256(file).hexdigest()
 
 
-async def test_no_piece_is_larger_than_half_a_megabyte_and_the_fields(
+async def test_no_piece_is_larger_than_a_mebibyte_and_the_fields(
     tmp_path: Path, executor: ThreadPoolExecutor, make_body: Callable[..., CertificateBody]
 ) -> None:
     writer = Collector()
