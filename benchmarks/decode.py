@@ -152,7 +152,10 @@ class _After(BaseModel):
 
 
 class _Before(BaseModel):
-    """A certificate by our rules, with what is inherited filled in before the other validators."""
+    """A certificate by our rules, with what is inherited filled in before the other validators.
+
+    It is not strict: after such a validator, pydantic would no longer take texts as dates.
+    """
 
     model_config = ConfigDict(frozen=True)
     id: _AnyId
@@ -314,7 +317,7 @@ def _long_list(marks: list[int]) -> Iterator[Table]:
         unit="µs a record",
         columns=columns,
         rows={_OURS: [seconds / mark * 1e6 for mark, (seconds, _) in zip(marks, found, strict=True)]},
-        notes=["The time of the server, which has a core of its own, is included."],
+        notes=["The time of the server, a process of its own, is included."],
         picture="lines",
     )
     yield Table(
