@@ -135,6 +135,8 @@ class SQLiteConnection:
     def __init__(self, where: str, path: Path) -> None:
         self._where = where
         self._path = path
+        self._folder = path.parent
+        self._has_space = False  # whether there was enough in this transaction
         self._file: os.stat_result | None = None  # as it was when it was opened
         self._checkpointed = 0  # how many changes there were at the last checkpoint
         self._lock: FileLock | None = None
@@ -237,12 +239,15 @@ class SQLiteConnection:
 
     def check_space(self) -> None:
         """Raise `JournalError` if the disk is so full that an outcome might not be written, or the file is gone."""
+        if self._has_space:  # once in a transaction, which many POSTs may share
+            return
         with _translated(self._where):
             if not self._is_there():
                 raise JournalError(self._where, _GONE)
-            free = shutil.disk_usage(self._path.parent).free
+            free = shutil.disk_usage(self._folder).free
         if free < _MIN_FREE_BYTES:
             raise JournalError(self._where, _REASONS[sqlite3.SQLITE_FULL].replace("is full", "is nearly full"))
+        self._has_space = self._connection.in_transaction
 
     def _is_there(self) -> bool:
         """Return whether the path still leads to the open file; SQLite itself would go on without it."""
@@ -256,7 +261,7 @@ class SQLiteConnection:
         """Run the block as one transaction; see `Connection.transaction`."""
         with _translated(self._where), self._locked():
             with self._transaction():
-                changes = self._connection.total_changes
+                changes, self._has_space = self._connection.total_changes, False
                 yield
                 if self._connection.total_changes != changes:
                     self._connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (repr(elapsed()),))
