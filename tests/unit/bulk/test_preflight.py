@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from unittest.mock import Mock
 
 import pytest
@@ -648,6 +648,23 @@ async def test_hashes_are_remembered_many_at_a_time(tmp_path: Path, monkeypatch:
             status = (tmp_path / "140.pdf").stat()
             sha256 = hashlib.sha256(PDF + b"140").digest()
             assert known.known_hash(tmp_path / "140.pdf", status.st_size, status.st_mtime_ns) == sha256
+
+
+def test_whole_files_are_read_at_once_on_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.pdf", "b.pdf"):
+        (tmp_path / name).write_bytes(PDF)
+    together, file_digest = threading.Barrier(2, timeout=60), hashlib.file_digest
+
+    def both(*arguments: Any) -> Any:
+        together.wait()
+        return file_digest(*arguments)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(hashlib, "file_digest", both)
+
+    found = findings(manifest_with(tmp_path, "a.pdf,*", "b.pdf,*"))
+
+    assert found == [Finding(3, "file", "is the same certificate as in row 2")]
 
 
 def test_a_check_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
