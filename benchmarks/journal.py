@@ -1,25 +1,27 @@
 """How long a journal takes to load a manifest, to load it again, to count it, and for a row's share of a run.
 
 Run it with ``python -m benchmarks journal`` (a million rows, about 2 GB of disk for a minute), and with ``--journal
-postgresql://…`` for an empty database. It prints a Markdown table. The manifest has a million certificates of a quarter
-of a million people; there are no files, so the time that a resuming load spends on checking uploaded files is not
-included, and nothing is hashed or sent. A row's share is its claim, its identification, the token with the intent, and
-the outcome, with eight rows in flight. Memory is how much larger the process became (Linux only).
+postgresql://…`` for an empty database. The manifest has a million certificates of a quarter of a million people; there
+are no files, so the time that a resuming load spends on checking uploaded files is not included, and nothing is hashed
+or sent. A row's share is its claim, its identification, the token with the intent, and the outcome, with eight rows in
+flight; beside it stands a row that Python's sqlite3 writes and flushes alone. Memory is how much larger the process
+became (Linux only).
 """
 
-import argparse
 import asyncio
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from attrs import define, field
 
+from benchmarks.report import Table, parser, publish
 from springest_async import Journal, Limiter
 from springest_async.bulk import Entry, Manifest, OpenMigration, State, load_manifest
 from springest_async.journal.records import Outcome
@@ -29,6 +31,8 @@ __all__ = ["Timings", "main", "measure"]
 ORIGIN = "https://api.springest.nl"
 _STORED = 4000  # rows that are brought to their end, at most
 _IN_FLIGHT = 8
+_COMMITS = 500
+_CEILING = 15.0  # of a row's share, in commits of Python's sqlite3
 
 
 @define
@@ -136,27 +140,72 @@ def _peak_mb() -> float | None:
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
-def main(arguments: list[str]) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks journal", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--rows", type=int, default=1_000_000, help="how many certificates (1000000)")
-    parser.add_argument("--folder", type=Path, default=None, help="where, on the disk to measure (a temporary folder)")
-    parser.add_argument("--journal", help="postgresql://… of an empty database (a file in that folder)")
-    options = parser.parse_args(arguments)
+def _plain_commit(folder: Path) -> float:
+    """Return the processor's seconds for a row that Python's sqlite3 writes and flushes alone."""
+    with closing(sqlite3.connect(folder / "plain.sqlite3", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, words TEXT)")
+        cpu = time.process_time()
+        for _ in range(_COMMITS):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT INTO plain (words) VALUES (?)", ("x" * 100,))
+            connection.execute("COMMIT")
+        return (time.process_time() - cpu) / _COMMITS
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark, and return the exit code."""
+    made = parser("journal", __doc__)
+    made.add_argument("--rows", type=int, default=1_000_000, help="how many certificates (1000000)")
+    made.add_argument("--folder", type=Path, default=None, help="where, on the disk to measure (a temporary folder)")
+    made.add_argument("--journal", help="postgresql://… of an empty database (a file in that folder)")
+    options = made.parse_args(arguments)
+    rows = min(options.rows, 4_000) if options.quick else options.rows
     folder = Path(tempfile.mkdtemp(prefix="journal-", dir=options.folder))
     try:
         path = folder / "journal.sqlite3"
-        timings = asyncio.run(measure(options.rows, folder, options.journal or path))
+        timings = asyncio.run(measure(rows, folder, options.journal or path))
         size = path.stat().st_size / 1e6 if path.exists() else None
+        plain = _plain_commit(folder)
     finally:
         shutil.rmtree(folder)
-    print(f"| {options.rows} rows | |\n|---|---|")
-    for what, seconds in timings.seconds.items():
-        print(f"| {what} | {seconds:.2f} s |" if seconds > 0.1 else f"| {what} | {seconds * 1000:.2f} ms |")
-    print(f"| a row's share, of the processor | {timings.cpu * 1000:.3f} ms |")
-    if size is not None:
-        print(f"| the file | {size:.0f} MB |")
-    if timings.largest is not None:
-        print(f"| memory | {timings.largest:.0f} MB |")
+    column = f"{rows:,} rows".replace(",", "\N{NO-BREAK SPACE}")
+    ratio = "a row's share, × a commit of Python's sqlite3"
+    tables = [
+        Table(
+            key="steps",
+            title="What the steps take",
+            unit="ms",
+            columns=[column],
+            rows={what: [seconds * 1000] for what, seconds in timings.seconds.items()},
+            notes=["A load, a reading and a count are of all rows."],
+            picture=None,
+        ),
+        Table(
+            key="share",
+            title="What a row of a run costs",
+            unit="ms of the processor",
+            columns=[column],
+            rows={"a row's share": [timings.cpu * 1000], "a commit of Python's sqlite3": [plain * 1000]},
+            picture=None,
+        ),
+        Table(
+            key="ratio",
+            title="Beside one row that is committed alone",
+            unit="×",
+            columns=[column],
+            rows={ratio: [timings.cpu / plain]},
+            picture=None,
+            ceilings={(ratio, column): _CEILING},
+        ),
+        Table(
+            key="space",
+            title="What it takes",
+            unit="MB",
+            columns=[column],
+            rows={"the file": [size], "memory": [timings.largest]},
+            picture=None,
+        ),
+    ]
+    return publish("journal", tables, options)
