@@ -11,7 +11,7 @@ import os
 import platform
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -203,6 +203,14 @@ class Journal:
             if undo is not None:
                 self.note(undo)
             raise
+
+    def start(self, job: Callable[[Connection], T]) -> Awaitable[T]:
+        """Run a job as `run` does; mostly the result is a future, which goes on without a task.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        return self.run(job) if self._unwritten else self._opened().run(job)
 
     def note(self, job: Callable[[Connection], object]) -> None:
         """Run a job with one of the next transactions, within 100 ms. A failure is logged, and `run` tries it again."""

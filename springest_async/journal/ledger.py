@@ -5,10 +5,11 @@ A token and the intent of its POST are one commit, as are the end of a token and
 changed it, so a POST costs the same whatever the number of tokens.
 """
 
+import asyncio
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -31,7 +32,7 @@ class _Journal(Protocol):
     def transaction(self) -> int: ...
     def save_before_commit(self, ledger: "JournalLedger") -> None: ...
     def clock(self) -> float: ...
-    async def run(self, job: Callable[[Connection], T]) -> T: ...
+    def start(self, job: Callable[[Connection], T]) -> Awaitable[T]: ...
     def note(self, job: Callable[[Connection], object]) -> None: ...
 
 
@@ -67,7 +68,7 @@ class JournalLedger:
         with self._guard:
             yield self._bucket
 
-    async def change(self, change: Callable[[Bucket, float], float], intent: object | None = None) -> float:
+    def change(self, change: Callable[[Bucket, float], float], intent: object | None = None) -> Awaitable[float]:
         """Change the bucket, and record the intent in the same commit if the result is 0; see `Ledger.change`.
 
         Raises:
@@ -75,13 +76,16 @@ class JournalLedger:
             ClaimLost: the certificate is not this sender's any more. Nothing was changed.
         """
         assert intent is None or isinstance(intent, Intent)
-        try:
-            return await self._journal.run(lambda connection: self._apply(connection, change, intent))
-        except ClaimLost:
-            # If its commit was durable, but could not be heard of before the lease was over, nothing has left.
-            if intent is not None:
-                self._journal.note(partial(certificates.end, outcome=intent.unsent))
-            raise
+        job: Callable[[Connection], float] = partial(self._apply, change=change, intent=intent)
+        changing = asyncio.ensure_future(self._journal.start(job))
+        if intent is not None:
+            changing.add_done_callback(partial(self._end_if_lost, intent))
+        return changing
+
+    def _end_if_lost(self, intent: Intent, changing: "asyncio.Future[float]") -> None:
+        """If its commit was durable, but could not be heard of before the lease was over, nothing has left."""
+        if not changing.cancelled() and isinstance(changing.exception(), ClaimLost):
+            self._journal.note(partial(certificates.end, outcome=intent.unsent))
 
     def note(self, change: Callable[[Bucket, float], object], outcome: object | None = None) -> None:
         """Change the bucket with one of the next commits, and record the outcome in it; see `Ledger.note`."""

@@ -246,7 +246,7 @@ async def test_a_cancelled_intent_waits_for_the_standby(
         postgresql.configure(synchronous_standby_names="nobody")
         try:
             await until(lambda: database.execute("SHOW synchronous_standby_names") == [("nobody",)])
-            beginning = asyncio.create_task(journal.ledger("a budget").change(take, intent))
+            beginning = asyncio.ensure_future(journal.ledger("a budget").change(take, intent))
             for _ in range(3):
                 await until(lambda: bool(database.execute(cancel)) or beginning.done())
                 assert not beginning.done()
