@@ -35,8 +35,8 @@ def run(arguments: list[str]) -> int:
     if name not in found:
         print(f"there is no benchmark {name!r}: {', '.join(found)}", file=sys.stderr)
         return 2
-    code: int | None = importlib.import_module(f"benchmarks.{name}").main(options)
-    return code or 0
+    code: int = importlib.import_module(f"benchmarks.{name}").main(options)
+    return code
 
 
 def _run_all(names: list[str], options: list[str]) -> int:
