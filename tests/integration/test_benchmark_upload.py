@@ -110,7 +110,7 @@ def test_the_sink_hangs_up_on_what_is_no_upload(sink: Sink, request_: bytes) -> 
 
 
 def test_the_benchmark_prints_ratios_rates_and_costs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    options = ["--size", "10KB", "--in-flight", "2", "--ways", "aiohttp", "upload", "--rounds", "1"]
+    options = ["--size", "10KB", "--in-flight", "2", "--ways", "documented", "upload", "--rounds", "1"]
 
     assert upload.main([*options, "--seconds", "0.01", "--folder", str(tmp_path)]) == 0
     tables = capsys.readouterr().out.split("**Uploads")
