@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read(data: bytes) -> Any:
-    """Return the plain values of a document; they may nest as deep as Python's recursion limit allows.
+    """Return the plain values of a document, however deep they nest.
 
     Dashes in names become underscores, the ``type`` attributes become types, and the name of the root is dropped.
 

@@ -1,8 +1,8 @@
 """The spreadsheet beside an archive: a CSV whose rows become certificates to upload.
 
 It reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and Dutch dates.
-Rows are read one at a time and have a maximum length, so a manifest of a million rows takes no more memory than one of
-ten. Whether the files exist and are PDFs is checked in `preflight`.
+Rows are read in pieces of 64 KiB and have a maximum length, so a manifest of a million rows takes no more memory than
+one of ten thousand. Whether the files exist and are PDFs is checked in `preflight`.
 """
 
 import csv
@@ -207,7 +207,7 @@ class Manifest:
             raw = open_regular(self.path)
             text = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", errors="surrogateescape", newline="")
             with text as stream:
-                lines = _Lines(stream, self.delimiter, lambda: self._check(raw, f"after row {number}"))
+                lines = _Lines(stream, self.delimiter, lambda: self._check(raw, f"before row {number + 1}"))
                 for number, cells in enumerate(lines.rows, start=1):
                     lines.end_row()
                     yield number, cells
@@ -228,9 +228,9 @@ class Manifest:
 class _Lines:
     """The lines of a manifest, many at a time, for a CSV reader; what is wrong in a row is raised when it is its turn.
 
-    Only the CSV reader knows where a row ends. A row that begins in a piece after the first line is no longer than the
-    piece, so its length is not counted. Each piece is checked before any of its rows is read: a file that is saved
-    while it is read would let rows shift, and one could come twice.
+    Only the CSV reader knows where a row ends. A row that ends in the piece in which it begins is no longer than the
+    piece, so only the length of one that goes on in the next is counted. Each piece is checked before any of its rows
+    is read: a file that is saved while it is read would let rows shift, and one could come twice.
 
     Attributes:
         rows: the CSV reader; call `end_row` after each row.

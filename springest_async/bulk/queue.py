@@ -269,6 +269,8 @@ class UploadQueue:
         upload = entry.upload()
         source, sha256 = await asyncio.get_running_loop().run_in_executor(None, _read, entry.path, entry.hashed)
         known, claim = await self._migration.identify(entry, source.size, source.modified_ns, sha256)
+        if known.state is not State.IN_DOUBT:
+            self._forget_doubt(entry, known.id)
         if claim is None:
             self._known(entry, known)
             return
@@ -276,6 +278,17 @@ class UploadQueue:
         while not await self._upload(entry, upload, claim, source):
             lost += 1
             await self._pause(backoff(lost))
+
+    def _forget_doubt(self, entry: Entry, certificate: int) -> None:
+        """Forget that this row was in doubt: another worker has settled that, and the row has its turn again."""
+        joined = self._joined.get(certificate)
+        if joined is not None and joined.id == entry.id:
+            del self._joined[certificate]
+        doubted, doubt = self._in_doubt.get(certificate, (None, None))
+        if doubted is not None and doubt is not None and doubted.id == entry.id:
+            del self._in_doubt[certificate]
+            if (other := self._joined.pop(certificate, None)) is not None:
+                self._in_doubt[certificate] = other, doubt
 
     def _known(self, entry: Entry, known: KnownCertificate) -> None:
         """Finish a row whose certificate needs no POST of this worker."""
@@ -512,8 +525,10 @@ def _read(path: Path, hashed: FileHash | None) -> tuple[SourceFile, bytes]:
                 raise UnusableFile(path, reason)
             if hashed and (hashed.size, hashed.modified_ns) == (source.size, storable_time(source.modified_ns)):
                 return source, hashed.sha256
-            if source.size <= PIECE:  # a buffer of a whole file costs less than one of file_digest's
-                sha256 = hashlib.sha256(beginning + stream.read(source.size))
+            # A buffer of a whole file costs less than one of file_digest's; but some network disks read less at once.
+            whole = beginning + stream.read(source.size) if source.size <= PIECE else b""
+            if len(whole) == source.size:
+                sha256 = hashlib.sha256(whole)
             else:
                 stream.seek(0)
                 sha256 = hashlib.file_digest(stream, "sha256")

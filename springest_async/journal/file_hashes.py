@@ -46,7 +46,7 @@ def _place(machine: str, path: Path) -> bytes:
 
 
 def stat_of(path: Path) -> os.stat_result | None:
-    """Return the status of a file, or None when it cannot be had."""
+    """Return the status of a file, or None if it cannot be read."""
     with suppress(OSError, ValueError):  # ValueError: a NUL in the path
         return path.stat()
     return None
@@ -60,5 +60,5 @@ def is_same(found: os.stat_result, size: int | None, modified_ns: int | None) ->
 
 
 def storable_time(nanoseconds: int) -> int:
-    """Return a file's time in 64 bits: from 1677 to 2262 as it is, and others, such as NTFS's 1601, turned over."""
+    """Return a file's time in 64 bits: from 1677 to 2262 as it is; others, such as NTFS's 1601, wrap around."""
     return (nanoseconds + 2**63) % 2**64 - 2**63

@@ -178,10 +178,12 @@ class OpenMigration:
             finally:
                 connection.close()
 
+        checking = asyncio.ensure_future(asyncio.to_thread(check))
         try:
-            return await asyncio.to_thread(check)
+            return await asyncio.shield(checking)
         except asyncio.CancelledError:
-            self.journal.note(self._drop(claim))
+            # The thread goes on, and may claim rows until it ends.
+            checking.add_done_callback(lambda _: self.journal.note(self._drop(claim)))
             raise
 
     async def claim_doubt(self, hopeless: Collection[int]) -> tuple[Entry, KnownCertificate] | None:

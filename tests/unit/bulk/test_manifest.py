@@ -593,9 +593,8 @@ def test_a_manifest_changed_in_place_ends_before_new_rows(tmp_path: Path, conten
     last = found[-1].number
     assert found == [Row(number, JANS_CELLS) for number in range(2, last + 1)]
     assert last <= 1500
-    assert (
-        str(caught.value)
-        == f"{manifest.path}: was changed while springest was reading it (after row {last}): run the same command again"
+    assert str(caught.value).endswith(
+        f": was changed while springest was reading it (before row {last + 1}): run the same command again"
     )
 
 

@@ -82,6 +82,24 @@ async def test_two_manifests_with_the_same_rows_share_them(tmp_path: Path) -> No
     assert model.posts == 12
 
 
+async def test_a_doubt_that_another_worker_has_settled_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, model, events = rows_of(tmp_path, 1), client("in doubt and not stored"), Events()
+    claim_doubt = OpenMigration.claim_doubt
+    async with worker(manifest) as one, worker(manifest) as other:
+
+        async def is_too_late(migration: OpenMigration, hopeless: Collection[int]) -> Any:
+            if (doubt := await claim_doubt(other, hopeless)) is not None:
+                await other.journal.settled(doubt[1], WAITING)
+            return await claim_doubt(migration, hopeless)
+
+        monkeypatch.setattr(OpenMigration, "claim_doubt", is_too_late)
+        await run_all(UploadQueue(model, one, events))
+
+    assert [event.state for event in events.done] == [STORED]
+
+
 @pytest.mark.parametrize("end", ["stored", "rejected", "in doubt and stored", "in doubt and not stored"])
 async def test_a_row_gets_the_outcome_of_the_worker_that_sends_it(tmp_path: Path, end: str) -> None:
     """The certificate is in another manifest, whose worker is just sending it."""

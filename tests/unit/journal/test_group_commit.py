@@ -284,6 +284,31 @@ async def test_a_caller_that_is_cancelled_disturbs_nobody(database: Database, co
     assert await commits.run(returns(2)) == 2
 
 
+async def test_a_caller_that_is_cancelled_at_the_last_moment_disturbs_nobody(commits: GroupCommit) -> None:
+    """The thread has handed over the results, and the loop has not taken them yet."""
+    first, second = commits.run(returns(1)), commits.run(returns(2))
+    commits.submit(returns(3)).result()  # which holds up the event loop
+    asyncio.get_running_loop().call_soon(first.cancel)
+
+    assert await second == 2
+    assert first.cancelled() or first.result() == 1
+
+
+def test_a_loop_that_was_closed_disturbs_no_other(database: Database, commits: GroupCommit) -> None:
+    async def begin() -> None:
+        commits.run(returns(1))
+
+    async def result() -> object:
+        return await commits.run(returns(2))
+
+    held = hold(database, commits)
+    asyncio.run(begin())
+    database.gate.set()
+    held.result()
+
+    assert asyncio.run(result()) == 2
+
+
 async def test_the_loop_is_woken_once_for_a_transaction(
     database: Database, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,18 +2,22 @@
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from springest_async.errors import JournalError, JournalMissing
 from springest_async.journal import journal as module
 from springest_async.journal.certificates import ClaimLost
+from springest_async.journal.changed_files import claim_changed_files
 from springest_async.journal.engine import Connection
 from springest_async.journal.journal import CUT_OFF, Claim, Journal
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import State
+from tests.waiting import A_WHILE, until
 
 from .model import LEASE, ORIGIN, SHA256, Clock, Fields, rows, source
 
@@ -301,3 +305,40 @@ async def test_what_a_worker_that_slept_rechecks_goes_back(
     clock.now += LEASE + 1
 
     assert len(await other.claim(1)) == 1
+
+
+async def test_what_is_rechecked_for_a_task_that_was_cancelled_goes_back(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread looks at files, perhaps on a slow disk, and claims their rows after the cancellation."""
+    begun, go_on, ended, claim = threading.Event(), threading.Event(), threading.Event(), claim_changed_files
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(A_WHILE)
+        try:
+            return claim(*arguments, **options)
+        finally:
+            ended.set()
+
+    file = tmp_path / "2.pdf"
+    file.write_bytes(b"2.pdf")
+    migration, _ = await OpenMigration.load(journal, source(tmp_path), rows(2)[:1])
+    (entry,) = await migration.claim(1)
+    await migration.identify(entry, 5, file.stat().st_mtime_ns, SHA256)
+    migration.release(entry)
+    file.write_bytes(b"another one")
+    monkeypatch.setattr("springest_async.journal.changed_files.claim_changed_files", slowly)
+
+    checking = asyncio.create_task(migration.recheck_files(1, after=0))
+    await until(begun.is_set)
+    checking.cancel()
+    await asyncio.wait([checking])
+    await journal.run(lambda _: None)  # and with it whatever has been noted by now
+    go_on.set()
+    await until(ended.is_set)
+
+    assert checking.cancelled()
+    async with asyncio.timeout(A_WHILE):
+        while not await migration.claim(1):  # noqa: ASYNC110 # another thread drops the claim
+            await asyncio.sleep(0.01)
