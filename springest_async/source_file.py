@@ -1,6 +1,6 @@
 """Open files without ever blocking, read them in pieces, and notice a file that has changed since it was checked.
 
-What is in a file is not looked at here.
+What is in them means nothing here.
 """
 
 import asyncio
@@ -111,6 +111,9 @@ class FileReader:
             _refuse_other(source, expected)
             reader = cls(source, source.size, stream)
             reader.beginning = reader.read()
+        except OSError as error:
+            stream.close()
+            raise UnusableFile(path, error.strerror or "cannot be read") from None
         except BaseException:
             stream.close()
             raise
@@ -125,22 +128,23 @@ class FileReader:
         path = self.source.path
         try:
             piece = self._stream.read(min(self.left, PIECE))
+            # The last look is after the last read: what was written in between cannot go out as a mixture unnoticed.
+            unchanged = len(piece) < self.left or self.source.is_still(self._stream)
         except OSError as error:
             raise UnusableFile(path, error.strerror or "cannot be read") from None
         if not piece:
-            raise UnusableFile(path, "became shorter while it was being sent")
+            raise UnusableFile(path, "became shorter while it was being read")
         self.left -= len(piece)
         if not self.left:
-            # The last look is after the last read: what was written in between cannot go out as a mixture unnoticed.
-            unchanged = self.source.is_still(self._stream)
-            self.close()
-            if not unchanged:
-                raise UnusableFile(path, "changed while it was being sent")
+            self._stream.close()
+        if not unchanged:
+            raise UnusableFile(path, "changed while it was being read")
         return piece
 
     def close(self) -> None:
-        """Close the file; closing again does nothing."""
+        """Close the file, and forget what was read of it; closing again does nothing."""
         self._stream.close()
+        self.beginning = b""  # else it would stay until a garbage collection finds what still knows this reader
 
 
 def _refuse_other(source: SourceFile, expected: SourceFile | None) -> None:
@@ -151,7 +155,11 @@ def _refuse_other(source: SourceFile, expected: SourceFile | None) -> None:
 
 
 async def open_file(path: Path, executor: Executor, expected: SourceFile | None = None) -> FileReader:
-    """Open a file in a thread of this executor; see `FileReader.open`."""
+    """Open a file in a thread of this executor, and read its beginning; see `FileReader.open`.
+
+    Raises:
+        UnusableFile: as `FileReader.open`.
+    """
     opening = _Opening(path, expected)
     try:
         return await asyncio.get_running_loop().run_in_executor(executor, opening.run)
@@ -162,7 +170,7 @@ async def open_file(path: Path, executor: Executor, expected: SourceFile | None 
 
 @define(eq=False)
 class _Opening:
-    """A file that a thread opens for a task, which may be cancelled meanwhile: whoever is last then closes it."""
+    """A file that a thread opens for a task. If the task is cancelled meanwhile, the one that ends last closes it."""
 
     path: Path
     expected: SourceFile | None

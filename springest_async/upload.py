@@ -28,7 +28,7 @@ from springest_async.http.transport import Timeouts, Transport
 from springest_async.limits.limiter import Limiter
 from springest_async.limits.permit import Permit
 from springest_async.records import CertificateUpload, Receipt
-from springest_async.source_file import FileReader, SourceFile, open_file
+from springest_async.source_file import FileReader, SourceFile, inspect_file, open_file
 
 if TYPE_CHECKING:
     from springest_async.journal.journal import Claim
@@ -184,11 +184,15 @@ class Upload:
         return receipt
 
     async def _open_file(self) -> None:
-        """Open the file, so that a fault of it is found before the upload waits for the limit."""
-        self._reader = await open_file(self.certificate.file, self.uploader.executor)
+        """Look at the file, so that a fault of it is found before the upload waits; read it if it need not wait."""
+        path, executor, limiter = self.certificate.file, self.uploader.executor, self.uploader.limiter
+        if not limiter.is_open:
+            self.source = await inspect_file(path, executor)
+            return
+        self._reader = await open_file(path, executor)
         self.source = self._reader.source
-        if not self.uploader.limiter.is_open:
-            self._close_file()  # thousands may wait, each with an open file and a megabyte of it
+        if not limiter.is_open:
+            self._close_file()  # thousands may wait, and each would hold an open file and 1 MiB
 
     def _close_file(self) -> None:
         if self._reader is not None:
@@ -246,6 +250,7 @@ class Upload:
                     permit.outcome = self._outcome_for_journal(intent, exchange, meaning)
             finally:
                 self._settle_permit(permit, exchange)
+                exchange.close_file()
         self._unsent = 0
         if isinstance(meaning, Refusal):
             self._report("refused", status=exchange.status, words=meaning.error.words)

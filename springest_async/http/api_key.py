@@ -1,5 +1,6 @@
 """The API key: never shown, and removed from what servers send back. It knows no request."""
 
+import codecs
 import functools
 import hashlib
 import json
@@ -52,7 +53,7 @@ class ApiKey:
     def hide_in(self, data: bytes) -> bytes:
         """Return what a server sent back without the key, however it is escaped: error pages often show the address."""
         data = self._hidden(data)
-        if b"\0" not in data:
+        if b"\0" not in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return data
         encoding = json.detect_encoding(data)
         if encoding.startswith("utf-8"):

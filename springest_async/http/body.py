@@ -1,8 +1,9 @@
 """A file on disk and a few fields as a ``multipart/form-data`` body: raw bytes, streamed, with an exact length.
 
 The form is RFC 7578's. Springest's help page refuses base64, and an upload server must be able to plan, so there is
-never a Content-Transfer-Encoding and never a chunked body. A `CertificateBody` reads its file while it is written, and
-notices when it is no longer the file that was inspected (`source_file`). It knows no HTTP session and no API.
+never a Content-Transfer-Encoding and never a chunked body. A `CertificateBody` reads its file while it is written, all
+but a beginning that was read when the file was checked, and notices when it is no longer that file (`source_file`). It
+knows no HTTP session and no API.
 """
 
 import asyncio
@@ -21,9 +22,6 @@ from springest_async.errors import UnusableFile
 from springest_async.http.watchdog import Progress
 from springest_async.source_file import FileReader, SourceFile, open_file
 
-LEAVES_AT_ONCE = 64 * 1024
-"""Bytes of a body that the buffers of any connection take at once, so that no answer can come in the middle of it."""
-
 
 class SendingForbidden(ClientError):
     """Ends a request whose body may not be sent any more; it passes through aiohttp as aiohttp's own errors do."""
@@ -34,14 +32,15 @@ def _always() -> None:
 
 
 class CertificateBody(Payload):
-    """The body of one POST, made anew for each try; the file is open only while it is written.
+    """The body of one POST, made anew for each try.
 
     Args:
-        source: the PDF as it must be; its name is sent in ASCII.
+        source: the PDF as it was when it was checked; its name is sent in ASCII.
         fields: names and values of the text fields, sent before the file in this order.
         executor: where the file is read. One thread serves best: several cost twice the CPU (malloc arenas).
-        reader: of the file, if it is open already.
-        may_send: called right before the head of the request, each piece and the end are written; it returns None, or
+        reader: of the file, if its beginning was read when it was checked.
+        may_send: called right before the head of the request, each piece (the first leaves with the fields) and the end
+            are written; it returns None, or
             the reason (for people) why nothing more may be sent. The connection is then reset before the end of the
             body, so the server cannot have had all of it.
 
@@ -112,7 +111,7 @@ class CertificateBody(Payload):
         Reading and writing take turns, so that an early answer finds the connection still in use.
 
         Raises:
-            UnusableFile: when the file is not the one that `inspect_file` saw (aiohttp wraps it: see `failure`).
+            UnusableFile: when the file has changed since it was checked (aiohttp wraps it: see `failure`).
             SendingForbidden: when `may_send` says so (see `forbidden`).
         """
         self._writing = asyncio.get_running_loop().create_future()
@@ -137,17 +136,18 @@ class CertificateBody(Payload):
             await asyncio.wait([self._writing])
 
     def close_file(self) -> None:
-        """Close the file, if nothing has begun to write the body."""
-        if self._reader is not None and self._writing is None:
+        """Close the file, if it is open and nothing has begun to write the body."""
+        if self._reader is not None:
             self._reader.close()
+            self._reader = None
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
         progress = self.progress
-        reader = self._reader
+        reader, self._reader = self._reader, None  # a body that was sent must not keep what was in the file
         if reader is None:
             progress.reading = True
             reader = await open_file(self._source.path, self._executor, self._source)
-        piece = reader.beginning
+        piece, reader.beginning = reader.beginning, b""
         reading: Future[bytes] | None = None
         try:
             progress.reading = False
@@ -169,11 +169,10 @@ class CertificateBody(Payload):
             else:
                 # When the thread is done with it: neither a cancellation nor the end of the loop stops the thread.
                 reading.add_done_callback(lambda _: reader.close())
-        if (self.size or 0) > LEAVES_AT_ONCE:
-            # An answer that has arrived is read first. If the server has hung up, writing more would lose it where
-            # there is no `reading_socket`. asyncio looks for it in one turn of its loop, and reads it in the next.
-            for _ in range(2):
-                await asyncio.sleep(0)
+        # An answer that has arrived is read first. If the server has hung up, writing more would lose it where there is
+        # no `reading_socket`. asyncio looks for it in one turn of its loop, and reads it in the next.
+        for _ in range(2):
+            await asyncio.sleep(0)
         self.check_may_send()
         # The end is written alone, and noted before: what is in the connection's buffer may still go out after a
         # failure (closing flushes it), and without these last bytes no server takes a body as whole.

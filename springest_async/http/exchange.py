@@ -199,6 +199,11 @@ class Exchange:
             for name, value in self._response.raw_headers
         )
 
+    def close_file(self) -> None:
+        """Close the file of a body that nothing has begun to write."""
+        if self.body is not None:
+            self.body.close_file()
+
     async def close(self) -> None:
         """Close the response, stop the timers, and wait until nothing writes the body."""
         self.watchdog = self._go_ahead = None
@@ -215,7 +220,6 @@ class Exchange:
             self._response.close()
         if self.body is not None:
             await self.body.wait_written()
-            self.body.close_file()
 
 
 class _KeyedUrl:

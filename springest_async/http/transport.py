@@ -23,7 +23,6 @@ from yarl import URL
 from springest_async.api.protocol import Answer
 from springest_async.errors import ConfigurationError, NoAnswer, NotSent
 from springest_async.http.api_key import ApiKey
-from springest_async.http.body import LEAVES_AT_ONCE
 from springest_async.http.exchange import MAX_POST_ANSWER_BYTES, Exchange, QuietRequest, at_once
 from springest_async.http.failures import Failure, system_words
 from springest_async.http.proxy import Proxy
@@ -36,6 +35,9 @@ Connector = aiohttp.BaseConnector
 _MAX_LIST_ANSWER_BYTES = 8 * 1024 * 1024
 
 _AN_HOUR_AT_MOST = and_(gt(0.0), le(3600.0))
+
+# Bodies above this ask first (Expect: 100-continue), so that an early 400 reaches us instead of a broken pipe.
+_ASK_FIRST = 64 * 1024
 
 # A POST goes out on a connection whose last answer is no older than this, else on a fresh one: a connection that the
 # server is just closing would put it in doubt. It is half of the shortest idle time-out of common servers (gunicorn
@@ -79,7 +81,9 @@ class _QuietConnector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, *args, **options)
             protocol, transport = connection.protocol, connection.transport
-            if protocol is None or transport is None or not (protocol.should_close or has_unsent(transport)):
+            if protocol is None or transport is None:
+                return connection
+            if not (protocol.should_close or has_unsent(transport)):
                 break
             connection.close()
         if isinstance(req, QuietRequest):
@@ -216,8 +220,7 @@ class Transport:
         body = exchange.body
         assert body is not None
         where = self.where("POST", exchange.path)
-        # So that an early 400 reaches us instead of a broken pipe.
-        asks = self._ask_first and (body.size or 0) > LEAVES_AT_ONCE
+        asks = self._ask_first and (body.size or 0) > _ASK_FIRST
         answer = await self._exchange(
             exchange,
             MAX_POST_ANSWER_BYTES,

@@ -213,11 +213,17 @@ class Limiter:
 
     @property
     def is_open(self) -> bool:
-        """Whether a POST that asks now leaves at once; it may also do so if this says no."""
-        if self._memory is None or self.burst < self.posts:
+        """Whether a POST that asks now leaves at once. No may also mean that only the ledger knows."""
+        state, memory = self._state, self._memory
+        is_in_use = state is not None and not state.loop.is_closed()
+        if memory is None or (state and is_in_use and not (state.is_empty and state.burst_limiter.has_capacity())):
             return False
-        with self._memory.guarded():
-            return self._memory.bucket.is_open(self._rate, self._memory.now())
+        with memory.guarded():
+            bucket, now = memory.bucket, memory.now()
+            return (
+                bucket.is_open(self._rate, now)
+                and bucket.hour.seconds_until(self.requests_per_hour, now, requests=1) <= 0
+            )
 
     def seconds_until(self, posts: int) -> float:
         """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts.
@@ -266,13 +272,10 @@ class Limiter:
                     "two event loops use this host and key at the same time: give all uploads to one of them,"
                     " because the limit cannot be kept across both"
                 )
-        # Where all tokens may leave at once, none comes back so soon that the burst would hold a POST back.
-        burst_limiter = None
-        if self.burst < self.posts:
-            from aiolimiter import AsyncLimiter  # noqa: PLC0415 # it looks its version up, and by default is not needed
+        from aiolimiter import AsyncLimiter  # noqa: PLC0415 # it looks its version up, and only POSTs need it
 
-            burst_limiter = AsyncLimiter(self.burst, self.burst * self._rate.spacing)
-        state = self._state = LoopState(loop, burst_limiter)
+        # Also where all tokens may leave at once: a token is back as soon as a server has refused the connection.
+        state = self._state = LoopState(loop, AsyncLimiter(self.burst, self.burst * self._rate.spacing))
         if before is not None and before.pid == state.pid:
             self._abandon(before)
         elif before is not None:
@@ -301,10 +304,15 @@ class Limiter:
         state = self._enter()
         try:
             permit = self._permit_at_once(state, count_window, intent)
-            return state, permit or await self._permit(state, count_window, bulk, intent)
+            if permit is None:
+                permit = await self._permit(state, count_window, bulk, intent)
+            else:
+                await state.burst_limiter.acquire()  # at once: there is room for it
         except BaseException:
             state.users -= 1
             raise
+        else:
+            return state, permit
 
     def _end_post(self, state: LoopState, permit: Permit) -> None:
         try:
@@ -315,7 +323,7 @@ class Limiter:
     def _permit_at_once(self, state: LoopState, count_window: float, intent: Intent | None) -> Permit | None:
         """Return a permit if a POST may leave now and none waits before it, else None."""
         memory, bucket = self._memory, None if self._memory is None else self._memory.bucket
-        if memory is None or bucket is None or state.burst_limiter is not None or not state.is_empty:
+        if memory is None or bucket is None or not state.is_empty or not state.burst_limiter.has_capacity():
             return None
         now = state.loop.time()
         with memory.guarded():
@@ -380,7 +388,7 @@ class Limiter:
     ) -> Permit | None:
         """Wait until the POST at the head of the queue may leave; None if it has passed its turn on and must wait."""
         in_burst = turn.shared or self._is_in_burst(state)
-        if not in_burst and state.burst_limiter is not None:
+        if not in_burst:
             # A token first: a place in the burst that is taken long before the POST leaves spaces nothing.
             await self._until(state, lambda: ask().ask, undo)
             await state.burst_limiter.acquire()
@@ -389,7 +397,7 @@ class Limiter:
     def _is_in_burst(self, state: LoopState) -> bool:
         """Return whether the burst has a place for one more than those that leave already."""
         places = len(state.leaving) + 1
-        return places <= self.burst and (state.burst_limiter is None or state.burst_limiter.has_capacity(places))
+        return places <= self.burst and state.burst_limiter.has_capacity(places)
 
     def _has_room(self, state: LoopState) -> bool:
         """Return whether a POST may certainly leave now, as far as this process knows, so that no other one waits."""
@@ -453,7 +461,7 @@ class Limiter:
                 wait = await self._changes.make(change, abandon, leaving.intent)
                 self._tell_of_others(taken.limits)
                 if wait == 0:
-                    if in_burst and state.burst_limiter is not None:
+                    if in_burst:
                         # It waits only if another commit overtook this one, and the POST is counted from then on.
                         try:
                             await state.burst_limiter.acquire()

@@ -121,7 +121,7 @@ class LoopState:
     """Everything that belongs to one event loop: its queues, its POSTs, and the signal that wakes those that wait."""
 
     loop: asyncio.AbstractEventLoop
-    burst_limiter: "AsyncLimiter | None"
+    burst_limiter: "AsyncLimiter"
     pid: int = field(factory=os.getpid)
     users: int = 0  # blocks of `Limiter._in_use`
     head_of_queue: Queue = field(factory=Queue)

@@ -251,7 +251,7 @@ async def test_a_file_that_shrinks_on_the_way_does_not_show_the_key(
             await client.upload(make_upload(file=file))
         witness.look_at_error("error", caught.value)
 
-    assert caught.value.reason == "became shorter while it was being sent"
+    assert caught.value.reason == "became shorter while it was being read"
 
 
 # --- cancellations: what was under way is in the variables of the frames ---

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -40,7 +41,7 @@ from springest_async import (
 from springest_async.http.exchange import MAX_POST_ANSWER_BYTES
 from springest_async.http.watchdog import reading_socket
 from springest_async.sandbox import Sandbox
-from springest_async.source_file import SourceFile
+from springest_async.source_file import FileReader, SourceFile
 from tests.descriptors import open_files_in
 from tests.uploads import upload_in_bulk
 from tests.waiting import A_WHILE, heard, leaping_clock, until
@@ -645,7 +646,7 @@ async def test_a_file_that_changes_on_the_way_is_reported(
             await springest.upload(make_upload(file=big))
 
     assert caught.value.file == big
-    assert caught.value.reason == "became shorter while it was being sent"
+    assert caught.value.reason == "became shorter while it was being read"
     (exchange,) = server.exchanges
     assert len(exchange.body) < exchange.length
 
@@ -769,6 +770,41 @@ async def test_when_a_listener_objects_to_sending_nothing_is_sent(upload: Certif
         assert server.connections == 0
         assert repr(springest.limiter) == "<Limiter 30 in 60 s, 0 under way, 0 resting, fast>"
         assert springest.limiter.seconds_until(30) == 0
+
+
+async def test_when_a_listener_objects_no_file_stays_open(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    upload = make_upload(file=file_of(3_000_000, tmp_path / "x.pdf"))
+    async with raw_server(created) as server, client_of(server) as springest:
+        with pytest.raises(Objection):
+            await springest.upload(upload, listener=objects_to_sending)
+
+    assert open_files_in(tmp_path) == []
+
+
+async def test_what_was_in_a_file_is_not_kept_for_the_next_try(
+    make_upload: Callable[..., CertificateUpload], tmp_path: Path
+) -> None:
+    """Thousands may wait for their next try."""
+
+    def kept() -> int:
+        return sum(len(item.beginning) for item in gc.get_objects() if isinstance(item, FileReader))
+
+    upload = make_upload(file=file_of(200_000, tmp_path / "x.pdf"))
+    seen: list[int] = []
+
+    def listen(step: UploadStep) -> None:
+        if step.kind == "unsent":
+            seen.append(kept())
+
+    async with raw_server(hangs_up_at_once, created) as server, client_of(server) as springest:
+        await springest.upload(upload, listener=listen)
+    async with client_of(f"http://127.0.0.1:{closed_port()}") as springest:
+        with pytest.raises(NotSent):
+            await springest.upload(upload, listener=listen)
+
+    assert seen == [0] * 5
 
 
 async def test_when_a_listener_fails_nothing_more_is_sent(

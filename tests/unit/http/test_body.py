@@ -455,10 +455,10 @@ async def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda path: os.truncate(path, PIECE), "became shorter while it was being sent"),
-        (lambda path: os.truncate(path, 2 * PIECE + 5), "became shorter while it was being sent"),
-        (lambda path: os.truncate(path, 9 * PIECE), "changed while it was being sent"),
-        (rewrite, "changed while it was being sent"),
+        (lambda path: os.truncate(path, PIECE), "became shorter while it was being read"),
+        (lambda path: os.truncate(path, 2 * PIECE + 5), "became shorter while it was being read"),
+        (lambda path: os.truncate(path, 9 * PIECE), "changed while it was being read"),
+        (rewrite, "changed while it was being read"),
     ],
     ids=["shrinks to what was sent", "shrinks", "grows", "is rewritten"],
 )

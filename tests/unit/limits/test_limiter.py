@@ -108,6 +108,45 @@ async def test_an_unsent_post_gives_its_token_back_at_once(new: New) -> None:
 
 
 @in_virtual_time
+async def test_posts_that_never_reach_the_server_are_spaced(new: New) -> None:
+    """Else a server that refuses all connections would be asked as often as uploads give up."""
+    limiter, left = new(), list[float]()
+
+    async def refused() -> None:
+        async with limiter.post(count_window=ANSWER) as permit:
+            left.append(now())
+            permit.mark_unsent()
+
+    await asyncio.gather(*(refused() for _ in range(40)))
+
+    assert left == [0.0] * 30 + [2.0 * number for number in range(1, 11)]
+
+
+@in_virtual_time
+async def test_it_is_open_while_a_post_would_not_have_to_wait() -> None:
+    limiter = Limiter(posts=3, requests_per_hour=20)
+    assert limiter.is_open
+    await post(limiter)
+    assert limiter.is_open
+    await limiter.request()
+    assert not limiter.is_open  # two tokens are free, and no request of the hour
+    await asyncio.sleep(1800.0)
+    await post_all(limiter, 2)
+    assert not limiter.is_open
+
+
+@in_virtual_time
+async def test_it_is_not_open_past_those_that_wait() -> None:
+    limiter = Limiter(requests_per_hour=20)
+    await post_all(limiter, 2)
+    waiting = asyncio.create_task(post(limiter))
+    await asyncio.sleep(1.0)
+
+    assert not limiter.is_open
+    await waiting
+
+
+@in_virtual_time
 async def test_a_burst_of_one_spaces_the_sends() -> None:
     assert await post_all(Limiter(burst=1), 5) == [0.0, 2.0, 4.0, 6.0, 8.0]
 
