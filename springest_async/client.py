@@ -342,6 +342,9 @@ class Springest:
         It waits for the limit as long as that takes. It sends again what the server certainly has not stored (after a
         broken connection, or a refusal for speed), and nothing that it may have stored.
 
+        The file is looked at before anything else. One of at most 1 MiB is sent as it was then if the limit lets it
+        leave at once; any other must still be the same file when it is sent.
+
         With a journal the same certificate is stored once, however often and wherever this is called: one that is
         stored returns its receipt (`Receipt.stored_before`), one that another task or process is sending is waited for,
         and one in doubt is settled first. One that was rejected or has failed earlier is sent again.

@@ -1,7 +1,7 @@
 """Check a manifest before the first POST, and report every fault with its row, column and reason.
 
 A fault in row 900 000 is found in minutes, and not after three weeks of uploading. Only the first and last 8 KiB of a
-file are read, and the whole file only if another row has the same fields. Nothing is sent.
+file are read, and the whole file only if another row has, or seems to have, the same fields. Nothing is sent.
 """
 
 import hashlib
@@ -187,7 +187,7 @@ class _Content:
 
 
 class _Hashes:
-    """Reads whole files on all cores: hashlib leaves the others alone while it computes.
+    """A reader of whole files on all cores: hashlib leaves the others alone while it computes.
 
     Only the thread that checks the manifest writes to the journal, and many hashes at a time.
     """

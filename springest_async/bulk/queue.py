@@ -301,7 +301,7 @@ class UploadQueue:
                 self._report(RowDone(entry, State.IN_DOUBT, error=doubt_of(known)))
             case State.IN_DOUBT:
                 first, _ = self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
-                if first.number is None:  # it is settled as a certificate without a row, and was this row's
+                if first.number is None:  # it is being settled as a certificate without a row, but it is this row's
                     self._joined[known.id] = entry
                 self._doubted.set()
             case _:

@@ -103,7 +103,7 @@ class Journal:
 
     @property
     def waited(self) -> float:
-        """For how many seconds it has waited for its disk or its server since it was opened."""
+        """Seconds that its transactions have waited since it was opened, mostly for its disk or its server."""
         return self._opened().waited
 
     @property

@@ -1,7 +1,7 @@
 """Load a manifest into a journal: its rows, and the certificates that they name already.
 
 Each load of an edited manifest has rows of its own, which take over the certificates of the rows that they replace. A
-file is not read here: its size and time are compared, and what is in doubt is read when its turn comes.
+file is not read here: its size and time are compared, and one that may have changed is read when its turn comes.
 """
 
 import json
@@ -164,7 +164,7 @@ def _check_load(connection: Connection, load: int, source: Source, worker: str) 
 
 
 class _Copies:
-    """Numbers the rows of a load that have the same file and fields, which the preflight reports.
+    """The numbers of the rows of a load that have the same file and fields, which the preflight reports.
 
     They have one certificate, and each gets its outcome. Memory: 16 MiB, and 0.2 KB for each row that has copies.
     """

@@ -62,18 +62,18 @@ def has_unfinished(connection: Connection, migration: int, source: Source, *, ho
         "SELECT 1 FROM manifest_rows WHERE load = ? AND state IN ('waiting', 'sending') LIMIT 1", (load,)
     ):
         return True
-    return any(certificate not in hopeless for certificate, _ in _doubts(connection, source.origin, load))
+    return any(certificate not in hopeless for certificate in _doubts(connection, source.origin, load))
 
 
-def _doubts(connection: Connection, origin: str, load: int) -> list[tuple[int, bytes]]:
-    """Return the keys and look-alike digests of the doubts that this load of a manifest names, or none does."""
+def _doubts(connection: Connection, origin: str, load: int) -> list[int]:
+    """Return the keys of the certificates in doubt that a row of this load has, or that no row has."""
     lines = connection.execute(
-        "SELECT k.id, k.lookalike FROM certificates AS k WHERE k.origin = ? AND k.state = 'in doubt'"
+        "SELECT k.id FROM certificates AS k WHERE k.origin = ? AND k.state = 'in doubt'"
         " AND (EXISTS (SELECT 1 FROM manifest_rows AS r WHERE r.certificate = k.id AND r.load = ?)"
         " OR NOT EXISTS (SELECT 1 FROM manifest_rows AS r WHERE r.certificate = k.id)) ORDER BY k.given_up, k.id",
         (origin, load),
     )
-    return [(certificate, lookalike) for certificate, lookalike in lines]
+    return [certificate for (certificate,) in lines]
 
 
 def claim_doubt(
@@ -81,7 +81,7 @@ def claim_doubt(
 ) -> tuple[Entry, KnownCertificate] | None:
     """Return a certificate in doubt that this worker is to settle, and its row, if there is one that nobody settles."""
     load = load_of(connection, migration)
-    for certificate, _ in _doubts(connection, source.origin, load):
+    for certificate in _doubts(connection, source.origin, load):
         if certificate in hopeless:
             continue
         if known := certificates.claim_doubt(connection, certificate, claim=claim, worker=worker):
