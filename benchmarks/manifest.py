@@ -134,7 +134,7 @@ def _check(journal: Journal, manifest: Manifest) -> None:
 
 
 def _store(journal: Journal, file: Path) -> None:
-    """Let the journal say that all rows are stored."""
+    """Mark all rows as stored in the journal."""
     status = file.stat()
     with closing(journal.connect()) as connection, connection.transaction():
         connection.execute(

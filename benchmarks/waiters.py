@@ -98,7 +98,7 @@ def _limiter(runner: asyncio.Runner, tokens: int) -> Limiter:
 
 
 def measure_posts(plan: Plan) -> list[Table]:
-    """Let POSTs leave with some, many and very many tokens out."""
+    """Measure POSTs that leave with some, many and very many tokens out."""
     labels = {f"{_number(tokens)} tokens out": tokens for tokens in plan.tokens}
     rows: dict[str, list[float]] = {name: [] for name in [*labels, _THEIRS]}
     with asyncio.Runner() as runner:
@@ -145,7 +145,7 @@ def measure_posts(plan: Plan) -> list[Table]:
 
 
 async def _wait(waiters: int, seconds: float) -> tuple[float, ...]:
-    """Let so many POSTs wait: see the columns of `measure_waiters`."""
+    """Measure so many POSTs that wait: see the columns of `measure_waiters`."""
     limiter = Limiter(posts=30, period=seconds + 1.0, requests_per_hour=_NO_LIMIT)
     for _ in range(30):
         await _post(limiter)
@@ -173,7 +173,7 @@ async def _wait(waiters: int, seconds: float) -> tuple[float, ...]:
 
 
 def measure_waiters(plan: Plan) -> list[Table]:
-    """Let some, many and very many uploads wait for a token."""
+    """Measure some, many and very many uploads that wait for a token."""
     found = {_number(waiters): asyncio.run(_wait(waiters, plan.seconds)) for waiters in plan.waiters}
     columns = ["until it waits", "when it leaves", "when it gives up"]
     return [
@@ -240,7 +240,7 @@ async def _run(origin: str, folder: Path, seconds: float) -> float:
 
 
 def measure_run(plan: Plan) -> list[Table]:
-    """Let a bulk run wait for the limit."""
+    """Measure a bulk run that waits for the limit."""
     with Sink() as sink, tempfile.TemporaryDirectory(prefix="springest-benchmark-") as folder:
         used = asyncio.run(_run(sink.origin, Path(folder), plan.seconds))
     return [

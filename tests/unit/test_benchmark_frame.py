@@ -150,7 +150,7 @@ def test_the_page_shows_what_lies_beside_it() -> None:
     }
 
 
-def test_all_benchmarks_run_by_themselves_and_the_worst_code_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_benchmarks_run_alone_and_the_worst_code_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

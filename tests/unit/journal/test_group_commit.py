@@ -284,7 +284,7 @@ async def test_a_caller_that_is_cancelled_disturbs_nobody(database: Database, co
     assert await commits.run(returns(2)) == 2
 
 
-async def test_a_caller_that_is_cancelled_at_the_last_moment_disturbs_nobody(commits: GroupCommit) -> None:
+async def test_a_caller_cancelled_at_the_last_moment_disturbs_nobody(commits: GroupCommit) -> None:
     """The thread has handed over the results, and the loop has not taken them yet."""
     first, second = commits.run(returns(1)), commits.run(returns(2))
     commits.submit(returns(3)).result()  # which holds up the event loop

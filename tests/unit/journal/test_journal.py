@@ -307,7 +307,7 @@ async def test_what_a_worker_that_slept_rechecks_goes_back(
     assert len(await other.claim(1)) == 1
 
 
-async def test_what_is_rechecked_for_a_task_that_was_cancelled_goes_back(
+async def test_what_a_cancelled_task_rechecks_goes_back(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread looks at files, perhaps on a slow disk, and claims their rows after the cancellation."""
