@@ -39,12 +39,19 @@ def run(arguments: list[str]) -> int:
     return code
 
 
+# A number out of its bounds is measured again: a busy moment can put it there, a fault does so each time.
+_TRIES = 3
+
+
 def _run_all(names: list[str], options: list[str]) -> int:
     """Run the benchmarks one after the other, and return the worst exit code."""
     codes = []
     for name in names:
         print(f"\n## {name}\n", flush=True)
-        done = subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=False)  # noqa: S603
+        for _ in range(_TRIES if "--quick" in options else 1):
+            done = subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=False)  # noqa: S603
+            if done.returncode == 0:
+                break
         codes.append(done.returncode)
     return max(codes)
 

@@ -150,16 +150,35 @@ def test_the_page_shows_what_lies_beside_it() -> None:
     }
 
 
+@pytest.mark.parametrize(("failures", "code", "runs"), [(0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 1, 3)])
+def test_what_is_out_of_bounds_is_measured_again(
+    failures: int, code: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    def run(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        names.append(arguments[3])
+        return subprocess.CompletedProcess(
+            arguments, int(arguments[3] == "journal" and names.count("journal") <= failures)
+        )
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+    assert command.run(["--quick"]) == code
+    assert names.count("journal") == runs
+    assert names.count("upload") == 1
+
+
 def test_all_benchmarks_run_alone_and_the_worst_code_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         commands.append(command[2:])
-        return subprocess.CompletedProcess(command, int(len(commands) == 1))
+        return subprocess.CompletedProcess(command, int("journal" in command))
 
     monkeypatch.setattr(subprocess, "run", run)
 
-    assert command.run(["--quick"]) == 1
-    assert commands == [["benchmarks", name, "--quick"] for name in command.find()]
+    assert command.run(["--output", "x"]) == 1
+    assert commands == [["benchmarks", name, "--output", "x"] for name in command.find()]
     assert "upload" in command.find()
     assert not {"report", "sink", "peers", "page", "tables"} & command.find().keys()
