@@ -27,6 +27,10 @@ class SendingForbidden(ClientError):
     """Ends a request whose body may not be sent any more; it passes through aiohttp as aiohttp's own errors do."""
 
 
+# Bytes of a file that leaves in one piece with the fields: to copy more takes longer than to write twice.
+_JOINED = 64 * 1024
+
+
 def _always() -> None:
     """Return None: nothing forbids to send."""
 
@@ -153,7 +157,10 @@ class CertificateBody(Payload):
             progress.reading = False
             self.check_may_send()
             progress.bytes_given += len(self._preamble) + len(piece)
-            await writer.write(self._preamble)  # leaves with the head; joined with the file, both would be copied
+            if len(piece) <= _JOINED:
+                piece = self._preamble + piece
+            else:
+                await writer.write(self._preamble)  # leaves with the head
             await writer.write(piece)
             while reader.left:
                 reading = self._executor.submit(reader.read)
