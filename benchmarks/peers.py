@@ -42,7 +42,25 @@ from attrs import frozen
 from springest_async import CertificateUpload, Journal, Settings, Springest
 from springest_async.bulk import Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
 
-__all__ = ["AIOHTTP", "BULK", "ON_UVLOOP", "OURS", "SENDFILE", "WAYS", "Job", "Way"]
+__all__ = [
+    "AIOHTTP",
+    "BULK",
+    "BYTES",
+    "NO_LIMIT",
+    "ON_UVLOOP",
+    "OURS",
+    "OWN_KEYS",
+    "READ",
+    "SENDFILE",
+    "WAYS",
+    "AsyncPrepare",
+    "Job",
+    "Prepare",
+    "Run",
+    "Way",
+    "by_tasks",
+    "on_a_loop",
+]
 
 AIOHTTP = "aiohttp as documented"
 BYTES = "aiohttp with bytes in memory"
@@ -51,9 +69,10 @@ OURS = "`Springest.upload()`"
 BULK = "a bulk run"
 SENDFILE = "a socket with sendfile"
 ON_UVLOOP = ", uvloop"
+NO_LIMIT = 10**9  # a minute and an hour
 
 _KEY = "an-invented-key"
-_OWN_KEYS = (f"{_KEY}-{number}" for number in count())  # clients with one key must share one journal
+OWN_KEYS = (f"{_KEY}-{number}" for number in count())  # clients with one key must share one journal
 _EMAIL = "employee@example.org"
 _VALID_FROM = date(2026, 1, 31)
 _CERTIFICATION = 1
@@ -80,12 +99,21 @@ class Job:
     @property
     def url(self) -> str:
         """Return where certificates are posted to, with the key."""
-        return f"{self.origin}/users/certificates.json?api_key={_KEY}"
+        return f"{self.origin}{self.path}?api_key={_KEY}"
+
+    @property
+    def path(self) -> str:
+        """Return the path of that address."""
+        return "/users/certificates.json"
 
     @property
     def fields(self) -> dict[str, str]:
         """Return the text fields of the form."""
         return {"certification_id": str(_CERTIFICATION), "email": _EMAIL, "valid_from": _VALID_FROM.isoformat()}
+
+    def certificate(self, email: str = _EMAIL) -> CertificateUpload:
+        """Return what ours are given."""
+        return CertificateUpload(file=self.file, certification_id=_CERTIFICATION, email=email, valid_from=_VALID_FROM)
 
     def trust(self) -> ssl.SSLContext:
         """Return what trusts the server."""
@@ -94,16 +122,16 @@ class Job:
     def settings(self) -> Settings:
         """Return the settings of a client of ours, whose limit never makes it wait."""
         return Settings(
-            posts_per_minute=10**9, requests_per_hour=10**9, concurrency=self.in_flight, ca_file=self.ca_file
+            posts_per_minute=NO_LIMIT, requests_per_hour=NO_LIMIT, concurrency=self.in_flight, ca_file=self.ca_file
         )
 
 
 Prepare = Callable[[int], Callable[[], object]]
 Way = Callable[[Job], AbstractContextManager[Prepare]]
 
-_Run = Callable[[], Coroutine[Any, Any, object]]
-_AsyncPrepare = Callable[[int], Coroutine[Any, Any, _Run]]
-_AsyncWay = Callable[[Job], AbstractAsyncContextManager[_AsyncPrepare]]
+Run = Callable[[], Coroutine[Any, Any, object]]
+AsyncPrepare = Callable[[int], Coroutine[Any, Any, Run]]
+_AsyncWay = Callable[[Job], AbstractAsyncContextManager[AsyncPrepare]]
 
 
 def _check(answer: Any) -> None:
@@ -114,14 +142,14 @@ def _check(answer: Any) -> None:
 # --- on an event loop ---
 
 
-def _on_a_loop(way: _AsyncWay, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> Way:
+def on_a_loop(way: _AsyncWay, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> Way:
     """Return a way that runs on an event loop of its own, which stands still between its turns."""
 
     @contextmanager
     def opened(job: Job) -> Iterator[Prepare]:
         stack = AsyncExitStack()
 
-        async def enter() -> _AsyncPrepare:
+        async def enter() -> AsyncPrepare:
             return await stack.enter_async_context(way(job))
 
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -139,7 +167,7 @@ def _on_a_loop(way: _AsyncWay, new_loop: Callable[[], asyncio.AbstractEventLoop]
     return opened
 
 
-def _by_tasks(one: _Run, in_flight: int) -> _AsyncPrepare:
+def by_tasks(one: Run, in_flight: int) -> AsyncPrepare:
     """Prepare uploads that are made one by one, by as many tasks as may be in flight."""
 
     async def work(left: Iterator[int]) -> None:
@@ -152,14 +180,14 @@ def _by_tasks(one: _Run, in_flight: int) -> _AsyncPrepare:
             for _ in range(in_flight):
                 tasks.create_task(work(left))
 
-    async def prepare(uploads: int) -> _Run:
+    async def prepare(uploads: int) -> Run:
         return partial(run, uploads)
 
     return prepare
 
 
 @asynccontextmanager
-async def _aiohttp(job: Job) -> AsyncIterator[_AsyncPrepare]:
+async def _aiohttp(job: Job) -> AsyncIterator[AsyncPrepare]:
     tls = job.trust() if job.ca_file else True
     async with aiohttp.ClientSession() as session:
 
@@ -172,11 +200,11 @@ async def _aiohttp(job: Job) -> AsyncIterator[_AsyncPrepare]:
                 async with session.post(job.url, data=form, ssl=tls) as response:
                     _check(await response.json())
 
-        yield _by_tasks(one, job.in_flight)
+        yield by_tasks(one, job.in_flight)
 
 
 @asynccontextmanager
-async def _aiohttp_with_bytes(job: Job, *, reads: bool) -> AsyncIterator[_AsyncPrepare]:
+async def _aiohttp_with_bytes(job: Job, *, reads: bool) -> AsyncIterator[AsyncPrepare]:
     """Upload bytes that are in memory already, or (`reads`) the file that a thread has read whole in one hop.
 
     Nothing on aiohttp can cost less than the first, nor less than the second if its loop must not wait for a disk.
@@ -198,24 +226,21 @@ async def _aiohttp_with_bytes(job: Job, *, reads: bool) -> AsyncIterator[_AsyncP
                 async with session.post(job.url, data=data, headers=headers, ssl=tls) as response:
                     _check(await response.json())
 
-            yield _by_tasks(one, job.in_flight)
+            yield by_tasks(one, job.in_flight)
 
 
 @asynccontextmanager
-async def _springest(job: Job) -> AsyncIterator[_AsyncPrepare]:
-    async with Springest(api_key=next(_OWN_KEYS), host=job.origin, settings=job.settings()) as springest:
+async def _springest(job: Job) -> AsyncIterator[AsyncPrepare]:
+    async with Springest(api_key=next(OWN_KEYS), host=job.origin, settings=job.settings()) as springest:
 
         async def one() -> None:
-            upload = CertificateUpload(
-                file=job.file, certification_id=_CERTIFICATION, email=_EMAIL, valid_from=_VALID_FROM
-            )
-            assert (await springest.upload(upload)).id
+            assert (await springest.upload(job.certificate())).id
 
-        yield _by_tasks(one, job.in_flight)
+        yield by_tasks(one, job.in_flight)
 
 
 @asynccontextmanager
-async def _bulk_run(job: Job) -> AsyncIterator[_AsyncPrepare]:
+async def _bulk_run(job: Job) -> AsyncIterator[AsyncPrepare]:
     """Upload a manifest of different certificates, whose rows are in the journal before the clock starts.
 
     Their files are links to one, each with a path of its own, so each is read and hashed.
@@ -224,10 +249,10 @@ async def _bulk_run(job: Job) -> AsyncIterator[_AsyncPrepare]:
     numbers = count(1)
     async with (
         Journal(folder / "journal.sqlite3") as journal,
-        Springest(api_key=next(_OWN_KEYS), host=job.origin, settings=job.settings(), journal=journal) as springest,
+        Springest(api_key=next(OWN_KEYS), host=job.origin, settings=job.settings(), journal=journal) as springest,
     ):
 
-        async def prepare(uploads: int) -> _Run:
+        async def prepare(uploads: int) -> Run:
             archive = folder / str(next(numbers))
             path = _write_archive(archive, job.file, uploads)
             migration, _ = await load_manifest(journal, Manifest.open(path), springest.origin)
@@ -267,7 +292,7 @@ def _write_archive(folder: Path, file: Path, uploads: int) -> Path:
 
 
 @asynccontextmanager
-async def _httpx(job: Job) -> AsyncIterator[_AsyncPrepare]:
+async def _httpx(job: Job) -> AsyncIterator[AsyncPrepare]:
     limits = httpx.Limits(max_connections=job.in_flight, max_keepalive_connections=job.in_flight)
     tls = job.trust() if job.ca_file else True
     async with httpx.AsyncClient(limits=limits, timeout=60.0, trust_env=False, verify=tls) as client:
@@ -278,11 +303,11 @@ async def _httpx(job: Job) -> AsyncIterator[_AsyncPrepare]:
                 response = await client.post(job.url, data=job.fields, files=files)
             _check(response.json())
 
-        yield _by_tasks(one, job.in_flight)
+        yield by_tasks(one, job.in_flight)
 
 
 @asynccontextmanager
-async def _niquests(job: Job) -> AsyncIterator[_AsyncPrepare]:
+async def _niquests(job: Job) -> AsyncIterator[AsyncPrepare]:
     async with niquests.AsyncSession(pool_maxsize=job.in_flight) as session:
         session.trust_env = False
         if job.ca_file:
@@ -295,7 +320,7 @@ async def _niquests(job: Job) -> AsyncIterator[_AsyncPrepare]:
                 )
             _check(response.json())
 
-        yield _by_tasks(one, job.in_flight)
+        yield by_tasks(one, job.in_flight)
 
 
 # --- without an event loop ---
@@ -437,17 +462,17 @@ def _uvloop() -> asyncio.AbstractEventLoop:
 
 
 WAYS: Mapping[str, Way] = {
-    AIOHTTP: _on_a_loop(_aiohttp),
-    BYTES: _on_a_loop(partial(_aiohttp_with_bytes, reads=False)),
-    READ: _on_a_loop(partial(_aiohttp_with_bytes, reads=True)),
-    OURS: _on_a_loop(_springest),
-    BULK: _on_a_loop(_bulk_run),
-    "httpx": _on_a_loop(_httpx),
+    AIOHTTP: on_a_loop(_aiohttp),
+    BYTES: on_a_loop(partial(_aiohttp_with_bytes, reads=False)),
+    READ: on_a_loop(partial(_aiohttp_with_bytes, reads=True)),
+    OURS: on_a_loop(_springest),
+    BULK: on_a_loop(_bulk_run),
+    "httpx": on_a_loop(_httpx),
     "requests in threads": _requests,
-    "niquests": _on_a_loop(_niquests),
+    "niquests": on_a_loop(_niquests),
     "pycurl": _pycurl,
     SENDFILE: _sendfile,
-    f"{AIOHTTP}{ON_UVLOOP}": _on_a_loop(_aiohttp, _uvloop),
-    f"{OURS}{ON_UVLOOP}": _on_a_loop(_springest, _uvloop),
-    f"{BULK}{ON_UVLOOP}": _on_a_loop(_bulk_run, _uvloop),
+    f"{AIOHTTP}{ON_UVLOOP}": on_a_loop(_aiohttp, _uvloop),
+    f"{OURS}{ON_UVLOOP}": on_a_loop(_springest, _uvloop),
+    f"{BULK}{ON_UVLOOP}": on_a_loop(_bulk_run, _uvloop),
 }

@@ -24,6 +24,12 @@ _COLOURS = (
     "#6b7780",
     "#a8a222",
     "#1fa6b5",
+    "#b0c4de",
+    "#7a3e3e",
+    "#b9d98c",
+    "#e6b8d0",
+    "#40506a",
+    "#d9c27a",
 )
 
 
@@ -38,7 +44,8 @@ class Table:
         columns: their titles.
         rows: by label, a number for each column; None: not measured.
         notes: sentences below the table.
-        picture: bars in groups, one for each column; or a line for each row; or none.
+        picture: bars in groups, one for each column; or one bar for each column, in which the rows stand on each other;
+            or a line for each row; or none.
         floors: by row and column, the smallest number that the guard accepts.
         ceilings: by row and column, the largest number that the guard accepts.
     """
@@ -49,7 +56,7 @@ class Table:
     columns: Sequence[str]
     rows: Mapping[str, Sequence[float | None]]
     notes: Sequence[str] = ()
-    picture: Literal["bars", "lines"] | None = "bars"
+    picture: Literal["bars", "stacked", "lines"] | None = "bars"
     floors: Mapping[tuple[str, str], float] = field(factory=dict)
     ceilings: Mapping[tuple[str, str], float] = field(factory=dict)
 
@@ -95,7 +102,7 @@ class Table:
             label_font_size=12,
             major_label_font_size=12,
         )
-        kind = pygal.Line if self.picture == "lines" else pygal.Bar
+        kind = {"bars": pygal.Bar, "stacked": pygal.StackedBar, "lines": pygal.Line}[self.picture or "bars"]
         chart = kind(
             style=style,
             js=(),

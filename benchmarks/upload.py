@@ -22,11 +22,11 @@ from pathlib import Path
 import trustme
 from attrs import define, field, frozen
 
-from benchmarks.peers import AIOHTTP, BULK, ON_UVLOOP, OURS, SENDFILE, WAYS, Job, Prepare
+from benchmarks.peers import AIOHTTP, BULK, ON_UVLOOP, OURS, SENDFILE, WAYS, Job, Prepare, Way
 from benchmarks.report import Table, in_turns, parser, publish
 from benchmarks.sink import Sink, leaving_a_core_to_the_sink
 
-__all__ = ["Cell", "main", "measure"]
+__all__ = ["Cell", "Found", "main", "measure", "ratio", "uploads_within", "write_pdf"]
 
 _UNITS = {"KB": 10**3, "MB": 10**6}
 _ON_ASYNCIO = [name for name in WAYS if not name.endswith(ON_UVLOOP)]
@@ -100,14 +100,14 @@ class Found:
     sink: list[float] = field(factory=list)
 
 
-def measure(job: Job, sink: Sink, ways: Sequence[str], *, rounds: int, seconds: float) -> dict[str, Found]:
+def measure(job: Job, sink: Sink, ways: Mapping[str, Way], *, rounds: int, seconds: float) -> dict[str, Found]:
     """Measure these ways in turns, of about so many seconds each, and return what was found of each."""
     found = {name: Found() for name in ways}
     with ExitStack() as opened:
         turns = {}
-        for name in ways:
-            prepare = opened.enter_context(WAYS[name](job))
-            uploads = _uploads_within(prepare, job.in_flight, seconds)
+        for name, way in ways.items():
+            prepare = opened.enter_context(way(job))
+            uploads = uploads_within(prepare, job.in_flight, seconds)
             turns[name] = partial(_turn, prepare, uploads, sink, found[name])
         rates = in_turns(turns, rounds)
     for name in ways:
@@ -116,7 +116,7 @@ def measure(job: Job, sink: Sink, ways: Sequence[str], *, rounds: int, seconds: 
     return found
 
 
-def _uploads_within(prepare: Prepare, in_flight: int, seconds: float) -> int:
+def uploads_within(prepare: Prepare, in_flight: int, seconds: float) -> int:
     """Return how many uploads take about so long."""
     uploads, took = in_flight, 0.0
     while took < seconds / 4:
@@ -144,7 +144,7 @@ def _turn(prepare: Prepare, uploads: int, sink: Sink, found: Found) -> float:
     return uploads / took
 
 
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Return the median of the ratios of each round."""
     return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
@@ -160,7 +160,7 @@ def _tables(key: str, section: Section, found: Mapping[Cell, Mapping[str, Found]
             title=f"Uploads over {section.title}, beside aiohttp",
             unit=f"× {AIOHTTP}",
             columns=columns,
-            rows={name: [_ratio(cell[name].rates, cell[AIOHTTP].rates) for cell in found.values()] for name in ways},
+            rows={name: [ratio(cell[name].rates, cell[AIOHTTP].rates) for cell in found.values()] for name in ways},
             notes=["A column's title is the size of the files and how many are in flight."],
             floors=_FLOORS if quick else {},
         )
@@ -187,7 +187,7 @@ def _tables(key: str, section: Section, found: Mapping[Cell, Mapping[str, Found]
             title=f"What an upload over {section.title} costs the client, beside aiohttp",
             unit=f"× {AIOHTTP}",
             columns=columns,
-            rows={name: [_ratio(cell[name].cpu, cell[AIOHTTP].cpu) for cell in found.values()] for name in ways},
+            rows={name: [ratio(cell[name].cpu, cell[AIOHTTP].cpu) for cell in found.values()] for name in ways},
             picture=None,
             ceilings=_CEILINGS,
         )
@@ -264,9 +264,10 @@ def _measure_section(
         for cell in section.cells:
             file = folder / f"{cell.size}.pdf"
             if not file.exists():
-                _write_pdf(file, cell.size)
+                write_pdf(file, cell.size)
             job = Job(origin=sink.origin, file=file, in_flight=cell.in_flight, folder=folder, ca_file=ca_file)
-            found[cell] = measure(job, sink, section.ways, rounds=options.rounds, seconds=options.seconds)
+            ways = {name: WAYS[name] for name in section.ways}
+            found[cell] = measure(job, sink, ways, rounds=options.rounds, seconds=options.seconds)
     return found
 
 
@@ -284,7 +285,7 @@ def _sink(folder: Path, *, tls: bool) -> Iterator[tuple[Sink, Path | None]]:
         yield sink, ca_file
 
 
-def _write_pdf(path: Path, size: int) -> None:
+def write_pdf(path: Path, size: int) -> None:
     """Write a file of so many bytes that looks like a PDF and cannot be compressed."""
     head, tail = b"%PDF-1.7\n", b"\n%%EOF\n"
     middle = os.urandom(min(size, 10**6))

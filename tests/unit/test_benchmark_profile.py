@@ -1,0 +1,173 @@
+"""What the benchmark `profile` makes of samples and of what its rungs cost. Nothing is timed."""
+
+import asyncio.selector_events
+import concurrent.futures.thread
+import json.decoder
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp.client
+import filelock
+import pytest
+
+from benchmarks import rooms, sampling
+from benchmarks.peers import AIOHTTP, BULK, BYTES, OURS, WAYS
+from benchmarks.profile import ladder, profile
+from benchmarks.rooms import FILES, JOURNAL_THREAD, LOOP, function_of, room_of, shares, thread_of
+from benchmarks.rungs import BELOW, RUNGS
+from benchmarks.sampling import Frame, Stack, sample, stacks_in
+from benchmarks.upload import Cell, Found
+from springest_async import client, source_file
+from springest_async.api import decode
+from springest_async.bulk import queue
+from springest_async.http import watchdog
+from springest_async.journal import group_commit, sqlite
+from springest_async.limits import limiter
+
+WRITTEN = """\
+Stack (most recent call first):
+  File "/a/b.py", line 12 in <listcomp>
+  File "<attrs generated methods springest_async.upload.UploadStep>", line 35 in __init__
+Stack (most recent call first):
+Stack (most recent call first):
+  File "/a/b.py", line ??? in main
+"""
+BOOTSTRAP = Frame(threading.__file__, 1, "_bootstrap")
+
+
+def frame(module: object, call: str = "", function: str = "run") -> Frame:
+    """Return a frame at the first line of a module that has this call in it."""
+    file = str(module.__file__)  # type: ignore[attr-defined]
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    return Frame(file, next(number for number, line in enumerate(lines, 1) if call in line), function)
+
+
+def test_the_stacks_of_faulthandler_are_read() -> None:
+    generated = "<attrs generated methods springest_async.upload.UploadStep>"
+
+    assert stacks_in(WRITTEN) == [
+        [Frame("/a/b.py", 12, "<listcomp>"), Frame(generated, 35, "__init__")],
+        [Frame("/a/b.py", 0, "main")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stack", "room"),
+    [
+        ([frame(limiter)], "our `limits/`"),
+        ([frame(client)], "our `client.py`, `upload.py`"),
+        ([frame(decode)], "our `api/`, `records.py`"),
+        (
+            [Frame("<attrs generated methods springest_async.upload.UploadStep>", 1, "__init__"), frame(client)],
+            rooms.OWN,
+        ),
+        ([Frame("<attrs generated methods springest_async.errors.Fault>", 1, "__init__")], "our `api/`, `records.py`"),
+        ([frame(json.decoder), frame(decode), frame(client)], "our `api/`, `records.py`"),
+        ([frame(aiohttp.client), frame(client)], "aiohttp"),
+        ([frame(filelock), frame(sqlite)], "filelock"),
+        ([frame(threading), frame(group_commit)], "asyncio"),
+        ([Frame("/usr/lib/strange.py", 1, "f")], rooms.OTHER),
+        ([frame(watchdog, "super().send("), frame(client)], rooms.SOCKETS),
+        ([frame(asyncio.selector_events, "sock.recv(")], rooms.SOCKETS),
+        ([frame(aiohttp.client, ".send("), frame(client)], "aiohttp"),  # a method of its own that is called so
+        ([frame(sqlite, '.execute("COMMIT")')], rooms.SQLITE),
+        ([frame(source_file, "os.open(")], rooms.DISK),
+        ([frame(queue, "hashlib.sha256(")], rooms.HASHES),
+    ],
+)
+def test_a_sample_belongs_to_the_innermost_room(stack: Stack, room: str) -> None:
+    assert room_of(stack) == room
+    assert room in rooms.ROOMS
+
+
+@pytest.mark.parametrize(
+    ("stack", "thread"),
+    [
+        ([frame(client), frame(asyncio.selector_events)], LOOP),
+        ([frame(sqlite), frame(group_commit), BOOTSTRAP], JOURNAL_THREAD),
+        ([frame(source_file), frame(concurrent.futures.thread), BOOTSTRAP], FILES),
+        ([frame(threading), frame(concurrent.futures.thread), frame(client)], LOOP),  # it hands work to a thread
+    ],
+)
+def test_a_sample_belongs_to_a_thread(stack: Stack, thread: str) -> None:
+    assert thread_of(stack) == thread
+
+
+def test_a_function_is_named_with_its_class_and_file() -> None:
+    send = frame(watchdog, "super().send(", "send")
+    generated = Frame("<attrs generated methods springest_async.upload.UploadStep>", 3, "__init__")
+
+    assert function_of([send]) == "`_ReadingSocket.send`, springest_async/http/watchdog.py"
+    assert function_of([generated]) == "`UploadStep.__init__`, springest_async/upload.py"
+    assert function_of([Frame("<frozen posixpath>", 3, "join")]) == "`join`, <frozen posixpath>"
+
+
+def test_shares_are_of_all_samples() -> None:
+    stacks = [[frame(client)], [frame(limiter)], [frame(limiter)], [frame(sqlite), BOOTSTRAP]]
+
+    assert shares(stacks, room_of)["our `limits/`"] == 50
+    assert shares(stacks, thread_of, stacks[2:]) == {LOOP: 25, JOURNAL_THREAD: 25}
+
+
+def test_each_rung_stands_on_another() -> None:
+    assert set(BELOW) == set(RUNGS) - {BYTES}
+    assert all(list(RUNGS).index(below) < list(RUNGS).index(name) for name, below in BELOW.items())
+
+
+def test_a_ladder_shows_costs_steps_and_ratios() -> None:
+    costs = {name: [float(number), float(number)] for number, name in enumerate(RUNGS, 1)}
+    found = {name: Found([1.0, 1.0], cpu, [0.1, 0.1]) for name, cpu in costs.items()}
+
+    ladders = {table.key: table for table in ladder({Cell(50_000, 8): found})}
+
+    assert ladders["ladder"].rows[BYTES] == [1.0]
+    steps = ladders["steps"].rows
+    assert steps[f"{AIOHTTP}, beside {BYTES}"] == [1000.0]
+    assert ladders["ratios"].rows[AIOHTTP] == [1.0]
+    assert ladders["ratios"].rows[BULK] == [costs[AIOHTTP][0] / costs[BULK][0]]
+
+
+def test_a_profile_shows_threads_rooms_and_functions() -> None:
+    stacks: list[Stack] = [[frame(client)], [frame(limiter)], [frame(limiter)], [frame(sqlite), BOOTSTRAP]]
+
+    tables = {table.key: table for table in profile({OURS: stacks[:3], BULK: stacks})}
+
+    assert tables["threads"].rows == {LOOP: [100, 75], JOURNAL_THREAD: [0, 25], FILES: [0, 0]}
+    assert tables["rooms"].columns == [f"{OURS}: {LOOP}", f"{BULK}: {LOOP}", f"{BULK}: {JOURNAL_THREAD}"]
+    assert tables["rooms"].rows["our `limits/`"] == [pytest.approx(200 / 3), 50, 0]
+    assert "aiohttp" not in tables["rooms"].rows
+    assert "3 samples of `Springest.upload()`, 4 samples of a bulk run." in tables["rooms"].notes
+    assert [numbers[1] for numbers in tables["functions-bulk"].rows.values()] == [50, 75, 100]
+
+
+def ending(codes: list[int], text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a stand-in for `subprocess.run`, whose processes write this text and end with these codes."""
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        Path(command[6]).write_text(text, encoding="utf-8")
+        return subprocess.CompletedProcess(command, codes.pop(0))
+
+    return run
+
+
+def test_another_client_goes_on_for_one_that_ended_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", ending([-11, 0], WRITTEN))
+
+    found = sample(OURS, "http://sink", tmp_path, size=1, in_flight=1, samples=3)
+
+    assert found == [*stacks_in(WRITTEN)[:1], *stacks_in(WRITTEN)]
+
+
+@pytest.mark.parametrize("codes", [[1], [-11] * 20])
+def test_clients_that_fail_are_an_error(codes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", ending(codes, ""))
+
+    with pytest.raises(RuntimeError, match="ended early"):
+        sample(OURS, "http://sink", tmp_path, size=1, in_flight=1, samples=3)
+
+
+def test_what_is_sampled_is_a_way_of_the_comparison() -> None:
+    assert {OURS, BULK} <= WAYS.keys()
+    assert sampling.stacks_in("") == []
