@@ -16,7 +16,7 @@ from pathlib import Path
 from attrs import frozen
 
 from benchmarks.growth_client import BulkClient, Client, Cost, UploadClient
-from benchmarks.report import Table, in_turns, medians, parser, publish
+from benchmarks.report import Table, in_turns, medians, parser, publish, ratio
 from benchmarks.sink import Sink
 
 __all__ = ["main"]
@@ -42,8 +42,8 @@ class Plan:
 
     uploads: Sequence[int] = (1000, 2000, 5000, 10_000, 20_000)
     others: Sequence[int] = (100, 1000, 10_000, 100_000, 1_000_000)
-    slice: int = 200
-    rounds: int = 5
+    slice: int = 300
+    rounds: int = 9
     warm_up: int = 200
 
 
@@ -107,7 +107,8 @@ def measure_rows(origin: str, plan: Plan) -> list[Table]:
             folder = stack.enter_context(_folder())
             client = BulkClient(stack, origin, folder, in_flight=_IN_FLIGHT, files=files, others=others)
             ways[_number(others)] = partial(upload, _number(others), client)
-        costs = medians(in_turns(ways, plan.rounds))
+        found = in_turns(ways, plan.rounds)
+    costs = medians(found)
     columns = list(costs)
     first, last = columns[0], columns[-1]
     return [
@@ -124,7 +125,7 @@ def measure_rows(origin: str, plan: Plan) -> list[Table]:
             title="What a row costs beside so many others",
             unit=f"× beside {first}",
             columns=columns,
-            rows={_BULK: [cost / costs[first] for cost in costs.values()]},
+            rows={_BULK: [ratio(cost, found[first]) for cost in found.values()]},
             picture=None,
             ceilings={(_BULK, last): 1.5},
         ),

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.peers import AIOHTTP, BULK, OURS, Job
-from benchmarks.report import Table, parser, publish
+from benchmarks.report import Table, parser, publish, ratio
 from benchmarks.rooms import OTHER, ROOMS, THREADS, function_of, room_of, shares, thread_of
 from benchmarks.rungs import BELOW, JOURNAL, OPENED, RUNGS, SESSION
 from benchmarks.sampling import Stack, sample
 from benchmarks.sink import Sink, leaving_a_core_to_the_sink
-from benchmarks.upload import Cell, Found, measure, ratio, write_pdf
+from benchmarks.upload import Cell, Found, measure, write_pdf
 
 __all__ = ["ladder", "main", "profile"]
 

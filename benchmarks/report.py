@@ -21,7 +21,7 @@ from attrs import asdict
 from benchmarks import page
 from benchmarks.tables import Table
 
-__all__ = ["Table", "in_turns", "medians", "parser", "publish"]
+__all__ = ["Table", "in_turns", "medians", "parser", "publish", "ratio"]
 
 _LIBRARIES = ("aiohttp", "httpx", "niquests", "pycurl", "pydantic", "requests", "uvloop")
 
@@ -126,3 +126,8 @@ def in_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, 
 def medians(results: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the median of each way's results."""
     return {name: statistics.median(numbers) for name, numbers in results.items()}
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios of each round: what disturbs a round disturbs both sides of it."""
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))

@@ -23,10 +23,10 @@ import trustme
 from attrs import define, field, frozen
 
 from benchmarks.peers import AIOHTTP, BULK, ON_UVLOOP, OURS, SENDFILE, WAYS, Job, Prepare, Way
-from benchmarks.report import Table, in_turns, parser, publish
+from benchmarks.report import Table, in_turns, parser, publish, ratio
 from benchmarks.sink import Sink, leaving_a_core_to_the_sink
 
-__all__ = ["Cell", "Found", "main", "measure", "ratio", "uploads_within", "write_pdf"]
+__all__ = ["Cell", "Found", "main", "measure", "uploads_within", "write_pdf"]
 
 _UNITS = {"KB": 10**3, "MB": 10**6}
 _ON_ASYNCIO = [name for name in WAYS if not name.endswith(ON_UVLOOP)]
@@ -142,11 +142,6 @@ def _turn(prepare: Prepare, uploads: int, sink: Sink, found: Found) -> float:
     found.cpu.append(cpu / uploads * 1000)
     found.sink.append(work.cpu / took)
     return uploads / took
-
-
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios of each round."""
-    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def _tables(key: str, section: Section, found: Mapping[Cell, Mapping[str, Found]], *, quick: bool) -> Iterator[Table]:
