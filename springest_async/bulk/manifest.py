@@ -1,6 +1,7 @@
 """The spreadsheet beside an archive: a CSV whose rows become certificates to upload.
 
-It reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and Dutch dates.
+It reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and dates in many
+forms (`dates`).
 Rows are read in pieces of 64 KiB and have a maximum length, so a manifest of a million rows takes no more memory than
 one of ten thousand. Whether the files exist and are PDFs is checked in `preflight`.
 """
@@ -13,13 +14,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from functools import lru_cache
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Self, TextIO
 
 from attrs import frozen
 
+from springest_async.bulk.dates import DateOrder, NoDateError, is_ambiguous, is_never, proves, read_date
 from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload, email_fault, shown
@@ -40,10 +42,7 @@ _APOSTROPHE = "begins with an apostrophe that springest added: put the column â€
 _MAX_LISTED_CHARS = 500
 
 _ID = "must be a whole number such as 7"
-_DATE = "must be a date such as 2026-12-31 or 31-12-2026"
-
-# Dutch and German dates, which begin with the day, have dashes or dots. With slashes, the order is unclear.
-_DAY_FIRST = re.compile(r"(?P<day>[0-9]{1,2})(?P<sep>[-.])(?P<month>[0-9]{1,2})(?P=sep)(?P<year>[0-9]{4})")
+_DATES = ("valid_from", "valid_until")
 
 
 @frozen
@@ -74,12 +73,14 @@ class Manifest:
         columns: the names in the header, in lower case.
         delimiter: the separator of the cells, so that `report` can use the same.
         bom: whether it begins with a byte order mark.
+        dates: what its dates with slashes begin with, if the user has said so.
     """
 
     path: Path
     columns: tuple[str, ...]
     delimiter: str
     bom: bool
+    dates: DateOrder | None
     _source: SourceFile
 
     @property
@@ -103,8 +104,13 @@ class Manifest:
         return digest
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, dates: DateOrder | None = None) -> Self:
         """Read the header.
+
+        Args:
+            path: the file.
+            dates: what dates with slashes begin with. Without it, each column of dates must show it: by some day over
+                12, and none that contradicts.
 
         Raises:
             ManifestError: when it is not a readable CSV in UTF-8, or a column is missing or occurs twice.
@@ -120,7 +126,7 @@ class Manifest:
         unquoted = re.sub(rb'"[^"]*"', b"", start.removeprefix(b"\xef\xbb\xbf"))
         header = re.split(rb"[\r\n]", unquoted, maxsplit=1)[0]
         delimiter = ";" if header.count(b";") > header.count(b",") else ","
-        manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), source)
+        manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), dates, source)
         _, cells = next(manifest._records(), (1, []))
         if len(cells) > _MAX_COLUMNS:
             raise ManifestError(path, f"row 1 has {len(cells)} columns; the maximum is {_MAX_COLUMNS}")
@@ -132,7 +138,7 @@ class Manifest:
             raise ManifestError(path, reason)
         if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
             raise ManifestError(path, f"row 1 has {listed(twice)} more than once: rename or delete the other columns")
-        return cls(path, columns, delimiter, manifest.bom, source)
+        return cls(path, columns, delimiter, manifest.bom, dates, source)
 
     def __iter__(self) -> Generator[Row, None, None]:
         """Yield the rows, without empty ones. Close the generator, and so the file, if you stop early.
@@ -178,7 +184,7 @@ class Manifest:
         Raises:
             InvalidUpload: as `upload`.
         """
-        fields = _fields(row)
+        fields = self._fields(row)
         email = fields.email if fields else row.cells.get("email", "").strip()
         reason = None
         if ERROR not in self.columns and unescape(email) != email:
@@ -187,7 +193,7 @@ class Manifest:
             reason = email_fault(email)
         if fields is not None and reason is None:
             return fields
-        faults = tuple(_cell_faults(row))
+        faults = tuple(self._cell_faults(row))
         raise InvalidUpload(faults if reason is None else (*faults, Fault("email", reason)))
 
     def fields(self, row: Row) -> Fields:
@@ -196,9 +202,73 @@ class Manifest:
         Raises:
             InvalidUpload: as `upload`, except for faults of the email address.
         """
-        if (fields := _fields(row)) is None:
-            raise InvalidUpload(tuple(_cell_faults(row)))
+        if (fields := self._fields(row)) is None:
+            raise InvalidUpload(tuple(self._cell_faults(row)))
         return fields
+
+    def _fields(self, row: Row) -> Fields | None:
+        """Return the values of a row's known cells, or None when `_cell_faults` has something to say."""
+        cells = row.cells
+        file, email = cells["file"].strip(), cells["email"].strip()
+        certification_id, conversion_id = _number(cells["certification_id"]), _number(cells.get("conversion_id", ""))
+        try:
+            valid_from, valid_until = (self._date(name, cells.get(name, "")) for name in _DATES)
+        except NoDateError:
+            return None
+        if (
+            cells[""]
+            or not (file and email and certification_id and valid_from)
+            or isinstance(certification_id, str)
+            or isinstance(conversion_id, str)
+        ):
+            return None
+        return Fields(file, certification_id, email, valid_from, valid_until, conversion_id)
+
+    def _cell_faults(self, row: Row) -> Iterator[Fault]:
+        """Yield the faults of a row, apart from those of its email address."""
+        if extra := row.cells[""]:
+            yield Fault("", f"has more cells than there are columns: {shown(extra)}")
+        for name in COLUMNS:
+            cell = row.cells.get(name, "").strip()
+            if not cell:
+                if name in _REQUIRED:
+                    yield Fault(name, "is missing")
+            elif name.endswith("_id") and not isinstance(_number(cell), int):
+                yield Fault(name, f"{_ID}, not {shown(cell)}")
+            elif name in _DATES:
+                try:
+                    self._date(name, cell)
+                except NoDateError as error:
+                    yield Fault(name, str(error))
+
+    def _date(self, column: str, cell: str) -> date | None:
+        """Return the date of a cell, or None if there is none.
+
+        Raises:
+            NoDateError: as `read_date`.
+        """
+        cell = cell.strip()
+        if not cell or (column == "valid_until" and is_never(cell)):
+            return None
+        if "/" not in cell or not is_ambiguous(cell):
+            return read_date(cell)
+        if (order := self.dates or self._shown[column].order) is None:
+            raise NoDateError(f"{shown(cell)} can be read in two ways{self._shown[column].words}")
+        return read_date(cell, order)
+
+    @cached_property
+    def _shown(self) -> Mapping[str, "_ShownOrder"]:
+        """What the dates with slashes of each column of dates begin with, as far as they show it.
+
+        Raises:
+            ManifestError: as the iteration over the rows.
+        """
+        shown: dict[str, dict[DateOrder, tuple[int, str]]] = {name: {} for name in _DATES if name in self.columns}
+        for row in self:
+            for name, orders in shown.items():
+                if "/" in row.cells[name] and (order := proves(cell := row.cells[name].strip())) is not None:
+                    orders.setdefault(order, (row.number, cell))
+        return {name: _ShownOrder(orders) for name, orders in shown.items()}
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         number = 0  # of the last row that was read
@@ -223,6 +293,26 @@ class Manifest:
         if not self._source.is_still(stream):
             reason = f"was changed while springest was reading it ({where}): run the same command again"
             raise ManifestError(self.path, reason)
+
+
+@frozen
+class _ShownOrder:
+    """The first row and date of a column that show an order of day and month."""
+
+    _first: Mapping[DateOrder, tuple[int, str]]
+
+    @property
+    def order(self) -> DateOrder | None:
+        """The order, if there are not two."""
+        return next(iter(self._first)) if len(self._first) == 1 else None
+
+    @property
+    def words(self) -> str:
+        """What to say where no order is known."""
+        if not self._first:
+            return ", and no other date of this column shows which: use --dates dmy (the day first) or --dates mdy"
+        rows = " and ".join(f"{cell} in row {number}" for number, cell in self._first.values())
+        return f", because this column has both ({rows}): correct one, or use --dates dmy (the day first) or mdy"
 
 
 class _Lines:
@@ -303,57 +393,7 @@ def listed(names: Iterable[str]) -> str:
     return text if len(text) <= _MAX_LISTED_CHARS else text[:_MAX_LISTED_CHARS] + "â€¦"
 
 
-def _fields(row: Row) -> Fields | None:
-    """Return the values of a row's known cells, or None when `_cell_faults` has something to say."""
-    cells = row.cells
-    file, email = cells["file"].strip(), cells["email"].strip()
-    certification_id, valid_from = _number(cells["certification_id"].strip()), _date(cells["valid_from"].strip())
-    valid_until = _date(cells.get("valid_until", "").strip())
-    conversion_id = _number(cells.get("conversion_id", "").strip())
-    if (
-        cells[""]
-        or not (file and email and certification_id and valid_from)
-        or isinstance(certification_id, str)
-        or isinstance(valid_from, str)
-        or isinstance(valid_until, str)
-        or isinstance(conversion_id, str)
-    ):
-        return None
-    return Fields(file, certification_id, email, valid_from, valid_until, conversion_id)
-
-
-def _cell_faults(row: Row) -> Iterator[Fault]:
-    """Yield the faults of a row, apart from those of its email address."""
-    if extra := row.cells[""]:
-        yield Fault("", f"has more cells than there are columns: {shown(extra)}")
-    for name in COLUMNS:
-        cell = row.cells.get(name, "").strip()
-        if not cell:
-            if name in _REQUIRED:
-                yield Fault(name, "is missing")
-        elif name.endswith("_id") and not isinstance(_number(cell), int):
-            yield Fault(name, f"{_ID}, not {shown(cell)}")
-        elif name.startswith("valid_") and isinstance(_date(cell), str):
-            slashes = " (with slashes, day and month can be confused)" if "/" in cell else ""
-            yield Fault(name, f"{_DATE}, not {shown(cell)}{slashes}")
-
-
 def _number(cell: str) -> int | str | None:
     """Return a positive number of up to 18 digits as an int, any other cell as it is, and an empty one as None."""
+    cell = cell.strip()
     return (int(cell) or cell) if cell.isascii() and cell.isdigit() and len(cell) <= 18 else cell or None
-
-
-def _date(cell: str) -> date | str | None:
-    """Return the date of 2026-12-31, 31-12-2026 or 31.12.2026; any other cell is returned as it is."""
-    return _short_date(cell) if len(cell) <= len("2026-12-31") else cell
-
-
-@lru_cache(maxsize=4096)  # a million rows have a few thousand dates; long cells are not cached
-def _short_date(cell: str) -> date | str | None:
-    found = _DAY_FIRST.fullmatch(cell)
-    try:
-        if found:
-            return date(int(found["year"]), int(found["month"]), int(found["day"]))
-        return date.fromisoformat(cell) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", cell) else cell or None
-    except ValueError:
-        return cell

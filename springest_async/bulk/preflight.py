@@ -33,6 +33,8 @@ EDGE_BYTES = 8 * 1024
 
 _FILES_AHEAD = 64
 
+_LIKELY_YEARS = range(1940, 2100)  # working lives that go on today, and ends that are meant as "for ever"
+
 _T = TypeVar("_T")
 
 
@@ -90,6 +92,7 @@ def check_manifest(
                 settled = known is not None and known.is_settled(fields, fields.file)
                 if not settled:
                     yield from _file_findings(row, folder)
+                yield from _year_findings(row.number, fields)
                 if fields.valid_until is not None and fields.valid_until < fields.valid_from:
                     reason = f"is before valid_from ({fields.valid_from})"
                     yield Finding(row.number, "valid_until", reason, warning=True)
@@ -116,6 +119,13 @@ def _details(cell: str, folder: Path) -> str:
         if (other := unicodedata.normalize(form, cell)) != cell and os.path.lexists(folder / other):
             return f": {shown(cell)} (one exists whose accents are encoded differently, in Unicode's {form}: rename it)"
     return f": {shown(cell)}"
+
+
+def _year_findings(row: int, fields: Fields) -> Iterator[Finding]:
+    """Yield a warning for each year that a slip of the finger has made: 0025 for 2025, 2205 for 2025."""
+    for name, day in (("valid_from", fields.valid_from), ("valid_until", fields.valid_until)):
+        if day is not None and day.year not in _LIKELY_YEARS:
+            yield Finding(row, name, f"is in the year {day.year:04}: is that meant?", warning=True)
 
 
 def _certification_findings(row: Row, certifications: Mapping[int, Certification]) -> Iterator[Finding]:

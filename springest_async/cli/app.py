@@ -22,28 +22,31 @@ app.command(journal)
 
 _FormatOption = Annotated[Format, Parameter(name="--format")]
 _Counting = Literal["fixed", "first-hit", "elastic", "sliding", "bucket", "paced"]
+_DatesOption = Annotated[Literal["dmy", "mdy"] | None, Parameter(name="--dates", negative="")]
 _JournalOption = Annotated[str | None, Parameter(name="--journal")]
 
 
 @app.command(help_epilogue="")
-def upload(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
+def upload(manifest: Path, /, *, dates: _DatesOption = None, where: _JournalOption = None) -> Exit:
     """Upload the certificates in a manifest; run the same command again to continue after an interruption.
 
     The manifest is a CSV in UTF-8 with `,` or `;` and the columns `file`, `certification_id`, `email`, `valid_from`,
     and optionally `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
-    `31-12-2026` or `31.12.2026`. All faults are reported before anything is sent. A journal records everything that is
-    sent, so that no certificate is sent twice, whatever the manifest is called and wherever it lies. Several runs may
-    share the work. Rejected and failed rows are written to a new manifest beside the first.
+    `31-12-2026`, `31.12.2026` or `31 Dec 2026`. All faults are reported before anything is sent. A journal records
+    everything that is sent, so that no certificate is sent twice, whatever the manifest is called and wherever it lies.
+    Several runs may share the work. Rejected and failed rows are written to a new manifest beside the first.
 
     Example: `springest upload certificates.csv`
 
     Args:
         manifest: The CSV.
+        dates: What dates such as 05/06/2026 begin with: the day (`dmy`) or the month (`mdy`). Not needed where some day
+            over 12 in the same column shows it.
         where: A file on a disk of this machine, or `postgresql://…`; by default as `SPRINGEST_JOURNAL` says.
     """
     from springest_async.cli.upload import upload as upload_manifest
 
-    return _go(upload_manifest(manifest, where, to_stdout(), to_stderr()), failed=Exit.USAGE)
+    return _go(upload_manifest(manifest, where, dates, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
 
 @app.command(help_epilogue="")

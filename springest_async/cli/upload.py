@@ -25,6 +25,7 @@ from springest_async.bulk import (
     source_of,
     write_failed,
 )
+from springest_async.bulk.dates import DateOrder
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
@@ -42,16 +43,17 @@ from springest_async.records import Certification
 _LOOK_EVERY = 5.0  # seconds between two looks at what other runs do
 
 
-async def upload(path: Path, option: str | None, out: Console, err: Console) -> Exit:
+async def upload(path: Path, option: str | None, dates: DateOrder | None, out: Console, err: Console) -> Exit:
     """Upload a manifest, or continue it; print tables to `out` and messages to `err`.
 
     Args:
         path: the manifest.
         option: the place of the journal as the user gave it, or None.
+        dates: what its dates with slashes begin with, if the user has said so.
         out: where to print tables.
         err: where to print messages.
     """
-    manifest = Manifest.open(path)
+    manifest = Manifest.open(path, dates=dates)
     _refuse_old_journal(path)
     journal = environment.journal_at(option)
     springest = environment.springest(journal)  # a wrong key or host makes no journal

@@ -124,6 +124,20 @@ async def test_a_row_that_cannot_be_read_hides_no_faults_before_it(tmp_path: Pat
     assert "row 2, email: 'jan' is not an e-mail address" in ran.err
 
 
+async def test_dates_as_excel_rewrites_them_are_asked_about_and_stored(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2, changes={1: {"valid_from": "05/06/2026"}, 2: {"valid_from": "07/08/2026"}})
+    async with springest_sandbox() as sandbox:
+        asked = await springest("upload", manifest, origin=sandbox.origin)
+        ran = await springest("upload", manifest, "--dates", "dmy", origin=sandbox.origin)
+
+    assert (asked.code, ran.code) == (2, 0)
+    assert asked.err.splitlines()[0] == (
+        "row 2, valid_from: '05/06/2026' can be read in two ways, and no other date of this column shows which: use"
+        " --dates dmy (the day first) or --dates mdy"
+    )
+    assert sorted(post.fields["valid_from"] for post in sandbox.audit) == ["2026-06-05", "2026-08-07"]
+
+
 async def test_a_warning_keeps_nothing_from_being_stored(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 1)
     pdf = tmp_path / "1.pdf"

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from springest_async.bulk import COLUMNS, Manifest, Row
+from springest_async.bulk.dates import DateOrder
 from springest_async.bulk.manifest import Fields
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload
@@ -335,41 +336,117 @@ def test_spaces_around_a_cell_mean_nothing(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("cell", ["2026-03-04", "04-03-2026", "4-3-2026", "04.03.2026", "4.3.2026"])
-def test_dates_are_iso_dutch_or_german(tmp_path: Path, cell: str) -> None:
-    manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,7,jan@example.org,{cell},{cell},\n")
+def dated(tmp_path: Path, *dates: tuple[str, str], order: DateOrder | None = None) -> Manifest:
+    """Return a manifest with a row for each pair of dates."""
+    rows = "".join(f"{n}.pdf,7,jan@example.org,{begin},{end},\n" for n, (begin, end) in enumerate(dates, start=2))
+    path = tmp_path / "certificates.csv"
+    path.write_text(HEADER + rows)
+    return Manifest.open(path, dates=order)
 
-    upload = the_upload(manifest)
 
-    assert (upload.valid_from, upload.valid_until) == (date(2026, 3, 4), date(2026, 3, 4))
+def dates_of(manifest: Manifest) -> list[tuple[date, date | None]]:
+    return [(fields.valid_from, fields.valid_until) for fields in map(manifest.fields, manifest)]
+
+
+@pytest.mark.parametrize("cell", ["2026-03-04", "04-03-2026", "4.3.2026 00:00", "4 mrt 2026", "2026/03/04"])
+def test_both_dates_may_have_any_form(tmp_path: Path, cell: str) -> None:
+    assert dates_of(dated(tmp_path, (cell, cell))) == [(date(2026, 3, 4), date(2026, 3, 4))]
+
+
+@pytest.mark.parametrize("cell", ["Never", "nooit", "", " "])
+def test_an_end_may_be_never(tmp_path: Path, cell: str) -> None:
+    assert dates_of(dated(tmp_path, ("2026-03-04", cell))) == [(date(2026, 3, 4), None)]
+
+
+def test_a_beginning_is_a_date(tmp_path: Path) -> None:
+    (fault,) = the_faults(dated(tmp_path, ("never", "")))
+
+    assert fault == Fault("valid_from", "must be a date such as 2026-12-31 or 31-12-2026, not 'never'")
+
+
+@pytest.mark.parametrize("proof", ["31/01/2026", "13/12/25 10:00"])
+def test_slashes_are_read_as_their_column_shows(tmp_path: Path, proof: str) -> None:
+    manifest = dated(tmp_path, ("03/04/2026", "2031-01-01"), (proof, "2031-01-01"))
+
+    assert dates_of(manifest)[0] == (date(2026, 4, 3), date(2031, 1, 1))
+
+
+def test_slashes_may_begin_with_the_month(tmp_path: Path) -> None:
+    manifest = dated(tmp_path, ("3/4/2026", "1/1/2031"), ("1/31/26", "12/31/2031"))
+
+    assert dates_of(manifest) == [
+        (date(2026, 3, 4), date(2031, 1, 1)),
+        (date(2026, 1, 31), date(2031, 12, 31)),
+    ]
+
+
+def test_slashes_that_nothing_explains_are_faults(tmp_path: Path) -> None:
+    """The other column explains nothing: it may come from another system."""
+    manifest = dated(tmp_path, ("03/04/2026", "31/01/2031"))
+
+    assert the_faults(manifest) == (
+        Fault(
+            "valid_from",
+            "'03/04/2026' can be read in two ways, and no other date of this column shows which: use --dates dmy (the"
+            " day first) or --dates mdy",
+        ),
+    )
+
+
+def test_slashes_that_contradict_each_other_are_faults(tmp_path: Path) -> None:
+    manifest = dated(tmp_path, ("31/01/2026", ""), ("01/31/2026", ""), ("03/04/2026", ""))
+
+    for row in manifest:
+        with pytest.raises(InvalidUpload) as caught:
+            manifest.fields(row)
+        (fault,) = caught.value.faults
+        assert fault.reason == (
+            f"{row.cells['valid_from']!r} can be read in two ways, because this column has both (31/01/2026 in row 2"
+            " and 01/31/2026 in row 3): correct one, or use --dates dmy (the day first) or mdy"
+        )
+
+
+@pytest.mark.parametrize(("order", "month"), [("dmy", 4), ("mdy", 3)])
+def test_slashes_are_read_as_the_user_says(tmp_path: Path, order: DateOrder, month: int) -> None:
+    manifest = dated(tmp_path, ("03/04/2026", "31/01/2031"), order=order)
+
+    assert manifest.dates == order
+    if order == "dmy":
+        assert dates_of(manifest) == [(date(2026, month, 3), date(2031, 1, 31))]
+    else:
+        assert the_faults(manifest) == (Fault("valid_until", "there is no month 31"),)
+
+
+def test_the_rows_are_not_read_twice_without_such_slashes(tmp_path: Path) -> None:
+    manifest = dated(tmp_path, ("2026/03/04", "31-01-2031"))
+    rows = list(manifest)
+    manifest.path.unlink()
+
+    assert manifest.fields(rows[0]).valid_from == date(2026, 3, 4)
 
 
 @pytest.mark.parametrize(
-    "cell",
+    ("cell", "reason"),
     [
-        "2026-02-29",
-        "31-04-2026",
-        "00.01.2026",
-        "03/04/2026",  # the third of April or the fourth of March
-        "4-3.2026",
-        "4-3-26",
-        "20260304",
-        "2026-W10-3",
-        "2026-03-04T00:00",
-        "0000-01-01",
-        "\u0662\u0660\u0662\u0666-03-04",  # digits to Python, but not to Springest
-        "46085",  # what Excel shows when a cell is no longer formatted as a date
+        ("2026-02-29", "there is no 29 February 2026"),
+        ("31-04-2026", "there is no 31 April 2026"),
+        ("00.01.2026", "there is no 0 January 2026"),
+        ("4-3-26", None),
+        ("20260304", None),
+        ("\u0662\u0660\u0662\u0666-03-04", None),  # digits to Python, but not to Springest
+        ("46085", "(Excel's number of a day: format the column as dates)"),
     ],
 )
-def test_an_invalid_or_ambiguous_date_is_a_fault(tmp_path: Path, cell: str) -> None:
-    manifest = manifest_of(tmp_path, HEADER + f"jan.pdf,7,jan@example.org,{cell},{cell},\n")
+def test_an_invalid_date_is_a_fault(tmp_path: Path, cell: str, reason: str | None) -> None:
+    begins, ends = the_faults(dated(tmp_path, (cell, cell)))
 
-    slashes = " (with slashes, day and month can be confused)" if "/" in cell else ""
-    reason = f"must be a date such as 2026-12-31 or 31-12-2026, not {cell!r}{slashes}"
-    assert the_faults(manifest) == (
-        Fault("valid_from", reason),
-        Fault("valid_until", reason),
-    )
+    assert (begins.field, ends.field) == ("valid_from", "valid_until")
+    assert begins.reason == ends.reason
+    expected = f"must be a date such as 2026-12-31 or 31-12-2026, not {cell!r}"
+    if reason is None:
+        assert begins.reason == expected
+    else:
+        assert begins.reason in (reason, f"{expected} {reason}")
 
 
 @pytest.mark.parametrize("cell", ["seven", "7.0", "-7", "0x7", "7 7", "\u0667", "1" * 19])
@@ -433,7 +510,7 @@ def test_fields_are_what_the_cells_mean(tmp_path: Path) -> None:
         "jan.pdf,x,jan@example.org,2026-01-31,,",
         "jan.pdf,7,,2026-01-31,,",
         "jan.pdf,7,jan@example.org,,,",
-        "jan.pdf,7,jan@example.org,31/01/2026,,",
+        "jan.pdf,7,jan@example.org,03/01/2026,,",
         "jan.pdf,7,jan@example.org,2026-01-31,x,",
         "jan.pdf,7,jan@example.org,2026-01-31,,x",
         "jan.pdf,7,jan@example.org,2026-01-31,,0",

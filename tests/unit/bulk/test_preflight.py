@@ -394,11 +394,21 @@ def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("year", "told"), [("0025", True), ("1939", True), ("1940", False), ("2099", False), ("2205", True)]
+)
+def test_a_year_that_cannot_be_meant_is_a_warning(tmp_path: Path, year: str, told: bool) -> None:
+    manifest = manifest_with(tmp_path, f"ok.pdf,1,jan@example.org,{year}-01-31")
+
+    warning = Finding(2, "valid_from", f"is in the year {year}: is that meant?", warning=True)
+    assert findings(manifest) == [warning] * told
+
+
 def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "text.pdf").write_bytes(base64.b64encode(PDF))
     manifest = manifest_with(
         tmp_path,
-        "none.pdf,1,jan,31/01/2026",
+        "none.pdf,1,jan,31-02-2026",
         "ok.pdf,*",
         "",
         ",1,jan@example.org,2026-01-31,yesterday",
@@ -407,7 +417,7 @@ def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
     )
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "valid_from", f"{DATE}, not '31/01/2026' (with slashes, day and month can be confused)"),
+        Finding(2, "valid_from", "there is no 31 February 2026"),
         Finding(2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
         Finding(2, "file", f"{NOT_FOUND}: 'none.pdf'"),
         Finding(5, "file", "is missing"),

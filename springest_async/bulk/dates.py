@@ -1,0 +1,137 @@
+"""Dates as people and their systems write them, which are never guessed.
+
+A date that begins with a year, has dashes or dots, or names its month can be read in one way only. ``05/06/2026`` can
+be read in two; which one is meant must be known from elsewhere (`DateOrder`). A time of day behind a date is passed
+over: Springest's dates have none.
+"""
+
+import re
+import unicodedata
+from datetime import date
+from functools import lru_cache
+from typing import Literal
+
+from springest_async.records import shown
+
+DateOrder = Literal["dmy", "mdy"]
+"""What a date with slashes begins with: the day or the month."""
+
+MUST_BE_A_DATE = "must be a date such as 2026-12-31 or 31-12-2026"
+
+_LONGEST = 50  # characters; a longer cell is no date, and is not remembered
+
+_MONTHS = (
+    "january jan januari januar jänner janvier janv",
+    "february feb februari februar février fevrier févr fevr fév fev",
+    "march mar maart mrt märz maerz mär mrz mars",
+    "april apr avril avr",
+    "may mei mai",
+    "june jun juni juin",
+    "july jul juli juillet juil",
+    "august aug augustus août aout",
+    "september sep sept septembre",
+    "october oct oktober okt octobre",
+    "november nov novembre",
+    "december dec dezember dez décembre déc",
+)  # in English, Dutch, German and French
+_MONTH_NUMBERS = {name: number for number, names in enumerate(_MONTHS, start=1) for name in names.split()}
+_ENGLISH = [names.split()[0].title() for names in _MONTHS]
+
+_NEVER = {"never", "nooit", "nie", "niemals", "jamais"}
+
+_TIME = (
+    r"(?:[T ]+[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?"
+    r"(?: ?[AaPp]\.?[Mm]\.?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
+)
+_YEAR_FIRST = re.compile(rf"([0-9]{{4}})([-./])([0-9]{{1,2}})\2([0-9]{{1,2}}){_TIME}")
+_DAY_FIRST = re.compile(rf"([0-9]{{1,2}})([-.])([0-9]{{1,2}})\2([0-9]{{4}}){_TIME}")
+_SLASHES = re.compile(rf"([0-9]{{1,2}})/([0-9]{{1,2}})/([0-9]{{4}}|[0-9]{{2}}){_TIME}")
+_YEAR = r"([0-9]{4}|[0-9]{2})"
+_DAY_AND_NAME = re.compile(rf"([0-9]{{1,2}})(?:\.|er|st|nd|rd|th)?[-./ ]+([^\W\d_]{{3,9}})\.?[-./, ]+{_YEAR}{_TIME}")
+_SERIAL = re.compile(r"[2-6][0-9]{4}")  # of the years 1954 to 2091
+_NAME_AND_DAY = re.compile(rf"([^\W\d_]{{3,9}})\.?[- ]+([0-9]{{1,2}})(?:st|nd|rd|th)?[-, ]+{_YEAR}{_TIME}")
+
+
+class NoDateError(ValueError):
+    """The cell is no date; its text says why, for people."""
+
+
+def read_date(cell: str, order: DateOrder | None = None) -> date:
+    """Return the date that is written in a cell.
+
+    Args:
+        cell: the text, without spaces around it.
+        order: what a date with slashes begins with, if it is known.
+
+    Raises:
+        NoDateError: it is none, or can be read in two ways.
+    """
+    if len(cell) > _LONGEST:
+        raise NoDateError(f"{MUST_BE_A_DATE}, not {shown(cell)}")
+    found = _short_date(cell, order)
+    if isinstance(found, str):
+        raise NoDateError(found)
+    return found
+
+
+def is_never(cell: str) -> bool:
+    """Return whether a cell says in words that there is no such date."""
+    return cell.casefold() in _NEVER
+
+
+def is_ambiguous(cell: str) -> bool:
+    """Return whether a date can only be read when its `DateOrder` is known."""
+    return len(cell) <= _LONGEST and _SLASHES.fullmatch(cell) is not None
+
+
+def proves(cell: str) -> DateOrder | None:
+    """Return which order a date with slashes has for certain, because one of its numbers is no month."""
+    found = _SLASHES.fullmatch(cell) if len(cell) <= _LONGEST else None
+    if found is None:
+        return None
+    first, second = int(found[1]), int(found[2])
+    if 12 < first <= 31 and 1 <= second <= 12:
+        return "dmy"
+    if 12 < second <= 31 and 1 <= first <= 12:
+        return "mdy"
+    return None
+
+
+@lru_cache(maxsize=4096)  # a million rows have a few thousand dates
+def _short_date(cell: str, order: DateOrder | None) -> date | str:
+    """Return the date, or why it is none."""
+    text = unicodedata.normalize("NFC", cell)
+    if found := _YEAR_FIRST.fullmatch(text):
+        return _date(int(found[1]), int(found[3]), int(found[4]))
+    if found := _DAY_FIRST.fullmatch(text):
+        return _date(int(found[4]), int(found[3]), int(found[1]))
+    if found := _SLASHES.fullmatch(text):
+        if order is None:
+            return f"{shown(cell)} can be read in two ways"
+        day, month = (found[1], found[2]) if order == "dmy" else (found[2], found[1])
+        return _date(_full_year(found[3]), int(month), int(day))
+    if (found := _DAY_AND_NAME.fullmatch(text)) and (month_number := _month(found[2])):
+        return _date(_full_year(found[3]), month_number, int(found[1]))
+    if (found := _NAME_AND_DAY.fullmatch(text)) and (month_number := _month(found[1])):
+        return _date(_full_year(found[3]), month_number, int(found[2]))
+    number = " (Excel's number of a day: format the column as dates)" if _SERIAL.fullmatch(cell) else ""
+    return f"{MUST_BE_A_DATE}, not {shown(cell)}{number}"
+
+
+def _date(year: int, month: int, day: int) -> date | str:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        if not 1 <= month <= 12:
+            return f"there is no month {month}"
+        return f"there is no {day} {_ENGLISH[month - 1]} {year:04}"
+
+
+def _month(name: str) -> int | None:
+    return _MONTH_NUMBERS.get(name.casefold())
+
+
+def _full_year(year: str) -> int:
+    """Return a year of two digits as POSIX's ``strptime`` reads it: 69 to 99 are of the last century."""
+    number = int(year)
+    return number if len(year) == 4 else number + (1900 if number >= 69 else 2000)
