@@ -1,8 +1,9 @@
 """A journal in one SQLite file, which any number of processes of one machine share.
 
 Every commit is flushed to the disk (``synchronous=FULL``; macOS: ``fullfsync``). SQLite 3.7.0 to 3.51.2 can lose
-commits when processes commit and reset the log at the same time (https://sqlite.org/wal.html, section 11), so on those
-versions commits and checkpoints take a lock of their own. No checkpoint happens but here.
+commits when one of them begins the log anew while a checkpoint begins (https://sqlite.org/wal.html, section 11). So
+nobody commits during a checkpoint: it happens only here, while a connection of its own holds SQLite's write lock, or
+in SQLite itself when the last connection closes.
 
 The clock counts the seconds since the machine was booted, and goes on while it sleeps. `meta` keeps the time of the
 last commit: a time in the future shows that the machine was booted since, and all times are then counted from the boot.
@@ -17,11 +18,10 @@ import os
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from springest_async.errors import JournalError, JournalMissing, JournalUnavailable
 from springest_async.journal import place, schema
@@ -42,6 +42,7 @@ _DIALECT = Dialect(
 
 _PRAGMAS = ("synchronous = FULL", "mmap_size = 0", "wal_autocheckpoint = 0", "secure_delete = ON")
 _BUSY_SECONDS = 30.0  # for another process that commits; the longest is one that loads a manifest
+_PAUSE = 0.002  # seconds between two tries to take the write lock
 _MIN_FREE_BYTES = 10_000_000  # needed before a POST, so that its outcome can be written
 _CHANGES_PER_CHECKPOINT = 5_000  # of rows: a commit of many fills the log as many commits do
 
@@ -71,12 +72,6 @@ _REASONS = {
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 _log = logging.getLogger(__name__)
-
-
-def has_reset_race(version: tuple[int, int, int]) -> bool:
-    """Return whether this version of SQLite can lose commits when several processes commit and checkpoint at once."""
-    mended = (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51) or version >= (3, 51, 3)
-    return version >= (3, 7, 0) and not mended
 
 
 class SQLiteEngine:
@@ -139,14 +134,12 @@ class SQLiteConnection:
         self._has_space = False  # whether there was enough in this transaction
         self._file: os.stat_result | None = None  # as it was when it was opened
         self._checkpointed = 0  # how many changes there were at the last checkpoint
-        self._lock: FileLock | None = None
-        if has_reset_race(sqlite3.sqlite_version_info):
-            self._lock = FileLock(f"{path}.lock", mode=0o600, thread_local=False)
+        self._connection = self._connect(_BUSY_SECONDS)
+
+    def _connect(self, timeout: float) -> sqlite3.Connection:
         # The journal's thread uses it, and another one opens and closes it.
-        uri = f"{path.absolute().as_uri()}?mode=rw"
-        self._connection = sqlite3.connect(
-            uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        uri = f"{self._path.absolute().as_uri()}?mode=rw"
+        return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
 
     def begin(self, *, create: bool) -> None:
         """Prepare the connection, and make or check the journal; called once."""
@@ -157,8 +150,8 @@ class SQLiteConnection:
             execute(f"PRAGMA {pragma}")
         if sys.platform == "darwin":
             execute("PRAGMA fullfsync = ON")
-        with self._locked():
-            size = self._path.stat().st_size
+        size = self._path.stat().st_size
+        with self.snapshot():  # another process may be making it
             application, version, tables, pages = (
                 execute(query).fetchone()[0]
                 for query in (
@@ -168,32 +161,33 @@ class SQLiteConnection:
                     "PRAGMA page_count",
                 )
             )
-            if size and not pages:  # SQLite would overwrite a few bytes as if there were none
-                raise JournalError(self._where, _REASONS[sqlite3.SQLITE_NOTADB])
-            if (application, version, tables) == (0, 0, 0):
-                if not create:
-                    raise JournalMissing(self._where, "there is no journal yet: springest upload makes it")
-                execute("PRAGMA journal_mode = WAL")
-                with self._transaction():
-                    if not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                        self._create()
-            elif application == place.OLD_APPLICATION_ID:
-                raise JournalError(self._where, place.OLD_JOURNAL)
-            elif application != APPLICATION_ID:
-                raise JournalError(self._where, _REASONS[sqlite3.SQLITE_NOTADB])
-            elif version != schema.VERSION:
-                raise JournalError(
-                    self._where,
-                    f"was made by another version of springest (its format is {version}, not {schema.VERSION}):"
-                    " use that version",
-                )
-        # Without the lock: others go on while the whole file is read.
+        if size and not pages:  # SQLite would overwrite a few bytes as if there were none
+            raise JournalError(self._where, _REASONS[sqlite3.SQLITE_NOTADB])
+        if (application, version, tables) == (0, 0, 0):
+            if not create:
+                raise JournalMissing(self._where, "there is no journal yet: springest upload makes it")
+            # Here SQLite itself does not wait, when another process does the same.
+            _execute_patiently(self._connection, "PRAGMA journal_mode = WAL")
+            with self.transaction():
+                if not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    self._create()
+        elif application == place.OLD_APPLICATION_ID:
+            raise JournalError(self._where, place.OLD_JOURNAL)
+        elif application != APPLICATION_ID:
+            raise JournalError(self._where, _REASONS[sqlite3.SQLITE_NOTADB])
+        elif version != schema.VERSION:
+            raise JournalError(
+                self._where,
+                f"was made by another version of springest (its format is {version}, not {schema.VERSION}):"
+                " use that version",
+            )
         if create and execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise JournalError(self._where, _DAMAGED)
         with self.transaction():
             (text,) = execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
             if float(text) > elapsed() + _CLOCK_TOLERANCE:
                 self._count_from_boot(float(text))
+        execute("PRAGMA busy_timeout = 0")  # from now on only `_execute_patiently` waits
 
     def _create(self) -> None:
         for statement in schema.statements(_DIALECT):
@@ -259,29 +253,31 @@ class SQLiteConnection:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Run the block as one transaction; see `Connection.transaction`."""
-        with _translated(self._where), self._locked():
-            with self._transaction():
-                changes, self._has_space = self._connection.total_changes, False
+        connection = self._connection
+        with _translated(self._where):
+            _execute_patiently(connection, "BEGIN IMMEDIATE")
+            try:
+                changes, self._has_space = connection.total_changes, False
                 yield
-                if self._connection.total_changes != changes:
-                    self._connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (repr(elapsed()),))
-            if self._connection.total_changes - self._checkpointed >= _CHANGES_PER_CHECKPOINT:
-                self._checkpointed = self._connection.total_changes
+                if connection.total_changes != changes:
+                    connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (repr(elapsed()),))
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # on a full disk SQLite has rolled back already
+                    connection.execute("ROLLBACK")
+                raise
+            if connection.total_changes - self._checkpointed >= _CHANGES_PER_CHECKPOINT:
+                self._checkpointed = connection.total_changes
                 try:
-                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    self._checkpoint()
                 except sqlite3.Error as error:  # the commit is durable: only the log cannot be made shorter
                     _log.warning("%s: no checkpoint: %s", self._where, error)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # on a full disk SQLite has rolled back already
-                self._connection.execute("ROLLBACK")
-            raise
+    def _checkpoint(self) -> None:
+        """Copy the log into the file, as far as nobody reads what is older, while nobody commits."""
+        with contextlib.closing(self._connect(0)) as other:
+            _execute_patiently(other, "BEGIN IMMEDIATE")
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -296,42 +292,58 @@ class SQLiteConnection:
 
     def size(self) -> int:
         """Return the bytes of the file and of its log."""
-        files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
         with _translated(self._where):
-            return sum(file.stat().st_size for file in files if file.exists())
+            return self._path.stat().st_size + self._log_size()
+
+    def _log_size(self) -> int:
+        log = self._path.with_name(f"{self._path.name}-wal")
+        return log.stat().st_size if log.exists() else 0
 
     def erase(self) -> None:
         """Remove what was deleted from the file and its log, which a deletion alone leaves there."""
-        with _translated(self._where), self._locked():
-            self._connection.execute("VACUUM")
-            ((busy, *_),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            if busy:
-                raise _busy(self._where)
+        with _translated(self._where):
+            _execute_patiently(self._connection, "VACUUM")
+            # Not `wal_checkpoint(TRUNCATE)`, which goes on without the write lock when it has waited for long. The
+            # first commit after all was copied begins the log anew, and cuts off what is behind it.
+            self._connection.execute("PRAGMA journal_size_limit = 0")
+            before, ends = self._log_size(), time.monotonic() + _BUSY_SECONDS
+            while True:
+                self._checkpoint()
+                with self.transaction():
+                    self._connection.execute(f"PRAGMA user_version = {schema.VERSION}")  # writes the page as it is
+                if self._log_size() < before:
+                    return
+                if time.monotonic() > ends:
+                    raise _busy(self._where)
+                time.sleep(_PAUSE)
 
     def close(self) -> None:
         """Close the file; closing again does nothing."""
         # The last connection copies the log into the file. Everything is on disk already, so no error matters.
-        with contextlib.suppress(JournalError, sqlite3.Error), self._locked():
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            self._connection.close()
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        if self._lock is None:
-            yield
+
+def _execute_patiently(connection: sqlite3.Connection, statement: str) -> None:
+    """Run a statement that needs the write lock, and ask for that again while another process has it.
+
+    SQLite itself pauses for longer and longer, so that those who have come later would take it first.
+    """
+    ends = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if _kind_of(error) not in _BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(_PAUSE)
+        else:
             return
-        try:
-            self._lock.acquire(timeout=_BUSY_SECONDS, poll_interval=0.002)
-        except Timeout:
-            raise _busy(self._where) from None
-        except NotImplementedError:
-            raise JournalError(self._where, _REASONS[sqlite3.SQLITE_PROTOCOL]) from None
-        try:
-            yield
-        finally:
-            self._lock.release()
+
+
+def _kind_of(error: sqlite3.Error) -> int:
+    # It is the lower byte of a code. For text that is not UTF-8 Python sets no code.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
 def _busy(where: str) -> JournalUnavailable:
@@ -346,8 +358,7 @@ def _translated(where: str) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.Error as error:
-        # The lower byte of a code is the kind of error. For text that is not UTF-8 Python sets no code.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        code = _kind_of(error)
         if code in _BUSY:
             raise _busy(where) from error
         raise JournalError(where, _REASONS.get(code, f"cannot be used as a journal: {error}")) from error

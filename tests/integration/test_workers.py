@@ -16,7 +16,6 @@ from pathlib import Path
 import attrs
 import pytest
 from aiohttp import web
-from filelock import FileLock
 
 from springest_async import Journal, Limiter, Settings, Springest, Timeouts
 from springest_async.bulk import Manifest
@@ -217,8 +216,7 @@ def verdicts(sandbox: Sandbox) -> Counter[str]:
 @contextlib.contextmanager
 def sqlite_locked(path: Path) -> Iterator[None]:
     """Let no other process write the journal, as a program does that hangs in the middle of a transaction."""
-    lock = FileLock(f"{path}.lock", thread_local=False)  # which guards commits with the versions of SQLite that need it
-    with lock, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")

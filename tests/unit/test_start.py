@@ -39,7 +39,6 @@ def test_a_client_imports_what_it_needs() -> None:
     assert not modules & {
         "springest_async.journal.journal",  # without a journal
         "sqlite3",
-        "filelock",
         "platformdirs",
         "email_validator",  # before a certificate
         "stamina",  # before a list

@@ -20,7 +20,7 @@ import pytest
 from springest_async.errors import JournalError, JournalMissing, JournalUnavailable
 from springest_async.journal import place, schema, sqlite
 from springest_async.journal.records import State
-from springest_async.journal.sqlite import APPLICATION_ID, SQLiteConnection, SQLiteEngine, has_reset_race
+from springest_async.journal.sqlite import APPLICATION_ID, SQLiteConnection, SQLiteEngine
 from springest_async.limits.bucket import Bucket, Ticket
 from tests.privileges import WITHOUT_PRIVILEGES
 
@@ -129,7 +129,7 @@ def test_a_link_leads_to_the_same_journal(path: Path) -> None:
     with closing(SQLiteEngine(link).connect(create=True)):
         pass
 
-    assert {file.name for file in path.parent.iterdir()} <= {path.name, link.name, f"{path.name}.lock"}
+    assert {file.name for file in path.parent.iterdir()} == {path.name, link.name}
 
 
 def test_closing_again_does_nothing(path: Path) -> None:
@@ -258,13 +258,12 @@ def test_a_snapshot_waits_for_nobody_and_stays_the_same(connection: SQLiteConnec
         assert other.execute(query) == before
 
 
-@pytest.fixture(params=[True, False], ids=["with a lock", "without"])
-def _lock_or_none(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "has_reset_race", lambda _: request.param)
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.02)
 
 
-@pytest.mark.usefixtures("_lock_or_none")
+@pytest.mark.usefixtures("_impatient")
 def test_two_transactions_never_overlap(path: Path) -> None:
     with closing(opened(path)) as one, closing(opened(path)) as other:
         with one.transaction(), pytest.raises(JournalUnavailable, match="locked"), other.transaction():
@@ -273,7 +272,7 @@ def test_two_transactions_never_overlap(path: Path) -> None:
             other.execute(ONCE, ("later", ""))
 
 
-@pytest.mark.usefixtures("_lock_or_none")
+@pytest.mark.usefixtures("_impatient")
 def test_a_lock_is_released_after_an_error(path: Path) -> None:
     with closing(opened(path)) as one, closing(opened(path)) as other:
         with contextlib.suppress(ValueError), one.transaction():
@@ -287,36 +286,6 @@ def test_a_mistake_in_a_statement_is_no_error_of_the_journal(connection: SQLiteC
         connection.execute(ONCE, ("too few",))
 
 
-RACES = [
-    ((3, 6, 23), False),
-    ((3, 7, 0), True),
-    ((3, 40, 1), True),
-    ((3, 44, 5), True),
-    ((3, 44, 6), False),
-    ((3, 45, 0), True),
-    ((3, 50, 6), True),
-    ((3, 50, 7), False),
-    ((3, 51, 0), True),
-    ((3, 51, 2), True),
-    ((3, 51, 3), False),
-    ((3, 52, 0), False),
-]
-
-
-@pytest.mark.parametrize(("version", "has_it"), RACES)
-def test_versions_with_the_reset_race(version: tuple[int, int, int], has_it: bool) -> None:
-    assert has_reset_race(version) is has_it
-
-
-@pytest.mark.parametrize("has_it", [True, False])
-def test_only_versions_with_the_race_take_a_lock(path: Path, has_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "has_reset_race", lambda _: has_it)
-
-    SQLiteEngine(path).connect(create=True).close()
-
-    assert Path(f"{path}.lock").exists() is has_it
-
-
 def test_the_log_is_copied_into_the_file_now_and_then(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_CHANGES_PER_CHECKPOINT", 3)
     with closing(opened(path)) as connection:
@@ -326,6 +295,43 @@ def test_the_log_is_copied_into_the_file_now_and_then(path: Path, monkeypatch: p
                 connection.execute(ONCE, (f"{number}", "x" * 9000))
 
         assert path.stat().st_size > before
+
+
+def test_nobody_can_commit_during_a_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else SQLite 3.7.0 to 3.51.2 could lose a commit (https://sqlite.org/wal.html, section 11)."""
+    monkeypatch.setattr(sqlite, "_CHANGES_PER_CHECKPOINT", 1)
+    refused: list[bool] = []
+
+    def look(statement: str) -> None:
+        if "wal_checkpoint" in statement:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            refused.append(True)
+
+    with (
+        closing(opened(path)) as connection,
+        closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other,
+    ):
+        connection._connection.set_trace_callback(look)
+        commit(connection, ("a", ""))
+        connection.erase()
+        connection._connection.set_trace_callback(None)
+
+        other.execute("BEGIN IMMEDIATE")  # and afterwards everybody can
+
+    assert len(refused) >= 2
+
+
+def test_checkpoints_keep_no_file_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_CHANGES_PER_CHECKPOINT", 1)
+    files = Path("/proc/self/fd") if sys.platform == "linux" else Path("/dev/fd")
+    with closing(opened(path)) as connection:
+        commit(connection, ("first", ""))
+        before = len(list(files.iterdir()))
+        for number in range(10):
+            commit(connection, (f"{number}", ""))
+
+        assert len(list(files.iterdir())) == before
 
 
 def test_a_failed_checkpoint_undoes_no_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,8 +421,8 @@ def test_what_is_erased_is_nowhere_on_the_disk(path: Path) -> None:
             assert connection.execute("SELECT count(*) FROM meta") == [(401,)]
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_erasing_says_when_a_reader_keeps_the_log(connection: SQLiteConnection, path: Path) -> None:
-    connection.execute("PRAGMA busy_timeout = 0")
     with closing(opened(path)) as reader, reader.snapshot():
         reader.execute("SELECT * FROM meta")
 
@@ -540,7 +546,7 @@ def test_a_process_killed_within_a_transaction_blocks_nobody(path: Path) -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.usefixtures("_lock_or_none")
+@pytest.mark.usefixtures("_impatient")
 def test_a_forked_process_that_ends_releases_no_lock(path: Path) -> None:
     with closing(opened(path)) as one, closing(opened(path)) as other:
         with one.transaction():
