@@ -39,10 +39,13 @@ def doubt_of(certificate: KnownCertificate, why: str = "") -> InDoubt:
     )
 
 
-async def settle_claimed(journal: Journal, certificate: KnownCertificate, ask: Ask) -> KnownCertificate:
+async def settle_claimed(
+    journal: Journal, certificate: KnownCertificate, ask: Ask, *, fails: str = ""
+) -> KnownCertificate:
     """Settle a certificate in doubt that `claim_doubt` returned, and return it as it is then.
 
-    Its state is STORED, WAITING when it certainly is not stored, or still IN_DOUBT, with the reason.
+    Its state is STORED, WAITING when it certainly is not stored, or still IN_DOUBT, with the reason. `fails` is why a
+    certificate that is not stored is not to be sent again: then it is FAILED.
 
     Raises:
         SpringestError: Springest cannot be asked. The certificate is still in doubt, and the caller's to settle: see
@@ -51,12 +54,12 @@ async def settle_claimed(journal: Journal, certificate: KnownCertificate, ask: A
         ClaimLost: another worker may settle it now. Nothing was changed.
     """
     try:
-        return await _settle(journal, certificate, ask)
+        return await _settle(journal, certificate, ask, fails)
     except InDoubt as still:
         return await journal.settled(certificate, State.IN_DOUBT, reason=still.reason)
 
 
-async def _settle(journal: Journal, certificate: KnownCertificate, ask: Ask) -> KnownCertificate:
+async def _settle(journal: Journal, certificate: KnownCertificate, ask: Ask, fails: str) -> KnownCertificate:
     while True:
         siblings = await journal.siblings(certificate)
         # A vanished worker counts as having given up some time from now, because the server may still have its POST.
@@ -69,7 +72,8 @@ async def _settle(journal: Journal, certificate: KnownCertificate, ask: Ask) -> 
             await asyncio.sleep(ahead)
             continue
         if found is None:
-            return await _record(journal, certificate, State.WAITING)  # no listed certificate can be this one
+            # No listed certificate can be this one.
+            return await _record(journal, certificate, State.FAILED if fails else State.WAITING, reason=fails)
         if siblings.uncertain:
             raise doubt_of(certificate, "another certificate with the same fields may be what Springest lists")
         # If a sibling was stored meanwhile, what was found may be that one: ask again.
@@ -78,9 +82,14 @@ async def _settle(journal: Journal, certificate: KnownCertificate, ask: Ask) -> 
 
 
 async def _record(
-    journal: Journal, certificate: KnownCertificate, state: State, *, springest_id: int | None = None
+    journal: Journal,
+    certificate: KnownCertificate,
+    state: State,
+    *,
+    reason: str = "",
+    springest_id: int | None = None,
 ) -> KnownCertificate:
-    settled = await journal.settled(certificate, state, springest_id=springest_id)
+    settled = await journal.settled(certificate, state, reason=reason, springest_id=springest_id)
     if settled.state is State.IN_DOUBT:
         raise ClaimLost
     return settled

@@ -7,19 +7,17 @@ Springest. The queue prints nothing; it reports events to a listener.
 
 import asyncio
 import contextlib
-import hashlib
-import os
 from collections import Counter, deque
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import attrs
+from attrs import frozen
 
 from springest_async.api.verdicts import TRIES, backoff
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
-from springest_async.bulk.preflight import EDGE_BYTES, no_pdf
+from springest_async.bulk.reading import ReadRow, read_row, read_together
 from springest_async.client import Springest
 from springest_async.errors import (
     CancelledTooLate,
@@ -38,13 +36,12 @@ from springest_async.errors import (
     UnusableFile,
 )
 from springest_async.journal.certificates import ClaimLost
-from springest_async.journal.file_hashes import storable_time
 from springest_async.journal.journal import Claim
 from springest_async.journal.open_migration import OpenMigration
-from springest_async.journal.records import Entry, FileHash, KnownCertificate, State
-from springest_async.records import CertificateUpload, Receipt
+from springest_async.journal.records import Entry, KnownCertificate, State
+from springest_async.records import Receipt
 from springest_async.settling import doubt_of, settle_claimed
-from springest_async.source_file import PIECE, SourceFile, open_regular
+from springest_async.source_file import inspect_file
 from springest_async.upload import UploadStep
 
 # After so many unclear answers in a row, the server is probably down behind a gateway that still answers.
@@ -53,8 +50,23 @@ _OUTAGE = 4
 # Seconds between two looks at what other workers do.
 _LOOK_EVERY = 2.0
 
+# Rows that are claimed at once, at least: a commit for each would cost more than the row itself.
+_CLAIM_AHEAD = 8
+
+# Seconds for which a row may wait for its turn: then it is left to others, or its file is looked at again.
+_TURN_WITHIN = 10.0
+
 # Seconds that the end of a run waits for a journal that is away.
 _PATIENCE_AT_END = 2.0
+
+
+@frozen
+class _Identified:
+    """A row whose file has been read, and whose certificate this worker may send; `at` is the loop's time of that."""
+
+    row: ReadRow
+    claim: Claim
+    at: float
 
 
 class UploadQueue:
@@ -76,12 +88,18 @@ class UploadQueue:
         self._journal = migration.journal
         self._listener = listener
         self._stopped = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event()  # there may be rows to claim, or nothing left to do
         self._doubted = asyncio.Event()  # there is one more to settle
-        self._claiming = asyncio.Lock()
         self._outage = asyncio.Lock()
-        self._claimed: deque[Entry] = deque()  # rows that no task has begun
-        self._in_flight = 0
+        self._concurrency = client.settings.concurrency
+        self._claim_size = max(_CLAIM_AHEAD, self._concurrency)
+        self._claimed: deque[Entry] = deque()  # rows that are not ready
+        self._ready: deque[Entry | _Identified] = deque()  # rows that no worker has begun
+        self._moved_at = 0.0  # when the last of these came or went, on the loop's clock
+        self._has_more = True  # whether rows may wait that are not claimed
+        self._goes_on = True  # whether a row has ended since the last ones were made ready
+        self._workers = 0  # tasks
+        self._in_flight = 0  # rows
         self._rechecked = 0  # the key of the last row whose file was compared at the end
         self._shared = False  # whether other workers were seen
         self._doubts = 0  # unclear answers in a row
@@ -94,7 +112,7 @@ class UploadQueue:
         self._hopeless: set[int] = set()  # certificates whose doubt cannot be settled in this run
         self._not_stored: Counter[int] = Counter()  # how often a certificate was in doubt and then not stored
         self._again: dict[int, Entry] = {}  # by row: those that were in doubt, are not stored, and wait again
-        self._waiting: dict[int, asyncio.Task[Any]] = {}  # the uploads of which no POST is in progress, by row
+        self._waiting: dict[int, asyncio.Task[Any]] = {}  # workers whose upload has no POST in progress, by row
         self.waits_for_others = False
         """Whether it has nothing to do but to wait for what other workers are sending."""
 
@@ -105,7 +123,7 @@ class UploadQueue:
     def stop(self) -> None:
         """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
-        self._notify()
+        self._changed.set()
         for task in self._waiting.values():
             task.cancel()
 
@@ -124,8 +142,7 @@ class UploadQueue:
                 settling = group.create_task(self._settle_doubts())
                 while True:
                     async with asyncio.TaskGroup() as workers:
-                        for _ in range(self._client.settings.concurrency):
-                            workers.create_task(self._work())
+                        await self._feed(workers)
                     if self._stopped.is_set() or not self._shared or not await self._claim_changed_files():
                         break
                 settling.cancel()
@@ -133,8 +150,7 @@ class UploadQueue:
         except* JournalError as errors:
             self._end_run(_first(errors))
         finally:
-            for entry in self._claimed:
-                self._migration.release(entry)
+            self._put_back()
             try:
                 states = await self._states_of_doubts()
             finally:
@@ -174,7 +190,7 @@ class UploadQueue:
 
     async def _claim_changed_files(self) -> bool:
         """Claim rows whose file here is not the one that was sent: the manifest may lie in two folders."""
-        claim = partial(self._migration.recheck_files, self._client.settings.concurrency)
+        claim = partial(self._migration.recheck_files, self._concurrency)
         rows = await claim(after=self._rechecked)
         if not rows and self._rechecked:
             rows = await claim(after=0)
@@ -182,56 +198,132 @@ class UploadQueue:
         self._rechecked = max((row.id for row in rows), default=0)
         return bool(rows)
 
-    async def _work(self) -> None:
-        while (entry := await self._next()) is not None:
-            self._in_flight += 1
-            try:
-                await self._until_done(entry)
-            finally:
-                self._in_flight -= 1
-                self._notify()
+    # --- whose turn it is ---
 
-    async def _next(self) -> Entry | None:
-        """Take the next row, or wait for one: a row in flight, in doubt or of another worker may have to be sent."""
+    async def _feed(self, workers: asyncio.TaskGroup) -> None:
+        """Keep rows ready, and a worker for each that may be in flight, until nothing is left to do.
+
+        Without any it waits: a row that is in flight, in doubt or of another worker may have to be sent.
+        """
         try:
-            return await self._claim_next()
+            while not self._stopped.is_set():
+                self._changed.clear()
+                made_ready = False
+                if self._needs_rows:
+                    self._goes_on = False
+                    made_ready = await self._make_ready()
+                    if not made_ready and not self._ready and await self._is_finished():
+                        break
+                if await self._start(workers) < self._concurrency and made_ready:
+                    continue
+                await _wait(self._changed, _LOOK_EVERY)
+                if self._ready and asyncio.get_running_loop().time() > self._moved_at + _TURN_WITHIN:
+                    self._put_back()
         except JournalError as error:
             self._end_run(error)  # the uploads in progress are finished
-            return None
+        except asyncio.CancelledError:
+            self._stopped.set()  # let no worker take another row
+            raise
 
-    async def _claim_next(self) -> Entry | None:
-        while not self._stopped.is_set():
-            changed = self._changed
-            async with self._claiming:
-                if self._stopped.is_set():
-                    break
-                if not self._claimed:
-                    self._claimed.extend(await self._migration.claim(self._client.settings.concurrency))
-                if self._claimed:
-                    self.waits_for_others = False
-                    return self._claimed.popleft()
-                self._shared = self._shared or await self._migration.has_other_workers()
-                if not self._in_flight:
-                    self.waits_for_others = await self._migration.has_unfinished(self._hopeless)
-                    if not self.waits_for_others:
-                        return None
-            await _wait(changed, _LOOK_EVERY)
-        return None
+    @property
+    def _needs_rows(self) -> bool:
+        """Whether there is a worker without a row, or will be soon; rows that nobody takes are left to others."""
+        return len(self._ready) <= self._claim_size // 2 and (self._goes_on or self._workers < self._concurrency)
 
-    def _notify(self) -> None:
+    async def _start(self, workers: asyncio.TaskGroup) -> int:
+        """Start workers for the rows that are ready, and return how many are there."""
+        if missing := min(len(self._ready), self._concurrency - self._workers):
+            for _ in range(missing):
+                self._workers += 1
+                workers.create_task(self._work())
+            await asyncio.sleep(0)  # each takes its row
+        return self._workers
+
+    def _put_back(self) -> None:
+        """Release the rows that no worker has begun; more are claimed when a row has ended."""
+        for row in (*self._claimed, *self._ready):
+            self._migration.release(_entry_of(row))
+        self._claimed.clear()
+        self._ready.clear()
+        self._has_more, self._goes_on = True, False
+
+    async def _make_ready(self) -> bool:
+        """Make some rows ready; return False if none waits for anybody."""
+        if not self._claimed:
+            self._claimed.extend(await self._migration.claim(self._claim_size))
+            self._has_more = bool(self._claimed)
+            if not self._claimed:
+                return False
+        self.waits_for_others = False
+        self._moved_at = asyncio.get_running_loop().time()
+        if not (read := await self._read_together()):
+            for _ in range(min(len(self._claimed), max(1, self._concurrency - self._workers))):
+                self._ready.append(self._claimed.popleft())
+            return True
+        identified = iter(
+            await self._migration.identify_all([(row.entry, row.hashed) for row in read if row is not None])
+        )
+        for row in read:
+            entry = self._claimed.popleft()
+            if row is None:
+                self._ready.append(entry)
+            elif (found := next(identified)) is None:
+                continue  # another worker has taken over
+            elif (claim := found[1]) is not None:
+                self._ready.append(_Identified(row, claim, self._moved_at))
+            else:
+                self._again.pop(entry.id, None)
+                self._known(entry, found[0])
+        return True
+
+    async def _read_together(self) -> list[ReadRow | None]:
+        """Read the files of rows that may leave at once; those of others are read at the turn of their rows."""
+        rows = len(self._claimed)
+        while rows > 1 and self._client.limiter.seconds_until(rows) > 0:
+            rows //= 2
+        if rows < 2 or self._doubts >= _OUTAGE:
+            return []
+        first = [*islice(self._claimed, rows)]
+        return await asyncio.get_running_loop().run_in_executor(None, read_together, first)
+
+    async def _is_finished(self) -> bool:
+        """Return whether there is nothing to wait for."""
+        self._shared = self._shared or await self._migration.has_other_workers()
+        if self._in_flight:
+            return False
+        self.waits_for_others = await self._migration.has_unfinished(self._hopeless)
+        return not self.waits_for_others
+
+    async def _work(self) -> None:
+        """Upload the rows that are ready, one after another."""
+        task, time = asyncio.current_task(), asyncio.get_running_loop().time
+        assert task is not None
+        try:
+            while self._ready and not self._stopped.is_set() and not task.cancelling():
+                row = self._ready.popleft()
+                self._moved_at = time()
+                self._in_flight += 1
+                try:
+                    await self._until_done(row, task)
+                finally:
+                    self._in_flight -= 1
+                    self._goes_on = self._has_more
+                if self._needs_rows and self._goes_on:
+                    self._changed.set()
+                if self._doubts:
+                    await asyncio.sleep(0)  # others may end just now, and show that it is an outage
+        except Exception:
+            self._stopped.set()  # the other workers are cancelled, and must not take another row
+            raise
+        finally:
+            self._workers -= 1
+            if self._has_more or not self._in_flight:
+                self._changed.set()
+
+    def _claim_again(self) -> None:
+        """Look for rows that wait now."""
+        self._has_more = True
         self._changed.set()
-        self._changed = asyncio.Event()
-
-    @contextlib.asynccontextmanager
-    async def _alone_in_an_outage(self) -> AsyncIterator[None]:
-        """In an outage, pause and let one row try alone; every row sent meanwhile would end up in doubt."""
-        if self._doubts >= _OUTAGE:
-            async with self._outage:
-                if self._doubts >= _OUTAGE:  # still so, after waiting for the lock
-                    await self._pause(backoff(self._doubts, longest=600.0))
-                    yield
-                    return
-        yield
 
     async def _pause(self, seconds: float) -> None:
         await _wait(self._stopped, seconds)
@@ -242,15 +334,17 @@ class UploadQueue:
 
     # --- one row ---
 
-    async def _until_done(self, entry: Entry) -> None:
+    async def _until_done(self, row: Entry | _Identified, worker: asyncio.Task[Any]) -> None:
+        entry = _entry_of(row)
         self._again.pop(entry.id, None)
         try:
             try:
-                async with self._alone_in_an_outage():
-                    await self._identify_and_upload(entry)
+                if self._doubts < _OUTAGE:
+                    await self._identify_and_upload(row, worker)
+                else:
+                    await self._alone(row, worker)
             except (UnusableFile, InvalidUpload) as error:
-                state = await self._migration.unreadable(entry, getattr(error, "reason", str(error)))
-                self._report(RowDone(entry, state, error=error))
+                self._report(RowDone(entry, await self._unreadable(entry, error), error=error))
         except ClaimLost:
             pass  # this worker was stopped or cut off for so long that another one has taken over
         except JournalError as error:
@@ -265,19 +359,51 @@ class UploadQueue:
             self._migration.release(entry)
             raise
 
-    async def _identify_and_upload(self, entry: Entry) -> None:
-        upload = entry.upload()
-        source, sha256 = await asyncio.get_running_loop().run_in_executor(None, _read, entry.path, entry.hashed)
-        known, claim = await self._migration.identify(entry, source.size, source.modified_ns, sha256)
-        if known.state is not State.IN_DOUBT:
-            self._forget_doubt(entry, known.id)
-        if claim is None:
-            self._known(entry, known)
-            return
+    async def _unreadable(self, entry: Entry, error: UnusableFile | InvalidUpload) -> State:
+        """Record that the file of a row cannot be sent, also if this worker is cancelled; return the row's state."""
+        reason = error.reason if isinstance(error, UnusableFile) else str(error)
+        try:
+            return await self._migration.unreadable(entry, reason)
+        except asyncio.CancelledError:
+            return State.WAITING if self._shared else State.FAILED
+
+    async def _alone(self, row: Entry | _Identified, worker: asyncio.Task[Any]) -> None:
+        """Let one row try alone after a pause; every row sent meanwhile would end up in doubt."""
+        async with self._outage:
+            if self._doubts >= _OUTAGE:  # still so, after waiting for the lock
+                await self._pause(backoff(self._doubts, longest=600.0))
+                await self._identify_and_upload(row, worker)
+                return
+        await self._identify_and_upload(row, worker)
+
+    async def _identify_and_upload(self, row: Entry | _Identified, worker: asyncio.Task[Any]) -> None:
+        if isinstance(row, Entry):
+            read = await asyncio.get_running_loop().run_in_executor(None, read_row, row)
+            known, claim = await self._migration.identify(row, read.source.size, read.source.modified_ns, read.sha256)
+            if claim is None:
+                self._known(row, known)
+                return
+        else:
+            read, claim = row.row, row.claim
+            if not await self._is_unchanged(row):
+                self._migration.release(read.entry)
+                self._claim_again()  # and identify it anew
+                return
+        self._forget_doubt(read.entry, claim.certificate)
         lost = 0
-        while not await self._upload(entry, upload, claim, source):
+        while not await self._upload(read, claim, worker):
             lost += 1
             await self._pause(backoff(lost))
+
+    async def _is_unchanged(self, row: _Identified) -> bool:
+        """Return whether the file of a row is as it was, if its turn comes much later than was expected."""
+        if asyncio.get_running_loop().time() <= row.at + _TURN_WITHIN:
+            return True
+        source = row.row.source
+        try:
+            return await inspect_file(source.path, None) == source
+        except UnusableFile:
+            return False
 
     def _forget_doubt(self, entry: Entry, certificate: int) -> None:
         """Forget that this row was in doubt: another worker has settled that, and the row has its turn again."""
@@ -292,6 +418,8 @@ class UploadQueue:
 
     def _known(self, entry: Entry, known: KnownCertificate) -> None:
         """Finish a row whose certificate needs no POST of this worker."""
+        if known.state is not State.IN_DOUBT:
+            self._forget_doubt(entry, known.id)
         match known.state:
             case State.STORED:
                 self._report(RowDone(entry, State.STORED, stored_before=True))
@@ -307,61 +435,38 @@ class UploadQueue:
             case _:
                 pass  # another worker or task has it, and this row gets what becomes of it
 
-    async def _upload(self, entry: Entry, upload: CertificateUpload, claim: Claim, source: SourceFile) -> bool:
+    async def _upload(self, row: ReadRow, claim: Claim, worker: asyncio.Task[Any]) -> bool:
         """Upload one row; return False when there was no network and the row must be tried again."""
+        entry = row.entry
         if self._stopped.is_set():
             self._done(entry, claim, State.WAITING, error=self._error)
             return True
 
-        sending = False
         last = ""
 
         def follow(step: UploadStep) -> None:
-            nonlocal sending, last
+            nonlocal last
             last = step.kind
-            if step.kind in ("stored", "rejected", "not stored", "in doubt"):
+            if last in ("stored", "rejected", "not stored", "in doubt"):
                 return  # a `RowDone` says so
-            sending = step.kind == "sending"
-            self._set_waiting(entry, asyncio.current_task(), waits=not sending)  # an eager task has no name here yet
-            self._answered = self._answered or step.kind == "refused"
+            if last == "sending":
+                self._waiting.pop(entry.id, None)
+            else:
+                self._waiting[entry.id] = worker
+                self._answered = self._answered or last == "refused"
             self._listener(RowStep(entry, step))
             if self._stopped.is_set() and entry.id in self._waiting:
-                self._waiting[entry.id].cancel()
+                worker.cancel()
 
-        task = asyncio.create_task(self._client.upload_claimed(upload, claim, source, listener=follow))
-        self._set_waiting(entry, task, waits=not sending)
+        self._waiting[entry.id] = worker
         try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            # Aborted: note this row's outcome all the same, and let no worker take another row.
-            self._stopped.set()
-            task.cancel()
-            while not task.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([task])
-        finally:
-            self._set_waiting(entry, task, waits=False)
-        return self._ended(entry, claim, task, last)
-
-    def _set_waiting(self, entry: Entry, task: asyncio.Task[Any] | None, *, waits: bool) -> None:
-        if waits and task is not None:
-            self._waiting[entry.id] = task
-        else:
-            self._waiting.pop(entry.id, None)
-
-    def _ended(self, entry: Entry, claim: Claim, task: asyncio.Task[Receipt], last: str) -> bool:
-        """Report the result of a finished task; return False when the row must be tried again."""
-        try:
-            receipt = task.result()
+            try:
+                receipt = await self._client.upload_claimed(row.upload, claim, row.source, listener=follow)
+            finally:
+                self._waiting.pop(entry.id, None)
         except asyncio.CancelledError as cancelled:
-            match cancelled.__cause__:
-                case CancelledTooLate():
-                    self._done(entry, claim, State.STORED)
-                case InDoubt() as doubt:
-                    self._into_doubt(entry, claim, doubt)
-                case _:
-                    self._done(entry, claim, State.WAITING, error=self._error)
-            return True
+            # Stopped, aborted, or the client is closed: note this row's outcome; its worker takes no other row.
+            self._cancelled(entry, claim, cancelled.__cause__)
         except SpringestError as error:
             return self._failed(entry, claim, error)
         except ClaimLost:
@@ -370,11 +475,20 @@ class UploadQueue:
             # Let no worker take another row, and report this one.
             self._end_with_bug(bug)
             self._done(entry, claim, State.IN_DOUBT if last == "in doubt" else State.WAITING)
-            return True
-        self._answered = True
-        self._doubts = self._strikes = 0
-        self._done(entry, claim, State.STORED, receipt=receipt)
+        else:
+            self._answered = True
+            self._doubts = self._strikes = 0
+            self._done(entry, claim, State.STORED, receipt=receipt)
         return True
+
+    def _cancelled(self, entry: Entry, claim: Claim, cause: BaseException | None) -> None:
+        match cause:
+            case CancelledTooLate():
+                self._done(entry, claim, State.STORED)
+            case InDoubt():
+                self._into_doubt(entry, claim, cause)
+            case _:
+                self._done(entry, claim, State.WAITING, error=self._error)
 
     def _failed(self, entry: Entry, claim: Claim, error: SpringestError) -> bool:
         match error:
@@ -439,15 +553,16 @@ class UploadQueue:
                     self._journal.stop_settling(claimed[1])
                 elif claimed is not None:
                     await self._settle(*claimed)
-                    self._notify()
+                    self._claim_again()
                     continue
             await _wait(self._doubted, _LOOK_EVERY)
 
     async def _settle(self, entry: Entry, known: KnownCertificate) -> None:
-        entry, _ = self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
+        entry, doubt = self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
         self._report(RowSettling(entry))
+        reason = f"{TRIES} times there was no answer and it was not stored: {known.reason}"
         try:
-            settled = await self._ask(known)
+            settled = await self._ask(known, fails=reason if self._not_stored[known.id] >= TRIES - 1 else "")
         except ClaimLost:
             return  # this worker was asleep or cut off: whoever claims it now asks again
         except BaseException as error:
@@ -462,8 +577,11 @@ class UploadQueue:
             case State.IN_DOUBT:
                 self._hopeless.add(known.id)
                 self._end_doubt(entry, known, State.IN_DOUBT, doubt_of(settled))
+            case State.FAILED:
+                self._end_doubt(entry, known, State.FAILED, NotSent(f"POST {known.origin}", reason))
             case State.WAITING:
-                await self._was_not_stored(entry, known)
+                self._not_stored[known.id] += 1
+                self._was_not_stored(known, doubt)
 
     def _end_doubt(
         self, entry: Entry, known: KnownCertificate, state: State, error: SpringestError | None = None
@@ -474,33 +592,31 @@ class UploadQueue:
         if (joined := self._joined.pop(known.id, None)) is not None:
             self._report(RowDone(joined, state, error=error))
 
-    async def _ask(self, known: KnownCertificate) -> KnownCertificate:
+    async def _ask(self, known: KnownCertificate, *, fails: str) -> KnownCertificate:
         """Ask Springest about a certificate, and again after errors while the run has other work to do."""
         asked = 0
         while True:
             try:
-                return await settle_claimed(self._journal, known, self._client.settle)
+                return await settle_claimed(self._journal, known, self._client.settle, fails=fails)
             except (ServerError, NoAnswer, NotSent):
                 asked += 1
-                if asked >= TRIES and not self._in_flight:
+                if asked >= TRIES and not (self._in_flight or self._ready or self._claimed):
                     self.stop()  # nothing else is left to do, and the server does not answer
                 if self._stopped.is_set():
                     raise
                 await self._pause(backoff(asked, longest=600.0))
 
-    async def _was_not_stored(self, entry: Entry, known: KnownCertificate) -> None:
-        """Fail a certificate that was in doubt and not stored so many times; else it is sent again."""
-        self._not_stored[known.id] += 1
-        if self._not_stored[known.id] >= TRIES:
-            reason = f"{TRIES} times there was no answer and it was not stored: {known.reason}"
-            await self._journal.fail(known, reason)
-            self._end_doubt(entry, known, State.FAILED, NotSent(f"POST {known.origin}", reason))
-        elif entry.number is None:
+    def _was_not_stored(self, known: KnownCertificate, doubt: InDoubt) -> None:
+        """Let the row of a certificate that was in doubt have its turn again, unless it is having it already."""
+        entry, latest = self._in_doubt.get(known.id, (None, None))
+        if entry is None or latest is not doubt:
+            return
+        if entry.number is None:
             if (joined := self._joined.pop(known.id, None)) is not None:
                 self._again[joined.id] = joined
             self._end_doubt(entry, known, State.WAITING)
         else:
-            self._in_doubt.pop(known.id, None)
+            del self._in_doubt[known.id]
             self._again[entry.id] = entry
 
     def _give_up_settling(self, entry: Entry, known: KnownCertificate, error: SpringestError) -> None:
@@ -510,34 +626,8 @@ class UploadQueue:
         self._end_doubt(entry, known, State.IN_DOUBT, doubt)
 
 
-def _read(path: Path, hashed: FileHash | None) -> tuple[SourceFile, bytes]:
-    """Check a PDF again, because the preflight may be weeks ago, and return the SHA-256 of the whole file.
-
-    Raises:
-        UnusableFile: it cannot be read, is no PDF, or changed meanwhile.
-    """
-    try:
-        with open_regular(path) as stream:
-            source = SourceFile.at(path, os.fstat(stream.fileno()))
-            if source.size == 0:
-                raise UnusableFile(path, "is empty")
-            if (reason := no_pdf(beginning := stream.read(EDGE_BYTES))) is not None:
-                raise UnusableFile(path, reason)
-            if hashed and (hashed.size, hashed.modified_ns) == (source.size, storable_time(source.modified_ns)):
-                return source, hashed.sha256
-            # A buffer of a whole file costs less than one of file_digest's; but some network disks read less at once.
-            whole = beginning + stream.read(source.size) if source.size <= PIECE else b""
-            if len(whole) == source.size:
-                sha256 = hashlib.sha256(whole)
-            else:
-                stream.seek(0)
-                sha256 = hashlib.file_digest(stream, "sha256")
-            unchanged = source.is_still(stream)
-    except OSError as error:
-        raise UnusableFile(path, error.strerror or "cannot be read") from None
-    if not unchanged:
-        raise UnusableFile(path, "changed while it was being read")
-    return source, sha256.digest()
+def _entry_of(row: Entry | _Identified) -> Entry:
+    return row if isinstance(row, Entry) else row.row.entry
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

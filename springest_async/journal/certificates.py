@@ -164,13 +164,6 @@ def retry(connection: Connection, certificate: int) -> None:
         _set_state(connection, certificate, State.WAITING)
 
 
-def fail(connection: Connection, certificate: int, reason: str) -> None:
-    """Record that a certificate could not be sent, if it waits and nobody has it."""
-    known = read(connection, certificate)
-    if known.state is State.WAITING and known.claim is None:
-        _set_state(connection, certificate, State.FAILED, reason)
-
-
 # --- a POST ---
 
 

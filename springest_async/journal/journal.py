@@ -185,7 +185,8 @@ class Journal:
 
         Args:
             job: the job.
-            undo: noted when the caller is cancelled, so that nobody keeps what the job has claimed.
+            undo: noted when the caller is cancelled, so that nobody keeps what the job has claimed. It may also be the
+                job itself, which is then done in any case.
 
         Raises:
             JournalError: the journal cannot be written.
@@ -349,10 +350,6 @@ class Journal:
                 certificates.settled, certificate=certificate, state=state, reason=reason, springest_id=springest_id
             )
         )
-
-    async def fail(self, certificate: KnownCertificate, reason: str) -> None:
-        """Record that a certificate that waits could not be sent; nothing changes if anybody has it."""
-        await self.run(lambda connection: certificates.fail(connection, certificate.id, reason))
 
     def stop_settling(self, certificate: KnownCertificate, reason: str = "") -> None:
         """Leave a certificate in doubt to others, because Springest could not be asked."""

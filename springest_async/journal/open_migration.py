@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import platform
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -12,13 +12,17 @@ from uuid import uuid4
 
 from springest_async.errors import ManifestError
 from springest_async.journal import certificates, changed_files, erasure, loading, manifest_rows, migrations
+from springest_async.journal.certificates import ClaimLost
 from springest_async.journal.engine import Connection
 from springest_async.journal.erasure import Forgotten
 from springest_async.journal.journal import Claim, Journal
 from springest_async.journal.loading import ManifestRow
 from springest_async.journal.migrations import Source
-from springest_async.journal.records import Entry, KnownCertificate, Loaded, State
+from springest_async.journal.records import Entry, FileHash, KnownCertificate, Loaded, State
 from springest_async.source_file import open_regular
+
+Identified = tuple[KnownCertificate, Claim | None]
+"""A certificate, and the claim on it, if this worker is to send it."""
 
 
 class OpenMigration:
@@ -104,9 +108,7 @@ class OpenMigration:
     def _drop(self, claim: str) -> Callable[[Connection], object]:
         return partial(certificates.drop, claim=claim, worker=self.journal.worker)
 
-    async def identify(
-        self, entry: Entry, size: int, modified_ns: int, sha256: bytes
-    ) -> tuple[KnownCertificate, Claim | None]:
+    async def identify(self, entry: Entry, size: int, modified_ns: int, sha256: bytes) -> Identified:
         """Record the certificate of a row, and return it with the claim on it, if it is to be sent.
 
         See `manifest_rows.identify`.
@@ -114,31 +116,57 @@ class OpenMigration:
         Raises:
             ClaimLost: another worker has the row now.
         """
-        known = await self.journal.run(
-            lambda connection: manifest_rows.identify(
+        (found,) = await self.identify_all([(entry, FileHash(size, modified_ns, sha256))])
+        if found is None:
+            raise ClaimLost
+        return found
+
+    async def identify_all(self, rows: Sequence[tuple[Entry, FileHash]]) -> list[Identified | None]:
+        """Record the certificates of several rows in one job, as `identify`; None is a row that another worker has."""
+
+        def job(connection: Connection) -> list[KnownCertificate | None]:
+            return [self._identify(connection, entry, file) for entry, file in rows]
+
+        found = await self.journal.run(job)
+        return [
+            None if known is None else (known, self._claim_on(known, entry))
+            for known, (entry, _) in zip(found, rows, strict=True)
+        ]
+
+    def _identify(self, connection: Connection, entry: Entry, file: FileHash) -> KnownCertificate | None:
+        try:
+            return manifest_rows.identify(
                 connection,
                 entry,
                 self.source,
                 worker=self.journal.worker,
-                size=size,
-                modified_ns=modified_ns,
-                sha256=sha256,
+                size=file.size,
+                modified_ns=file.modified_ns,
+                sha256=file.sha256,
             )
-        )
+        except ClaimLost:  # nothing was changed
+            return None
+
+    def _claim_on(self, known: KnownCertificate, entry: Entry) -> Claim | None:
         name = manifest_rows.claim_of(entry)
         is_ours = known.state is State.WAITING and known.claim == name
-        return known, Claim(self.journal, known.id, name) if is_ours else None
+        return Claim(self.journal, known.id, name) if is_ours else None
 
     def release(self, entry: Entry) -> None:
         """Release the claim of a row, or the one that it has on its certificate."""
         self.journal.note(partial(manifest_rows.release, entry=entry, worker=self.journal.worker))
 
     async def unreadable(self, entry: Entry, reason: str) -> State:
-        """Record that a row's file cannot be read here; return FAILED, or WAITING if another worker may read it."""
+        """Record that a row's file cannot be read here; return FAILED, or WAITING if another worker may read it.
+
+        If it is cancelled, it is recorded all the same.
+        """
         host = platform.node()
-        return await self.journal.run(
-            lambda connection: manifest_rows.unreadable(connection, entry, self.id, self.journal.machine, host, reason)
-        )
+
+        def job(connection: Connection) -> State:
+            return manifest_rows.unreadable(connection, entry, self.id, self.journal.machine, host, reason)
+
+        return await self.journal.run(job, undo=job)
 
     async def has_unfinished(self, hopeless: Collection[int] = ()) -> bool:
         """Return whether there is anything to wait for; rows that no living worker can read fail.

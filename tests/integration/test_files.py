@@ -24,7 +24,6 @@ from springest_async.bulk import (
     load_manifest,
 )
 from springest_async.journal.journal import Claim
-from springest_async.journal.records import Entry
 from springest_async.source_file import inspect_file
 from tests.conftest import pdf_of
 from tests.pdfs import archive, certificate
@@ -182,14 +181,14 @@ async def test_a_file_that_changes_after_its_check_fails_alone(
 async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest.open(archive(tmp_path, 2))
     pipe = tmp_path / "1.pdf"
-    really_identify = OpenMigration.identify
+    really_identify = OpenMigration.identify_all
 
-    async def identify(migration: OpenMigration, entry: Entry, *found: Any) -> Any:
-        if entry.path == pipe:
+    async def identify(migration: OpenMigration, rows: Any) -> Any:
+        if any(entry.path == pipe for entry, _ in rows):
             becomes_a_pipe(pipe)  # it has been read, and is sent next
-        return await really_identify(migration, entry, *found)
+        return await really_identify(migration, rows)
 
-    monkeypatch.setattr(OpenMigration, "identify", identify)
+    monkeypatch.setattr(OpenMigration, "identify_all", identify)
     async with (
         springest_sandbox() as sandbox,
         Journal(tmp_path / "x.sqlite3") as journal,

@@ -13,7 +13,7 @@ import pytest
 
 from springest_async import Certificate, InDoubt, Journal, Rejected
 from springest_async.bulk import Manifest, OpenMigration, State, UploadQueue, load_manifest
-from springest_async.journal import certificates
+from springest_async.journal import certificates, manifest_rows
 from tests.bulk_runs import Events, employees, journal_of, rewrite, rows_of, run, settle, sha256_of
 from tests.pdfs import archive, certificate
 from tests.unit.bulk.model import ENDS, ModelClient, Script
@@ -211,6 +211,47 @@ async def test_a_claim_lost_in_the_middle_leaves_the_row(tmp_path: Path, monkeyp
 
     assert events.states == dict.fromkeys((2, 3, 4), STORED)
     assert stored_once(model, 1, 2, 3)
+
+
+async def test_a_row_lost_before_it_is_identified_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its batch go on."""
+    manifest, model, events = rows_of(tmp_path, 4), client(), Events()
+    identify_all, lost = OpenMigration.identify_all, iter([2])
+
+    async def lose_one(migration: OpenMigration, rows: Any) -> Any:
+        if (number := next(lost, None)) is not None:
+            free = partial(manifest_rows.release, entry=rows[number][0], worker=migration.journal.worker)
+            await migration.journal.run(free)
+        return await identify_all(migration, rows)
+
+    monkeypatch.setattr(OpenMigration, "identify_all", lose_one)
+    async with worker(manifest) as migration:
+        await run_all(UploadQueue(model, migration, events))
+
+    assert [event.row.number for event in events.done] == [2, 3, 5, 4]
+    assert events.states == dict.fromkeys(range(2, 6), STORED)
+    assert stored_once(model, 1, 2, 3, 4)
+
+
+async def test_rows_that_do_not_get_their_turn_go_to_others(tmp_path: Path) -> None:
+    """A worker has claimed more than it can send now."""
+    manifest, model = rows_of(tmp_path, 8), client()
+    stuck = client("stored", Script(at={"sending": partial(asyncio.sleep, 300)}))
+    stuck.stored, stuck.hashes = model.stored, model.hashes
+    first, second = Events(), Events()
+    async with worker(manifest) as one, worker(manifest) as other:
+        running = asyncio.create_task(UploadQueue(stuck, one, first).run())
+        await first.until(lambda: first.count(3, "sending") == 1)
+        sharing = asyncio.create_task(UploadQueue(model, other, second).run())
+        await second.until(lambda: len(second.done) == 6)
+        assert asyncio.get_running_loop().time() < 20
+        assert (await running, await sharing) == (None, None)
+
+    assert (first.states, second.states) == (
+        {2: STORED, 3: STORED},
+        dict.fromkeys(range(4, 10), STORED),
+    )
+    assert stored_once(model, *range(1, 9))
 
 
 # --- files ---

@@ -97,19 +97,6 @@ def test_a_certificate_being_sent_is_not_claimed(a: Worker, b: Worker) -> None:
     assert (b.claim().state, b.claim().claim) == (State.SENDING, "a")
 
 
-def test_a_failure_is_recorded_only_while_nobody_has_it(a: Worker) -> None:
-    key = a.claim().id
-    with a.connection.transaction():
-        certificates.fail(a.connection, key, "too often")
-    assert a.read(key).state is State.WAITING
-    a.release(key)
-
-    with a.connection.transaction():
-        certificates.fail(a.connection, key, "too often")
-
-    assert (a.read(key).state, a.read(key).reason) == (State.FAILED, "too often")
-
-
 # --- a POST ---
 
 
