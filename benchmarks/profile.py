@@ -7,6 +7,7 @@ the thread that runs, so that small functions do not look dearer than they are; 
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ __all__ = ["ladder", "main", "profile"]
 _SIZE = 50_000
 _CELLS = (Cell(_SIZE, 1), Cell(_SIZE, 8))
 _SAMPLED = Cell(_SIZE, 8)
-_WAYS = {"upload": OURS, "bulk": BULK}
+_WAYS = {"an upload": OURS, "a bulk run": BULK}
 _MOST = 25  # functions that are shown
 
 # What the guard accepts: of what a quiet machine finds, two thirds. `upload` guards the others.
@@ -105,23 +106,23 @@ def profile(samples: Mapping[str, Sequence[Stack]]) -> Iterator[Table]:
         picture="stacked",
         ceilings={(OTHER, name): _MOST_OTHER for name in parts if OTHER in found},
     )
-    for key, way in _WAYS.items():
-        dearest = shares(samples[way], function_of).most_common(_MOST)
-        so_far = [sum(share for _, share in dearest[: number + 1]) for number in range(len(dearest))]
+    for way, stacks in samples.items():
+        dearest = shares(stacks, function_of).most_common(_MOST)
+        together = itertools.accumulate(share for _, share in dearest)
         yield Table(
-            key=f"functions-{key}",
+            key=f"functions-{way.rpartition(' ')[2]}",
             title=f"The {_MOST} functions that cost {way} most, without what they call",
             unit="% of its processor time",
             columns=["own", "together"],
-            rows={name: [share, total] for (name, share), total in zip(dearest, so_far, strict=True)},
+            rows={name: [share, total] for (name, share), total in zip(dearest, together, strict=True)},
             picture=None,
         )
 
 
 def _measure(options: argparse.Namespace) -> list[Table]:
     cells = (_SAMPLED,) if options.quick else _CELLS
-    with Sink() as sink, tempfile.TemporaryDirectory(prefix="profile-", dir=options.folder) as name:
-        folder = Path(name)
+    with Sink() as sink, tempfile.TemporaryDirectory(prefix="profile-", dir=options.folder) as temporary:
+        folder = Path(temporary)
         file = folder / "certificate.pdf"
         write_pdf(file, _SIZE)
         found = {}
@@ -130,8 +131,8 @@ def _measure(options: argparse.Namespace) -> list[Table]:
                 job = Job(origin=sink.origin, file=file, in_flight=cell.in_flight, folder=folder)
                 found[cell] = measure(job, sink, RUNGS, rounds=options.rounds, seconds=options.seconds)
         samples = {
-            way: sample(way, sink.origin, folder, size=_SIZE, in_flight=_SAMPLED.in_flight, samples=options.samples)
-            for way in _WAYS.values()
+            name: sample(way, sink.origin, folder, size=_SIZE, in_flight=_SAMPLED.in_flight, samples=options.samples)
+            for name, way in _WAYS.items()
         }
     return [*ladder(found), *profile(samples)]
 
@@ -145,5 +146,5 @@ def main(arguments: list[str]) -> int:
     made.add_argument("--folder", type=Path, help="where, on the disk to measure (a temporary folder)")
     options = made.parse_args(arguments)
     if options.quick:
-        options.rounds, options.seconds, options.samples = 3, 0.1, 300
+        options.rounds, options.seconds, options.samples = 2, 0.1, 200
     return publish("profile", _measure(options), options)

@@ -35,7 +35,7 @@ __all__ = [
     "thread_of",
 ]
 
-LOOP, JOURNAL_THREAD, FILES = "the event loop", "the journal", "files"
+LOOP, JOURNAL_THREAD, FILES = "event loop", "journal", "files"
 THREADS = (LOOP, JOURNAL_THREAD, FILES)
 
 SOCKETS = "system calls on sockets: send, recv, epoll"

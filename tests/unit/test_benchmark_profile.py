@@ -132,14 +132,14 @@ def test_a_ladder_shows_costs_steps_and_ratios() -> None:
 def test_a_profile_shows_threads_rooms_and_functions() -> None:
     stacks: list[Stack] = [[frame(client)], [frame(limiter)], [frame(limiter)], [frame(sqlite), BOOTSTRAP]]
 
-    tables = {table.key: table for table in profile({OURS: stacks[:3], BULK: stacks})}
+    tables = {table.key: table for table in profile({"an upload": stacks[:3], "a bulk run": stacks})}
 
     assert tables["threads"].rows == {LOOP: [100, 75], JOURNAL_THREAD: [0, 25], FILES: [0, 0]}
-    assert tables["rooms"].columns == [f"{OURS}: {LOOP}", f"{BULK}: {LOOP}", f"{BULK}: {JOURNAL_THREAD}"]
+    assert tables["rooms"].columns == ["an upload: event loop", "a bulk run: event loop", "a bulk run: journal"]
     assert tables["rooms"].rows["our `limits/`"] == [pytest.approx(200 / 3), 50, 0]
     assert "aiohttp" not in tables["rooms"].rows
-    assert "3 samples of `Springest.upload()`, 4 samples of a bulk run." in tables["rooms"].notes
-    assert [numbers[1] for numbers in tables["functions-bulk"].rows.values()] == [50, 75, 100]
+    assert "3 samples of an upload, 4 samples of a bulk run." in tables["rooms"].notes
+    assert [numbers[1] for numbers in tables["functions-run"].rows.values()] == [50, 75, 100]
 
 
 def ending(codes: list[int], text: str) -> Callable[..., subprocess.CompletedProcess[str]]:
