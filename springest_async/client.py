@@ -33,7 +33,7 @@ from springest_async.http.transport import Connector, Timeouts, Transport
 from springest_async.limits.budgets import keep_budget_in, shared_limiter
 from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR, Limiter
 from springest_async.records import Certificate, CertificateUpload, Certification, Receipt
-from springest_async.source_file import SourceFile
+from springest_async.source_file import FileReader, SourceFile
 from springest_async.upload import Upload, Uploader, UploadListener, UploadStep
 from springest_async.version import __version__
 
@@ -391,7 +391,13 @@ class Springest:
             ).run()
 
     async def upload_claimed(
-        self, upload: CertificateUpload, claim: "Claim", source: SourceFile, *, listener: UploadListener
+        self,
+        upload: CertificateUpload,
+        claim: "Claim",
+        source: SourceFile,
+        *,
+        listener: UploadListener,
+        reader: FileReader | None = None,
     ) -> Receipt:
         """Post a certificate of a bulk run, which has claimed it in the journal; other uploads go first.
 
@@ -400,6 +406,7 @@ class Springest:
             claim: the right to send it; the caller releases it.
             source: the file as it was when it was inspected; a file that has changed since is not sent.
             listener: called at each step.
+            reader: of the file, if it was read then: that is sent if it leaves within a second. It is closed.
 
         Raises:
             ConfigurationError: the claim is of another journal than this client's.
@@ -410,7 +417,7 @@ class Springest:
             raise ConfigurationError("the client must have the journal of the migration: Springest(journal=journal)")
         uploader = self._uploader()
         with self._call() as call:
-            return await Upload(uploader, upload, partial(call.follow, listener), True, source, claim).run()
+            return await Upload(uploader, upload, partial(call.follow, listener), True, source, claim, reader).run()
 
     def _uploader(self) -> Uploader:
         opened = self._checked()

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from concurrent.futures import Executor
 from io import FileIO
 from pathlib import Path
@@ -19,6 +20,8 @@ from springest_async.errors import UnusableFile
 
 PIECE = 1024 * 1024
 """Bytes that are read at once: certificates are 30 KB to 2 MB, so most are read in one hop to a thread."""
+
+_FRESH_SECONDS = 1.0
 
 
 @frozen
@@ -84,12 +87,19 @@ class FileReader:
         source: the file as it was when it was opened.
         left: how many bytes of it have not been read.
         beginning: its first piece, which is all of it if nothing is left.
+        opened_at: when it was opened, on the clock of `time.monotonic`.
     """
 
     source: SourceFile
     left: int
     _stream: FileIO
     beginning: bytes = b""
+    opened_at: float = field(factory=time.monotonic)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its beginning may be sent as it was read: else the file is opened again, and seen to be the same."""
+        return bool(self.beginning) and time.monotonic() - self.opened_at < _FRESH_SECONDS
 
     @classmethod
     def open(cls, path: Path, expected: SourceFile | None = None) -> Self:

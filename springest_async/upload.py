@@ -135,6 +135,7 @@ class Upload:
         bulk: whether uploads that somebody waits for go first.
         source: the file as it must be; None: as it is.
         claim: the right to send it, if there is a journal, which records each POST. The caller releases it.
+        reader: of the file, if it was read just now.
     """
 
     uploader: Uploader
@@ -143,13 +144,13 @@ class Upload:
     bulk: bool = False
     source: SourceFile | None = None
     claim: "Claim | None" = None
+    _reader: FileReader | None = None  # of the file, until the next try takes it
     attempts: int = field(default=0, init=False)
     _unsent: int = field(default=0, init=False)  # tries in a row that the server cannot have had
     _history: RefusalHistory = field(factory=RefusalHistory, init=False)
     _refusal: Refusal | None = field(default=None, init=False)  # the last one
     _refused_at: int = field(default=0, init=False)  # the position of the first one that is held against it
     _try: _Try | None = field(default=None, init=False)  # the last one
-    _reader: FileReader | None = field(default=None, init=False)  # of the file, until the next try takes it
 
     async def run(self) -> Receipt:
         """Send until the certificate is stored.
@@ -164,6 +165,7 @@ class Upload:
             elif self.source.path != self.certificate.file:
                 # The inspection says what the upload's file has to be, and never which other file is sent.
                 self.source = attrs.evolve(self.source, path=self.certificate.file)
+                self._close_file()
             receipt = await self._until_stored()
         except asyncio.CancelledError as cancelled:
             # Not an error of its own in place of the cancellation, which belongs to the caller: a time-out turns it
@@ -300,6 +302,8 @@ class Upload:
         assert self.source is not None
         fields = protocol.certificate_fields(self.certificate)
         may_send = {} if self.claim is None else {"may_send": self.claim.may_send}
+        if self._reader is not None and not self._reader.is_fresh:
+            self._close_file()
         reader, self._reader = self._reader, None
         body = CertificateBody(self.source, fields, executor=self.uploader.executor, reader=reader, **may_send)
         return Exchange("POST", self.uploader.path, self.uploader.key, body=body)
