@@ -41,7 +41,7 @@ from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, State
 from springest_async.records import Receipt
 from springest_async.settling import doubt_of, settle_claimed
-from springest_async.source_file import inspect_file
+from springest_async.source_file import FileReader, inspect_file
 from springest_async.upload import UploadStep
 
 # After so many unclear answers in a row, the server is probably down behind a gateway that still answers.
@@ -53,6 +53,9 @@ _LOOK_EVERY = 2.0
 # Rows that are claimed at once, at least: a commit for each would cost more than the row itself.
 _CLAIM_AHEAD = 8
 
+# Bytes of files that are kept to be sent, after they were read to be hashed. More are read again.
+_KEPT = 8 * 1024 * 1024
+
 # Seconds for which a row may wait for its turn: then it is left to others, or its file is looked at again.
 _TURN_WITHIN = 10.0
 
@@ -62,11 +65,17 @@ _PATIENCE_AT_END = 2.0
 
 @frozen
 class _Identified:
-    """A row whose file has been read, and whose certificate this worker may send; `at` is the loop's time of that."""
+    """A row whose file has been read, and whose certificate this worker may send.
+
+    Attributes:
+        at: when it was read, on the loop's clock.
+        kept: bytes of the file that are kept.
+    """
 
     row: ReadRow
     claim: Claim
     at: float
+    kept: int
 
 
 class UploadQueue:
@@ -98,6 +107,7 @@ class UploadQueue:
         self._moved_at = 0.0  # when the last of these came or went, on the loop's clock
         self._has_more = True  # whether rows may wait that are not claimed
         self._goes_on = True  # whether a row has ended since the last ones were made ready
+        self._kept = 0  # bytes of files
         self._workers = 0  # tasks
         self._in_flight = 0  # rows
         self._rechecked = 0  # the key of the last row whose file was compared at the end
@@ -243,6 +253,7 @@ class UploadQueue:
         """Release the rows that no worker has begun; more are claimed when a row has ended."""
         for row in (*self._claimed, *self._ready):
             self._migration.release(_entry_of(row))
+            self._kept -= row.kept if isinstance(row, _Identified) else 0
         self._claimed.clear()
         self._ready.clear()
         self._has_more, self._goes_on = True, False
@@ -270,11 +281,19 @@ class UploadQueue:
             elif (found := next(identified)) is None:
                 continue  # another worker has taken over
             elif (claim := found[1]) is not None:
-                self._ready.append(_Identified(row, claim, self._moved_at))
+                self._ready.append(self._keep(row, claim))
             else:
                 self._again.pop(entry.id, None)
                 self._known(entry, found[0])
         return True
+
+    def _keep(self, row: ReadRow, claim: Claim) -> _Identified:
+        """Keep what was read of a file until its row is done, unless that is too much."""
+        kept = 0 if row.reader is None else row.source.size
+        if self._kept + kept > _KEPT:
+            row, kept = attrs.evolve(row, reader=None), 0
+        self._kept += kept
+        return _Identified(row, claim, self._moved_at, kept)
 
     async def _read_together(self) -> list[ReadRow | None]:
         """Read the files of rows that may leave at once; those of others are read at the turn of their rows."""
@@ -307,6 +326,7 @@ class UploadQueue:
                     await self._until_done(row, task)
                 finally:
                     self._in_flight -= 1
+                    self._kept -= row.kept if isinstance(row, _Identified) else 0
                     self._goes_on = self._has_more
                 if self._needs_rows and self._goes_on:
                     self._changed.set()
@@ -391,8 +411,10 @@ class UploadQueue:
                 return
         self._forget_doubt(read.entry, claim.certificate)
         lost = 0
-        while not await self._upload(read, claim, worker):
+        reader = read.reader
+        while not await self._upload(read, claim, worker, reader):
             lost += 1
+            reader = None
             await self._pause(backoff(lost))
 
     async def _is_unchanged(self, row: _Identified) -> bool:
@@ -435,7 +457,9 @@ class UploadQueue:
             case _:
                 pass  # another worker or task has it, and this row gets what becomes of it
 
-    async def _upload(self, row: ReadRow, claim: Claim, worker: asyncio.Task[Any]) -> bool:
+    async def _upload(
+        self, row: ReadRow, claim: Claim, worker: asyncio.Task[Any], reader: FileReader | None = None
+    ) -> bool:
         """Upload one row; return False when there was no network and the row must be tried again."""
         entry = row.entry
         if self._stopped.is_set():
@@ -461,7 +485,9 @@ class UploadQueue:
         self._waiting[entry.id] = worker
         try:
             try:
-                receipt = await self._client.upload_claimed(row.upload, claim, row.source, listener=follow)
+                receipt = await self._client.upload_claimed(
+                    row.upload, claim, row.source, listener=follow, reader=reader
+                )
             finally:
                 self._waiting.pop(entry.id, None)
         except asyncio.CancelledError as cancelled:

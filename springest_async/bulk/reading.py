@@ -13,7 +13,7 @@ from springest_async.errors import InvalidUpload, UnusableFile
 from springest_async.journal.file_hashes import storable_time
 from springest_async.journal.records import Entry, FileHash
 from springest_async.records import CertificateUpload
-from springest_async.source_file import PIECE, SourceFile, open_regular
+from springest_async.source_file import PIECE, FileReader, SourceFile, open_regular
 
 _READ_TOGETHER = 2 * 1024 * 1024
 """Bytes of the files that are read in one hop to a thread; larger ones are better read in several threads."""
@@ -28,12 +28,14 @@ class ReadRow:
         upload: what is to be sent.
         source: the file as it was then.
         sha256: of the whole file.
+        reader: what is in the file, if it was kept to be sent.
     """
 
     entry: Entry
     upload: CertificateUpload
     source: SourceFile
     sha256: bytes
+    reader: FileReader | None = None
 
     @property
     def hashed(self) -> FileHash:
@@ -41,20 +43,19 @@ class ReadRow:
         return FileHash(self.source.size, self.source.modified_ns, self.sha256)
 
 
-def read_row(entry: Entry) -> ReadRow:
-    """Read the file of a row.
+def read_row(entry: Entry, *, keep: bool = False) -> ReadRow:
+    """Read the file of a row; `keep` says whether to keep what is in it, if that is at most 1 MiB.
 
     Raises:
         InvalidUpload: the row cannot be sent.
         UnusableFile: the file cannot be read, is no PDF, or changed meanwhile.
     """
     upload = entry.upload()
-    source, sha256 = read_file(entry.path, entry.hashed)
-    return ReadRow(entry, upload, source, sha256)
+    return ReadRow(entry, upload, *read_file(entry.path, entry.hashed, keep=keep))
 
 
 def read_together(entries: Iterable[Entry]) -> list[ReadRow | None]:
-    """Read the files of the first of these rows, as long as that is quick.
+    """Read and keep the files of the first of these rows, as long as that is quick.
 
     None is a row that has to be looked at alone: it has a fault, or may be the same certificate as another one here.
     """
@@ -67,7 +68,7 @@ def read_together(entries: Iterable[Entry]) -> list[ReadRow | None]:
             left -= entry.path.stat().st_size
             if left < 0:
                 break
-            row = read_row(entry)
+            row = read_row(entry, keep=True)
             if (same := (row.sha256, entry.email.casefold())) in seen:
                 row = None
             seen.add(same)
@@ -75,7 +76,9 @@ def read_together(entries: Iterable[Entry]) -> list[ReadRow | None]:
     return rows
 
 
-def read_file(path: Path, hashed: FileHash | None) -> tuple[SourceFile, bytes]:
+def read_file(
+    path: Path, hashed: FileHash | None, *, keep: bool = False
+) -> tuple[SourceFile, bytes, FileReader | None]:
     """Check a PDF again, because the preflight may be weeks ago, and return the SHA-256 of the whole file.
 
     Raises:
@@ -88,18 +91,22 @@ def read_file(path: Path, hashed: FileHash | None) -> tuple[SourceFile, bytes]:
                 raise UnusableFile(path, "is empty")
             if (reason := no_pdf(beginning := stream.read(EDGE_BYTES))) is not None:
                 raise UnusableFile(path, reason)
-            if hashed and (hashed.size, hashed.modified_ns) == (source.size, storable_time(source.modified_ns)):
-                return source, hashed.sha256
+            is_known = hashed and (hashed.size, hashed.modified_ns) == (source.size, storable_time(source.modified_ns))
+            if hashed and is_known and not (keep and source.size <= PIECE):
+                return source, hashed.sha256, None
             # A buffer of a whole file costs less than one of file_digest's; but some network disks read less at once.
             whole = beginning + stream.read(source.size) if source.size <= PIECE else b""
-            if len(whole) == source.size:
-                sha256 = hashlib.sha256(whole)
+            is_whole = len(whole) == source.size
+            if hashed and is_known:
+                sha256 = hashed.sha256
+            elif is_whole:
+                sha256 = hashlib.sha256(whole).digest()
             else:
                 stream.seek(0)
-                sha256 = hashlib.file_digest(stream, "sha256")
+                sha256 = hashlib.file_digest(stream, "sha256").digest()
             unchanged = source.is_still(stream)
     except OSError as error:
         raise UnusableFile(path, error.strerror or "cannot be read") from None
     if not unchanged:
         raise UnusableFile(path, "changed while it was being read")
-    return source, sha256.digest()
+    return source, sha256, FileReader(source, 0, stream, whole) if keep and is_whole else None

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import os
 import stat
+from asyncio.base_events import BaseEventLoop
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
@@ -24,7 +26,7 @@ from springest_async.bulk import (
     load_manifest,
 )
 from springest_async.journal.journal import Claim
-from springest_async.source_file import inspect_file
+from springest_async.source_file import inspect_file, open_regular
 from tests.conftest import pdf_of
 from tests.pdfs import archive, certificate
 from tests.pipes import becomes_a_pipe, let_go
@@ -140,9 +142,14 @@ class Meddler:
             change(event.row.path)
 
 
-async def test_a_file_that_changes_after_its_check_fails_alone(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def leaves_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no file leave within a second after it was read, as if the limit did not allow that."""
+    monkeypatch.setattr("springest_async.source_file._FRESH_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("leaves_late")
+async def test_a_file_that_changes_after_its_check_fails_alone(tmp_path: Path) -> None:
     manifest = Manifest.open(archive(tmp_path, len(CHANGES) + 1))
     before = pdfs(tmp_path)
     pipe = tmp_path / f"{[change for change, _ in CHANGES].index(becomes_a_pipe) + 2}.pdf"
@@ -178,6 +185,72 @@ async def test_a_file_that_changes_after_its_check_fails_alone(
         assert stored(sandbox) == sorted(hashlib.sha256(content).hexdigest() for content in before.values())
 
 
+async def test_a_file_that_leaves_at_once_is_sent_as_it_was_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes between the two."""
+    monkeypatch.setattr("springest_async.source_file._FRESH_SECONDS", A_WHILE)
+    manifest = Manifest.open(archive(tmp_path, len(CHANGES) + 1))
+    before = pdfs(tmp_path)
+    settings = Settings(posts_per_minute=500, concurrency=4)
+    pipe = tmp_path / f"{[change for change, _ in CHANGES].index(becomes_a_pipe) + 2}.pdf"
+    async with (
+        springest_sandbox(limit=500, period=1.0) as sandbox,
+        Journal(tmp_path / "x.sqlite3") as journal,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings, journal=journal) as client,
+    ):
+        migration, _ = await load_manifest(journal, manifest, client.origin)
+        try:
+            async with asyncio.timeout(A_WHILE):
+                assert await UploadQueue(client, migration, Meddler()).run() is None
+        finally:
+            let_go(pipe)
+        assert await migration.counts() == {State.STORED: len(before)}
+
+    assert stored(sandbox) == sorted(hashlib.sha256(content).hexdigest() for content in before.values())
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_small_file_is_read_once_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Together with others, unless it leaves long after that."""
+    monkeypatch.setattr("springest_async.source_file._FRESH_SECONDS", 0.0 if late else A_WHILE)
+    rows = 20
+    manifest = Manifest.open(archive(tmp_path, rows))
+    opened: list[Path] = []
+    hops = 0
+    really_hop = BaseEventLoop.run_in_executor
+
+    def hop(loop: BaseEventLoop, *arguments: Any) -> Any:
+        nonlocal hops
+        hops += 1
+        return really_hop(loop, *arguments)
+
+    def open_counted(path: Path) -> Any:
+        opened.append(path)
+        return open_regular(path)
+
+    for module in ("source_file", "bulk.reading"):
+        monkeypatch.setattr(f"springest_async.{module}.open_regular", open_counted)
+    settings = Settings(posts_per_minute=500, concurrency=1)
+    async with (
+        springest_sandbox(limit=500, period=1.0) as sandbox,
+        Journal(tmp_path / "x.sqlite3") as journal,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, settings=settings, journal=journal) as client,
+    ):
+        migration, _ = await load_manifest(journal, manifest, client.origin)
+        opened.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(BaseEventLoop, "run_in_executor", hop)
+            assert await UploadQueue(client, migration, lambda _: None).run() is None
+        assert await migration.counts() == {State.STORED: rows}
+
+    assert Counter(opened) == {tmp_path / f"{number}.pdf": 1 + late for number in range(1, rows + 1)}
+    assert hops <= rows / 4 + late * rows
+
+
+@pytest.mark.usefixtures("leaves_late")
 async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest.open(archive(tmp_path, 2))
     pipe = tmp_path / "1.pdf"

@@ -31,7 +31,7 @@ from springest_async.bulk import State
 from springest_async.journal import certificates
 from springest_async.journal.journal import Claim
 from springest_async.journal.records import Intent, Outcome
-from springest_async.source_file import SourceFile
+from springest_async.source_file import FileReader, SourceFile
 from springest_async.upload import UploadListener, UploadStep, report_outcome
 from tests.bulk_runs import NOW, Kind, sha256_of
 
@@ -170,7 +170,13 @@ class ModelClient:
         return key
 
     async def upload_claimed(
-        self, upload: CertificateUpload, claim: Claim, source: SourceFile, *, listener: UploadListener
+        self,
+        upload: CertificateUpload,
+        claim: Claim,
+        source: SourceFile,
+        *,
+        listener: UploadListener,
+        reader: FileReader | None = None,
     ) -> Receipt:
         assert source.path == upload.file
         post = _Post(claim)

@@ -54,9 +54,6 @@ from springest_async.bulk import (
     load_manifest,
 )
 from springest_async.journal import certificates, file_hashes, manifest_rows, migrations
-from springest_async.journal.journal import Claim
-from springest_async.source_file import SourceFile
-from springest_async.upload import UploadListener
 from tests.bulk_runs import (
     Event,
     Events,
@@ -1407,12 +1404,10 @@ def test_every_row_has_one_end_and_is_stored_once(
 class StubbornClient(ModelClient):
     """A client that takes its time to end when it is cancelled."""
 
-    async def upload_claimed(
-        self, upload: CertificateUpload, claim: Claim, source: SourceFile, *, listener: UploadListener
-    ) -> Receipt:
+    async def upload_claimed(self, *arguments: Any, **options: Any) -> Receipt:
         script = Script(at={"sending": self._stand})
         self._scripts = iter([script])
-        return await super().upload_claimed(upload, claim, source, listener=listener)
+        return await super().upload_claimed(*arguments, **options)
 
     async def _stand(self) -> None:
         try:

@@ -98,3 +98,31 @@ def test_a_large_file_is_not_read_with_others(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(reading, "_READ_TOGETHER", 999)
 
     assert reading.read_together([row(tmp_path, 1)]) == []
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_is_read_with_others_is_kept_to_be_sent(tmp_path: Path, is_known: bool) -> None:
+    entry = row(tmp_path, 1)
+    content, status = entry.path.read_bytes(), entry.path.stat()
+    if is_known:
+        entry = attrs.evolve(entry, hashed=FileHash(status.st_size, status.st_mtime_ns, b"known before"))
+
+    (read,) = reading.read_together([entry])
+
+    assert read is not None
+    assert read.reader is not None
+    assert (read.reader.beginning, read.reader.left, read.reader.source) == (content, 0, read.source)
+    assert read.reader.is_fresh
+    assert read.sha256 == (b"known before" if is_known else hashlib.sha256(content).digest())
+    assert reading.read_row(entry).reader is None
+
+
+def test_what_a_disk_reads_little_by_little_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = row(tmp_path, 1)
+    entry.path.write_bytes(b"%PDF-1.7".ljust(10_000) + b"%%EOF")
+    monkeypatch.setattr(reading, "open_regular", HaltingFile)
+
+    (read,) = reading.read_together([entry])
+
+    assert read is not None
+    assert read.reader is None
