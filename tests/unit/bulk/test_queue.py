@@ -54,6 +54,7 @@ from springest_async.bulk import (
     load_manifest,
 )
 from springest_async.journal import certificates, file_hashes, manifest_rows, migrations
+from springest_async.source_file import FileReader
 from tests.bulk_runs import (
     Event,
     Events,
@@ -248,6 +249,28 @@ async def test_a_file_that_changes_before_a_late_turn_is_sent_anew(tmp_path: Pat
     assert now() > 10
     assert sha256_of(changed) in model.hashes.values()
     assert (await entries(manifest))[6].springest_id in model.hashes
+
+
+@pytest.mark.parametrize("most", [0, 4, 100])
+async def test_few_bytes_of_files_are_kept_to_be_sent(
+    tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    kept = 0
+
+    class Kept(ModelClient):
+        async def upload_claimed(self, *arguments: Any, reader: FileReader | None = None, **options: Any) -> Receipt:
+            nonlocal kept
+            kept += reader is not None
+            return await super().upload_claimed(*arguments, reader=reader, **options)
+
+    manifest = rows_of(tmp_path, 8)
+    monkeypatch.setattr("springest_async.bulk.queue._KEPT", most * (tmp_path / "1.pdf").stat().st_size)
+    async with queue_of(cast(Springest, Kept()), manifest, events) as queue:
+        assert await queue.run() is None
+        assert queue._kept == 0
+
+    assert events.states == dict.fromkeys(range(2, 10), STORED)
+    assert kept == min(most, 8)
 
 
 # --- stop and cancel ---
