@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 from attrs import define, field
@@ -20,7 +21,7 @@ from springest_async.journal.journal import Claim, Journal
 from springest_async.journal.records import KnownCertificate, State
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.settling import Ask, doubt_of, settle_claimed
-from springest_async.source_file import SourceFile, inspect_file, open_regular
+from springest_async.source_file import FileReader, SourceFile, open_regular
 from springest_async.upload import UploadListener, report_outcome
 
 _LONGEST_PAUSE = 2.0  # seconds between two looks at what another worker is sending
@@ -77,8 +78,7 @@ class OnceUpload:
             report_outcome(self.listener, outcome, attempts=0, status=None)
 
     async def _until_known(self) -> Receipt:
-        source = await inspect_file(self.upload.file, self.executor)
-        sha256 = await sha256_of(self.journal, source, self.executor)
+        source, sha256 = await _inspect_and_hash(self.upload.file, self.journal, self.executor)
         claim = uuid4().hex
         looks = 0
         while True:
@@ -119,18 +119,29 @@ class OnceUpload:
             await asyncio.sleep(min(_LONGEST_PAUSE, backoff(looks) / 20))
 
 
-async def sha256_of(journal: Journal, source: SourceFile, executor: Executor | None) -> bytes:
-    """Return the SHA-256 of a whole file, which is read only if its size or time is new to the journal.
+async def _inspect_and_hash(path: Path, journal: Journal, executor: Executor) -> tuple[SourceFile, bytes]:
+    """Check a file, and return it and its SHA-256. A large one is read only if its size or time is new to the journal.
 
     Raises:
-        UnusableFile: it cannot be read, or changed since it was inspected.
+        UnusableFile: it cannot be read, or changed meanwhile.
         JournalError: the journal cannot be read.
     """
-    sha256 = await journal.known_hash(source.path, source.size, source.modified_ns)
+    loop = asyncio.get_running_loop()
+    source, sha256 = await loop.run_in_executor(executor, _look, path)
     if sha256 is None:
-        sha256 = await asyncio.get_running_loop().run_in_executor(executor, _read, source)
+        sha256 = await journal.known_hash(source.path, source.size, source.modified_ns)
+    if sha256 is None:
+        sha256 = await loop.run_in_executor(executor, _read, source)
         journal.remember_hash(source.path, source.size, source.modified_ns, sha256)
-    return sha256
+    return source, sha256
+
+
+def _look(path: Path) -> tuple[SourceFile, bytes | None]:
+    # To hash a small file, which is read anyway, costs less than to ask the journal.
+    reader = FileReader.open(path)
+    sha256 = None if reader.left else hashlib.sha256(reader.beginning).digest()
+    reader.close()
+    return reader.source, sha256
 
 
 def _read(source: SourceFile) -> bytes:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from springest_async import Certificate, CertificateUpload, InDoubt, Journal, NotSent, Receipt, Rejected, ServerError
@@ -122,6 +123,21 @@ async def test_twice_in_a_row_is_sent_once(journal: Journal, other: Journal, upl
     assert (first.stored_before, second.stored_before, third.stored_before) == (False, True, True)
     assert first.id == second.id == third.id == 1
     assert server.posts == 1
+
+
+async def test_a_small_file_needs_two_transactions(journal: Journal, upload: CertificateUpload) -> None:
+    """One claims it, and one has the intent; only a file that takes long to hash is looked up before."""
+    server = Server()
+    await server.upload(journal, upload)  # the journal lives from now on
+    counted = [await journal.run(lambda _: journal.transaction)]
+
+    async def count() -> None:
+        counted.append(journal.transaction)
+
+    server.before_answer = count
+    await server.upload(journal, attrs.evolve(upload, certification_id=8))
+
+    assert counted[1] - counted[0] == 2
 
 
 async def test_at_the_same_time_it_is_sent_once(journal: Journal, other: Journal, upload: CertificateUpload) -> None:
