@@ -57,7 +57,6 @@ _OURS = (
 _LIBRARIES = {
     **dict.fromkeys(("aiohttp", "aiosignal", "frozenlist", "multidict", "propcache", "yarl"), "aiohttp"),
     "aiolimiter": "aiolimiter",
-    "filelock": "filelock",
 }
 _ASYNCIO = ("asyncio/", "concurrent/", "selectors.py", "threading.py")
 

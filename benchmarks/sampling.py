@@ -5,13 +5,15 @@ has as many samples as is its share of the processor time, what waits has none, 
 (A profiler in another process sees which threads could run, not which one does, and stops the client at its next system
 call; one that is called by each function makes small functions look dear.)
 
-The handler may find a stack just when the interpreter changes it. Seldom, once in some thousand samples, that ends the
-process: so a client is a process of its own (``python -m`` this module), and another one goes on.
+The handler may find a stack just when the interpreter changes it, and that ends the process: seldom, once in thousands
+of samples, but on Python 3.13.0 once in dozens. So a client is a process of its own (``python -m`` this module), what
+it has written until then counts, and another one goes on.
 """
 
 import argparse
 import faulthandler
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -30,7 +32,7 @@ _HEADER = "Stack (most recent call first):"
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)')
 _TICK = 0.004  # seconds of processor time; few systems look more often than that
 _SLICE = 0.5  # seconds of uploads between two looks at how many samples there are
-_CLIENTS = 10  # that may end early
+_CLIENTS = 200  # at most, if they end early
 
 
 @frozen
@@ -72,7 +74,7 @@ def sample(way: str, origin: str, folder: Path, *, size: int, in_flight: int, sa
         samples: how many there are to be at least.
 
     Raises:
-        RuntimeError: when clients ended early again and again.
+        RuntimeError: when a client failed, or too many ended early.
     """
     found: list[Stack] = []
     for number in range(_CLIENTS):
@@ -86,13 +88,14 @@ def sample(way: str, origin: str, folder: Path, *, size: int, in_flight: int, sa
         found += stacks if code == 0 else stacks[:-1]  # the last one is cut off
         if len(found) >= samples:
             return found
-    raise RuntimeError(f"the clients ended early, the last one with {code}")
+    raise RuntimeError(f"there are only {len(found)} samples, and the last client has ended with {code}")
 
 
 # --- the process ---
 
 
 def _upload(way: str, job: Job, path: Path, samples: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     keep_to_a_core(0)
     with WAYS[way](job) as prepare, path.open("wb", buffering=0) as stream:
         uploads = uploads_within(prepare, job.in_flight, _SLICE)
