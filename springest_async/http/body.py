@@ -8,7 +8,6 @@ knows no HTTP session and no API.
 
 import asyncio
 import re
-import secrets
 import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -20,6 +19,7 @@ from aiohttp.payload import Payload
 
 from springest_async.errors import UnusableFile
 from springest_async.http.watchdog import Progress
+from springest_async.random_names import random_name
 from springest_async.source_file import FileReader, SourceFile, open_file
 
 
@@ -65,7 +65,7 @@ class CertificateBody(Payload):
         reader: FileReader | None = None,
         may_send: Callable[[], str | None] = _always,
     ) -> None:
-        boundary = secrets.token_hex(16)
+        boundary = random_name()
         super().__init__(source.path, content_type=f"multipart/form-data; boundary={boundary}")
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'

@@ -32,6 +32,7 @@ from springest_async.journal.ledger import JournalLedger, rest_all
 from springest_async.journal.postgres import PostgresEngine
 from springest_async.journal.records import Intent, KnownCertificate, Migration, Siblings, State
 from springest_async.journal.sqlite import SQLiteEngine
+from springest_async.random_names import random_name
 
 T = TypeVar("T")
 
@@ -461,7 +462,7 @@ class Claim:
 
     def intent(self) -> Intent:
         """Return a new intent to send the certificate."""
-        return Intent(id=uuid4().hex, certificate=self.certificate, claim=self.name)
+        return Intent(id=random_name(), certificate=self.certificate, claim=self.name)
 
     def may_send(self) -> str | None:
         """Return None while it may be sent, else why not; see `Journal.may_send`.

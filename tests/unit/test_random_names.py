@@ -1,0 +1,54 @@
+"""Random names: each is new, and few of them ask the system."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from springest_async import random_names
+from springest_async.random_names import random_name
+
+
+def test_a_name_is_32_hex_digits_and_never_the_same() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        names = [*threads.map(lambda _: random_name(), range(3000))]
+
+    assert len(set(names)) == 3000
+    assert {len(bytes.fromhex(name)) for name in names} == {16}
+
+
+def test_the_system_is_asked_for_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    urandom = os.urandom
+    monkeypatch.setattr(random_names, "_names", [])
+
+    def counted(size: int) -> bytes:
+        asked.append(size)
+        return urandom(size)
+
+    monkeypatch.setattr(os, "urandom", counted)
+
+    for _ in range(1000):
+        random_name()
+
+    assert len(asked) == 4
+
+
+_FORK = """
+import os
+from springest_async.random_names import random_name
+
+random_name()  # so that there are names left
+if os.fork():
+    os.wait()
+print(random_name(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_has_names_of_its_own() -> None:
+    names = subprocess.run([sys.executable, "-c", _FORK], check=True, capture_output=True, text=True).stdout.split()
+
+    assert len(names) == len(set(names)) == 2
