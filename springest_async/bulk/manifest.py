@@ -1,31 +1,24 @@
-"""The spreadsheet beside an archive: a CSV whose rows become certificates to upload.
+"""The spreadsheet beside an archive, whose rows become certificates to upload.
 
-It reads what Excel and LibreOffice write: UTF-8 with or without a byte order mark, ``,`` or ``;``, and dates in many
-forms (`dates`).
-Rows are read in pieces of 64 KiB and have a maximum length, so a manifest of a million rows takes no more memory than
-one of ten thousand. Whether the files exist and are PDFs is checked in `preflight`.
+What a file is made of is known to `csv_table`, and how a date may be written to `dates`; here its columns get their
+meaning. Whether the files exist and are PDFs is checked in `preflight`.
 """
 
-import csv
-import hashlib
-import io
-import os
-import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import date
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self
 
 from attrs import frozen
 
+from springest_async.bulk.csv_table import CsvTable
 from springest_async.bulk.dates import DateOrder, NoDateError, is_ambiguous, is_never, proves, read_date
 from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload, email_fault, shown
-from springest_async.source_file import SourceFile, open_regular
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
 """The known columns, in any order and case. Other columns are kept and not sent."""
@@ -35,11 +28,10 @@ ERROR = "error"
 
 _REQUIRED = COLUMNS[:4]
 
-_MAX_ROW_CHARS = 128 * 1024  # also Python's limit for one CSV cell
-_PIECE_CHARS = 64 * 1024  # read at a time; at most _MAX_ROW_CHARS
 _MAX_COLUMNS = 16_384  # the limit of Excel and LibreOffice
 _APOSTROPHE = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
 _MAX_LISTED_CHARS = 500
+_HEADER_WITHIN = 10  # rows: above the names of the columns there may be a title
 
 _ID = "must be a whole number such as 7"
 _DATES = ("valid_from", "valid_until")
@@ -47,7 +39,7 @@ _DATES = ("valid_from", "valid_until")
 
 @frozen
 class Row:
-    """A row of a manifest: its `number` as in the spreadsheet (the header is row 1), and its cells by column."""
+    """A row of a manifest: its `number` as in the spreadsheet (mostly the header is row 1), and its cells by column."""
 
     number: int
     cells: Mapping[str, str]
@@ -70,38 +62,26 @@ class Manifest:
     """A manifest with a valid header. Make it with `open`; iterate over it for its rows.
 
     Attributes:
-        columns: the names in the header, in lower case.
-        delimiter: the separator of the cells, so that `report` can use the same.
-        bom: whether it begins with a byte order mark.
+        table: the file and how it is written.
+        header_row: the number of the row with the names of the columns.
+        columns: these names, in lower case.
         dates: what its dates with slashes begin with, if the user has said so.
     """
 
-    path: Path
+    table: CsvTable
+    header_row: int
     columns: tuple[str, ...]
-    delimiter: str
-    bom: bool
     dates: DateOrder | None
-    _source: SourceFile
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.table.path
 
     @property
     def unused(self) -> tuple[str, ...]:
         """The unknown columns, one of which may be a typing error."""
         return tuple(name for name in self.columns if name not in (*COLUMNS, ERROR))
-
-    @property
-    def sha256(self) -> bytes:
-        """Read the whole file, and return its SHA-256.
-
-        Raises:
-            ManifestError: when it cannot be read, or has changed since `open`.
-        """
-        try:
-            with open_regular(self.path) as stream:
-                digest = hashlib.file_digest(stream, "sha256").digest()
-                self._check(stream, "before row 1")
-        except OSError as error:
-            raise ManifestError(self.path, error.strerror or "cannot be read") from None
-        return digest
 
     @classmethod
     def open(cls, path: Path, *, dates: DateOrder | None = None) -> Self:
@@ -113,54 +93,43 @@ class Manifest:
                 12, and none that contradicts.
 
         Raises:
-            ManifestError: when it is not a readable CSV in UTF-8, or a column is missing or occurs twice.
+            ManifestError: when it is not a readable CSV, or a column is missing or occurs twice.
         """
-        try:
-            with open_regular(path) as stream:
-                source = SourceFile.at(path, os.fstat(stream.fileno()))
-                start = stream.read(64 * 1024)
-        except FileNotFoundError:
-            raise ManifestError(path, "there is no such file: check its name and folder") from None
-        except OSError as error:
-            raise ManifestError(path, error.strerror or "cannot be read") from None
-        unquoted = re.sub(rb'"[^"]*"', b"", start.removeprefix(b"\xef\xbb\xbf"))
-        header = re.split(rb"[\r\n]", unquoted, maxsplit=1)[0]
-        delimiter = ";" if header.count(b";") > header.count(b",") else ","
-        manifest = cls(path, (), delimiter, start.startswith(b"\xef\xbb\xbf"), dates, source)
-        _, cells = next(manifest._records(), (1, []))
-        if len(cells) > _MAX_COLUMNS:
-            raise ManifestError(path, f"row 1 has {len(cells)} columns; the maximum is {_MAX_COLUMNS}")
-        columns = _columns(cells)
-        if ERROR in columns:
-            columns = _columns(map(unescape, cells))
-        if missing := [name for name in _REQUIRED if name not in columns]:
-            reason = f"row 1 lacks {', '.join(missing)} (check the names of the columns); it has {listed(columns)}"
+        table = CsvTable.open(path)
+        readings = table.readings()
+        header = _header(next(readings)) or next(filter(None, map(_header_of_another, readings)), None)
+        if header is None:
+            with closing(table.rows()) as rows:
+                columns = _columns(next(rows, (1, []))[1])
+            missing = ", ".join(name for name in _REQUIRED if name not in columns)
+            reason = f"row 1 lacks {missing} (check the names of the columns); it has {listed(columns)}"
             raise ManifestError(path, reason)
+        table, number, columns = header
         if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
-            raise ManifestError(path, f"row 1 has {listed(twice)} more than once: rename or delete the other columns")
-        return cls(path, columns, delimiter, manifest.bom, dates, source)
+            reason = f"row {number} has {listed(twice)} more than once: rename or delete the other columns"
+            raise ManifestError(path, reason)
+        return cls(table, number, columns, dates)
 
     def __iter__(self) -> Generator[Row, None, None]:
         """Yield the rows, without empty ones. Close the generator, and so the file, if you stop early.
 
         Raises:
-            ManifestError: when a row cannot be read as CSV in UTF-8, or the file has changed since `open`.
+            ManifestError: when a row cannot be read as CSV, or the file has changed since `open`.
         """
-        records = self._records()
-        next(records, None)
         escaped = ERROR in self.columns  # by `report`; elsewhere an apostrophe belongs to the cell
         names = (*self.columns, "")  # cells beyond the header have no column; they are kept under an empty name
         width = len(self.columns)
-        for number, cells in records:
-            if not any(map(str.strip, cells)):
-                continue
-            if escaped:
-                cells[:] = map(unescape, cells)
-            if len(cells) > width:
-                cells[width:] = ["".join(cells[width:])]
-            else:
-                cells.extend([""] * (len(names) - len(cells)))
-            yield Row(number, dict(zip(names, cells, strict=True)))
+        with closing(self.table.rows()) as rows:
+            for number, cells in rows:
+                if number <= self.header_row or not any(map(str.strip, cells)):
+                    continue
+                if escaped:
+                    cells[:] = map(unescape, cells)
+                if len(cells) > width:
+                    cells[width:] = ["".join(cells[width:])]
+                else:
+                    cells.extend([""] * (len(names) - len(cells)))
+                yield Row(number, dict(zip(names, cells, strict=True)))
 
     def upload(self, row: Row) -> CertificateUpload:
         """Return the certificate of a row.
@@ -270,30 +239,6 @@ class Manifest:
                     orders.setdefault(order, (row.number, cell))
         return {name: _ShownOrder(orders) for name, orders in shown.items()}
 
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        number = 0  # of the last row that was read
-        try:
-            # "surrogateescape" lets invalid bytes through until their row is read.
-            raw = open_regular(self.path)
-            text = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", errors="surrogateescape", newline="")
-            with text as stream:
-                lines = _Lines(stream, self.delimiter, lambda: self._check(raw, f"before row {number + 1}"))
-                for number, cells in enumerate(lines.rows, start=1):
-                    lines.end_row()
-                    yield number, cells
-        except OSError as error:
-            raise ManifestError(self.path, error.strerror or "cannot be read") from None
-        except UnicodeEncodeError:
-            reason = f"row {number + 1}: the file is not in UTF-8 (in Excel, save it as “CSV UTF-8”)"
-            raise ManifestError(self.path, reason) from None
-        except csv.Error as error:
-            raise ManifestError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
-
-    def _check(self, stream: io.FileIO, where: str) -> None:
-        if not self._source.is_still(stream):
-            reason = f"was changed while springest was reading it ({where}): run the same command again"
-            raise ManifestError(self.path, reason)
-
 
 @frozen
 class _ShownOrder:
@@ -315,72 +260,33 @@ class _ShownOrder:
         return f", because this column has both ({rows}): correct one, or use --dates dmy (the day first) or mdy"
 
 
-class _Lines:
-    """The lines of a manifest, many at a time, for a CSV reader; what is wrong in a row is raised when it is its turn.
+def _header(table: CsvTable) -> tuple[CsvTable, int, tuple[str, ...]] | None:
+    """Return the number of the row that names the columns, and their names; None if the first rows have none.
 
-    Only the CSV reader knows where a row ends. A row that ends in the piece in which it begins is no longer than the
-    piece, so only the length of one that goes on in the next is counted. Each piece is checked before any of its rows
-    is read: a file that is saved while it is read would let rows shift, and one could come twice.
-
-    Attributes:
-        rows: the CSV reader; call `end_row` after each row.
+    Raises:
+        ManifestError: when a row before it cannot be read, or it has too many columns.
     """
-
-    def __init__(self, stream: TextIO, delimiter: str, check: Callable[[], None]) -> None:
-        self._stream = stream
-        self._check = check
-        self._length = 0  # characters of the row that is being read
-        self._ended = 0  # how many lines had been read when the last row ended
-        self.rows = csv.reader(chain.from_iterable(self), delimiter=delimiter, strict=True)
-
-    def end_row(self) -> None:
-        """Remember that the row that was just read ends here."""
-        self._ended = self.rows.line_num
-
-    def __iter__(self) -> Iterator[Sequence[str]]:
-        rest = ""
-        while True:
-            piece = self._stream.read(_PIECE_CHARS)
-            self._check()
-            text = rest + piece
-            lines = io.StringIO(text, newline="").readlines()
-            # A line may go on in the next piece, and one that ends with a return may have a newline there.
-            rest = lines.pop() if piece and lines and not lines[-1].endswith("\n") else ""
-            yield from self._checked(lines, _is_text(text))
-            self._refuse_long(rest)
-            if not piece:
-                return
-
-    def _checked(self, lines: list[str], is_text: bool) -> Iterator[Sequence[str]]:
-        for index, line in enumerate(lines):
-            if index and is_text and not self._open_lines():
-                yield lines[index:]
-                self._length = sum(map(len, lines[len(lines) - self._open_lines() :]))
-                return
-            self._refuse_long(line)
-            if not is_text:
-                line.encode()  # raises for invalid UTF-8
-            self._length += len(line)
-            yield (line,)
-            if not self._open_lines():
-                self._length = 0
-
-    def _open_lines(self) -> int:
-        """Return how many lines of an unfinished row the CSV reader has read."""
-        return self.rows.line_num - self._ended
-
-    def _refuse_long(self, line: str) -> None:
-        if self._length + len(line) > _MAX_ROW_CHARS:
-            raise csv.Error(f"it is longer than {_MAX_ROW_CHARS} characters (is a closing quote missing?)")
+    with closing(table.rows()) as rows:
+        for number, cells in rows:
+            columns = _columns(cells)
+            if ERROR in columns:
+                columns = _columns(map(unescape, cells))
+            if all(name in columns for name in _REQUIRED):
+                if len(cells) > _MAX_COLUMNS:
+                    reason = f"row {number} has {len(cells)} columns; the maximum is {_MAX_COLUMNS}"
+                    raise ManifestError(table.path, reason)
+                return table, number, columns
+            if number == _HEADER_WITHIN:
+                break
+    return None
 
 
-def _is_text(text: str) -> bool:
-    """Return whether all of it was valid UTF-8."""
+def _header_of_another(table: CsvTable) -> tuple[CsvTable, int, tuple[str, ...]] | None:
+    """Return the header of a file that is read with another separator than is likely; None if that makes no sense."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return _header(table)
+    except ManifestError:
+        return None
 
 
 def _columns(cells: Iterable[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 from attrs import frozen
 
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
-from springest_async.errors import InvalidUpload
+from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.journal.identity import identity, row_digests
 from springest_async.journal.known_files import KnownFiles
 from springest_async.journal.repeats import SeenDigests
@@ -32,6 +32,8 @@ EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
 
 _FILES_AHEAD = 64
+
+_GUESSED = "the manifest is not in UTF-8, and was read as Windows-1252: {} (if that is wrong, save it as “CSV UTF-8”)"
 
 _LIKELY_YEARS = range(1940, 2100)  # working lives that go on today, and ends that are meant as "for ever"
 
@@ -76,9 +78,7 @@ def check_manifest(
     seen = SeenDigests()
     suspects: set[bytes] = set()
     folder = manifest.path.parent
-    if manifest.unused:
-        reason = f"these columns are unknown and will not be sent (check their spelling): {listed(manifest.unused)}"
-        yield Finding(1, "", reason, warning=True)
+    yield from _understood(manifest)
     with closing(iter(manifest)) as rows:
         for row in rows:
             settled = False
@@ -103,6 +103,23 @@ def check_manifest(
             yield None
     if suspects:
         yield from _duplicates(manifest, suspects, known, origin)
+
+
+def _understood(manifest: Manifest) -> Iterator[Finding]:
+    """Yield a warning for all in which the manifest may mean something else than was understood."""
+    if manifest.header_row > 1:
+        reason = f"the names of the columns are in row {manifest.header_row}: what is above them is left out"
+        yield Finding(1, "", reason, warning=True)
+    if manifest.unused:
+        reason = f"these columns are unknown and will not be sent (check their spelling): {listed(manifest.unused)}"
+        yield Finding(manifest.header_row, "", reason, warning=True)
+    if manifest.table.encoding == "cp1252":
+        with closing(iter(manifest)) as rows, suppress(ManifestError):  # of which the rows themselves are told
+            for row in rows:
+                if beyond_ascii := [(name, cell) for name, cell in row.cells.items() if not cell.isascii()]:
+                    name, cell = beyond_ascii[0]
+                    yield Finding(row.number, name, _GUESSED.format(shown(cell)), warning=True)
+                    break
 
 
 def _file_findings(row: Row, folder: Path) -> Iterator[Finding]:

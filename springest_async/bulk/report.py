@@ -105,9 +105,10 @@ class RunRecorder:
 async def write_failed(migration: OpenMigration, manifest: Manifest) -> Path | None:
     """Write the rejected and failed rows to a manifest beside the first one, so that its relative paths stay right.
 
-    It has the separator and byte order mark of the first one, and the reasons in a column ``error``. A cell that a
-    spreadsheet would run as a formula gets an apostrophe in front, which `Manifest` removes again. No file is ever
-    overwritten. Only the owner can read it, because it contains personal data.
+    It has the separator of the first one, and the reasons in a column ``error``. It is UTF-8, with a byte order mark
+    unless the first one is UTF-8 without one. A cell that a spreadsheet would run as a formula gets an apostrophe in
+    front, which `Manifest` removes again. No file is ever overwritten. Only the owner can read it, because it contains
+    personal data.
 
     Returns:
         The first free path of ``x.failed.csv``, ``x.failed-2.csv`` …, or the last existing one if it has the same
@@ -123,10 +124,10 @@ async def write_failed(migration: OpenMigration, manifest: Manifest) -> Path | N
     columns = [column for column in manifest.columns if column != ERROR]
     try:
         before, path, descriptor = _create(manifest.path)
-        encoding = "utf-8-sig" if manifest.bom else "utf-8"
+        encoding = "utf-8" if (table := manifest.table).encoding == "utf-8" and not table.bom else "utf-8-sig"
         try:
             with os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="") as stream:
-                writer = csv.writer(stream, delimiter=manifest.delimiter)
+                writer = csv.writer(stream, delimiter=table.separator)
                 writer.writerow(map(escape, [*columns, ERROR]))
                 async for entry in _failed(migration):
                     cells = _cells(entry)

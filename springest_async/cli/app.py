@@ -30,8 +30,8 @@ _JournalOption = Annotated[str | None, Parameter(name="--journal")]
 def upload(manifest: Path, /, *, dates: _DatesOption = None, where: _JournalOption = None) -> Exit:
     """Upload the certificates in a manifest; run the same command again to continue after an interruption.
 
-    The manifest is a CSV in UTF-8 with `,` or `;` and the columns `file`, `certification_id`, `email`, `valid_from`,
-    and optionally `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
+    The manifest is a CSV with the columns `file`, `certification_id`, `email`, `valid_from`, and optionally
+    `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
     `31-12-2026`, `31.12.2026` or `31 Dec 2026`. All faults are reported before anything is sent. A journal records
     everything that is sent, so that no certificate is sent twice, whatever the manifest is called and wherever it lies.
     Several runs may share the work. Rejected and failed rows are written to a new manifest beside the first.

@@ -394,6 +394,23 @@ def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
+def test_what_may_have_been_misunderstood_is_a_warning(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "ok.pdf,1,jan@example.org,2026-01-31,", "zoë.pdf,2,jan@example.org,2026-01-31")
+    (tmp_path / "zoë.pdf").write_bytes(PDF)
+    manifest.path.write_bytes(f"Certificates\n{manifest.path.read_text()}".encode("cp1252"))
+
+    assert findings(Manifest.open(manifest.path)) == [
+        Finding(1, "", "the names of the columns are in row 2: what is above them is left out", warning=True),
+        Finding(
+            4,
+            "file",
+            "the manifest is not in UTF-8, and was read as Windows-1252: 'zoë.pdf' (if that is wrong, save it as “CSV"
+            " UTF-8”)",
+            warning=True,
+        ),
+    ]
+
+
 @pytest.mark.parametrize(
     ("year", "told"), [("0025", True), ("1939", True), ("1940", False), ("2099", False), ("2205", True)]
 )

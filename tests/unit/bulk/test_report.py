@@ -218,6 +218,18 @@ async def test_cells_under_columns_without_a_name_are_kept(tmp_path: Path) -> No
     assert row == ["1.pdf", "7", "jan@example.org", "2026-01-31", "a", "b", "no"]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+async def test_what_is_left_over_of_another_encoding_is_marked_utf_8(tmp_path: Path, encoding: str) -> None:
+    """Excel reads UTF-8 for certain only where a mark says so."""
+    (tmp_path / "archive.csv").write_text(HEADER + "Zoë,1.pdf,7,zoe@example.org,2026-01-31\n", encoding=encoding)
+
+    path = await left_over(Manifest.open(tmp_path / "archive.csv"), REJECTED, reason="no")
+
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    (row,) = Manifest.open(path)
+    assert row.cells["naam"] == "Zoë"
+
+
 @pytest.mark.parametrize(("delimiter", "bom"), [(",", b"\xef\xbb\xbf"), (";", b"")], ids=["BOM", "semicolon"])
 async def test_what_is_left_over_is_written_as_the_manifest_was(tmp_path: Path, delimiter: str, bom: bytes) -> None:
     cells = ["Zoë", "1.pdf", "7", "zoe@example.org", "2026-01-31"]
@@ -230,7 +242,7 @@ async def test_what_is_left_over_is_written_as_the_manifest_was(tmp_path: Path, 
     lines = [[*manifest.columns, "error"], [*cells, "no"]]
     assert path.read_bytes() == bom + "".join(f"{delimiter.join(line)}\r\n" for line in lines).encode()
     again = Manifest.open(path)
-    assert (again.delimiter, again.bom) == (delimiter, bool(bom))
+    assert (again.table.separator, again.table.bom) == (delimiter, bool(bom))
 
 
 async def test_half_a_character_from_the_server_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,258 @@
+"""The rows of a CSV file, in any form that Excel, LibreOffice, pandas or a database writes.
+
+The separator is ``,``, ``;`` or a tab, or what a first line ``sep=;`` names, which Excel reads and does not show. The
+text is UTF-8, UTF-16 or, if it cannot be UTF-8 anywhere, Windows-1252. Rows are read in pieces of 64 KiB and have a
+maximum length, so a million rows take no more memory than ten thousand. What the cells mean is not known here.
+"""
+
+import codecs
+import csv
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Self, TextIO
+
+from attrs import evolve, frozen
+
+from springest_async.errors import ManifestError
+from springest_async.source_file import SourceFile, open_regular
+
+_MAX_ROW_CHARS = 128 * 1024  # also Python's limit for one CSV cell
+_PIECE_CHARS = 64 * 1024  # read at a time; at most _MAX_ROW_CHARS
+_START_BYTES = 64 * 1024  # that show the encoding and the separator
+
+_SEPARATORS = (",", ";", "\t")
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "cp1252": "Windows-1252"}
+_NO_TEXT = {
+    b"PK\x03\x04": "is a workbook (XLSX or ODS) or a ZIP",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "is a workbook (XLS)",
+    b"%PDF-": "is a PDF",
+}
+
+_NOT_IN_WINDOWS = b"\0\x81\x8d\x8f\x90\x9d"
+_INVALID_BYTE = re.compile("[\udc80-\udcff]")  # as "surrogateescape" lets it through
+_BEYOND_ASCII = re.compile("[^\x00-\x7f\udc80-\udcff]")
+
+
+@frozen
+class CsvTable:
+    """A CSV file. Make it with `open`.
+
+    Attributes:
+        path: the file.
+        encoding: Python's name of its encoding.
+        bom: whether it begins with a byte order mark.
+        separator: of its cells.
+    """
+
+    path: Path
+    encoding: str
+    bom: bool
+    separator: str
+    _source: SourceFile
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Find out how a file is written. Unless it is UTF-16, all of it is read for that.
+
+        The separator is the one that is most frequent in the first line.
+
+        Raises:
+            ManifestError: when it cannot be read, or is no text.
+        """
+        try:
+            with open_regular(path) as stream:
+                source = SourceFile.at(path, os.fstat(stream.fileno()))
+                start = stream.read(_START_BYTES)
+                for mark, what in _NO_TEXT.items():
+                    if start.startswith(mark):
+                        raise ManifestError(path, f"{what}, not a CSV (in Excel, save it as “CSV UTF-8”)")
+                encoding = _encoding_of(start)
+                if encoding == "utf-8":
+                    stream.seek(0)
+                    encoding = _utf_8_or_windows(stream)
+        except FileNotFoundError:
+            raise ManifestError(path, "there is no such file: check its name and folder") from None
+        except OSError as error:
+            raise ManifestError(path, error.strerror or "cannot be read") from None
+        bom = start.startswith(tuple(_MARKS))
+        text = start.decode(encoding, "replace").lstrip("\ufeff")
+        if named := re.match(r"""sep=(\t|[^\w\s"])[\r\n]""", text):
+            return cls(path, encoding, bom, named[1], source)
+        unquoted = re.sub(r'"[^"]*"', "", text).lstrip("\r\n")
+        line = re.split(r"[\r\n]", unquoted, maxsplit=1)[0]
+        return cls(path, encoding, bom, max(_SEPARATORS, key=line.count), source)
+
+    def readings(self) -> Iterator[Self]:
+        """Yield this table, and the same file with each of the other separators."""
+        yield self
+        for separator in _SEPARATORS:
+            if separator != self.separator:
+                yield evolve(self, separator=separator)
+
+    @property
+    def encoding_name(self) -> str:
+        """The name of the encoding, for people."""
+        return _NAMES[self.encoding]
+
+    @property
+    def sha256(self) -> bytes:
+        """Read the whole file, and return its SHA-256.
+
+        Raises:
+            ManifestError: when it cannot be read, or has changed since `open`.
+        """
+        try:
+            with open_regular(self.path) as stream:
+                digest = hashlib.file_digest(stream, "sha256").digest()
+                self._check(stream, "before row 1")
+        except OSError as error:
+            raise ManifestError(self.path, error.strerror or "cannot be read") from None
+        return digest
+
+    def rows(self) -> Generator[tuple[int, list[str]], None, None]:
+        """Yield the number of each row, as a spreadsheet shows it, and its cells. Close the generator to stop early.
+
+        Raises:
+            ManifestError: when a row cannot be read, or the file has changed since `open`.
+        """
+        number = 0  # of the last row that was read
+        try:
+            # "surrogateescape" lets invalid bytes through until their row is read.
+            errors = "surrogateescape" if self.encoding == "utf-8" else "strict"
+            raw = open_regular(self.path)
+            text = io.TextIOWrapper(io.BufferedReader(raw), self.encoding, errors=errors, newline="")
+            with text as stream:
+                lines = _Lines(stream, self.separator, lambda: self._check(raw, f"before row {number + 1}"))
+                for cells in lines.rows:
+                    lines.end_row()
+                    if not number and cells == ["sep=", ""]:
+                        continue
+                    number += 1
+                    yield number, cells
+        except OSError as error:
+            raise ManifestError(self.path, error.strerror or "cannot be read") from None
+        except UnicodeEncodeError:
+            reason = f"row {number + 1}: the file is not in UTF-8 (in Excel, save it as “CSV UTF-8”)"
+            raise ManifestError(self.path, reason) from None
+        except UnicodeDecodeError:
+            reason = f"after row {number}: the file is not in {self.encoding_name} (in Excel, save it as “CSV UTF-8”)"
+            raise ManifestError(self.path, reason) from None
+        except csv.Error as error:
+            raise ManifestError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
+
+    def _check(self, stream: io.FileIO, where: str) -> None:
+        if not self._source.is_still(stream):
+            reason = f"was changed while springest was reading it ({where}): run the same command again"
+            raise ManifestError(self.path, reason)
+
+
+def _encoding_of(start: bytes) -> str:
+    """Return the encoding that the beginning of a file shows: UTF-16, or else UTF-8 for the time being."""
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark) and not start.startswith(codecs.BOM_UTF32_LE):
+            return encoding
+    even, odd = start[:1024:2], start[1:1024:2]
+    # Names of columns are ASCII for the most part, so every other byte is a NUL.
+    if odd.count(0) > len(odd) // 2 and not even.count(0):
+        return "utf-16-le"
+    if even.count(0) > len(even) // 2 and not odd.count(0):
+        return "utf-16-be"
+    return "utf-8"
+
+
+def _utf_8_or_windows(stream: io.FileIO) -> str:
+    """Return ``"cp1252"`` for a text that has letters beyond ASCII of which none is UTF-8, else ``"utf-8"``."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    is_windows = False
+    while piece := stream.read(_START_BYTES):
+        if (text := decoder.decode(piece)).isascii():
+            continue
+        if _BEYOND_ASCII.search(text.removeprefix("\ufeff")):
+            return "utf-8"  # what is invalid beside it is damage
+        is_windows = is_windows or _INVALID_BYTE.search(text) is not None
+        if any(byte in piece for byte in _NOT_IN_WINDOWS):
+            return "utf-8"
+    return "cp1252" if is_windows else "utf-8"
+
+
+class _Lines:
+    """The lines of a CSV, many at a time, for a CSV reader; what is wrong in a row is raised when it is its turn.
+
+    Only the CSV reader knows where a row ends. A row that ends in the piece in which it begins is no longer than the
+    piece, so only the length of one that goes on in the next is counted. Each piece is checked before any of its rows
+    is read: a file that is saved while it is read would let rows shift, and one could come twice.
+
+    Attributes:
+        rows: the CSV reader; call `end_row` after each row.
+    """
+
+    def __init__(self, stream: TextIO, separator: str, check: Callable[[], None]) -> None:
+        self._stream = stream
+        self._check = check
+        self._length = 0  # characters of the row that is being read
+        self._ended = 0  # how many lines had been read when the last row ended
+        self.rows = csv.reader(chain.from_iterable(self), delimiter=separator, strict=True)
+
+    def end_row(self) -> None:
+        """Remember that the row that was just read ends here."""
+        self._ended = self.rows.line_num
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        rest = ""
+        at_start = True
+        while True:
+            piece = self._stream.read(_PIECE_CHARS)
+            self._check()
+            text = rest + piece
+            if at_start:
+                text = text.lstrip("\ufeff")  # a second byte order mark: a file that was saved twice has two
+                at_start = False
+            lines = io.StringIO(text, newline="").readlines()
+            # A line may go on in the next piece, and one that ends with a return may have a newline there.
+            rest = lines.pop() if piece and lines and not lines[-1].endswith("\n") else ""
+            yield from self._checked(lines, _is_text(text))
+            self._refuse_long(rest)
+            if not piece:
+                return
+
+    def _checked(self, lines: list[str], is_text: bool) -> Iterator[Sequence[str]]:
+        for index, line in enumerate(lines):
+            if index and is_text and not self._open_lines():
+                yield lines[index:]
+                self._length = sum(map(len, lines[len(lines) - self._open_lines() :]))
+                return
+            self._refuse_long(line)
+            if not is_text:
+                line.encode()  # raises for invalid UTF-8
+            self._length += len(line)
+            yield (line,)
+            if not self._open_lines():
+                self._length = 0
+
+    def _open_lines(self) -> int:
+        """Return how many lines of an unfinished row the CSV reader has read."""
+        return self.rows.line_num - self._ended
+
+    def _refuse_long(self, line: str) -> None:
+        if self._length + len(line) > _MAX_ROW_CHARS:
+            raise csv.Error(f"it is longer than {_MAX_ROW_CHARS} characters (is a closing quote missing?)")
+
+
+def _is_text(text: str) -> bool:
+    """Return whether all of it was valid UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
