@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
-from uuid import uuid4
 
 from springest_async.errors import ManifestError
 from springest_async.journal import certificates, changed_files, erasure, loading, manifest_rows, migrations
@@ -19,6 +18,7 @@ from springest_async.journal.journal import Claim, Journal
 from springest_async.journal.loading import ManifestRow
 from springest_async.journal.migrations import Source
 from springest_async.journal.records import Entry, FileHash, KnownCertificate, Loaded, State
+from springest_async.random_names import random_name
 from springest_async.source_file import open_regular
 
 Identified = tuple[KnownCertificate, Claim | None]
@@ -95,7 +95,7 @@ class OpenMigration:
     async def claim(self, limit: int) -> list[Entry]:
         """Claim the first rows that wait for anybody, at most `limit`, and return them."""
         await self.journal.work()
-        claim = uuid4().hex
+        claim = random_name()
 
         def job(connection: Connection) -> list[Entry]:
             self.journal.prepare_to_claim(connection)
@@ -193,7 +193,7 @@ class OpenMigration:
         See `changed_files.claim_changed_files`.
         """
         await self.journal.work()
-        claim = uuid4().hex
+        claim = random_name()
 
         def check() -> list[Entry]:
             connection = self.journal.connect()
@@ -217,7 +217,7 @@ class OpenMigration:
     async def claim_doubt(self, hopeless: Collection[int]) -> tuple[Entry, KnownCertificate] | None:
         """Return a certificate in doubt for this worker to settle, and its row; see `manifest_rows.claim_doubt`."""
         await self.journal.work()
-        claim = uuid4().hex
+        claim = random_name()
 
         def job(connection: Connection) -> tuple[Entry, KnownCertificate] | None:
             self.journal.prepare_to_claim(connection)
