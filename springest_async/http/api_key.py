@@ -12,6 +12,9 @@ from urllib.parse import quote
 # A shorter key is a placeholder: removing it from a list would remove it from people's names too.
 _SHORTEST_SECRET = 6
 
+# How each way to escape a letter begins (`_written`); the "+" is a space.
+_ESCAPE = re.compile(rb"[%&\\+]")
+
 # The key's name in an address, and what is left of the key where a server shows only a part of the address.
 _REST_OF_KEY = re.compile(rb"(api_key(?:=|%(?:25)*3[dD]))[^\s&\"'<>\\]+")
 
@@ -19,7 +22,7 @@ _REST_OF_KEY = re.compile(rb"(api_key(?:=|%(?:25)*3[dD]))[^\s&\"'<>\\]+")
 class ApiKey:
     """An API key that is never shown: not in a text, and not by its attributes, a copy or a pickle."""
 
-    __slots__ = ("_value", "_written")
+    __slots__ = ("_is_raw", "_value", "_written")
 
     def __init__(self, value: str) -> None:
         # Functions, because only the name of a function is ever printed.
@@ -27,6 +30,9 @@ class ApiKey:
         self._written: Callable[[], re.Pattern[bytes]] = functools.cache(
             lambda: re.compile(b"".join(map(_written, value)))
         )
+        # The pattern is dear, and what most servers send back has nothing in it that an escaped key needs. (The UTF-8
+        # of other letters than ASCII's may have been taken for Latin-1, which is no escape.)
+        self._is_raw: Callable[[bytes], bool] = lambda data: value.encode() in data
 
     def __repr__(self) -> str:
         return "ApiKey('***')"
@@ -63,8 +69,11 @@ class ApiKey:
         hidden = self._hidden(plain)
         return data if hidden == plain else hidden.decode().encode(encoding)
 
+    def _may_be_in(self, data: bytes) -> bool:
+        return not self._value().isascii() or self._is_raw(data) or _ESCAPE.search(data) is not None
+
     def _hidden(self, data: bytes) -> bytes:
-        if len(self._value()) >= _SHORTEST_SECRET:
+        if len(self._value()) >= _SHORTEST_SECRET and self._may_be_in(data):
             data = self._written().sub(b"***", data)
         return _REST_OF_KEY.sub(rb"\1***", data)
 

@@ -1,6 +1,7 @@
 """The key: what it is made of shows it to nobody, and it is found in whatever shows it."""
 
 import copy
+import html
 import io
 import json
 import pickle
@@ -12,6 +13,8 @@ import pytest
 import rich
 import rich.console
 import rich.pretty
+from hypothesis import given
+from hypothesis import strategies as st
 
 from springest_async.http.api_key import ApiKey
 
@@ -61,6 +64,33 @@ def test_limits_are_named_by_key_and_origin() -> None:
 
     assert len(names) == 4
     assert ApiKey("one").budget("https://a") in names
+
+
+ESCAPES: list[Callable[[str], str]] = [
+    lambda letter: letter,
+    lambda letter: "".join(f"%{byte:02X}" for byte in letter.encode()),
+    lambda letter: "".join(f"%25{byte:02x}" for byte in letter.encode()),
+    lambda letter: f"&#{ord(letter)};",
+    lambda letter: f"&#x{ord(letter):X};",
+    lambda letter: f"\\u{ord(letter):04X}",
+    lambda letter: f"\\{letter}",
+    lambda letter: "+" if letter == " " else html.escape(letter),
+    lambda letter: letter.encode().decode("latin-1"),
+]
+LETTERS = st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["Cc"])
+
+
+@given(
+    st.lists(st.tuples(LETTERS, st.sampled_from(ESCAPES)), min_size=6, max_size=12),
+    st.text(LETTERS, max_size=5),
+)
+def test_an_api_key_is_found_however_each_letter_is_written(
+    letters: list[tuple[str, Callable[[str], str]]], around: str
+) -> None:
+    key = ApiKey("".join(letter for letter, _ in letters))
+    said = around + "".join(escape(letter) for letter, escape in letters)
+
+    assert b"***" in key.hide_in(said.encode())
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
