@@ -193,13 +193,13 @@ def _tables(key: str, section: Section, found: Mapping[Cell, Mapping[str, Found]
 _FLOORS = {
     (OURS, "50 KB, 8"): 0.8,
     (OURS, "5 MB, 8"): 0.6,
-    (BULK, "50 KB, 8"): 0.12,
+    (BULK, "50 KB, 8"): 0.3,
     (BULK, "5 MB, 8"): 0.15,
 }
 _CEILINGS = {
     (OURS, "50 KB, 8"): 1.1,
     (OURS, "5 MB, 8"): 1.3,
-    (BULK, "50 KB, 8"): 3.9,
+    (BULK, "50 KB, 8"): 2.2,
     (BULK, "5 MB, 8"): 3.7,
 }
 
