@@ -21,6 +21,8 @@ class Dialect:
         integer: a type of 64 bits.
         real: a floating-point type of 64 bits.
         blob: the type of bytes.
+        by_key: follows the columns of a table that is found only by a key that is not a number, so that the key is not
+            stored twice.
     """
 
     key: str
@@ -28,6 +30,7 @@ class Dialect:
     integer: str
     real: str
     blob: str
+    by_key: str
 
 
 class Connection(Protocol):

@@ -8,7 +8,7 @@ import attrs
 
 from springest_async.journal.engine import Dialect
 
-VERSION = 1
+VERSION = 2
 """The version of the statements below: increase it with each change of them."""
 
 # One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
@@ -22,7 +22,7 @@ VERSION = 1
 # An attempt is a POST, and the token that it took: under way while `counted_until` is known, then resting until
 # `back_at`. A POST that never left has a `back_at` of 0.
 _TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL){by_key};
 
 CREATE TABLE workers (
     id TEXT PRIMARY KEY,
@@ -39,7 +39,7 @@ CREATE TABLE budgets (
     name TEXT PRIMARY KEY,
     version {integer} NOT NULL,
     state TEXT NOT NULL
-);
+){by_key};
 
 CREATE TABLE certificates (
     id {key},
@@ -86,7 +86,7 @@ CREATE INDEX attempts_token ON attempts (budget, back_at);
 CREATE INDEX attempts_certificate ON attempts (certificate);
 CREATE INDEX attempts_running ON attempts (worker) WHERE outcome IS NULL;
 
-CREATE TABLE settlers (lookalike {blob} PRIMARY KEY, worker TEXT NOT NULL, claim TEXT NOT NULL);
+CREATE TABLE settlers (lookalike {blob} PRIMARY KEY, worker TEXT NOT NULL, claim TEXT NOT NULL){by_key};
 
 CREATE TABLE migrations (
     id {lasting_key},
@@ -136,14 +136,14 @@ CREATE TABLE unreadable_files (
     machine TEXT NOT NULL,
     reason TEXT NOT NULL,
     PRIMARY KEY (manifest_row, machine)
-);
+){by_key};
 
 CREATE TABLE file_hashes (
     place {blob} PRIMARY KEY,
     size {integer} NOT NULL,
     modified_ns {integer} NOT NULL,
     sha256 {blob} NOT NULL
-);
+){by_key};
 """
 
 

@@ -6,14 +6,15 @@ nobody commits during a checkpoint: it happens only here, while a connection of 
 in SQLite itself when the last connection closes.
 
 The clock counts the seconds since the machine was booted, and goes on while it sleeps. `meta` keeps the time of the
-last commit: a time in the future shows that the machine was booted since, and all times are then counted from the boot.
-When the machine has been up for longer than at that time, the boot cannot be seen, and no more time is left than was
-left then. In both cases less time seems to have passed than has, so the limit is kept.
+last commit, to a second: a time in the future shows that the machine was booted since, and all times are then counted
+from the boot. When the machine has been up for longer than at that time, the boot cannot be seen, and no more time is
+left than was left then. In both cases less time seems to have passed than has, so the limit is kept.
 """
 
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -38,6 +39,7 @@ _DIALECT = Dialect(
     integer="INTEGER",
     real="REAL",
     blob="BLOB",
+    by_key=" WITHOUT ROWID",
 )
 
 _PRAGMAS = ("synchronous = FULL", "mmap_size = 0", "wal_autocheckpoint = 0", "secure_delete = ON")
@@ -48,6 +50,7 @@ _CHANGES_PER_CHECKPOINT = 5_000  # of rows: a commit of many fills the log as ma
 
 # The clocks of two cores may differ a little: a time that is later than now by less was not before a boot.
 _CLOCK_TOLERANCE = 5.0
+_CLOCK_PRECISION = 1.0  # seconds: to write the time with each commit would cost each a page
 
 _BACKUPS = (
     "A backup does not contain what was sent after it was made, and would send that again:"
@@ -134,6 +137,7 @@ class SQLiteConnection:
         self._has_space = False  # whether there was enough in this transaction
         self._file: os.stat_result | None = None  # as it was when it was opened
         self._checkpointed = 0  # how many changes there were at the last checkpoint
+        self._noted = -math.inf  # the time in `meta`, as this connection wrote it
         self._connection = self._connect(_BUSY_SECONDS)
 
     def _connect(self, timeout: float) -> sqlite3.Connection:
@@ -259,9 +263,12 @@ class SQLiteConnection:
             try:
                 changes, self._has_space = connection.total_changes, False
                 yield
-                if connection.total_changes != changes:
-                    connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (repr(elapsed()),))
+                noted, now = self._noted, elapsed()
+                if connection.total_changes != changes and not 0 <= now - noted < _CLOCK_PRECISION:
+                    connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (repr(now),))
+                    noted = now
                 connection.execute("COMMIT")
+                self._noted = noted
             except BaseException:
                 if connection.in_transaction:  # on a full disk SQLite has rolled back already
                     connection.execute("ROLLBACK")

@@ -130,6 +130,17 @@ def test_an_address_of_another_kind_is_no_file(address: str) -> None:
     assert "secret" not in str(raised.value)
 
 
+async def test_names_of_later_posts_come_later(journal: Journal) -> None:
+    """Then those of many POSTs stand on few pages of the index, of which each costs a commit two writes."""
+    names = []
+    for _ in range(5):
+        names.append(Claim(journal, 1, "claim").intent().id)
+        await asyncio.sleep(0.001)
+
+    assert names == sorted(names)
+    assert {len(name) for name in names} == {32}
+
+
 async def test_what_is_noted_is_written_before_it_closes(journal: Journal, second: Journal) -> None:
     journal.remember_hash(Path("/x.pdf"), 1, 2, SHA256)
     await journal.close()

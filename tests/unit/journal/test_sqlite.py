@@ -465,6 +465,18 @@ def test_a_reboot_keeps_the_time_that_is_left(path: Path) -> None:
         assert connection.execute("SELECT back_at FROM attempts WHERE id <> ?", (attempt,)) == [(0.0,)]
 
 
+def test_the_time_is_written_once_a_second(path: Path) -> None:
+    query = "SELECT value FROM meta WHERE key = 'clock'"
+    with set_clock(clock := Clock(100.0)), closing(opened(path)) as connection:
+        seen = []
+        for number, clock.now in enumerate((100.0, 100.5, 101.0, 101.9, 102.0, 50.0)):
+            commit(connection, (f"{number}", ""))
+            with connection.snapshot():
+                seen.append(float(connection.execute(query)[0][0]))
+
+    assert seen == [100.0, 100.0, 101.0, 101.0, 102.0, 50.0]
+
+
 def test_a_reboot_keeps_the_pace_and_the_hour(path: Path) -> None:
     before = 100_000.0
     bucket = Bucket(slow=True, quiet=2.0, batch=28, since_silence=3, last_answer=before - 7)
