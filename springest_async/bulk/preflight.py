@@ -7,12 +7,12 @@ file are read, and the whole file only if another row has, or seems to have, the
 import hashlib
 import os
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import lru_cache
+from itertools import starmap
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 
 from attrs import frozen
 
+from springest_async.bulk.file_names import FileNames
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.journal.identity import identity, row_digests
@@ -32,6 +33,9 @@ EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
 
 _FILES_AHEAD = 64
+
+_NOT_FOUND = "there is no such file"
+_MANY = 10  # missing files of which none exists: then the folder is wrong, and not each name
 
 _GUESSED = "the manifest is not in UTF-8, and was read as Windows-1252: {} (if that is wrong, save it as “CSV UTF-8”)"
 
@@ -77,7 +81,7 @@ def check_manifest(
     """
     seen = SeenDigests()
     suspects: set[bytes] = set()
-    folder = manifest.path.parent
+    files = _Files(manifest.path.parent)
     yield from _understood(manifest)
     with closing(iter(manifest)) as rows:
         for row in rows:
@@ -87,11 +91,11 @@ def check_manifest(
             except InvalidUpload as error:
                 yield from (Finding(row.number, fault.field, fault.reason) for fault in error.faults)
                 if row.cells["file"].strip():
-                    yield from _file_findings(row, folder)
+                    yield from files.findings(row)
             else:
                 settled = known is not None and known.is_settled(fields, fields.file)
                 if not settled:
-                    yield from _file_findings(row, folder)
+                    yield from files.findings(row)
                 yield from _year_findings(row.number, fields)
                 if fields.valid_until is not None and fields.valid_until < fields.valid_from:
                     reason = f"is before valid_from ({fields.valid_from})"
@@ -101,6 +105,7 @@ def check_manifest(
             if certifications is not None and not settled:
                 yield from _certification_findings(row, certifications)
             yield None
+    yield from files.rest()
     if suspects:
         yield from _duplicates(manifest, suspects, known, origin)
 
@@ -122,20 +127,47 @@ def _understood(manifest: Manifest) -> Iterator[Finding]:
                     break
 
 
-def _file_findings(row: Row, folder: Path) -> Iterator[Finding]:
-    cell = row.cells["file"].strip()
-    for reason, warning in check_pdf(folder / cell):
-        yield Finding(row.number, "file", reason + _details(cell, folder), warning)
+class _Files:
+    """The files that the rows name; if none of them exists, that is said once.
 
+    Args:
+        folder: where their names begin.
+    """
 
-def _details(cell: str, folder: Path) -> str:
-    """Return what to add to a reason when the file does not exist: its name, and one that only looks the same."""
-    if os.path.lexists(folder / cell):
-        return ""
-    for form in ("NFC", "NFD"):
-        if (other := unicodedata.normalize(form, cell)) != cell and os.path.lexists(folder / other):
-            return f": {shown(cell)} (one exists whose accents are encoded differently, in Unicode's {form}: rename it)"
-    return f": {shown(cell)}"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = FileNames(folder)
+        self._missing: list[tuple[int, str]] = []  # rows and names, as long as there was no other file
+        self._found = False
+
+    def findings(self, row: Row) -> Iterator[Finding]:
+        """Yield what is wrong with the file of a row; what is missing may come later, or be said by `rest`."""
+        cell = row.cells["file"].strip()
+        for reason, warning in check_pdf(self._folder / cell):
+            if os.path.lexists(self._folder / cell):
+                yield Finding(row.number, "file", reason, warning)
+            elif reason != _NOT_FOUND:
+                yield Finding(row.number, "file", f"{reason}: {shown(cell)}")
+            elif self._found:
+                yield self._missing_file(row.number, cell)
+            else:
+                self._missing.append((row.number, cell))
+                return
+        yield from starmap(self._missing_file, self._missing)
+        self._missing, self._found = [], True
+
+    def _missing_file(self, row: int, cell: str) -> Finding:
+        return Finding(row, "file", f"{_NOT_FOUND}: {self._names.explain(cell)}")
+
+    def rest(self) -> Iterator[Finding]:
+        """Yield what is left to say after the last row."""
+        if len(self._missing) < _MANY:
+            yield from starmap(self._missing_file, self._missing)
+        else:
+            reason = (
+                f"none of the {len(self._missing)} files is in {self._folder.absolute()}: is this the right folder?"
+            )
+            yield Finding(self._missing[0][0], "file", reason)
 
 
 def _year_findings(row: int, fields: Fields) -> Iterator[Finding]:
@@ -291,7 +323,7 @@ def check_pdf(path: Path) -> Iterator[tuple[str, bool]]:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - EDGE_BYTES))
             tail = stream.read(EDGE_BYTES)
     except FileNotFoundError:
-        yield "there is no such file", False
+        yield _NOT_FOUND, False
         return
     except OSError as error:
         yield error.strerror or "cannot be read", False

@@ -103,7 +103,7 @@ async def test_all_faults_of_a_manifest_are_told_and_nothing_is_sent(tmp_path: P
     assert sandbox.audit == ()
     assert ran.err.splitlines() == [
         "row 2, email: 'jan' is not an e-mail address: An email address must have an @-sign.",
-        "row 3, file: there is no such file: 'none.pdf'",
+        f"row 3, file: there is no such file: 'none.pdf' in {tmp_path}",
         "row 4, certification_id: 99 does not exist: springest certifications lists the 2 that do",
         "row 5, valid_until: is missing, but “Forklift driver” requires it",
         "row 7, file: is the same certificate as in row 6",

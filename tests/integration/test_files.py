@@ -342,7 +342,7 @@ async def test_a_file_that_changed_since_the_preflight_is_reported(tmp_path: Pat
 
 async def test_files_that_cannot_be_read_are_reported_before_any_post(tmp_path: Path) -> None:
     odd: list[tuple[str, str]] = [
-        ("none.pdf", "there is no such file: 'none.pdf'"),
+        ("none.pdf", f"there is no such file: 'none.pdf' in {tmp_path}"),
         ("loop.pdf", "Too many levels of symbolic links"),
         ("folder", "is a folder"),
         ("to the folder.pdf", "is a folder"),

@@ -305,9 +305,9 @@ def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path)
 )
 def test_invisible_letters_in_a_missing_name_are_shown(tmp_path: Path, name: str, found: str) -> None:
     manifest = manifest_with(tmp_path, f"{name},*")
-    reason = "File name too long" if len(name) > 255 else NOT_FOUND
+    reason = f"File name too long{found}" if len(name) > 255 else f"{NOT_FOUND}{found} in {tmp_path}"
 
-    assert findings(manifest) == [Finding(2, "file", reason + found)]
+    assert findings(manifest) == [Finding(2, "file", reason)]
 
 
 @pytest.mark.parametrize(("there", "named"), [("NFD", "NFC"), ("NFC", "NFD")])
@@ -322,9 +322,56 @@ def test_a_file_with_other_unicode_accents_is_reported(
 
     manifest = manifest_with(tmp_path, f"{unicodedata.normalize(named, name)},*")
 
-    hint = f"(one exists whose accents are encoded differently, in Unicode's {there}: rename it)"
+    hint = "(one exists whose accents are encoded differently, as on a Mac: rename it)"
     reason = f"{NOT_FOUND}: '{unicodedata.normalize(named, name)}' {hint}"
     assert findings(manifest) == [Finding(2, "file", reason)]
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "hint"),
+    [
+        ("scans/jan.pdf", r"scans\jan.pdf", "there is 'scans/jan.pdf': correct the name"),
+        ("scans/jan.pdf", "Scans/JAN.PDF", "there is 'scans/jan.pdf': correct the name"),
+        ("scans/jan.pdf", "scans/jan", "there is 'scans/jan.pdf': correct the name"),
+        ("scans/jan.pdf", '"""scans/jan.pdf"""', "there is 'scans/jan.pdf': correct the name"),
+        ("O'Brien.pdf", "O\u2019Brien.pdf", """there is "O'Brien.pdf": correct the name"""),
+        ("jan.pdf ", "jan.pdf", "there is 'jan.pdf ': correct the name"),
+        ("jansen.pdf", "janssen.pdf", "the nearest name is 'jansen.pdf'"),
+    ],
+)
+def test_what_may_have_been_meant_is_told(tmp_path: Path, there: str, named: str, hint: str) -> None:
+    manifest = manifest_with(tmp_path, f"{named},*")
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes(PDF)
+
+    ((_, column, reason),) = [(finding.row, finding.column, finding.reason) for finding in findings(manifest)]
+    assert column == "file"
+    assert reason.startswith(f"{NOT_FOUND}: ")
+    assert reason.endswith(f"({hint})")
+
+
+def test_nothing_is_told_where_two_may_have_been_meant(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "JAN.PDF,*")
+    for name in ("jan.pdf", "Jan.pdf"):
+        (tmp_path / name).write_bytes(PDF)
+
+    assert findings(manifest) == [
+        Finding(2, "file", f"{NOT_FOUND}: 'JAN.PDF' in {tmp_path} (the nearest name is 'Jan.pdf')")
+    ]
+
+
+def test_a_wrong_folder_is_told_once(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, *(f"{number}.pdf,*" for number in range(4000)))
+
+    assert findings(manifest) == [
+        Finding(2, "file", f"none of the 4000 files is in {tmp_path}: is this the right folder?")
+    ]
+
+
+def test_one_file_shows_that_the_folder_is_right(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, *(f"{number}.pdf,*" for number in range(20)), "ok.pdf,*", "none.pdf,*")
+
+    assert [finding.row for finding in findings(manifest)] == [*range(2, 22), 23]
 
 
 def test_an_id_of_thousands_of_noughts_is_a_fault_and_no_crash(tmp_path: Path) -> None:
@@ -436,7 +483,7 @@ def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
     assert findings(manifest, CERTIFICATIONS) == [
         Finding(2, "valid_from", "there is no 31 February 2026"),
         Finding(2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
-        Finding(2, "file", f"{NOT_FOUND}: 'none.pdf'"),
+        Finding(2, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}"),
         Finding(5, "file", "is missing"),
         Finding(5, "valid_until", f"{DATE}, not 'yesterday'"),
         Finding(6, "file", BASE64),
@@ -538,7 +585,7 @@ def test_a_file_is_checked_anew_in_each_check(tmp_path: Path) -> None:
 def test_two_rows_with_the_same_missing_file_are_both_reported(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "none.pdf,*", "none.pdf,*")
 
-    assert findings(manifest) == [Finding(row, "file", f"{NOT_FOUND}: 'none.pdf'") for row in (2, 3)]
+    assert findings(manifest) == [Finding(row, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}") for row in (2, 3)]
 
 
 def test_two_rows_with_the_same_invalid_name_are_both_reported(tmp_path: Path) -> None:
@@ -604,7 +651,7 @@ async def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, ou
         journal = await brought_to(migration, outcome)
         (tmp_path / "a.pdf").unlink()
 
-        assert known_findings(manifest, journal) == [Finding(3, "file", f"{NOT_FOUND}: 'none.pdf'")]
+        assert known_findings(manifest, journal) == [Finding(3, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}")]
         assert len(known_findings(manifest, journal, "https://api.springest.be")) == 2
 
 
@@ -616,7 +663,7 @@ async def test_a_file_that_will_be_sent_again_is_checked(tmp_path: Path, outcome
         journal = await brought_to(migration, outcome)
         (tmp_path / "a.pdf").unlink()
 
-        assert known_findings(manifest, journal) == [Finding(2, "file", f"{NOT_FOUND}: 'a.pdf'")]
+        assert known_findings(manifest, journal) == [Finding(2, "file", f"{NOT_FOUND}: 'a.pdf' in {tmp_path}")]
 
 
 async def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> None:
