@@ -16,16 +16,17 @@ from pathlib import Path
 from benchmarks.peers import AIOHTTP, BULK, OURS, Job
 from benchmarks.report import Table, parser, publish, ratio
 from benchmarks.rooms import OTHER, ROOMS, THREADS, function_of, room_of, shares, thread_of
-from benchmarks.rungs import BELOW, JOURNAL, OPENED, RUNGS, SESSION
+from benchmarks.rungs import BELOW, HASHED, JOURNAL, OPENED, RUNGS, SESSION
 from benchmarks.sampling import Stack, sample
 from benchmarks.sink import Sink, leaving_a_core_to_the_sink
 from benchmarks.upload import Cell, Found, measure, write_pdf
 
-__all__ = ["ladder", "main", "profile"]
+__all__ = ["hashing", "ladder", "main", "profile"]
 
 _SIZE = 50_000
 _CELLS = (Cell(_SIZE, 1), Cell(_SIZE, 8))
 _SAMPLED = Cell(_SIZE, 8)
+_HASHED_CELLS = (_SAMPLED, Cell(500_000, 8), Cell(5_000_000, 8), Cell(200_000_000, 1))
 _WAYS = {"an upload": OURS, "a bulk run": BULK}
 _MOST = 25  # functions that are shown
 
@@ -66,6 +67,29 @@ def ladder(found: Mapping[Cell, Mapping[str, Found]]) -> list[Table]:
             rows={name: [ratio(cell[AIOHTTP].cpu, cell[name].cpu) for cell in found.values()] for name in RUNGS},
             picture=None,
             floors=_FLOORS,
+        ),
+    ]
+
+
+def hashing(found: Mapping[Cell, Mapping[str, Found]]) -> list[Table]:
+    """Return what a bulk run on one core costs beside an upload and the hash that it needs, which others lack."""
+    columns = [str(cell) for cell in found]
+    return [
+        Table(
+            key="hashing",
+            title="What it costs to hash a file as well",
+            unit="ms of the processor",
+            columns=columns,
+            rows={name: [statistics.median(cell[name].cpu) for cell in found.values()] for name in HASHED},
+            picture=None,
+        ),
+        Table(
+            key="bounds",
+            title="What a bulk run on one core can be at most: an upload and its hash",
+            unit="POSTs that cost as much as one by aiohttp as documented",
+            columns=columns,
+            rows={name: [ratio(cell[AIOHTTP].cpu, cell[name].cpu) for cell in found.values()] for name in HASHED},
+            picture=None,
         ),
     ]
 
@@ -125,16 +149,22 @@ def _measure(options: argparse.Namespace) -> list[Table]:
         folder = Path(temporary)
         file = folder / "certificate.pdf"
         write_pdf(file, _SIZE)
-        found = {}
+        found, hashed = {}, {}
         with leaving_a_core_to_the_sink():
             for cell in cells:
                 job = Job(origin=sink.origin, file=file, in_flight=cell.in_flight, folder=folder)
                 found[cell] = measure(job, sink, RUNGS, rounds=options.rounds, seconds=options.seconds)
+            for cell in () if options.quick else _HASHED_CELLS:
+                large = folder / f"{cell.size}.pdf"
+                write_pdf(large, cell.size)
+                job = Job(origin=sink.origin, file=large, in_flight=cell.in_flight, folder=folder)
+                hashed[cell] = measure(job, sink, HASHED, rounds=options.rounds, seconds=options.seconds)
+                large.unlink()
         samples = {
             name: sample(way, sink.origin, folder, size=_SIZE, in_flight=_SAMPLED.in_flight, samples=options.samples)
             for name, way in _WAYS.items()
         }
-    return [*ladder(found), *profile(samples)]
+    return [*ladder(found), *(hashing(hashed) if hashed else ()), *profile(samples)]
 
 
 def main(arguments: list[str]) -> int:

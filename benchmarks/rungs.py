@@ -3,6 +3,7 @@
 Each rung is a way as `peers` has them, and is made of the library's own parts.
 """
 
+import hashlib
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -38,12 +39,13 @@ from springest_async.http.exchange import Exchange
 from springest_async.http.transport import Timeouts, Transport
 from springest_async.source_file import FileReader, open_file
 
-__all__ = ["BELOW", "JOURNAL", "OPENED", "PERMIT", "RUNGS", "SESSION"]
+__all__ = ["BELOW", "HASH", "HASHED", "JOURNAL", "OPENED", "PERMIT", "RUNGS", "SESSION"]
 
 SESSION = "our session layer, bytes in memory"
 OPENED = "our session layer, a file"
 PERMIT = "our session layer, a file and a permit"
 JOURNAL = f"{OURS} with a journal"
+HASH = f"the SHA-256 of the file and {OURS}"
 
 
 @asynccontextmanager
@@ -99,6 +101,26 @@ async def _upload_with_journal(job: Job) -> AsyncIterator[AsyncPrepare]:
 
         yield by_tasks(one, job.in_flight)
 
+
+@asynccontextmanager
+async def _hash_and_upload(job: Job) -> AsyncIterator[AsyncPrepare]:
+    """Upload a file that was hashed before, without a journal: the least that a row of a bulk run can be."""
+    async with Springest(api_key=next(OWN_KEYS), host=job.origin, settings=job.settings()) as springest:
+
+        async def one() -> None:
+            with job.file.open("rb", buffering=0) as stream:
+                hashlib.file_digest(stream, "sha256")
+            await springest.upload(job.certificate())
+
+        yield by_tasks(one, job.in_flight)
+
+
+HASHED: Mapping[str, Way] = {
+    AIOHTTP: WAYS[AIOHTTP],
+    OURS: WAYS[OURS],
+    HASH: on_a_loop(_hash_and_upload),
+    BULK: WAYS[BULK],
+}
 
 RUNGS: Mapping[str, Way] = {
     BYTES: WAYS[BYTES],
