@@ -89,13 +89,14 @@ def read_file(
             source = SourceFile.at(path, os.fstat(stream.fileno()))
             if source.size == 0:
                 raise UnusableFile(path, "is empty")
-            if (reason := no_pdf(beginning := stream.read(EDGE_BYTES))) is not None:
-                raise UnusableFile(path, reason)
             is_known = hashed and (hashed.size, hashed.modified_ns) == (source.size, storable_time(source.modified_ns))
-            if hashed and is_known and not (keep and source.size <= PIECE):
-                return source, hashed.sha256, None
+            is_small = source.size <= PIECE and (keep or not is_known)
             # A buffer of a whole file costs less than one of file_digest's; but some network disks read less at once.
-            whole = beginning + stream.read(source.size) if source.size <= PIECE else b""
+            whole = stream.read(source.size if is_small else EDGE_BYTES)
+            if (reason := no_pdf(whole[:EDGE_BYTES])) is not None:
+                raise UnusableFile(path, reason)
+            if hashed and is_known and not is_small:
+                return source, hashed.sha256, None
             is_whole = len(whole) == source.size
             if hashed and is_known:
                 sha256 = hashed.sha256
