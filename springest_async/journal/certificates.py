@@ -209,21 +209,31 @@ def was_begun(connection: Connection, intent: Intent) -> bool:
     return bool(found)
 
 
-def end(connection: Connection, outcome: Outcome) -> None:
-    """Record what became of a POST. A definite answer counts also when another worker has taken over meanwhile."""
+def end(connection: Connection, outcome: Outcome, *, back_at: float | None = None) -> bool:
+    """Record what became of a POST, and return whether that was written; it is not when the POST has ended before.
+
+    A definite answer counts also when another worker has taken over meanwhile.
+
+    Args:
+        connection: in a transaction.
+        outcome: what became of it.
+        back_at: when its token is back, if that is to be written too.
+    """
     found = connection.execute(
         "SELECT k.id, k.attempt, k.state, a.outcome FROM attempts AS a JOIN certificates AS k ON k.id = a.certificate"
         " WHERE a.id = ?",
         (outcome.attempt,),
     )
     if not found:
-        return  # its intent was undone
+        return False  # its intent was undone
     certificate, current, before, earlier = found[0]
     if earlier is not None and outcome.state is State.IN_DOUBT:
-        return  # it ended before
+        return False  # it ended before
+    token = () if back_at is None else (back_at,)
     connection.execute(
-        "UPDATE attempts SET outcome = ?, written_at = ?, answered_at = ?, status = ?, server_date = ?, words = ?"
-        " WHERE id = ?",
+        "UPDATE attempts SET outcome = ?, written_at = ?, answered_at = ?, status = ?, server_date = ?, words = ?"  # noqa: S608
+        + (", counted_until = NULL, back_at = ?" if token else "")
+        + " WHERE id = ?",
         (
             outcome.state.value,
             microseconds(outcome.written_at),
@@ -231,12 +241,13 @@ def end(connection: Connection, outcome: Outcome) -> None:
             outcome.status,
             storable(outcome.server_date),
             storable(outcome.words),
+            *token,
             outcome.attempt,
         ),
     )
     is_current = current == outcome.attempt
     if outcome.state is not State.STORED and not (is_current and State(before) in (State.SENDING, State.IN_DOUBT)):
-        return
+        return True
     is_stored = outcome.state is State.STORED or _was_stored(connection, certificate)
     state, reason = (State.STORED, "") if is_stored else (outcome.state, outcome.reason)
     if not is_current and State(before) is State.SENDING:
@@ -258,6 +269,7 @@ def end(connection: Connection, outcome: Outcome) -> None:
         _put_in_doubt(connection, certificate, reason, connection.now())
     elif state.value != before:
         _mirror(connection, certificate, state, reason)
+    return True
 
 
 def _was_stored(connection: Connection, certificate: int) -> bool:

@@ -51,7 +51,8 @@ class JournalLedger:
         self._bucket = Bucket()
         self._version: int | None = None  # of what is in memory
         self._saved: dict[str, Any] = {}  # what is written of it, without its tokens
-        self._begun: dict[str, Lease] = {}  # tokens that were written with their intents
+        # Tokens that were written in this transaction, with their intents or outcomes.
+        self._written: dict[str, Lease | float | None] = {}
         self._is_saved = True  # whether it is what was written
         self._transaction = -1  # the last one in which it was read
 
@@ -94,7 +95,7 @@ class JournalLedger:
         def job(connection: Connection) -> None:
             self._apply(connection, change)
             if outcome is not None:
-                certificates.end(connection, outcome)
+                self._end(connection, outcome)
 
         self._journal.note(job)
 
@@ -125,10 +126,10 @@ class JournalLedger:
             return  # it was changed in one that was undone, and others may have changed it since
         with self._guard:
             touched, self._bucket.touched = self._bucket.touched, set()
-            begun, self._begun = self._begun, {}
+            written, self._written = self._written, {}
             for name in touched:
                 token = self._bucket.token(name)
-                if name not in begun or begun[name] != token:
+                if name not in written or written[name] != token:
                     self._write_token(connection, name, token)
             state = self._bucket.dump()
             if touched or state != self._saved:
@@ -150,7 +151,7 @@ class JournalLedger:
             " AND (counted_until IS NOT NULL OR back_at > ?)",
             (self._budget, connection.now() - self._saved["quiet"], connection.now()),
         )
-        self._bucket, self._begun, self._is_saved = Bucket.load(self._saved, tokens), {}, True
+        self._bucket, self._written, self._is_saved = Bucket.load(self._saved, tokens), {}, True
 
     def _begin(self, connection: Connection, intent: Intent) -> None:
         token = self._bucket.token(intent.id)
@@ -163,7 +164,16 @@ class JournalLedger:
             counted_until=token.counted_until,
             back_at=token.back_at,
         )
-        self._begun[intent.id] = token
+        self._written[intent.id] = token
+
+    def _end(self, connection: Connection, outcome: Outcome) -> None:
+        """Record an outcome, and in the same statement when the token is back."""
+        with self._guard:
+            token = self._bucket.token(outcome.attempt)
+            if isinstance(token, Lease):
+                certificates.end(connection, outcome)
+            elif certificates.end(connection, outcome, back_at=token or 0.0):
+                self._written[outcome.attempt] = token
 
     def _write_token(self, connection: Connection, name: str, token: Lease | float | None) -> None:
         counted_until = token.counted_until if isinstance(token, Lease) else None

@@ -1,8 +1,9 @@
 """The budget in the journal: the token and the intent of a POST are one commit, and all workers share the bucket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -94,6 +95,27 @@ async def test_all_workers_share_the_bucket(journal: Journal, second: Journal) -
 
     assert await tokens_out(journal) == RATE.posts
     assert (await second.certificate(intent.certificate)).state is State.WAITING
+
+
+@pytest.mark.parametrize("counted_until", [None, 1e9])
+async def test_an_outcome_and_its_token_are_one_statement(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, counted_until: float | None
+) -> None:
+    ledger = journal.ledger("budget")
+    intent = await post(journal, ledger)
+    statements: list[str] = []
+    execute = SQLiteConnection.execute
+
+    def note(self: SQLiteConnection, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        statements.append(sql)
+        return execute(self, sql, values)
+
+    monkeypatch.setattr(SQLiteConnection, "execute", note)
+    ledger.note(ending(intent, counted_until), intent.unsent)
+    await journal.run(lambda _: None)
+
+    assert sum(sql.startswith("UPDATE attempts") for sql in statements) == 1
+    assert await tokens_out(journal) == (counted_until is not None)
 
 
 async def test_budgets_are_apart(journal: Journal) -> None:
