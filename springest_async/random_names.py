@@ -8,16 +8,28 @@ import os
 
 _AT_ONCE = 256
 
-_names: list[str] = []
-if hasattr(os, "register_at_fork"):  # Windows has no forks
-    os.register_at_fork(after_in_child=_names.clear)
+
+class _Names:
+    """Names that were drawn and not used yet; a child of a fork draws its own, however it was forked."""
+
+    def __init__(self) -> None:
+        self._left: list[str] = []
+        self._pid = 0
+
+    def next(self) -> str:
+        if self._pid != os.getpid():
+            self._left, self._pid = [], os.getpid()
+        while True:
+            try:
+                return self._left.pop()
+            except IndexError:
+                digits = os.urandom(16 * _AT_ONCE).hex()
+                self._left.extend(digits[at : at + 32] for at in range(0, len(digits), 32))
+
+
+_names = _Names()
 
 
 def random_name() -> str:
     """Return 32 random hex digits that no other call returns, in no thread or process."""
-    while True:
-        try:
-            return _names.pop()
-        except IndexError:
-            digits = os.urandom(16 * _AT_ONCE).hex()
-            _names.extend(digits[at : at + 32] for at in range(0, len(digits), 32))
+    return _names.next()

@@ -59,6 +59,9 @@ _KEPT = 8 * 1024 * 1024
 # Seconds for which a row may wait for its turn: then it is left to others, or its file is looked at again.
 _TURN_WITHIN = 10.0
 
+# Seconds within which the small files of some rows are read, or each is read at the turn of its row.
+_READ_WITHIN = 1.0
+
 # Seconds that the end of a run waits for a journal that is away.
 _PATIENCE_AT_END = 2.0
 
@@ -87,8 +90,9 @@ class UploadQueue:
             migration, loaded = await load_manifest(journal, manifest, springest.origin)
             error = await UploadQueue(springest, migration, listener).run()
 
-    Every row that this worker takes ends in exactly one `RowDone`, unless another worker has its certificate or takes
-    it over. Cancelling `run` aborts at once, and leaves a row that was being sent in doubt.
+    Every row that this worker takes ends in exactly one `RowDone`, unless another worker takes it over, or its
+    certificate is being sent for another row or by another worker. Cancelling `run` aborts at once, and leaves a row
+    that was being sent in doubt.
     """
 
     def __init__(self, client: Springest, migration: OpenMigration, listener: BulkListener) -> None:
@@ -107,6 +111,7 @@ class UploadQueue:
         self._moved_at = 0.0  # when the last of these came or went, on the loop's clock
         self._has_more = True  # whether rows may wait that are not claimed
         self._goes_on = True  # whether a row has ended since the last ones were made ready
+        self._is_quick = True  # whether the files of several rows could always be read in a moment
         self._kept = 0  # bytes of files
         self._workers = 0  # tasks
         self._in_flight = 0  # rows
@@ -227,7 +232,8 @@ class UploadQueue:
                 if await self._start(workers) < self._concurrency and made_ready:
                     continue
                 await _wait(self._changed, _LOOK_EVERY)
-                if self._ready and asyncio.get_running_loop().time() > self._moved_at + _TURN_WITHIN:
+                rows_wait = self._ready or self._claimed
+                if rows_wait and asyncio.get_running_loop().time() > self._moved_at + _TURN_WITHIN:
                     self._put_back()
         except JournalError as error:
             self._end_run(error)  # the uploads in progress are finished
@@ -279,7 +285,7 @@ class UploadQueue:
             if row is None:
                 self._ready.append(entry)
             elif (found := next(identified)) is None:
-                continue  # another worker has taken over
+                self._again.pop(entry.id, None)  # another worker has taken over
             elif (claim := found[1]) is not None:
                 self._ready.append(self._keep(row, claim))
             else:
@@ -300,10 +306,16 @@ class UploadQueue:
         rows = len(self._claimed)
         while rows > 1 and self._client.limiter.seconds_until(rows) > 0:
             rows //= 2
-        if rows < 2 or self._doubts >= _OUTAGE:
+        if rows < 2 or self._doubts >= _OUTAGE or not self._is_quick:
             return []
         first = [*islice(self._claimed, rows)]
-        return await asyncio.get_running_loop().run_in_executor(None, read_together, first)
+        reading = asyncio.get_running_loop().run_in_executor(None, read_together, first)
+        if not (await asyncio.wait([reading], timeout=_READ_WITHIN))[0]:
+            # A disk that is slow, or away for one of them: each worker had better wait for the file of its own row.
+            self._is_quick = False
+            reading.cancel()
+            return []
+        return reading.result()
 
     async def _is_finished(self) -> bool:
         """Return whether there is nothing to wait for."""

@@ -98,10 +98,10 @@ def read_file(
             if hashed and is_known and not is_small:
                 return source, hashed.sha256, None
             is_whole = len(whole) == source.size
-            if hashed and is_known:
-                sha256 = hashed.sha256
-            elif is_whole:
+            if is_whole:  # what is sent as it was read is hashed, whatever is known of the file
                 sha256 = hashlib.sha256(whole).digest()
+            elif hashed and is_known:
+                sha256 = hashed.sha256
             else:
                 stream.seek(0)
                 sha256 = hashlib.file_digest(stream, "sha256").digest()

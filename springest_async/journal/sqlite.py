@@ -282,6 +282,8 @@ class SQLiteConnection:
 
     def _checkpoint(self) -> None:
         """Copy the log into the file, as far as nobody reads what is older, while nobody commits."""
+        if not self._is_there():
+            return  # the lock would be another file's
         with contextlib.closing(self._connect(0)) as other:
             _execute_patiently(other, "BEGIN IMMEDIATE")
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -4,11 +4,13 @@ import asyncio
 import hashlib
 import os
 import stat
+import threading
 from asyncio.base_events import BaseEventLoop
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from springest_async.bulk import (
     State,
     UploadQueue,
     load_manifest,
+    reading,
 )
 from springest_async.journal.journal import Claim
 from springest_async.source_file import inspect_file, open_regular
@@ -277,6 +280,32 @@ async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, monke
 
     assert told == [(State.FAILED, f"{pipe}: is not a regular file"), (State.STORED, "")]
     assert [row_of(post) for post in sandbox.audit] == [3]
+
+
+async def test_a_disk_that_hangs_keeps_only_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of several rows are read together; one that a cloud has yet to fetch must not hold the others up."""
+    manifest = Manifest.open(archive(tmp_path, 24))
+    fetched = threading.Event()
+
+    def fetch(path: Path) -> FileIO:
+        if path.name == "3.pdf":
+            fetched.wait(A_WHILE)
+        return open_regular(path)
+
+    monkeypatch.setattr(reading, "open_regular", fetch)
+    async with (
+        springest_sandbox() as sandbox,
+        Journal(tmp_path / "x.sqlite3") as journal,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, journal=journal) as client,
+    ):
+        migration, _ = await load_manifest(journal, manifest, client.origin)
+        running = asyncio.create_task(UploadQueue(client, migration, lambda _: None).run())
+        await until(lambda: len(sandbox.audit) == 23)
+        fetched.set()
+        assert await running is None
+        assert await migration.counts() == {State.STORED: 24}
+
+    assert len(sandbox.audit) == 24
 
 
 async def test_another_file_than_the_uploads_own_is_never_sent(tmp_path: Path) -> None:

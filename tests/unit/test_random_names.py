@@ -22,7 +22,7 @@ def test_a_name_is_32_hex_digits_and_never_the_same() -> None:
 def test_the_system_is_asked_for_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     urandom = os.urandom
-    monkeypatch.setattr(random_names, "_names", [])
+    monkeypatch.setattr(random_names, "_names", random_names._Names())
 
     def counted(size: int) -> bytes:
         asked.append(size)

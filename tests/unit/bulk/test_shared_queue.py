@@ -82,6 +82,72 @@ async def test_two_manifests_with_the_same_rows_share_them(tmp_path: Path) -> No
     assert model.posts == 12
 
 
+def enlarge(manifest: Manifest) -> None:
+    """Make all files of a manifest too large to be read together."""
+    for path in manifest.path.parent.glob("*.pdf"):
+        path.write_bytes(path.read_bytes() + b"\n" * 3_000_000)
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_rows_behind_a_slow_one_are_left_to_others(tmp_path: Path, large: bool) -> None:
+    manifest = rows_of(tmp_path, 8)
+    if large:
+        enlarge(manifest)
+    slow, quick = client(Script(at={"sending": partial(asyncio.sleep, 3600)}), concurrency=1), client(concurrency=1)
+    async with worker(manifest) as one, worker(manifest) as other:
+        first = asyncio.create_task(UploadQueue(slow, one, Events()).run())
+        await asyncio.sleep(1)
+        second = asyncio.create_task(UploadQueue(quick, other, Events()).run())
+        await asyncio.sleep(60)
+        assert (slow.posts, quick.posts) == (1, 7)
+        assert (await first, await second) == (None, None)
+
+
+async def test_rows_for_which_there_are_too_few_workers_are_left_to_others(tmp_path: Path) -> None:
+    """Six of eight workers are busy for an hour when more rows come back: two are begun, and six are not kept."""
+    manifest = rows_of(tmp_path, 14)
+    enlarge(manifest)
+    slow = client(*[Script(at={"sending": partial(asyncio.sleep, 3600)})] * 14, concurrency=8)
+    quick = client(concurrency=8)
+    async with worker(manifest) as one, worker(manifest) as other, worker(manifest) as third:
+        held = await third.claim(14)
+        for entry in held[:6]:
+            third.release(entry)
+        first = asyncio.create_task(UploadQueue(slow, one, Events()).run())
+        await asyncio.sleep(5)
+        for entry in held[6:]:
+            third.release(entry)
+        await asyncio.sleep(5)
+        second = asyncio.create_task(UploadQueue(quick, other, Events()).run())
+        await asyncio.sleep(60)
+        assert (slow.posts, quick.posts) == (8, 6)
+        assert (await first, await second) == (None, None)
+
+
+async def test_a_row_that_waits_again_may_be_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows were in doubt and are not stored; another worker takes the rows of this one, which was asleep."""
+    manifest, events = rows_of(tmp_path, 6), Events()
+    model, quick, asked = client(*["in doubt and not stored"] * 2, concurrency=2), client(concurrency=2), 0
+    identify_all = OpenMigration.identify_all
+    async with worker(manifest) as one, worker(manifest) as other:
+
+        async def sleeps(migration: OpenMigration, rows: Any) -> Any:
+            nonlocal asked
+            asked += migration is one
+            if migration is one and asked > 1:
+                for entry, _ in rows:
+                    one.release(entry)
+                await run_all(UploadQueue(quick, other, Events()))
+            return await identify_all(migration, rows)
+
+        monkeypatch.setattr(OpenMigration, "identify_all", sleeps)
+        await run_all(UploadQueue(model, one, events))
+        assert await one.counts() == {STORED: 6}
+
+    assert quick.posts > 0
+    assert {event.state for event in events.done} == {STORED}
+
+
 async def test_a_doubt_that_another_worker_has_settled_is_done_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
