@@ -41,7 +41,7 @@ THREADS = (LOOP, JOURNAL_THREAD, FILES)
 SOCKETS = "system calls on sockets: send, recv, epoll"
 DISK = "system calls on files: open, stat, read, lock"
 SQLITE = "SQLite, its flushes included"
-HASHES = "SHA-256"
+HASHES = "hashes: SHA-256, BLAKE2"
 OTHER = "other"
 OWN = "our `client.py`, `upload.py`"
 

@@ -4,6 +4,7 @@ Each rung is a way as `peers` has them, and is made of the library's own parts.
 """
 
 import hashlib
+import json
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -68,6 +69,7 @@ async def _session_layer(job: Job, *, opens: bool, permits: bool) -> AsyncIterat
             body = CertificateBody(reader.source, fields, executor=files, reader=reader)
             answer = await transport.post(Exchange("POST", path, key, body=body))
             assert answer.status == 201, answer.status
+            assert json.loads(answer.body)["id"]
 
         async def post_with_permit() -> None:
             async with limiter.post(count_window=timeouts.answer) as permit:

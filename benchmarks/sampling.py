@@ -1,7 +1,8 @@
 """Samples of what a client does with its processor time: the stack of the thread that runs, once a tick of its clock.
 
 `faulthandler` writes it in the handler of SIGPROF, which the system sends to the thread whose time it is. So a thread
-has as many samples as is its share of the processor time, what waits has none, and an upload costs the same as without.
+has as many samples as is its share of the processor time, what waits has none, and an upload costs a few hundredths
+more than without.
 (A profiler in another process sees which threads could run, not which one does, and stops the client at its next system
 call; one that is called by each function makes small functions look dear.)
 

@@ -25,7 +25,8 @@ _MAX_ROW_CHARS = 128 * 1024  # also Python's limit for one CSV cell
 _PIECE_CHARS = 64 * 1024  # read at a time; at most _MAX_ROW_CHARS
 _START_BYTES = 64 * 1024  # that show the encoding and the separator
 
-_SEPARATORS = (",", ";", "\t")
+SEPARATORS = (",", ";", "\t")
+"""Those that are known without a line that names one."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -91,12 +92,12 @@ class CsvTable:
             return cls(path, encoding, bom, named[1], source)
         unquoted = re.sub(r'"[^"]*"', "", text).lstrip("\r\n")
         line = re.split(r"[\r\n]", unquoted, maxsplit=1)[0]
-        return cls(path, encoding, bom, max(_SEPARATORS, key=line.count), source)
+        return cls(path, encoding, bom, max(SEPARATORS, key=line.count), source)
 
     def readings(self) -> Iterator[Self]:
         """Yield this table, and the same file with each of the other separators."""
         yield self
-        for separator in _SEPARATORS:
+        for separator in SEPARATORS:
             if separator != self.separator:
                 yield evolve(self, separator=separator)
 
@@ -175,8 +176,10 @@ def _utf_8_or_windows(stream: io.FileIO) -> str:
     """Return ``"cp1252"`` for a text that has letters beyond ASCII of which none is UTF-8, else ``"utf-8"``."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     is_windows = False
-    while piece := stream.read(_START_BYTES):
-        if (text := decoder.decode(piece)).isascii():
+    piece = b"-"
+    while piece:
+        piece = stream.read(_START_BYTES)
+        if (text := decoder.decode(piece, final=not piece)).isascii():
             continue
         if _BEYOND_ASCII.search(text.removeprefix("\ufeff")):
             return "utf-8"  # what is invalid beside it is damage

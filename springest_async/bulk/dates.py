@@ -1,8 +1,8 @@
 """Dates as people and their systems write them, which are never guessed.
 
-A date that begins with a year, has dashes or dots, or names its month can be read in one way only. ``05/06/2026`` can
-be read in two; which one is meant must be known from elsewhere (`DateOrder`). A time of day behind a date is passed
-over: Springest's dates have none.
+A date that begins with a year, or names its month, can be read in one way only. With dashes or dots the day comes
+before the month. ``05/06/2026`` can be read in two ways; which one is meant must be known from elsewhere (`DateOrder`).
+A time of day behind a date is passed over, unless it may belong to another day: Springest's dates have none.
 """
 
 import re
@@ -32,7 +32,7 @@ _MONTHS = (
     "september sep sept septembre",
     "october oct oktober okt octobre",
     "november nov novembre",
-    "december dec dezember dez décembre déc",
+    "december dec dezember dez décembre decembre déc",
 )  # in English, Dutch, German and French
 _MONTH_NUMBERS = {name: number for number, names in enumerate(_MONTHS, start=1) for name in names.split()}
 _ENGLISH = [names.split()[0].title() for names in _MONTHS]
@@ -40,9 +40,11 @@ _ENGLISH = [names.split()[0].title() for names in _MONTHS]
 _NEVER = {"never", "nooit", "nie", "niemals", "jamais"}
 
 _TIME = (
-    r"(?:[T ]+[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?"
+    r"(?:[T ]+(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?"
     r"(?: ?[AaPp]\.?[Mm]\.?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
 )
+# What programs write for midnight in the middle or the west of Europe, where the day is the next one.
+_EVENING_IN_UTC = re.compile(r".*[T ]2[23]:00(?::00(?:[.,]0+)?)? ?(?:Z|UTC|[+-]00:?00)")
 _YEAR_FIRST = re.compile(rf"([0-9]{{4}})([-./])([0-9]{{1,2}})\2([0-9]{{1,2}}){_TIME}")
 _DAY_FIRST = re.compile(rf"([0-9]{{1,2}})([-.])([0-9]{{1,2}})\2([0-9]{{4}}){_TIME}")
 _SLASHES = re.compile(rf"([0-9]{{1,2}})/([0-9]{{1,2}})/([0-9]{{4}}|[0-9]{{2}}){_TIME}")
@@ -81,16 +83,26 @@ def is_never(cell: str) -> bool:
 
 def is_ambiguous(cell: str) -> bool:
     """Return whether a date can only be read when its `DateOrder` is known."""
-    return len(cell) <= _LONGEST and _SLASHES.fullmatch(cell) is not None
+    found = _SLASHES.fullmatch(cell) if len(cell) <= _LONGEST else None
+    return found is not None and int(found[1]) != int(found[2])
+
+
+def may_be_swapped(cell: str) -> bool:
+    """Return whether a date with dashes or dots would be another one if its month came first."""
+    found = _DAY_FIRST.fullmatch(cell) if len(cell) <= _LONGEST else None
+    return found is not None and int(found[1]) <= 12 and int(found[1]) != int(found[3])
 
 
 def proves(cell: str) -> DateOrder | None:
-    """Return which order a date with slashes has for certain, because one of its numbers is no month."""
+    """Return which order a date with slashes has for certain, because one of its numbers is no month.
+
+    ``26/05/13`` shows nothing: it may begin with the year.
+    """
     found = _SLASHES.fullmatch(cell) if len(cell) <= _LONGEST else None
     if found is None:
         return None
-    first, second = int(found[1]), int(found[2])
-    if 12 < first <= 31 and 1 <= second <= 12:
+    first, second, third = int(found[1]), int(found[2]), int(found[3])
+    if 12 < first <= 31 and 1 <= second <= 12 and third > 31:
         return "dmy"
     if 12 < second <= 31 and 1 <= first <= 12:
         return "mdy"
@@ -100,15 +112,17 @@ def proves(cell: str) -> DateOrder | None:
 @lru_cache(maxsize=4096)  # a million rows have a few thousand dates
 def _short_date(cell: str, order: DateOrder | None) -> date | str:
     """Return the date, or why it is none."""
-    text = unicodedata.normalize("NFC", cell)
+    text = unicodedata.normalize("NFC", cell).replace("\xa0", " ")
+    if _EVENING_IN_UTC.fullmatch(text):
+        return f"{shown(cell)} is midnight of the next day in Europe: write the day that is meant, without a time"
     if found := _YEAR_FIRST.fullmatch(text):
         return _date(int(found[1]), int(found[3]), int(found[4]))
     if found := _DAY_FIRST.fullmatch(text):
         return _date(int(found[4]), int(found[3]), int(found[1]))
     if found := _SLASHES.fullmatch(text):
-        if order is None:
+        if order is None and is_ambiguous(text):
             return f"{shown(cell)} can be read in two ways"
-        day, month = (found[1], found[2]) if order == "dmy" else (found[2], found[1])
+        day, month = (found[2], found[1]) if order == "mdy" else (found[1], found[2])
         return _date(_full_year(found[3]), int(month), int(day))
     if (found := _DAY_AND_NAME.fullmatch(text)) and (month_number := _month(found[2])):
         return _date(_full_year(found[3]), month_number, int(found[1]))
@@ -118,7 +132,9 @@ def _short_date(cell: str, order: DateOrder | None) -> date | str:
     return f"{MUST_BE_A_DATE}, not {shown(cell)}{number}"
 
 
-def _date(year: int, month: int, day: int) -> date | str:
+def _date(year: int | None, month: int, day: int) -> date | str:
+    if year is None:
+        return "has a year of two digits that may be of either century: write all four"
     try:
         return date(year, month, day)
     except ValueError:
@@ -131,7 +147,9 @@ def _month(name: str) -> int | None:
     return _MONTH_NUMBERS.get(name.casefold())
 
 
-def _full_year(year: str) -> int:
-    """Return a year of two digits as POSIX's ``strptime`` reads it: 69 to 99 are of the last century."""
+def _full_year(year: str) -> int | None:
+    """Return a year; None for one of two digits that programs take for different centuries (Excel: 30 is 1930)."""
     number = int(year)
-    return number if len(year) == 4 else number + (1900 if number >= 69 else 2000)
+    if len(year) == 4:
+        return number
+    return 2000 + number if number < 30 else None

@@ -6,9 +6,9 @@ case, no ``.pdf``, curly apostrophes, spaces at an end, accents that are encoded
 
 import difflib
 import os
+import re
 import unicodedata
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from springest_async.records import shown
 
 # A folder with more names is not searched: that would take hundreds of megabytes, or minutes for each name.
 _MOST_NAMES = 100_000
+_MOST_FOLDERS = 1_000
 _MOST_NAMES_COMPARED = 5_000
 _MOST_COMPARISONS = 20  # in one manifest: each may take a second
 
@@ -32,11 +33,11 @@ class FileNames:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._comparisons = 0
-        self._names = lru_cache(maxsize=16)(_names_in)
+        self._folders: dict[Path, Mapping[str, Sequence[str]]] = {}
 
     def explain(self, cell: str) -> str:
         """Return what to say of a file that does not exist: its name, and which file may have been meant."""
-        meant = self._meant(cell)
+        meant = self.meant(cell)
         if meant is None:
             nearest = self._nearest(cell)
             near = f" (the nearest name is {shown(nearest)})" if nearest else ""
@@ -45,7 +46,7 @@ class FileNames:
             return f"{shown(cell)} (one exists whose accents are encoded differently, as on a Mac: rename it)"
         return f"{shown(cell)} (there is {shown(meant)}: correct the name)"
 
-    def _meant(self, cell: str) -> str | None:
+    def meant(self, cell: str) -> str | None:
         """Return the one name that is the same but for how it is written; None if there is none, or several."""
         cleaned = cell.replace("\\", "/").strip("\"' ")
         if not cleaned or "\0" in cleaned:
@@ -62,11 +63,12 @@ class FileNames:
         return ("/" if cleaned.startswith("/") else "") + "/".join(found)
 
     def _one_like(self, folder: Path, part: str, *, is_file: bool) -> str | None:
-        if part in (".", "..") or os.path.lexists(folder / part):
+        if part in (".", "..") or (os.path.lexists(folder / part) and not (is_file and (folder / part).is_dir())):
             return part
-        likes = self._names(folder).get(_key(part), ())
-        if is_file and not likes:
-            likes = self._names(folder).get(_key(f"{part}.pdf"), ())
+        likes: Sequence[str] = self._names_in(folder).get(_key(part), ())
+        if is_file:
+            likes = [*likes, *self._names_in(folder).get(_key(f"{part}.pdf"), ())]
+            likes = [name for name in likes if not (folder / name).is_dir()]
         return likes[0] if len(likes) == 1 else None
 
     def _nearest(self, cell: str) -> str | None:
@@ -74,11 +76,27 @@ class FileNames:
             return None
         self._comparisons += 1
         path = Path(cell)
-        names = self._names(self._folder / path.parent)
+        names = self._names_in(self._folder / path.parent)
         if len(names) > _MOST_NAMES_COMPARED:
             return None
-        near = difflib.get_close_matches(_key(path.name), names, n=1, cutoff=0.75)
+        key = _key(path.name)
+        # A number that differs is somebody else's.
+        near = [
+            name for name in difflib.get_close_matches(key, names, n=3, cutoff=0.75) if _digits(name) == _digits(key)
+        ]
         return str(path.with_name(min(names[near[0]]))) if near else None
+
+    def _names_in(self, folder: Path) -> Mapping[str, Sequence[str]]:
+        """Return the names in a folder by their keys; none where there were too many names before."""
+        if folder not in self._folders:
+            if len(self._folders) >= _MOST_FOLDERS or sum(map(len, self._folders.values())) > _MOST_NAMES:
+                return {}
+            self._folders[folder] = _names_in(folder)
+        return self._folders[folder]
+
+
+def _digits(name: str) -> str:
+    return re.sub(r"\D", "", name)
 
 
 def _names_in(folder: Path) -> Mapping[str, tuple[str, ...]]:

@@ -30,7 +30,7 @@ def source_of(manifest: Manifest, origin: str, machine: str) -> Source:
     """
     return Source(
         origin=origin,
-        sha256=manifest.table.sha256,
+        sha256=manifest.sha256,
         path=Path(os.path.realpath(manifest.path)),
         folder=manifest.path.parent.absolute(),
         machine=machine,

@@ -4,18 +4,28 @@ What a file is made of is known to `csv_table`, and how a date may be written to
 meaning. Whether the files exist and are PDFs is checked in `preflight`.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
 from attrs import frozen
 
 from springest_async.bulk.csv_table import CsvTable
-from springest_async.bulk.dates import DateOrder, NoDateError, is_ambiguous, is_never, proves, read_date
+from springest_async.bulk.dates import (
+    DateOrder,
+    NoDateError,
+    is_ambiguous,
+    is_never,
+    may_be_swapped,
+    proves,
+    read_date,
+)
 from springest_async.bulk.formulas import unescape
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.records import CertificateUpload, email_fault, shown
@@ -79,6 +89,16 @@ class Manifest:
         return self.table.path
 
     @property
+    def sha256(self) -> bytes:
+        """A digest of what the file says, as it is read: of its bytes, and of `dates`.
+
+        Raises:
+            ManifestError: when it cannot be read, or has changed since `open`.
+        """
+        of_bytes = self.table.sha256
+        return hashlib.sha256(of_bytes + self.dates.encode()).digest() if self.dates else of_bytes
+
+    @property
     def unused(self) -> tuple[str, ...]:
         """The unknown columns, one of which may be a typing error."""
         return tuple(name for name in self.columns if name not in (*COLUMNS, ERROR))
@@ -97,14 +117,11 @@ class Manifest:
         """
         table = CsvTable.open(path)
         readings = table.readings()
-        header = _header(next(readings)) or next(filter(None, map(_header_of_another, readings)), None)
+        likely = _header(next(readings))
+        header = likely if isinstance(likely, _Header) else _first_header(map(_header, readings))
         if header is None:
-            with closing(table.rows()) as rows:
-                columns = _columns(next(rows, (1, []))[1])
-            missing = ", ".join(name for name in _REQUIRED if name not in columns)
-            reason = f"row 1 lacks {missing} (check the names of the columns); it has {listed(columns)}"
-            raise ManifestError(path, reason)
-        table, number, columns = header
+            raise likely if isinstance(likely, ManifestError) else _no_header(table)
+        table, number, columns = header.table, header.row, header.columns
         if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
             reason = f"row {number} has {listed(twice)} more than once: rename or delete the other columns"
             raise ManifestError(path, reason)
@@ -219,24 +236,39 @@ class Manifest:
         cell = cell.strip()
         if not cell or (column == "valid_until" and is_never(cell)):
             return None
+        if may_be_swapped(cell):
+            self._refuse_swapped(column, cell)
         if "/" not in cell or not is_ambiguous(cell):
             return read_date(cell)
         if (order := self.dates or self._shown[column].order) is None:
             raise NoDateError(f"{shown(cell)} can be read in two ways{self._shown[column].words}")
-        return read_date(cell, order)
+        try:
+            return read_date(cell, order)
+        except NoDateError as error:
+            raise NoDateError(f"{error} (--dates {order} was given)" if self.dates else str(error)) from None
+
+    def _refuse_swapped(self, column: str, cell: str) -> None:
+        """Refuse a date such as 5-6-2026 in a column whose slashes begin with the month: Excel may have made it.
+
+        Where dates begin with the day, Excel takes 5/6/2026 for its own date, and 12/31/2026 in the next row for text.
+
+        Raises:
+            NoDateError: it is one.
+        """
+        month_first = self._shown[column].month_first
+        if month_first or self.dates == "mdy":
+            beside = f", beside {month_first}" if month_first else ", with --dates mdy"
+            raise NoDateError(f"{shown(cell)} may begin with the month{beside}: write it as in 2026-12-31")
 
     @cached_property
     def _shown(self) -> Mapping[str, "_ShownOrder"]:
-        """What the dates with slashes of each column of dates begin with, as far as they show it.
-
-        Raises:
-            ManifestError: as the iteration over the rows.
-        """
+        """What the dates with slashes of each column of dates begin with, as far as they show it."""
         shown: dict[str, dict[DateOrder, tuple[int, str]]] = {name: {} for name in _DATES if name in self.columns}
-        for row in self:
-            for name, orders in shown.items():
-                if "/" in row.cells[name] and (order := proves(cell := row.cells[name].strip())) is not None:
-                    orders.setdefault(order, (row.number, cell))
+        with suppress(ManifestError):  # who reads the rows is told of it at its row
+            for row in self:
+                for name, orders in shown.items():
+                    if "/" in row.cells[name] and (order := proves(cell := row.cells[name].strip())) is not None:
+                        orders.setdefault(order, (row.number, cell))
         return {name: _ShownOrder(orders) for name, orders in shown.items()}
 
 
@@ -257,36 +289,67 @@ class _ShownOrder:
         if not self._first:
             return ", and no other date of this column shows which: use --dates dmy (the day first) or --dates mdy"
         rows = " and ".join(f"{cell} in row {number}" for number, cell in self._first.values())
-        return f", because this column has both ({rows}): correct one, or use --dates dmy (the day first) or mdy"
+        return f", because this column has both ({rows}): correct one of them"
+
+    @property
+    def month_first(self) -> str:
+        """The first date that begins with the month, and its row; an empty text if there is none."""
+        if "mdy" not in self._first:
+            return ""
+        number, cell = self._first["mdy"]
+        return f"{cell} in row {number}"
 
 
-def _header(table: CsvTable) -> tuple[CsvTable, int, tuple[str, ...]] | None:
-    """Return the number of the row that names the columns, and their names; None if the first rows have none.
+@frozen
+class _Header:
+    """The row that names the columns, if a file is read as a table."""
 
-    Raises:
-        ManifestError: when a row before it cannot be read, or it has too many columns.
-    """
-    with closing(table.rows()) as rows:
-        for number, cells in rows:
-            columns = _columns(cells)
-            if ERROR in columns:
-                columns = _columns(map(unescape, cells))
+    table: CsvTable
+    row: int
+    columns: tuple[str, ...]
+
+
+def _header(table: CsvTable) -> _Header | ManifestError | None:
+    """Return the row that names the columns; None if the first rows have none, or why they cannot be read."""
+    row_of_data = 0
+    try:
+        for number, cells, columns in _first_rows(table):
             if all(name in columns for name in _REQUIRED):
                 if len(cells) > _MAX_COLUMNS:
                     reason = f"row {number} has {len(cells)} columns; the maximum is {_MAX_COLUMNS}"
-                    raise ManifestError(table.path, reason)
-                return table, number, columns
-            if number == _HEADER_WITHIN:
-                break
+                    return ManifestError(table.path, reason)
+                if row_of_data:
+                    reason = (
+                        f"row {row_of_data} stands above the names of the columns, and is no title: put it below them"
+                    )
+                    return ManifestError(table.path, reason)
+                return _Header(table, number, columns)
+            if any("@" in cell for cell in cells) and sum(map(bool, map(str.strip, cells))) >= len(_REQUIRED):
+                row_of_data = row_of_data or number
+    except ManifestError as error:
+        return error
     return None
 
 
-def _header_of_another(table: CsvTable) -> tuple[CsvTable, int, tuple[str, ...]] | None:
-    """Return the header of a file that is read with another separator than is likely; None if that makes no sense."""
-    try:
-        return _header(table)
-    except ManifestError:
-        return None
+def _first_header(found: Iterable[_Header | ManifestError | None]) -> _Header | None:
+    return next((header for header in found if isinstance(header, _Header)), None)
+
+
+def _first_rows(table: CsvTable) -> Iterator[tuple[int, list[str], tuple[str, ...]]]:
+    """Yield the number, the cells and the names of the columns in them of each row that may be the header."""
+    with closing(table.rows()) as rows:
+        for number, cells in islice(rows, _HEADER_WITHIN):
+            columns = _columns(cells)
+            yield number, cells, _columns(map(unescape, cells)) if ERROR in columns else columns
+
+
+def _no_header(table: CsvTable) -> ManifestError:
+    """Return what the row lacks that comes nearest to naming the columns."""
+    rows = [(number, columns) for number, _, columns in _first_rows(table)] or [(1, ())]
+    number, columns = max(rows, key=lambda row: (sum(name in row[1] for name in _REQUIRED), -row[0]))
+    missing = ", ".join(name for name in _REQUIRED if name not in columns)
+    reason = f"row {number} lacks {missing} (check the names of the columns); it has {listed(columns)}"
+    return ManifestError(table.path, reason)
 
 
 def _columns(cells: Iterable[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 
 from attrs import frozen
 
+from springest_async.bulk.dates import is_never
 from springest_async.bulk.file_names import FileNames
 from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.errors import InvalidUpload, ManifestError
@@ -164,16 +165,16 @@ class _Files:
         if len(self._missing) < _MANY:
             yield from starmap(self._missing_file, self._missing)
         else:
-            reason = (
-                f"none of the {len(self._missing)} files is in {self._folder.absolute()}: is this the right folder?"
-            )
-            yield Finding(self._missing[0][0], "file", reason)
+            row, cell = self._missing[0]
+            reason = f"none of the {len({cell for _, cell in self._missing})} files exists under its name, such as"
+            question = "" if self._names.meant(cell) else ": is this the right folder?"
+            yield Finding(row, "file", f"{reason} {self._names.explain(cell)}{question}")
 
 
 def _year_findings(row: int, fields: Fields) -> Iterator[Finding]:
     """Yield a warning for each year that a slip of the finger has made: 0025 for 2025, 2205 for 2025."""
     for name, day in (("valid_from", fields.valid_from), ("valid_until", fields.valid_until)):
-        if day is not None and day.year not in _LIKELY_YEARS:
+        if day is not None and day.year not in _LIKELY_YEARS and (name, day.year) != ("valid_until", 9999):  # for ever
             yield Finding(row, name, f"is in the year {day.year:04}: is that meant?", warning=True)
 
 
@@ -186,7 +187,9 @@ def _certification_findings(row: Row, certifications: Mapping[int, Certification
     if certification is None:
         reason = f"{cell} does not exist: springest certifications lists the {len(certifications)} that do"
         yield Finding(row.number, "certification_id", reason)
-    elif certification.requires_valid_until and not row.cells.get("valid_until", "").strip():
+    elif certification.requires_valid_until and (
+        (end := row.cells.get("valid_until", "").strip()) == "" or is_never(end)
+    ):
         yield Finding(row.number, "valid_until", f"is missing, but “{certification.name}” requires it")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from springest_async.bulk.csv_table import SEPARATORS
 from springest_async.bulk.events import RowDone, RowSettling, RowStep
 from springest_async.bulk.formulas import escape
 from springest_async.bulk.manifest import COLUMNS, ERROR, Manifest
@@ -127,7 +128,7 @@ async def write_failed(migration: OpenMigration, manifest: Manifest) -> Path | N
         encoding = "utf-8" if (table := manifest.table).encoding == "utf-8" and not table.bom else "utf-8-sig"
         try:
             with os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", newline="") as stream:
-                writer = csv.writer(stream, delimiter=table.separator)
+                writer = csv.writer(stream, delimiter=table.separator if table.separator in SEPARATORS else ";")
                 writer.writerow(map(escape, [*columns, ERROR]))
                 async for entry in _failed(migration):
                     cells = _cells(entry)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from springest_async.bulk.dates import DateOrder, NoDateError, is_ambiguous, is_never, proves, read_date
+from springest_async.bulk.dates import DateOrder, NoDateError, is_ambiguous, is_never, may_be_swapped, proves, read_date
 
 FOURTH_OF_MARCH = date(2026, 3, 4)
 
@@ -40,6 +40,8 @@ FOURTH_OF_MARCH = date(2026, 3, 4)
         "4. Ma\u0308rz 2026",
         "4 mars 2026",
         "4/Mar/2026 09:41",
+        "4\xa0March\xa02026",
+        "2026-03-04 22:30 UTC",
     ],
 )
 def test_a_date_with_one_meaning_is_read(cell: str) -> None:
@@ -78,13 +80,25 @@ def test_months_have_names_in_four_languages(cell: str, month: int) -> None:
         ("05/06/2026", "mdy", date(2026, 5, 6)),
         ("5/6/26 10:30 PM", "mdy", date(2026, 5, 6)),
         ("31/12/1999 00:00:00", "dmy", date(1999, 12, 31)),
-        ("1/2/68", "dmy", date(2068, 2, 1)),
-        ("1/2/69", "dmy", date(1969, 2, 1)),
+        ("1/2/29", "dmy", date(2029, 2, 1)),
     ],
 )
 def test_slashes_are_read_in_the_order_that_is_known(cell: str, order: DateOrder, meant: date) -> None:
     assert is_ambiguous(cell)
     assert read_date(cell, order) == meant
+
+
+def test_the_same_number_twice_needs_no_order() -> None:
+    assert read_date("05/05/2026") == date(2026, 5, 5)
+    assert not is_ambiguous("05/05/2026")
+
+
+@pytest.mark.parametrize(
+    ("cell", "swapped"),
+    [("05-06-2026", True), ("5.6.2026", True), ("13-06-2026", False), ("6-6-2026", False), ("2026-05-06", False)],
+)
+def test_a_day_of_twelve_at_most_may_be_a_month(cell: str, swapped: bool) -> None:
+    assert may_be_swapped(cell) is swapped
 
 
 @pytest.mark.parametrize("cell", ["05/06/2026", "31/12/2026", "12/31/2026"])
@@ -97,6 +111,8 @@ def test_slashes_are_never_guessed(cell: str) -> None:
     ("cell", "order"),
     [
         ("31/12/2026", "dmy"),
+        ("31/12/45", "dmy"),
+        ("31/12/25", None),  # it may begin with the year
         ("12/31/26 10:00", "mdy"),
         ("12/12/2026", None),
         ("32/12/2026", None),
@@ -116,6 +132,12 @@ def test_a_number_over_twelve_proves_the_order(cell: str, order: DateOrder | Non
         ("31-13-2026", "there is no month 13"),
         ("31 Feb 2026", "there is no 31 February 2026"),
         ("0000-01-01", "there is no 1 January 0000"),
+        ("1 May 30", "has a year of two digits that may be of either century: write all four"),
+        (
+            "2025-12-31T23:00Z",
+            "'2025-12-31T23:00Z' is midnight of the next day in Europe: write the day that is meant, without a time",
+        ),
+        ("2026-01-01 99:99", "must be a date such as 2026-12-31 or 31-12-2026, not '2026-01-01 99:99'"),
         ("4 foo 2026", "must be a date such as 2026-12-31 or 31-12-2026, not '4 foo 2026'"),
         ("4-3.2026", "must be a date such as 2026-12-31 or 31-12-2026, not '4-3.2026'"),
         ("2026-W10-3", "must be a date such as 2026-12-31 or 31-12-2026, not '2026-W10-3'"),

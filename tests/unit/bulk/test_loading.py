@@ -3,12 +3,14 @@
 import os
 import re
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from springest_async import Journal, ManifestError
 from springest_async.bulk import Manifest, State, load_manifest, source_of
+from springest_async.bulk.dates import DateOrder
 from springest_async.bulk.loading import rows_of
 from springest_async.journal.loading import ManifestRow
 from tests.bulk_runs import ORIGIN, manifest_of, settle
@@ -125,3 +127,16 @@ async def test_another_host_has_certificates_of_its_own(tmp_path: Path) -> None:
 
         assert (loaded.new, loaded.known) == (2, 0)
         assert await other.counts() == {State.WAITING: 2}
+
+
+async def test_what_the_user_says_of_dates_counts_when_the_manifest_is_loaded_again(tmp_path: Path) -> None:
+    """The first word was wrong, and nothing has been sent yet."""
+    manifest = archive_of(tmp_path, 1, {1: {"valid_from": "05/06/2026"}})
+    async with Journal(tmp_path / "journal.sqlite3") as journal:
+        found = []
+        orders: tuple[DateOrder, ...] = ("dmy", "mdy")
+        for order in orders:
+            migration, _ = await load_manifest(journal, Manifest.open(manifest.path, dates=order), ORIGIN)
+            found.append([entry.valid_from for entry in await migration.entries()])
+
+    assert found == [[date(2026, 6, 5)], [date(2026, 5, 6)]]

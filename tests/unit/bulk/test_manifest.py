@@ -361,7 +361,7 @@ def test_a_beginning_is_a_date(tmp_path: Path) -> None:
     assert fault == Fault("valid_from", "must be a date such as 2026-12-31 or 31-12-2026, not 'never'")
 
 
-@pytest.mark.parametrize("proof", ["31/01/2026", "13/12/25 10:00"])
+@pytest.mark.parametrize("proof", ["31/01/2026", "13/12/2026 10:00"])
 def test_slashes_are_read_as_their_column_shows(tmp_path: Path, proof: str) -> None:
     manifest = dated(tmp_path, ("03/04/2026", "2031-01-01"), (proof, "2031-01-01"))
 
@@ -399,7 +399,7 @@ def test_slashes_that_contradict_each_other_are_faults(tmp_path: Path) -> None:
         (fault,) = caught.value.faults
         assert fault.reason == (
             f"{row.cells['valid_from']!r} can be read in two ways, because this column has both (31/01/2026 in row 2"
-            " and 01/31/2026 in row 3): correct one, or use --dates dmy (the day first) or mdy"
+            " and 01/31/2026 in row 3): correct one of them"
         )
 
 
@@ -411,7 +411,37 @@ def test_slashes_are_read_as_the_user_says(tmp_path: Path, order: DateOrder, mon
     if order == "dmy":
         assert dates_of(manifest) == [(date(2026, month, 3), date(2031, 1, 31))]
     else:
-        assert the_faults(manifest) == (Fault("valid_until", "there is no month 31"),)
+        assert the_faults(manifest) == (Fault("valid_until", "there is no month 31 (--dates mdy was given)"),)
+
+
+@pytest.mark.parametrize("cell", ["5-6-2026", "05.06.2026"])
+@pytest.mark.parametrize(
+    ("order", "beside"), [(None, ", beside 12/31/2026 in row 2"), ("mdy", ", beside 12/31/2026 in row 2")]
+)
+def test_a_date_that_excel_may_have_swapped_is_a_fault(
+    tmp_path: Path, cell: str, order: DateOrder | None, beside: str
+) -> None:
+    """A Dutch Excel takes 5/6/2026 (6 May) for its own date, 5 June, and leaves 12/31/2026 as it is."""
+    _, row = (manifest := dated(tmp_path, ("12/31/2026", ""), (cell, ""), order=order))
+
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.fields(row)
+    reason = f"{cell!r} may begin with the month{beside}: write it as in 2026-12-31"
+    assert caught.value.faults == (Fault("valid_from", reason),)
+
+
+def test_dashes_beside_slashes_of_the_same_order_are_read(tmp_path: Path) -> None:
+    manifest = dated(tmp_path, ("31/12/2026", ""), ("5-6-2026", ""))
+
+    assert [begin for begin, _ in dates_of(manifest)] == [date(2026, 12, 31), date(2026, 6, 5)]
+
+
+def test_the_digest_depends_on_what_the_user_says(tmp_path: Path) -> None:
+    manifest = dated(tmp_path, ("05/06/2026", ""))
+    day, month = (Manifest.open(manifest.path, dates=order) for order in ("dmy", "mdy"))
+
+    assert manifest.sha256 == manifest.table.sha256
+    assert len({manifest.sha256, day.sha256, month.sha256}) == 3
 
 
 def test_the_rows_are_not_read_twice_without_such_slashes(tmp_path: Path) -> None:
@@ -576,6 +606,28 @@ def test_a_title_may_stand_above_the_columns(tmp_path: Path, title: str, rows: i
 
     assert (manifest.table.separator, manifest.columns, manifest.header_row) == (separator, COLUMNS, rows + 1)
     assert list(manifest) == [Row(rows + 2, JANS_CELLS)]
+
+
+def test_a_row_of_data_is_no_title(tmp_path: Path) -> None:
+    """A sheet that was sorted together with the names of its columns."""
+    with pytest.raises(ManifestError) as caught:
+        manifest_of(tmp_path, JAN + HEADER + JAN)
+
+    assert caught.value.reason == "row 1 stands above the names of the columns, and is no title: put it below them"
+
+
+def test_the_row_that_comes_nearest_to_the_columns_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest_of(tmp_path, "Certificates 2026\n" + HEADER.replace("email", "e-mail") + JAN)
+
+    names = HEADER.strip().replace("email", "e-mail").replace(",", ", ")
+    assert caught.value.reason == f"row 2 lacks email (check the names of the columns); it has {names}"
+
+
+def test_quotes_below_a_title_are_no_obstacle(tmp_path: Path) -> None:
+    header = ";".join(f'"{name}"' for name in COLUMNS)
+
+    assert manifest_of(tmp_path, f"Certificates, issued in 2026, by HR\n{header}\n").columns == COLUMNS
 
 
 def test_the_columns_are_not_looked_for_far_below(tmp_path: Path) -> None:

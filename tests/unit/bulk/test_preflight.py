@@ -363,9 +363,44 @@ def test_nothing_is_told_where_two_may_have_been_meant(tmp_path: Path) -> None:
 def test_a_wrong_folder_is_told_once(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, *(f"{number}.pdf,*" for number in range(4000)))
 
-    assert findings(manifest) == [
-        Finding(2, "file", f"none of the 4000 files is in {tmp_path}: is this the right folder?")
+    reason = "none of the 4000 files exists under its name, such as '0.pdf'"
+    assert findings(manifest) == [Finding(2, "file", f"{reason} in {tmp_path}: is this the right folder?")]
+
+
+def test_a_mistake_in_all_names_is_told_once(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, *(f"{number},*" for number in range(20)))
+    for number in range(20):
+        (tmp_path / f"{number}.pdf").write_bytes(PDF)
+
+    reason = "none of the 20 files exists under its name, such as '0' (there is '0.pdf': correct the name)"
+    assert findings(manifest) == [Finding(2, "file", reason)]
+
+
+def test_the_folder_of_a_name_is_no_file(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "Anna,*")
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna.pdf").write_bytes(PDF)
+
+    assert findings(manifest) == [Finding(2, "file", f"{NOT_FOUND}: 'Anna' (there is 'anna.pdf': correct the name)")]
+
+
+def test_the_certificate_of_another_number_is_not_the_nearest(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "first aid 0003.pdf,*")
+    (tmp_path / "first aid 0002.pdf").write_bytes(PDF)
+
+    assert findings(manifest) == [Finding(2, "file", f"{NOT_FOUND}: 'first aid 0003.pdf' in {tmp_path}")]
+
+
+def test_never_is_no_end_for_a_certification_that_requires_one(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "ok.pdf,2,jan@example.org,2026-01-31,Never")
+
+    assert findings(manifest, CERTIFICATIONS) == [
+        Finding(2, "valid_until", "is missing, but “Forklift driver” requires it")
     ]
+
+
+def test_an_end_may_be_meant_for_ever(tmp_path: Path) -> None:
+    assert findings(manifest_with(tmp_path, "ok.pdf,1,jan@example.org,2026-01-31,31-12-9999")) == []
 
 
 def test_one_file_shows_that_the_folder_is_right(tmp_path: Path) -> None:

@@ -218,6 +218,16 @@ async def test_cells_under_columns_without_a_name_are_kept(tmp_path: Path) -> No
     assert row == ["1.pdf", "7", "jan@example.org", "2026-01-31", "a", "b", "no"]
 
 
+async def test_what_is_left_over_of_another_separator_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "archive.csv").write_text(
+        "sep=|\n" + HEADER.replace(",", "|") + "Jan|1.pdf|7|jan@example.org|2026-01-31\n"
+    )
+
+    again = Manifest.open(await left_over(Manifest.open(tmp_path / "archive.csv"), REJECTED, reason="no"))
+
+    assert [row.cells["naam"] for row in again] == ["Jan"]
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 async def test_what_is_left_over_of_another_encoding_is_marked_utf_8(tmp_path: Path, encoding: str) -> None:
     """Excel reads UTF-8 for certain only where a mark says so."""
