@@ -400,7 +400,7 @@ class UploadQueue:
             return State.WAITING if self._shared else State.FAILED
 
     async def _alone(self, row: Entry | _Identified, worker: asyncio.Task[Any]) -> None:
-        """Let one row try alone after a pause; every row sent meanwhile would end up in doubt."""
+        """Try one row alone after a pause; every row sent meanwhile would end up in doubt."""
         async with self._outage:
             if self._doubts >= _OUTAGE:  # still so, after waiting for the lock
                 await self._pause(backoff(self._doubts, longest=600.0))
@@ -645,7 +645,7 @@ class UploadQueue:
                 await self._pause(backoff(asked, longest=600.0))
 
     def _was_not_stored(self, known: KnownCertificate, doubt: InDoubt) -> None:
-        """Let the row of a certificate that was in doubt have its turn again, unless it is having it already."""
+        """Take the row of a certificate that was in doubt up again, unless it has its turn already."""
         entry, latest = self._in_doubt.get(known.id, (None, None))
         if entry is None or latest is not doubt:
             return

@@ -129,7 +129,7 @@ async def test_another_host_has_certificates_of_its_own(tmp_path: Path) -> None:
         assert await other.counts() == {State.WAITING: 2}
 
 
-async def test_what_the_user_says_of_dates_counts_when_the_manifest_is_loaded_again(tmp_path: Path) -> None:
+async def test_what_the_user_says_of_dates_counts_in_a_second_load(tmp_path: Path) -> None:
     """The first word was wrong, and nothing has been sent yet."""
     manifest = archive_of(tmp_path, 1, {1: {"valid_from": "05/06/2026"}})
     async with Journal(tmp_path / "journal.sqlite3") as journal:

@@ -103,7 +103,7 @@ async def test_rows_behind_a_slow_one_are_left_to_others(tmp_path: Path, large: 
         assert (await first, await second) == (None, None)
 
 
-async def test_rows_for_which_there_are_too_few_workers_are_left_to_others(tmp_path: Path) -> None:
+async def test_rows_without_a_worker_are_left_to_others(tmp_path: Path) -> None:
     """Six of eight workers are busy for an hour when more rows come back: two are begun, and six are not kept."""
     manifest = rows_of(tmp_path, 14)
     enlarge(manifest)
