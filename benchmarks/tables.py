@@ -112,6 +112,7 @@ class Table:
             legend_at_bottom=True,
             legend_at_bottom_columns=3,
             truncate_legend=-1,
+            truncate_label=-1,
             height=480,
             margin_bottom=30,
             width=900,
@@ -121,7 +122,7 @@ class Table:
             show_dots=True,
         )
         for label, numbers in self.rows.items():
-            chart.add(label.strip("`*"), list(numbers))
+            chart.add(re.sub("[`*]", "", label), list(numbers))
         drawn: str = chart.render(is_unicode=True)
         return _SCRIPT.sub("", drawn)
 
