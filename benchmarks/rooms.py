@@ -50,6 +50,7 @@ _OURS = (
     ("limits/", "our `limits/`"),
     ("journal/", "our `journal/`"),
     ("bulk/", "our `bulk/`"),
+    ("manifest/", "our `manifest/`"),
     ("source_file.py", "our `source_file.py`"),
     (("api/", "records.py", "errors.py"), "our `api/`, `records.py`"),
     ("", OWN),

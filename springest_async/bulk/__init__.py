@@ -1,14 +1,14 @@
-"""Bulk uploads: a manifest, its preflight, loading it, the queue, its events and the report. Public names only."""
+"""Bulk uploads: the preflight of a manifest, loading it, the queue, its events and the report. Public names only."""
 
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
 from springest_async.bulk.loading import load_manifest, source_of
-from springest_async.bulk.manifest import COLUMNS, Manifest, Row
 from springest_async.bulk.preflight import Finding, check_manifest, check_pdf
 from springest_async.bulk.queue import UploadQueue
 from springest_async.bulk.report import Report, RunRecorder, write_failed
 from springest_async.journal.known_files import KnownFiles
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, Loaded, State
+from springest_async.manifest.manifest import COLUMNS, Manifest, Row
 
 __all__ = [
     "COLUMNS",

@@ -6,13 +6,13 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from springest_async.bulk.manifest import COLUMNS, Manifest
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.journal.journal import Journal
 from springest_async.journal.loading import ManifestRow
 from springest_async.journal.migrations import Source
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Loaded
+from springest_async.manifest.manifest import COLUMNS, Manifest
 
 
 def source_of(manifest: Manifest, origin: str, machine: str) -> Source:

@@ -20,13 +20,13 @@ from typing import Self, TypeVar
 
 from attrs import frozen
 
-from springest_async.bulk.dates import is_never
-from springest_async.bulk.file_names import FileNames
-from springest_async.bulk.manifest import Fields, Manifest, Row, listed
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.journal.identity import identity, row_digests
 from springest_async.journal.known_files import KnownFiles
 from springest_async.journal.repeats import SeenDigests
+from springest_async.manifest.dates import is_never
+from springest_async.manifest.file_names import FileNames
+from springest_async.manifest.manifest import Fields, Manifest, Row, listed
 from springest_async.records import Certification, shown
 from springest_async.source_file import SourceFile, open_regular
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from springest_async.bulk.csv_table import SEPARATORS
 from springest_async.bulk.events import RowDone, RowSettling, RowStep
-from springest_async.bulk.formulas import escape
-from springest_async.bulk.manifest import COLUMNS, ERROR, Manifest
 from springest_async.errors import ConfigurationError
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, Loaded, State
+from springest_async.manifest.csv_table import SEPARATORS
+from springest_async.manifest.formulas import escape
+from springest_async.manifest.manifest import COLUMNS, ERROR, Manifest
 
 
 def _settled(counts: Counter[State]) -> Counter[State]:

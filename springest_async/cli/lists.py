@@ -10,8 +10,8 @@ from typing import IO, Any
 import attrs
 from rich.console import Console
 
-from springest_async.bulk.formulas import escape
 from springest_async.cli.console import Format, cell, folding_table, plain
+from springest_async.manifest.formulas import escape
 from springest_async.records import Certificate, Certification, User
 
 _Record = Certificate | Certification

@@ -25,7 +25,6 @@ from springest_async.bulk import (
     source_of,
     write_failed,
 )
-from springest_async.bulk.dates import DateOrder
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
@@ -38,6 +37,7 @@ from springest_async.errors import ConfigurationError, JournalError, SpringestEr
 from springest_async.journal import place
 from springest_async.journal.journal import Journal
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
+from springest_async.manifest.dates import DateOrder
 from springest_async.records import Certification
 
 _LOOK_EVERY = 5.0  # seconds between two looks at what other runs do

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from springest_async.bulk import COLUMNS
-from springest_async.bulk.formulas import unescape
+from springest_async.manifest.formulas import unescape
 from tests.pdfs import archive
 
 from .command import environment, in_a_terminal, springest

@@ -1,38 +1,11 @@
-"""Folders in memory for the tests of journals: waiting for a disk would take most of their time."""
-
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+"""What the tests of bulk/ share: folders in memory, and virtual time."""
 
 import pytest
 
+from tests.folders import module_folder, tmp_path
 from tests.virtual import Clock, run_at_once
 
-_MEMORY = "/dev/shm"  # noqa: S108 # each test makes a folder of its own there
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    there = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 500_000_000
-    with TemporaryDirectory(prefix="springest-", dir=_MEMORY if there else None) as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Return an empty folder in memory, where there is room for one."""
-    with _folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def module_folder() -> Iterator[Path]:
-    """Return such a folder for all tests of a module."""
-    with _folder() as folder:
-        yield folder
+__all__ = ["module_folder", "tmp_path"]
 
 
 @pytest.fixture

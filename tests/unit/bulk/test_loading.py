@@ -10,9 +10,9 @@ import pytest
 
 from springest_async import Journal, ManifestError
 from springest_async.bulk import Manifest, State, load_manifest, source_of
-from springest_async.bulk.dates import DateOrder
 from springest_async.bulk.loading import rows_of
 from springest_async.journal.loading import ManifestRow
+from springest_async.manifest.dates import DateOrder
 from tests.bulk_runs import ORIGIN, manifest_of, settle
 from tests.bulk_runs import rows_of as archive_of
 

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from springest_async.bulk.dates import DateOrder, NoDateError, is_ambiguous, is_never, may_be_swapped, proves, read_date
+from springest_async.manifest.dates import (
+    DateOrder,
+    NoDateError,
+    is_ambiguous,
+    is_never,
+    may_be_swapped,
+    proves,
+    read_date,
+)
 
 FOURTH_OF_MARCH = date(2026, 3, 4)
 

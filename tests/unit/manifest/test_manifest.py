@@ -15,9 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from springest_async.bulk import COLUMNS, Manifest, Row
-from springest_async.bulk.dates import DateOrder
-from springest_async.bulk.manifest import Fields
 from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.manifest.dates import DateOrder
+from springest_async.manifest.manifest import Fields
 from springest_async.records import CertificateUpload
 from tests.bulk_runs import manifest_of
 from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting

@@ -16,8 +16,9 @@ from typing import Self
 
 from attrs import frozen
 
-from springest_async.bulk.csv_table import CsvTable
-from springest_async.bulk.dates import (
+from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.manifest.csv_table import CsvTable
+from springest_async.manifest.dates import (
     DateOrder,
     NoDateError,
     is_ambiguous,
@@ -26,8 +27,7 @@ from springest_async.bulk.dates import (
     proves,
     read_date,
 )
-from springest_async.bulk.formulas import unescape
-from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.manifest.formulas import unescape
 from springest_async.records import CertificateUpload, email_fault, shown
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")

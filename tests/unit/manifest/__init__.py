@@ -1,0 +1,1 @@
+"""Tests of manifest/: no journal, no network."""
