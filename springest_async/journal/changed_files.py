@@ -25,7 +25,7 @@ def forget_changed_files(connection: Connection, load: int, source: Source) -> N
         if not lines:
             return
         after = lines[-1][0]
-        changed = [(row,) for row, file, *known in lines if _is_another(source.folder / file, *known)]
+        changed = [(row,) for row, file, *known in lines if _is_another(source.path_of(file), *known)]
         if changed:
             with connection.transaction():
                 connection.executemany(
@@ -62,7 +62,7 @@ def claim_changed_files(
                 return []
             for row, file, size, modified_ns, *values in lines:
                 after = row
-                if _is_another(path := source.folder / file, size, modified_ns) and not _is_settled_here(
+                if _is_another(path := source.path_of(file), size, modified_ns) and not _is_settled_here(
                     connection, source, fields_of(*values), path
                 ):
                     changed.append(row)

@@ -112,8 +112,10 @@ def _known(connection: Connection, source: Source) -> _Known:
     migration = find(connection, source)
     if migration is None:
         return _Known()
-    ((load, manifest),) = connection.execute("SELECT load, manifest FROM migrations WHERE id = ?", (migration,))
-    return _Known(migration, load, manifest == source.sha256)
+    ((load, *content),) = connection.execute(
+        "SELECT load, manifest, reading FROM migrations WHERE id = ?", (migration,)
+    )
+    return _Known(migration, load, content == [source.sha256, source.reading])
 
 
 _INSERT = (
@@ -254,7 +256,7 @@ def _attach_known_files(connection: Connection, load: int, source: Source) -> in
             after = lines[-1][0]
             known = []
             for row, file, *values in lines:
-                if (found := file_hashes.stat_of(path := source.folder / file)) is None:
+                if (found := file_hashes.stat_of(path := source.path_of(file))) is None:
                     continue
                 sha256 = file_hashes.known_hash(connection, source.machine, path, found.st_size, found.st_mtime_ns)
                 if sha256 is None:
@@ -279,16 +281,16 @@ def _attach_known_files(connection: Connection, load: int, source: Source) -> in
 def _switch(connection: Connection, migration: int | None, load: int, source: Source) -> int:
     """Make this load the one that counts; return the key of the migration."""
     now = microseconds(datetime.now(UTC))
-    values = (source.sha256, source.machine, source.shown_path, source.shown_name, load, now, now)
+    values = (source.sha256, source.reading, source.machine, source.shown_path, source.shown_name, load, now, now)
     if migration is None:
         ((migration,),) = connection.execute(
-            "INSERT INTO migrations (manifest, machine, path, name, load, loaded_at, moved_at, origin)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            "INSERT INTO migrations (manifest, reading, machine, path, name, load, loaded_at, moved_at, origin)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
             (*values, source.origin),
         )
     else:
         connection.execute(
-            "UPDATE migrations SET manifest = ?, machine = ?, path = ?, name = ?, load = ?, loaded_at = ?,"
+            "UPDATE migrations SET manifest = ?, reading = ?, machine = ?, path = ?, name = ?, load = ?, loaded_at = ?,"
             " moved_at = ? WHERE id = ?",
             (*values, migration),
         )
@@ -349,7 +351,7 @@ def is_settled(
 
     That is so when the certificate is stored, rejected or in doubt, and the file is unchanged or was moved away.
     """
-    found = file_hashes.stat_of(path := source.folder / file)
+    found = file_hashes.stat_of(path := source.path_of(file))
     if found is not None:
         sha256 = file_hashes.known_hash(connection, source.machine, path, found.st_size, found.st_mtime_ns)
         if sha256 is not None:

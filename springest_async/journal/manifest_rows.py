@@ -47,7 +47,7 @@ def claimed(connection: Connection, source: Source, *, worker: str, claim: str) 
     lines = connection.execute(f"{ROW} WHERE r.worker = ? AND r.claim = ? ORDER BY r.number", (worker, claim))
     if not lines:
         return []
-    paths = [source.folder / line[2] for line in lines]
+    paths = [source.path_of(line[2]) for line in lines]
     known = file_hashes.known_hashes(connection, source.machine, paths)
     return [entry_of(line, source, known.get(path)) for line, path in zip(lines, paths, strict=True)]
 
@@ -257,7 +257,7 @@ def entry_of(line: tuple[Any, ...], source: Source, hashed: FileHash | None = No
         id=id_,
         number=number,
         file=file,
-        path=source.folder / file,
+        path=source.path_of(file),
         certification_id=certification_id,
         email=email,
         valid_from=date.fromisoformat(valid_from),

@@ -2,12 +2,13 @@
 
 A manifest fills the journal; its name decides nothing. A migration is known by the host and the SHA-256 of the
 manifest's bytes, wherever it lies; else by the host, the machine and the path, for a manifest that was edited; else it
-is a new one.
+is a new one. A manifest that is read otherwise than before (with other options) is like one that was edited.
 """
 
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Protocol
 
 from attrs import frozen
 
@@ -17,6 +18,13 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.records import Migration, State
 
 
+class FoundNames(Protocol):
+    """What finds the file that is meant where there is none of a name."""
+
+    def meant(self, name: str) -> str | None:
+        """Return its name below the same folder, or None."""
+
+
 @frozen(kw_only=True)
 class Source:
     """A manifest on this machine, and the host that it is for.
@@ -24,16 +32,28 @@ class Source:
     Attributes:
         origin: the host.
         sha256: of the manifest's bytes.
+        reading: a digest of all that decides what these bytes mean, such as the order of day and month; empty where
+            nothing does.
         path: the real path of the manifest.
-        folder: what the files' paths are relative to.
+        folder: what the files' paths are relative to; it may be a ZIP.
         machine: the name of this machine.
+        names: finds files whose names are written otherwise in the manifest, if that is asked for.
     """
 
     origin: str
     sha256: bytes
+    reading: bytes = b""
     path: Path
     folder: Path
     machine: str
+    names: FoundNames | None = None
+
+    def path_of(self, file: str) -> Path:
+        """Return where the file of a row is on this machine; `file` is what the manifest says."""
+        path = self.folder / file
+        if self.names is not None and (meant := self.names.meant(file)) is not None:
+            return self.folder / meant
+        return path
 
     @property
     def shown_path(self) -> str:

@@ -8,7 +8,7 @@ import attrs
 
 from springest_async.journal.engine import Dialect
 
-VERSION = 2
+VERSION = 3
 """The version of the statements below: increase it with each change of them."""
 
 # One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
@@ -92,6 +92,7 @@ CREATE TABLE migrations (
     id {lasting_key},
     origin TEXT NOT NULL,
     manifest {blob} NOT NULL,
+    reading {blob} NOT NULL,
     machine TEXT NOT NULL,
     path TEXT NOT NULL,
     name TEXT NOT NULL,
