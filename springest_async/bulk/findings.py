@@ -1,8 +1,21 @@
-"""What a check of a manifest finds: each finding is of a kind, which says how serious it is."""
+"""What a check of a manifest finds: each finding is of a kind, which says how serious it is; a log keeps all of them.
+
+The log has a temporary database, so that a million findings need no more memory than a hundred. Nothing is printed.
+"""
 
 import enum
+import sqlite3
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 from attrs import frozen
+
+from springest_async.bulk.rows import RowSet
+from springest_async.errors import ConfigurationError
 
 
 class Severity(enum.Enum):
@@ -69,3 +82,132 @@ class Finding:
     def __str__(self) -> str:
         place = f"row {self.row}" + (f", {self.column}" if self.column else "")
         return f"{place}: {self.reason}"
+
+
+FIRST = 5
+"""How many findings of each kind a log has at hand."""
+
+_AT_ONCE = 1000  # findings that are written together
+
+_TABLE = (
+    "CREATE TABLE findings (row INTEGER, number INTEGER, kind TEXT, place TEXT, reason TEXT, PRIMARY KEY (row, number))"
+    " WITHOUT ROWID"
+)
+
+
+class FindingLog:
+    """All findings of a check, in bounded memory.
+
+    Usage::
+
+        with FindingLog() as log:
+            log.add(finding)
+            print(log.counts[Kind.NO_FILE], log.first(Kind.NO_FILE))
+
+    One thread may add findings and another may read them later, but not both at once. The database is a file without a
+    name in the folder for temporary files, which only this process can open; it is gone after the ``with``.
+
+    Attributes:
+        counts: how many findings there are of each kind.
+        faulty: the rows that cannot be sent; it can still be used after the ``with``.
+
+    Raises:
+        ConfigurationError: from all methods: there is no place left for temporary files.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[Kind] = Counter()
+        self.faulty = RowSet()
+        self._first: dict[Kind, list[tuple[int, int, Finding]]] = {}
+        self._new: list[tuple[int, int, str, str, str]] = []
+        self._number = 0
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        with _translated():
+            # Nobody reads it after a crash, so there is nothing to roll back to.
+            for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE, "BEGIN"):
+                self._connection.execute(statement)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open().close()
+        self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def add(self, finding: Finding) -> None:
+        """Add a finding, in any order of rows."""
+        self._number += 1
+        self.counts[finding.kind] += 1
+        if finding.is_fault:
+            self.faulty.add(finding.row)
+        self._note_first(finding)
+        text = (_storable(finding.column), _storable(finding.reason))
+        self._new.append((finding.row, self._number, finding.kind.slug, *text))
+        if len(self._new) >= _AT_ONCE:
+            self._write()
+
+    def _note_first(self, finding: Finding) -> None:
+        first = self._first.setdefault(finding.kind, [])
+        if len(first) < FIRST or finding.row < first[-1][0]:
+            insort(first, (finding.row, self._number, finding))
+            del first[FIRST:]
+
+    def _write(self) -> None:
+        with _translated():
+            self._open().executemany("INSERT INTO findings VALUES (?, ?, ?, ?, ?)", self._new)
+        self._new.clear()
+
+    def first(self, kind: Kind) -> tuple[Finding, ...]:
+        """Return the first findings of a kind by row, at most `FIRST`."""
+        return tuple(finding for _, _, finding in self._first.get(kind, ()))
+
+    def count(self, severity: Severity) -> int:
+        """Return how many findings are as serious as this."""
+        return sum(count for kind, count in self.counts.items() if kind.severity is severity)
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Yield all findings by row; those of one row as they were added."""
+        yield from self._select("SELECT row, kind, place, reason FROM findings ORDER BY row, number")
+
+    def of_row(self, row: int) -> tuple[Finding, ...]:
+        """Return the findings of a row, as they were added."""
+        query = "SELECT row, kind, place, reason FROM findings WHERE row = ? ORDER BY number"
+        return tuple(self._select(query, row))
+
+    def reasons(self, row: int) -> str:
+        """Return why a row cannot be sent, as in the column ``error`` of a file of failed rows; empty if it can."""
+        return "; ".join(
+            f"{finding.column}: {finding.reason}" if finding.column else finding.reason
+            for finding in self.of_row(row)
+            if finding.is_fault
+        )
+
+    def _select(self, query: str, *values: int) -> Iterator[Finding]:
+        self._write()
+        with _translated():
+            for row, slug, column, reason in self._open().execute(query, values):
+                yield Finding(_KINDS[slug], row, column, reason)
+
+
+_KINDS = {kind.slug: kind for kind in Kind}
+
+
+def _storable(text: str) -> str:
+    """Return a text without lone surrogates (bytes of a name that are no UTF-8), which SQLite cannot store."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        reason = f"the findings cannot be kept in the folder for temporary files ({error})"
+        raise ConfigurationError(f"{reason}: free some space there, or set TMPDIR to another folder") from None
