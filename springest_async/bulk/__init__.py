@@ -1,8 +1,10 @@
 """Bulk uploads: the preflight of a manifest, loading it, the queue, its events and the report. Public names only."""
 
 from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
+from springest_async.bulk.findings import Finding, Kind, Severity
 from springest_async.bulk.loading import load_manifest, source_of
-from springest_async.bulk.preflight import Finding, check_manifest, check_pdf
+from springest_async.bulk.pdf import check_pdf
+from springest_async.bulk.preflight import check_manifest
 from springest_async.bulk.queue import UploadQueue
 from springest_async.bulk.report import Report, RunRecorder, write_failed
 from springest_async.journal.known_files import KnownFiles
@@ -15,6 +17,7 @@ __all__ = [
     "BulkListener",
     "Entry",
     "Finding",
+    "Kind",
     "KnownFiles",
     "Loaded",
     "Manifest",
@@ -25,6 +28,7 @@ __all__ = [
     "RowSettling",
     "RowStep",
     "RunRecorder",
+    "Severity",
     "State",
     "UploadQueue",
     "check_manifest",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from springest_async.bulk.preflight import EDGE_BYTES, no_pdf
+from springest_async.bulk.pdf import EDGE_BYTES, no_pdf
 from springest_async.errors import InvalidUpload, UnusableFile
 from springest_async.journal.file_hashes import storable_time
 from springest_async.journal.records import Entry, FileHash

@@ -282,14 +282,19 @@ async def _preflight(manifest: Manifest, springest: Springest, journal: Journal,
         finally:
             given_up = True  # the thread stops at its next row, also when this task is cancelled
     for finding in sorted(findings, key=lambda finding: finding.row):
-        say(err, str(finding))
+        say(err, _line_of(finding))
     await checking  # raises, if it failed, after the findings are printed
-    faults = sum(not finding.warning for finding in findings)
+    faults = sum(finding.is_fault for finding in findings)
     if faults:
         found = f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}"
         say(err, f"{found}. Nothing was sent. Correct the rows, then run the same command again.")
         return None
     return rows
+
+
+def _line_of(finding: Finding) -> str:
+    line = str(finding)
+    return line if finding.is_fault else line.replace(": ", ": warning: ", 1)
 
 
 def _print_totals(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:

@@ -43,6 +43,9 @@ _APOSTROPHE = "begins with an apostrophe that springest added: put the column â€
 _MAX_LISTED_CHARS = 500
 _HEADER_WITHIN = 10  # rows: above the names of the columns there may be a title
 
+MISSING = "is missing"
+"""The reason of a fault in an empty cell."""
+
 _ID = "must be a whole number such as 7"
 _DATES = ("valid_from", "valid_until")
 
@@ -218,7 +221,7 @@ class Manifest:
             cell = row.cells.get(name, "").strip()
             if not cell:
                 if name in _REQUIRED:
-                    yield Fault(name, "is missing")
+                    yield Fault(name, MISSING)
             elif name.endswith("_id") and not isinstance(_number(cell), int):
                 yield Fault(name, f"{_ID}, not {shown(cell)}")
             elif name in _DATES:

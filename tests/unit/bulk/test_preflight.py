@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from springest_async import Journal
 from springest_async.bulk import (
     Finding,
+    Kind,
     KnownFiles,
     Manifest,
     OpenMigration,
@@ -46,6 +47,12 @@ BASE64 = "is base64 text, not a PDF: decode it first"
 CUT_OFF = "may be cut off: a PDF has startxref and %%EOF near its end"
 MORE_AT_THE_END = "has other content after the end of the PDF (%%EOF)"
 MORE_AT_THE_START = "has other content before the PDF (%PDF-)"
+KINDS = {
+    CUT_OFF: Kind.CUT_OFF,
+    MORE_AT_THE_END: Kind.OTHER_CONTENT,
+    MORE_AT_THE_START: Kind.OTHER_CONTENT,
+    NOT_FOUND: Kind.NO_FILE,
+}
 
 PDF = certificate("First aid: Jan Jansen")
 FIRST_AID = Certification(id=1, name="First aid")
@@ -63,7 +70,7 @@ def zipped(content: bytes) -> bytes:
 # --- one file ---
 
 
-def findings_of(folder: Path, content: bytes) -> list[tuple[str, bool]]:
+def findings_of(folder: Path, content: bytes) -> list[tuple[Kind, str]]:
     path = folder / "jan.pdf"
     path.write_bytes(content)
     return list(check_pdf(path))
@@ -132,7 +139,7 @@ def test_a_good_pdf_has_no_findings(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_what_is_no_pdf_is_a_fault_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
-    assert findings_of(tmp_path, content) == [(reason, False)]
+    assert findings_of(tmp_path, content) == [(Kind.NO_PDF, reason)]
 
 
 @pytest.mark.parametrize(
@@ -165,25 +172,25 @@ def test_what_is_no_pdf_is_a_fault_by_name(tmp_path: Path, content: bytes, reaso
     ],
 )
 def test_what_pdf_readers_accept_is_a_warning(tmp_path: Path, content: bytes, reasons: list[str]) -> None:
-    assert findings_of(tmp_path, content) == [(reason, True) for reason in reasons]
+    assert findings_of(tmp_path, content) == [(KINDS[reason], reason) for reason in reasons]
 
 
 def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
-    assert list(check_pdf(tmp_path / "none.pdf")) == [(NOT_FOUND, False)]
+    assert list(check_pdf(tmp_path / "none.pdf")) == [(Kind.NO_FILE, NOT_FOUND)]
 
 
 def test_a_folder_is_a_fault(tmp_path: Path) -> None:
-    assert list(check_pdf(tmp_path)) == [("is a folder", False)]
+    assert list(check_pdf(tmp_path)) == [(Kind.UNREADABLE, "is a folder")]
 
 
 def test_a_pipe_is_a_fault_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "jan.pdf")
 
-    assert list(check_pdf(tmp_path / "jan.pdf")) == [("is not a regular file", False)]
+    assert list(check_pdf(tmp_path / "jan.pdf")) == [(Kind.UNREADABLE, "is not a regular file")]
 
 
 def test_a_name_with_a_nul_is_a_fault(tmp_path: Path) -> None:
-    assert list(check_pdf(tmp_path / "j\0n.pdf")) == [(NO_NAME, False)]
+    assert list(check_pdf(tmp_path / "j\0n.pdf")) == [(Kind.UNREADABLE, NO_NAME)]
 
 
 def test_a_pipe_that_is_put_in_a_files_place_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +198,12 @@ def test_a_pipe_that_is_put_in_a_files_place_is_not_waited_for(tmp_path: Path, m
     path.write_bytes(PDF)
     swap_after_a_look(monkeypatch, path, becomes_a_pipe)
 
-    assert without_waiting(path, lambda: list(check_pdf(path))) == [("is not a regular file", False)]
+    assert without_waiting(path, lambda: list(check_pdf(path))) == [(Kind.UNREADABLE, "is not a regular file")]
 
 
 def test_a_file_that_cannot_be_read_is_a_fault() -> None:
     """Reading the start of a process's memory fails as a broken disk does."""
-    assert list(check_pdf(Path("/proc/self/mem"))) == [("Input/output error", False)]
+    assert list(check_pdf(Path("/proc/self/mem"))) == [(Kind.UNREADABLE, "Input/output error")]
 
 
 def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
@@ -224,7 +231,7 @@ def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
 def test_a_name_without_a_file_is_a_fault(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "jan.pdf").write_bytes(PDF)
 
-    assert list(check_pdf(tmp_path / name)) == [(reason, False)]
+    assert list(check_pdf(tmp_path / name)) == [(KINDS.get(reason, Kind.UNREADABLE), reason)]
 
 
 @pytest.mark.parametrize("name", ["j\na\rn.pdf", "🎓 漢 é.pdf", "-rf", "\u202efdp.naj", "x" * 251 + ".pdf", "'\"\\"])
@@ -236,21 +243,21 @@ def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
     )
 
     same = "is the same certificate as in row 2"
-    assert findings(manifest) == [Finding(3, "file", same), Finding(4, "file", same)]
+    assert findings(manifest) == [Finding(Kind.TWICE, 3, "file", same), Finding(Kind.TWICE, 4, "file", same)]
 
 
 def test_a_file_that_shrinks_during_its_check_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "jan.pdf"
 
-    def meddled(meddle: Callable[[Path], object]) -> list[tuple[str, bool]]:
+    def meddled(meddle: Callable[[Path], object]) -> list[tuple[Kind, str]]:
         path.write_bytes(PDF + b" " * 20_000)
         with monkeypatch.context() as patch:
             swap_after_a_look(patch, path, meddle)
             return list(check_pdf(path))
 
-    assert meddled(Path.unlink) == [(NOT_FOUND, False)]
-    assert meddled(lambda path: os.truncate(path, 100)) == [(CUT_OFF, True)]
-    assert meddled(lambda path: os.truncate(path, 0)) == [("is an empty file", False)]
+    assert meddled(Path.unlink) == [(Kind.NO_FILE, NOT_FOUND)]
+    assert meddled(lambda path: os.truncate(path, 100)) == [(Kind.CUT_OFF, CUT_OFF)]
+    assert meddled(lambda path: os.truncate(path, 0)) == [(Kind.NO_PDF, "is an empty file")]
 
 
 def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +274,7 @@ def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytes
             pieces.append(len(piece))
             return piece
 
-    monkeypatch.setattr("springest_async.bulk.preflight.open_regular", Counted)
+    monkeypatch.setattr("springest_async.bulk.pdf.open_regular", Counted)
 
     assert list(check_pdf(path)) == []
     assert (len(pieces), max(pieces)) == (2, 8 * 1024)
@@ -305,9 +312,10 @@ def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path)
 )
 def test_invisible_letters_in_a_missing_name_are_shown(tmp_path: Path, name: str, found: str) -> None:
     manifest = manifest_with(tmp_path, f"{name},*")
-    reason = f"File name too long{found}" if len(name) > 255 else f"{NOT_FOUND}{found} in {tmp_path}"
+    long = Finding(Kind.UNREADABLE, 2, "file", f"File name too long{found}")
+    missing = Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}{found} in {tmp_path}")
 
-    assert findings(manifest) == [Finding(2, "file", reason)]
+    assert findings(manifest) == [long if len(name) > 255 else missing]
 
 
 @pytest.mark.parametrize(("there", "named"), [("NFD", "NFC"), ("NFC", "NFD")])
@@ -324,7 +332,7 @@ def test_a_file_with_other_unicode_accents_is_reported(
 
     hint = "(one exists whose accents are encoded differently, as on a Mac: rename it)"
     reason = f"{NOT_FOUND}: '{unicodedata.normalize(named, name)}' {hint}"
-    assert findings(manifest) == [Finding(2, "file", reason)]
+    assert findings(manifest) == [Finding(Kind.NO_FILE, 2, "file", reason)]
 
 
 @pytest.mark.parametrize(
@@ -356,7 +364,7 @@ def test_nothing_is_told_where_two_may_have_been_meant(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(PDF)
 
     assert findings(manifest) == [
-        Finding(2, "file", f"{NOT_FOUND}: 'JAN.PDF' in {tmp_path} (the nearest name is 'Jan.pdf')")
+        Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'JAN.PDF' in {tmp_path} (the nearest name is 'Jan.pdf')")
     ]
 
 
@@ -364,7 +372,9 @@ def test_a_wrong_folder_is_told_once(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, *(f"{number}.pdf,*" for number in range(4000)))
 
     reason = "none of the 4000 files exists under its name, such as '0.pdf'"
-    assert findings(manifest) == [Finding(2, "file", f"{reason} in {tmp_path}: is this the right folder?")]
+    assert findings(manifest) == [
+        Finding(Kind.NO_FILE, 2, "file", f"{reason} in {tmp_path}: is this the right folder?")
+    ]
 
 
 def test_a_mistake_in_all_names_is_told_once(tmp_path: Path) -> None:
@@ -373,7 +383,7 @@ def test_a_mistake_in_all_names_is_told_once(tmp_path: Path) -> None:
         (tmp_path / f"{number}.pdf").write_bytes(PDF)
 
     reason = "none of the 20 files exists under its name, such as '0' (there is '0.pdf': correct the name)"
-    assert findings(manifest) == [Finding(2, "file", reason)]
+    assert findings(manifest) == [Finding(Kind.NO_FILE, 2, "file", reason)]
 
 
 def test_the_folder_of_a_name_is_no_file(tmp_path: Path) -> None:
@@ -381,21 +391,23 @@ def test_the_folder_of_a_name_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "anna").mkdir()
     (tmp_path / "anna.pdf").write_bytes(PDF)
 
-    assert findings(manifest) == [Finding(2, "file", f"{NOT_FOUND}: 'Anna' (there is 'anna.pdf': correct the name)")]
+    assert findings(manifest) == [
+        Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'Anna' (there is 'anna.pdf': correct the name)")
+    ]
 
 
 def test_the_certificate_of_another_number_is_not_the_nearest(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "first aid 0003.pdf,*")
     (tmp_path / "first aid 0002.pdf").write_bytes(PDF)
 
-    assert findings(manifest) == [Finding(2, "file", f"{NOT_FOUND}: 'first aid 0003.pdf' in {tmp_path}")]
+    assert findings(manifest) == [Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'first aid 0003.pdf' in {tmp_path}")]
 
 
 def test_never_is_no_end_for_a_certification_that_requires_one(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,2,jan@example.org,2026-01-31,Never")
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "valid_until", "is missing, but “Forklift driver” requires it")
+        Finding(Kind.END_REQUIRED, 2, "valid_until", "is missing, but “Forklift driver” requires it")
     ]
 
 
@@ -421,7 +433,7 @@ def test_a_warning_is_reported_as_one(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "old.pdf,*")
     (tmp_path / "old.pdf").write_bytes(b"\n" + PDF)
 
-    assert findings(manifest) == [Finding(2, "file", MORE_AT_THE_START, warning=True)]
+    assert findings(manifest) == [Finding(Kind.OTHER_CONTENT, 2, "file", MORE_AT_THE_START)]
 
 
 def test_columns_that_mean_nothing_are_named_once(tmp_path: Path) -> None:
@@ -434,7 +446,7 @@ def test_columns_that_mean_nothing_are_named_once(tmp_path: Path) -> None:
     named = (
         r"these columns are unknown and will not be sent (check their spelling): valid_untill, naam, column 8, 'a\x1bb'"
     )
-    assert findings(Manifest.open(path)) == [Finding(1, "", named, warning=True)]
+    assert findings(Manifest.open(path)) == [Finding(Kind.UNUSED_COLUMN, 1, "", named)]
 
 
 def test_a_great_many_columns_that_mean_nothing_are_a_short_line(tmp_path: Path) -> None:
@@ -448,7 +460,9 @@ def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31")
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "certification_id", "99 does not exist: springest certifications lists the 2 that do")
+        Finding(
+            Kind.CERTIFICATION, 2, "certification_id", "99 does not exist: springest certifications lists the 2 that do"
+        )
     ]
 
 
@@ -458,7 +472,7 @@ def test_a_missing_but_required_valid_until_is_a_fault(tmp_path: Path) -> None:
     )
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "valid_until", "is missing, but “Forklift driver” requires it")
+        Finding(Kind.END_REQUIRED, 2, "valid_until", "is missing, but “Forklift driver” requires it")
     ]
 
 
@@ -471,9 +485,7 @@ def test_without_certifications_what_needs_them_is_left_out(tmp_path: Path) -> N
 def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,*,2026-01-30", "ok.pdf,2,jan@example.org,2026-01-31,2026-01-31")
 
-    assert findings(manifest) == [
-        Finding(2, "valid_until", f"is before valid_from ({date(2026, 1, 31)})", warning=True)
-    ]
+    assert findings(manifest) == [Finding(Kind.ORDER, 2, "valid_until", f"is before valid_from ({date(2026, 1, 31)})")]
 
 
 def test_what_may_have_been_misunderstood_is_a_warning(tmp_path: Path) -> None:
@@ -482,13 +494,13 @@ def test_what_may_have_been_misunderstood_is_a_warning(tmp_path: Path) -> None:
     manifest.path.write_bytes(f"Certificates\n{manifest.path.read_text()}".encode("cp1252"))
 
     assert findings(Manifest.open(manifest.path)) == [
-        Finding(1, "", "the names of the columns are in row 2: what is above them is left out", warning=True),
+        Finding(Kind.TITLE_ROWS, 1, "", "the names of the columns are in row 2: what is above them is left out"),
         Finding(
+            Kind.ENCODING,
             4,
             "file",
             "the manifest is not in UTF-8, and was read as Windows-1252: 'zoë.pdf' (if that is wrong, save it as “CSV"
             " UTF-8”)",
-            warning=True,
         ),
     ]
 
@@ -499,7 +511,7 @@ def test_what_may_have_been_misunderstood_is_a_warning(tmp_path: Path) -> None:
 def test_a_year_that_cannot_be_meant_is_a_warning(tmp_path: Path, year: str, told: bool) -> None:
     manifest = manifest_with(tmp_path, f"ok.pdf,1,jan@example.org,{year}-01-31")
 
-    warning = Finding(2, "valid_from", f"is in the year {year}: is that meant?", warning=True)
+    warning = Finding(Kind.YEAR, 2, "valid_from", f"is in the year {year}: is that meant?")
     assert findings(manifest) == [warning] * told
 
 
@@ -516,14 +528,14 @@ def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
     )
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(2, "valid_from", "there is no 31 February 2026"),
-        Finding(2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
-        Finding(2, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}"),
-        Finding(5, "file", "is missing"),
-        Finding(5, "valid_until", f"{DATE}, not 'yesterday'"),
-        Finding(6, "file", BASE64),
-        Finding(6, "valid_until", "is missing, but “Forklift driver” requires it"),
-        Finding(7, "file", "is the same certificate as in row 3"),
+        Finding(Kind.DATE, 2, "valid_from", "there is no 31 February 2026"),
+        Finding(Kind.EMAIL, 2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
+        Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}"),
+        Finding(Kind.CELL, 5, "file", "is missing"),
+        Finding(Kind.DATE, 5, "valid_until", f"{DATE}, not 'yesterday'"),
+        Finding(Kind.NO_PDF, 6, "file", BASE64),
+        Finding(Kind.END_REQUIRED, 6, "valid_until", "is missing, but “Forklift driver” requires it"),
+        Finding(Kind.TWICE, 7, "file", "is the same certificate as in row 3"),
     ]
 
 
@@ -547,13 +559,13 @@ def test_a_row_of_invalid_csv_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("finding", "text"),
     [
-        (Finding(7, "email", "is missing"), "row 7, email: is missing"),
+        (Finding(Kind.CELL, 7, "email", "is missing"), "row 7, email: is missing"),
         (
-            Finding(7, "file", MORE_AT_THE_START, warning=True),
-            "row 7, file: warning: has other content before the PDF (%PDF-)",
+            Finding(Kind.OTHER_CONTENT, 7, "file", MORE_AT_THE_START),
+            "row 7, file: has other content before the PDF (%PDF-)",
         ),
         (
-            Finding(7, "", "has more cells than there are columns: 'x'"),
+            Finding(Kind.CELL, 7, "", "has more cells than there are columns: 'x'"),
             "row 7: has more cells than there are columns: 'x'",
         ),
     ],
@@ -568,7 +580,7 @@ def test_a_finding_reads_as_a_line(finding: Finding, text: str) -> None:
 def test_the_same_file_with_the_same_fields_is_one_certificate(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,*", "ok.pdf,*,2031-01-31", "ok.pdf,1,JAN@Example.org,2026-01-31")
 
-    assert findings(manifest) == [Finding(4, "file", "is the same certificate as in row 2")]
+    assert findings(manifest) == [Finding(Kind.TWICE, 4, "file", "is the same certificate as in row 2")]
 
 
 def test_copies_of_a_file_with_equal_fields_are_one_certificate(tmp_path: Path) -> None:
@@ -577,8 +589,8 @@ def test_copies_of_a_file_with_equal_fields_are_one_certificate(tmp_path: Path) 
     manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*", "./c.pdf,*")
 
     assert findings(manifest) == [
-        Finding(3, "file", "is the same certificate as in row 2"),
-        Finding(4, "file", "is the same certificate as in row 2"),
+        Finding(Kind.TWICE, 3, "file", "is the same certificate as in row 2"),
+        Finding(Kind.TWICE, 4, "file", "is the same certificate as in row 2"),
     ]
 
 
@@ -610,7 +622,7 @@ def test_a_file_is_checked_anew_in_each_check(tmp_path: Path) -> None:
     """A service that lives for months checks a manifest, has it mended, and checks it again."""
     (tmp_path / "other.pdf").write_bytes(PDF)
     manifest = manifest_with(tmp_path, "ok.pdf,*", "other.pdf,*")
-    assert findings(manifest) == [Finding(3, "file", "is the same certificate as in row 2")]
+    assert findings(manifest) == [Finding(Kind.TWICE, 3, "file", "is the same certificate as in row 2")]
 
     (tmp_path / "other.pdf").write_bytes(certificate("First aid: Piet Pietersen"))
 
@@ -620,14 +632,19 @@ def test_a_file_is_checked_anew_in_each_check(tmp_path: Path) -> None:
 def test_two_rows_with_the_same_missing_file_are_both_reported(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "none.pdf,*", "none.pdf,*")
 
-    assert findings(manifest) == [Finding(row, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}") for row in (2, 3)]
+    assert findings(manifest) == [
+        Finding(Kind.NO_FILE, row, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}") for row in (2, 3)
+    ]
 
 
 def test_two_rows_with_the_same_invalid_name_are_both_reported(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
 
     reason = f"{NO_NAME}: 'j\\x00n.pdf'"
-    assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
+    assert findings(manifest) == [
+        Finding(Kind.UNREADABLE, 2, "file", reason),
+        Finding(Kind.UNREADABLE, 3, "file", reason),
+    ]
 
 
 def test_two_rows_with_a_link_to_itself_are_both_reported(tmp_path: Path) -> None:
@@ -635,7 +652,10 @@ def test_two_rows_with_a_link_to_itself_are_both_reported(tmp_path: Path) -> Non
     manifest = manifest_with(tmp_path, "loop.pdf,*", "loop.pdf,*")
 
     reason = "Too many levels of symbolic links"
-    assert findings(manifest) == [Finding(2, "file", reason), Finding(3, "file", reason)]
+    assert findings(manifest) == [
+        Finding(Kind.UNREADABLE, 2, "file", reason),
+        Finding(Kind.UNREADABLE, 3, "file", reason),
+    ]
 
 
 def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
@@ -644,8 +664,8 @@ def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "pipe.pdf,*", "pipe.pdf,*")
 
     assert without_waiting(pipe, lambda: findings(manifest)) == [
-        Finding(2, "file", "is not a regular file"),
-        Finding(3, "file", "is not a regular file"),
+        Finding(Kind.UNREADABLE, 2, "file", "is not a regular file"),
+        Finding(Kind.UNREADABLE, 3, "file", "is not a regular file"),
     ]
 
 
@@ -659,7 +679,7 @@ def test_a_pipe_that_replaces_a_duplicate_is_not_waited_for(
     path.write_bytes(PDF)
     swap_after_a_look(monkeypatch, path, becomes_a_pipe, looks)
 
-    found = [Finding(row, "file", "is not a regular file") for row in range(looks + 1, 4)]
+    found = [Finding(Kind.UNREADABLE, row, "file", "is not a regular file") for row in range(looks + 1, 4)]
     assert without_waiting(path, lambda: findings(manifest)) == found
 
 
@@ -686,7 +706,9 @@ async def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, ou
         journal = await brought_to(migration, outcome)
         (tmp_path / "a.pdf").unlink()
 
-        assert known_findings(manifest, journal) == [Finding(3, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}")]
+        assert known_findings(manifest, journal) == [
+            Finding(Kind.NO_FILE, 3, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}")
+        ]
         assert len(known_findings(manifest, journal, "https://api.springest.be")) == 2
 
 
@@ -698,7 +720,9 @@ async def test_a_file_that_will_be_sent_again_is_checked(tmp_path: Path, outcome
         journal = await brought_to(migration, outcome)
         (tmp_path / "a.pdf").unlink()
 
-        assert known_findings(manifest, journal) == [Finding(2, "file", f"{NOT_FOUND}: 'a.pdf' in {tmp_path}")]
+        assert known_findings(manifest, journal) == [
+            Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'a.pdf' in {tmp_path}")
+        ]
 
 
 async def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> None:
@@ -708,7 +732,7 @@ async def test_a_stored_file_that_was_replaced_is_checked(tmp_path: Path) -> Non
         journal = await brought_to(migration, State.STORED)
         (tmp_path / "a.pdf").write_bytes(b"Dear Jan,")
 
-        assert known_findings(manifest, journal) == [Finding(2, "file", NO_PDF)]
+        assert known_findings(manifest, journal) == [Finding(Kind.NO_PDF, 2, "file", NO_PDF)]
 
 
 async def test_a_stored_file_is_not_opened_for_another_manifest(
@@ -719,7 +743,7 @@ async def test_a_stored_file_is_not_opened_for_another_manifest(
     copy = manifest_of(tmp_path, manifest.path.read_text() + "\n", "a copy.csv")
     async with loaded(manifest) as migration:
         journal = await brought_to(migration, State.STORED)
-        monkeypatch.setattr("springest_async.bulk.preflight.check_pdf", lambda _: [("was opened", False)])
+        monkeypatch.setattr("springest_async.bulk.preflight.check_pdf", lambda _: [(Kind.NO_PDF, "was opened")])
 
         assert known_findings(copy, journal) == []
 
@@ -728,7 +752,7 @@ async def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytes
     for name in ("a.pdf", "b.pdf"):
         (tmp_path / name).write_bytes(PDF)
     manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*")
-    same = [Finding(3, "file", "is the same certificate as in row 2")]
+    same = [Finding(Kind.TWICE, 3, "file", "is the same certificate as in row 2")]
     async with Journal(tmp_path / "journal") as journal:
         assert known_findings(manifest, journal) == same
 
@@ -750,9 +774,7 @@ async def test_hashes_are_remembered_many_at_a_time(tmp_path: Path, monkeypatch:
         with KnownFiles(journal, source_of(manifest, ORIGIN, journal.machine)) as known:
             monkeypatch.setattr(KnownFiles, "remember_hashes", lambda self, files: remember(self, list(files)))
             found = [finding for finding in check_manifest(manifest, None, known, ORIGIN) if finding]
-            assert [finding.reason for finding in found if not finding.warning] == [
-                "is the same certificate as in row 9"
-            ]
+            assert [finding.reason for finding in found if finding.is_fault] == ["is the same certificate as in row 9"]
             assert remember.call_count == 3
             status = (tmp_path / "140.pdf").stat()
             sha256 = hashlib.sha256(PDF + b"140").digest()
@@ -773,7 +795,7 @@ def test_whole_files_are_read_at_once_on_all_cores(tmp_path: Path, monkeypatch: 
 
     found = findings(manifest_with(tmp_path, "a.pdf,*", "b.pdf,*"))
 
-    assert found == [Finding(3, "file", "is the same certificate as in row 2")]
+    assert found == [Finding(Kind.TWICE, 3, "file", "is the same certificate as in row 2")]
 
 
 def test_a_check_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:

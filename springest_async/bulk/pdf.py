@@ -1,0 +1,62 @@
+"""Check whether a file is a PDF, by its two ends."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from springest_async.bulk.findings import Kind
+from springest_async.source_file import open_regular
+
+EDGE_BYTES = 8 * 1024
+"""How much of each end of a file shows whether it is a PDF."""
+
+NOT_FOUND = "there is no such file"
+
+
+def check_pdf(path: Path) -> Iterator[tuple[Kind, str]]:
+    """Check both ends of a file that should be a PDF.
+
+    The rules are those of PDF readers, not of ISO 32000: ``%PDF-`` within the first 1024 bytes, and ``startxref`` and
+    ``%%EOF`` near the end.
+
+    Yields:
+        What is wrong with it, and how to say so.
+    """
+    try:
+        with open_regular(path) as stream:
+            head = stream.read(EDGE_BYTES)
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - EDGE_BYTES))
+            tail = stream.read(EDGE_BYTES)
+    except FileNotFoundError:
+        yield Kind.NO_FILE, NOT_FOUND
+        return
+    except OSError as error:
+        yield Kind.UNREADABLE, error.strerror or "cannot be read"
+        return
+    if (reason := no_pdf(head)) is not None:
+        yield Kind.NO_PDF, reason
+        return
+    if not head.startswith(b"%PDF-"):
+        yield Kind.OTHER_CONTENT, "has other content before the PDF (%PDF-)"
+    before, end, after = tail.rpartition(b"%%EOF")
+    if not end or b"startxref" not in before:
+        yield Kind.CUT_OFF, "may be cut off: a PDF has startxref and %%EOF near its end"
+    elif after.strip(b"\0\t\n\f\r "):
+        yield Kind.OTHER_CONTENT, "has other content after the end of the PDF (%%EOF)"
+
+
+def no_pdf(head: bytes) -> str | None:
+    """Return why a file that begins in this way is no PDF, if it is none."""
+    start = head.lstrip(b"\xef\xbb\xbf\0\t\n\f\r ")
+    if not start:
+        return "is an empty file" if not head else "contains only blanks"
+    if start.startswith(b"PK\x03\x04"):
+        return "is a zip file, not a PDF (Word and Excel files are zip files too: save them as PDF)"
+    if re.match(rb"(?i)<(!doctype\s+html|html|head|body)\b", start):
+        return "is an HTML page, not a PDF"
+    if re.match(rb"(data:[\w/.+-]*;base64,)?\s*JVBERi0", start) or re.fullmatch(rb"[A-Za-z0-9+/=\r\n]{512,}", start):
+        return "is base64 text, not a PDF: decode it first"
+    if b"%PDF-" not in head[:1024]:
+        return "is not a PDF: there is no %PDF- in its first 1024 bytes"
+    return None
