@@ -7,19 +7,17 @@ maximum length, so a million rows take no more memory than ten thousand. What th
 
 import codecs
 import csv
-import hashlib
 import io
-import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Self, TextIO
+from typing import ClassVar, Self, TextIO
 
 from attrs import evolve, frozen
 
 from springest_async.errors import ManifestError
-from springest_async.source_file import SourceFile, open_regular
+from springest_async.manifest.table_file import TableFile, opened
 
 _MAX_ROW_CHARS = 128 * 1024  # also Python's limit for one CSV cell
 _PIECE_CHARS = 64 * 1024  # read at a time; at most _MAX_ROW_CHARS
@@ -50,17 +48,18 @@ class CsvTable:
     """A CSV file. Make it with `open`.
 
     Attributes:
-        path: the file.
         encoding: Python's name of its encoding.
         bom: whether it begins with a byte order mark.
         separator: of its cells.
     """
 
-    path: Path
     encoding: str
     bom: bool
     separator: str
-    _source: SourceFile
+    _file: TableFile
+
+    has_day_numbers: ClassVar[bool] = False  # in a CSV, a number is no date that somebody has seen
+    has_sheets: ClassVar[bool] = False
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -71,28 +70,23 @@ class CsvTable:
         Raises:
             ManifestError: when it cannot be read, or is no text.
         """
-        try:
-            with open_regular(path) as stream:
-                source = SourceFile.at(path, os.fstat(stream.fileno()))
-                start = stream.read(_START_BYTES)
-                for mark, what in _NO_TEXT.items():
-                    if start.startswith(mark):
-                        raise ManifestError(path, f"{what}, not a CSV (in Excel, save it as “CSV UTF-8”)")
-                encoding = _encoding_of(start)
-                if encoding == "utf-8":
-                    stream.seek(0)
-                    encoding = _utf_8_or_windows(stream)
-        except FileNotFoundError:
-            raise ManifestError(path, "there is no such file: check its name and folder") from None
-        except OSError as error:
-            raise ManifestError(path, error.strerror or "cannot be read") from None
+        with opened(path) as stream:
+            file = TableFile.of(path, stream)
+            start = stream.read(_START_BYTES)
+            for mark, what in _NO_TEXT.items():
+                if start.startswith(mark):
+                    raise ManifestError(path, f"{what}, not a CSV (in Excel, save it as “CSV UTF-8”)")
+            encoding = _encoding_of(start)
+            if encoding == "utf-8":
+                stream.seek(0)
+                encoding = _utf_8_or_windows(stream)
         bom = start.startswith(tuple(_MARKS))
         text = start.decode(encoding, "replace").lstrip("\ufeff")
         if named := re.match(r"""sep=(\t|[^\w\s"])[\r\n]""", text):
-            return cls(path, encoding, bom, named[1], source)
+            return cls(encoding, bom, named[1], file)
         unquoted = re.sub(r'"[^"]*"', "", text).lstrip("\r\n")
         line = re.split(r"[\r\n]", unquoted, maxsplit=1)[0]
-        return cls(path, encoding, bom, max(SEPARATORS, key=line.count), source)
+        return cls(encoding, bom, max(SEPARATORS, key=line.count), file)
 
     def readings(self) -> Iterator[Self]:
         """Yield this table, and the same file with each of the other separators."""
@@ -100,6 +94,17 @@ class CsvTable:
         for separator in SEPARATORS:
             if separator != self.separator:
                 yield evolve(self, separator=separator)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def form(self) -> str:
+        """How the file is written, for people, as in ``CSV in UTF-8, separated by “;”``."""
+        separator = "tabs" if self.separator == "\t" else f"“{self.separator}”"
+        return f"CSV in {self.encoding_name}, separated by {separator}"
 
     @property
     def encoding_name(self) -> str:
@@ -113,13 +118,7 @@ class CsvTable:
         Raises:
             ManifestError: when it cannot be read, or has changed since `open`.
         """
-        try:
-            with open_regular(self.path) as stream:
-                digest = hashlib.file_digest(stream, "sha256").digest()
-                self._check(stream, "before row 1")
-        except OSError as error:
-            raise ManifestError(self.path, error.strerror or "cannot be read") from None
-        return digest
+        return self._file.sha256
 
     def rows(self) -> Generator[tuple[int, list[str]], None, None]:
         """Yield the number of each row, as a spreadsheet shows it, and its cells. Close the generator to stop early.
@@ -131,18 +130,17 @@ class CsvTable:
         try:
             # "surrogateescape" lets invalid bytes through until their row is read.
             errors = "surrogateescape" if self.encoding == "utf-8" else "strict"
-            raw = open_regular(self.path)
-            text = io.TextIOWrapper(io.BufferedReader(raw), self.encoding, errors=errors, newline="")
-            with text as stream:
-                lines = _Lines(stream, self.separator, lambda: self._check(raw, f"before row {number + 1}"))
+            with (
+                opened(self.path) as raw,
+                io.TextIOWrapper(io.BufferedReader(raw), self.encoding, errors=errors, newline="") as stream,
+            ):
+                lines = _Lines(stream, self.separator, lambda: self._file.check(raw, number + 1))
                 for cells in lines.rows:
                     lines.end_row()
                     if not number and cells == ["sep=", ""]:
                         continue
                     number += 1
                     yield number, cells
-        except OSError as error:
-            raise ManifestError(self.path, error.strerror or "cannot be read") from None
         except UnicodeEncodeError:
             reason = f"row {number + 1}: the file is not in UTF-8 (in Excel, save it as “CSV UTF-8”)"
             raise ManifestError(self.path, reason) from None
@@ -151,11 +149,6 @@ class CsvTable:
             raise ManifestError(self.path, reason) from None
         except csv.Error as error:
             raise ManifestError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
-
-    def _check(self, stream: io.FileIO, where: str) -> None:
-        if not self._source.is_still(stream):
-            reason = f"was changed while springest was reading it ({where}): run the same command again"
-            raise ManifestError(self.path, reason)
 
 
 def _encoding_of(start: bytes) -> str:
