@@ -4,18 +4,16 @@ The log has a temporary database, so that a million findings need no more memory
 """
 
 import enum
-import sqlite3
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from attrs import frozen
 
 from springest_async.bulk.rows import RowSet
-from springest_async.errors import ConfigurationError
+from springest_async.bulk.temporary import TemporaryDatabase
 
 
 class Severity(enum.Enum):
@@ -104,15 +102,15 @@ class FindingLog:
             log.add(finding)
             print(log.counts[Kind.NO_FILE], log.first(Kind.NO_FILE))
 
-    One thread may add findings and another may read them later, but not both at once. The database is a file without a
-    name in the folder for temporary files, which only this process can open; it is gone after the ``with``.
+    One thread may add findings and another may read them later, but not both at once. It lasts as long as the ``with``
+    (see `TemporaryDatabase`).
 
     Attributes:
         counts: how many findings there are of each kind.
         faulty: the rows that cannot be sent; it can still be used after the ``with``.
 
     Raises:
-        ConfigurationError: from all methods: there is no place left for temporary files.
+        ConfigurationError: from all methods: there is no space left for temporary files.
     """
 
     def __init__(self) -> None:
@@ -121,25 +119,16 @@ class FindingLog:
         self._first: dict[Kind, list[tuple[int, int, Finding]]] = {}
         self._new: list[tuple[int, int, str, str, str]] = []
         self._number = 0
-        self._connection: sqlite3.Connection | None = None
+        self._database = TemporaryDatabase(_TABLE)
 
     def __enter__(self) -> Self:
-        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        with _translated():
-            # Nobody reads it after a crash, so there is nothing to roll back to.
-            for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE, "BEGIN"):
-                self._connection.execute(statement)
+        self._database.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._open().close()
-        self._connection = None
-
-    def _open(self) -> sqlite3.Connection:
-        assert self._connection is not None
-        return self._connection
+        self._database.__exit__(kind, error, traceback)
 
     def add(self, finding: Finding) -> None:
         """Add a finding, in any order of rows."""
@@ -160,8 +149,7 @@ class FindingLog:
             del first[FIRST:]
 
     def _write(self) -> None:
-        with _translated():
-            self._open().executemany("INSERT INTO findings VALUES (?, ?, ?, ?, ?)", self._new)
+        self._database.change("INSERT INTO findings VALUES (?, ?, ?, ?, ?)", self._new)
         self._new.clear()
 
     def first(self, kind: Kind) -> tuple[Finding, ...]:
@@ -191,9 +179,8 @@ class FindingLog:
 
     def _select(self, query: str, *values: int) -> Iterator[Finding]:
         self._write()
-        with _translated():
-            for row, slug, column, reason in self._open().execute(query, values):
-                yield Finding(_KINDS[slug], row, column, reason)
+        for row, slug, column, reason in self._database.select(query, *values):
+            yield Finding(_KINDS[slug], row, column, reason)
 
 
 _KINDS = {kind.slug: kind for kind in Kind}
@@ -202,12 +189,3 @@ _KINDS = {kind.slug: kind for kind in Kind}
 def _storable(text: str) -> str:
     """Return a text without lone surrogates (bytes of a name that are no UTF-8), which SQLite cannot store."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        reason = f"the findings cannot be kept in the folder for temporary files ({error})"
-        raise ConfigurationError(f"{reason}: free some space there, or set TMPDIR to another folder") from None

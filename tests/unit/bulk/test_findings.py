@@ -1,15 +1,12 @@
 """The log of findings: counts, the first of each kind, all of them by row, and the rows that cannot be sent."""
 
-import sqlite3
 import tracemalloc
 from collections.abc import Iterator
-from unittest.mock import Mock
 
 import pytest
 
 from springest_async.bulk.findings import FIRST, Finding, FindingLog, Kind, Severity
 from springest_async.bulk.rows import RowSet
-from springest_async.errors import ConfigurationError
 
 
 @pytest.fixture
@@ -92,15 +89,6 @@ def test_memory_of_a_log_does_not_grow() -> None:
         return size
 
     assert peak(20_000) < peak(4_000) + 20_000
-
-
-def test_a_full_disk_is_said_in_words(log: FindingLog) -> None:
-    with_full_disk = Mock(executemany=Mock(side_effect=sqlite3.OperationalError("database or disk is full")))
-    connection, log._connection = log._connection, with_full_disk
-    log.add(missing(2))
-    with pytest.raises(ConfigurationError, match=r"disk is full\): free some space there, or set TMPDIR"):
-        list(log)
-    log._connection = connection
 
 
 def test_row_set_counts_each_row_once() -> None:
