@@ -6,7 +6,7 @@ The log has a temporary database, so that a million findings need no more memory
 import enum
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -160,8 +160,8 @@ class FindingLog:
         """Return how many findings are as serious as this."""
         return sum(count for kind, count in self.counts.items() if kind.severity is severity)
 
-    def __iter__(self) -> Iterator[Finding]:
-        """Yield all findings by row; those of one row as they were added."""
+    def __iter__(self) -> Generator[Finding, None, None]:
+        """Yield all findings by row; those of one row as they were added. Close the generator if you stop early."""
         yield from self._select("SELECT row, kind, place, reason FROM findings ORDER BY row, number")
 
     def of_row(self, row: int) -> tuple[Finding, ...]:

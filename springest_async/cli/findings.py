@@ -1,0 +1,182 @@
+"""Show what a check has found: grouped by kind, the most serious first; and write all of it to a CSV."""
+
+import csv
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from springest_async.bulk.findings import FIRST, Finding, FindingLog, Kind, Severity
+from springest_async.cli.console import say
+from springest_async.errors import ConfigurationError
+from springest_async.manifest.formulas import escape
+from springest_async.random_names import random_name
+
+_SHOWN = 3  # findings of a kind that has more than the log has at hand
+_COLUMNS = ("row", "column", "severity", "kind", "reason")
+
+_SEVERITIES = {
+    Severity.FAULT: ("Faults (these rows cannot be sent):", "bold red"),
+    Severity.WARNING: ("Warnings (these rows can be sent, but may not be what you mean):", "bold yellow"),
+    Severity.NOTE: ("Notes:", "bold"),
+}
+
+_ADVICE = {
+    Kind.CELL: "Fill in or correct these cells.",
+    Kind.DATE: "Write dates as in 2026-12-31, or say with --dates dmy or --dates mdy what they begin with.",
+    Kind.EMAIL: "Correct the addresses: Springest knows people by them.",
+    Kind.USER: "Correct these cells, or the list of users (--users FILE).",
+    Kind.CERTIFICATION: "“springest certifications” lists those that exist; a new one is made in Springest's own admin"
+    " pages.",
+    Kind.END_REQUIRED: "Fill in the last day on which these certificates are valid.",
+    Kind.NO_FILE: "Put the PDFs where the manifest says, correct their names, or name their folder or ZIP with --files."
+    " --fix-names takes files whose names are written a little differently.",
+    Kind.UNREADABLE: "Check that you may open these files, and that no other program holds them.",
+    Kind.NO_PDF: "Save these documents as PDF.",
+    Kind.TWICE: "Delete one of the two rows, or correct it if it is meant to be another certificate.",
+    Kind.SHARED_PDF: "Open one: if it names one person, the others would get that person's certificate.",
+    Kind.TWO_PDFS: "Springest would show both: delete the row that is not meant.",
+    Kind.PASSWORD: "Save them without a password, else nobody at Springest can read them.",
+    Kind.CUT_OFF: "Open them: if that fails, copy them again from where they come from.",
+    Kind.NO_PAGES: "Open them: if there is nothing to see, make them again.",
+    Kind.OTHER_CONTENT: "Open one: most viewers show such a PDF all the same.",
+    Kind.YEAR: "Correct the year, unless it is meant.",
+    Kind.ORDER: "Correct one of the two dates.",
+    Kind.CONVERSION: "Empty these cells, unless that is meant.",
+    Kind.UNUSED_COLUMN: 'If one of them is meant to be sent, say so, as in --map email="E-mail of employee".',
+    Kind.ENCODING: "If the letters shown are wrong, save the manifest as “CSV UTF-8”.",
+}
+
+
+def number(value: int) -> str:
+    """Return a number with spaces between the thousands: ``19 997``."""
+    return f"{value:,}".replace(",", " ")
+
+
+def count(value: int, noun: str) -> str:
+    """Return a number of things: ``1 row``, ``20 000 rows``."""
+    return f"{number(value)} {noun}" if value == 1 else f"{number(value)} {noun}s"
+
+
+def show_findings(
+    log: FindingLog, console: Console, *, written_to: Path | None = None, title: Callable[[str], str] = str
+) -> None:
+    """Print all kinds of findings with their first rows, and what to do about them.
+
+    Args:
+        log: the findings.
+        console: where to print.
+        written_to: the file that has all of them, if there is one.
+        title: returns how the manifest calls a column of ours.
+    """
+    for severity, (words, style) in _SEVERITIES.items():
+        kinds = [kind for kind in _by_seriousness(log) if kind.severity is severity]
+        if kinds:
+            say(console, words, style)
+        for kind in kinds:
+            _show_kind(log, kind, console, written_to, title)
+
+
+def _show_kind(
+    log: FindingLog, kind: Kind, console: Console, written_to: Path | None, title: Callable[[str], str]
+) -> None:
+    found, total = log.first(kind), log.counts[kind]
+    say(console, f"  {kind.heading[0].upper()}{kind.heading[1:]}: {number(total)}", _SEVERITIES[kind.severity][1])
+    shown = found if total <= FIRST else found[:_SHOWN]
+    for finding in shown:
+        column = f", {title(finding.column)}" if finding.column else ""
+        say(console, f"    row {finding.row}{column}: {finding.reason}")
+    if more := total - len(shown):
+        where = f"in {written_to}" if written_to else "--findings FILE.csv lists all"
+        say(console, f"    … and {number(more)} more{' ' if written_to else ': '}{where}")
+    if kind in _ADVICE:
+        say(console, f"    {_ADVICE[kind]}", "italic")
+
+
+def summary(log: FindingLog) -> str:
+    """Return how much was found, in one line: ``3 faults in 2 rows, 1 warning``."""
+    parts = [count(found, severity.value) for severity in Severity if (found := log.count(severity))]
+    if log.count(Severity.FAULT):
+        parts[0] += f" in {count(len(log.faulty), 'row')}"
+    return ", ".join(parts) or "nothing to correct"
+
+
+def as_json(log: FindingLog) -> list[dict[str, Any]]:
+    """Return the kinds of findings with their first rows, for ``--format json``."""
+    return [
+        {
+            "kind": kind.slug,
+            "severity": kind.severity.value,
+            "heading": kind.heading,
+            "count": log.counts[kind],
+            "first": [
+                {"row": finding.row, "column": finding.column, "reason": finding.reason} for finding in log.first(kind)
+            ],
+        }
+        for kind in _by_seriousness(log)
+    ]
+
+
+def _by_seriousness(log: FindingLog) -> list[Kind]:
+    severities = list(Severity)
+    return sorted(log.counts, key=lambda kind: (severities.index(kind.severity), -log.counts[kind], kind.slug))
+
+
+# --- all findings, as a file ---
+
+
+def check_findings_file(path: Path) -> None:
+    """Check that the findings can be written to a file, before a check that takes long.
+
+    Raises:
+        ConfigurationError: its folder does not exist, or the file is there and is not a list of findings: no other
+            file is ever overwritten.
+    """
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"--findings {path}: there is no folder {path.parent}")
+    if os.path.lexists(path) and not _has_findings(path):
+        raise ConfigurationError(f"--findings {path}: this file exists, and has something else: name a new one")
+
+
+def _has_findings(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+            return path.is_file() and tuple(stream.readline(100).rstrip().replace(";", ",").split(",")) == _COLUMNS
+    except OSError:
+        return False
+
+
+def write_findings(log: FindingLog, path: Path, *, separator: str = ",") -> None:
+    """Write all findings to a CSV by row, in UTF-8 with a byte order mark, as Excel needs it.
+
+    A cell that a spreadsheet would run as a formula gets an apostrophe in front. Only the owner can read the file,
+    because it contains personal data. Findings of an earlier check are replaced at once.
+
+    Raises:
+        ConfigurationError: as `check_findings_file`, or the file cannot be written.
+    """
+    check_findings_file(path)
+    new = path.with_name(f".{random_name()}.findings")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8-sig", errors="backslashreplace", newline="") as stream:
+                writer = csv.writer(stream, delimiter=separator)
+                writer.writerow(_COLUMNS)
+                with closing(iter(log)) as found:
+                    writer.writerows(map(_cells, found))
+            new.replace(path)
+        except BaseException:
+            new.unlink()
+            raise
+    except OSError as error:
+        reason = error.strerror or "cannot be written"
+        raise ConfigurationError(f"the findings cannot be written to {path}: {reason}") from None
+
+
+def _cells(finding: Finding) -> tuple[int | str, ...]:
+    kind = finding.kind
+    return (finding.row, escape(finding.column), kind.severity.value, kind.slug, escape(finding.reason))
