@@ -50,6 +50,38 @@ def upload(manifest: Path, /, *, dates: _DatesOption = None, where: _JournalOpti
 
 
 @app.command(help_epilogue="")
+def template(
+    folder: Path | None = None,
+    /,
+    *,
+    pattern: str | None = None,
+    output: Path | None = None,
+    dates: _DatesOption = None,
+) -> Exit:
+    """Make a manifest: an empty one with an example row, or one with a row for each PDF of a folder.
+
+    A pattern says what the names of the PDFs mean: `{certification_id}`, `{email}`, `{valid_from}`, `{valid_until}`,
+    `{user_id}`, `{user}`, `{certification}` and `{conversion_id}` fill their columns, and any other `{name}` stands for
+    some text that is not sent. What a name does not say for certain stays empty. No file is ever overwritten.
+
+    Example: `springest template diplomas --pattern "{certification_id}_{email}_{valid_from}.pdf"`
+
+    Args:
+        folder: The folder of the PDFs, with its subfolders; without it, the manifest is empty.
+        pattern: What the names of the PDFs mean; with slashes, those of their folders too.
+        output: The file to make; by default `certificates.csv` in the folder.
+        dates: What dates such as 05-06-2026 in the names begin with: the day (`dmy`) or the month (`mdy`). Not needed
+            where some day over 12 shows it.
+    """
+    from springest_async.cli.template import template as make_template
+
+    async def go() -> Exit:
+        return make_template(folder, pattern, output, dates, to_stderr())
+
+    return _go(go(), failed=Exit.USAGE)
+
+
+@app.command(help_epilogue="")
 def status(manifest: Path | None = None, /, *, where: _JournalOption = None) -> Exit:
     """Show the state of all uploads, or of one, also while it runs, with its rows in doubt.
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "resolve": "Decide about rows in doubt, after looking them up at Springest.",
     "sandbox": "Run a local Springest to develop against.",
     "status": "Show how far all uploads are, or one with its rows in doubt, also while it runs.",
+    "template": "Make a manifest: an empty one, or one from the names of the PDFs in a folder.",
     "upload": "Upload the certificates in a manifest, or continue an upload.",
 }
 

@@ -1,0 +1,130 @@
+"""``springest template``: an empty manifest with an example, or one that is made from the names of files."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from springest_async.cli.console import argument, say
+from springest_async.cli.exit_codes import Exit
+from springest_async.errors import ConfigurationError
+from springest_async.manifest.csv_table import SEPARATORS
+from springest_async.manifest.dates import DateOrder
+from springest_async.manifest.name_pattern import NamePattern, PatternError
+from springest_async.manifest.template import COLUMNS, EXAMPLE, Folder, Template
+
+_NAME = "certificates.csv"
+_SHOWN = 3  # files of each kind of remark
+
+
+def template(folder: Path | None, text: str | None, output: Path | None, dates: DateOrder | None, err: Console) -> Exit:
+    """Write a manifest, and print what it has and what it lacks.
+
+    Args:
+        folder: of the PDFs; None for an empty manifest with an example row.
+        text: the pattern of their names, if they have one.
+        output: the file to write; by default ``certificates.csv`` in the folder.
+        dates: what a date such as 05-06-2026 begins with, if the user has said so.
+        err: where to print messages.
+
+    Raises:
+        ConfigurationError: the pattern is none, or the file exists already or cannot be written.
+        ManifestError: the folder cannot be read.
+    """
+    target = output or (folder or Path()) / _NAME
+    if os.path.lexists(target):
+        raise ConfigurationError(f"{target} exists already: name another file with --output")
+    if folder is None:
+        if text is not None:
+            raise ConfigurationError("a pattern needs the folder of the PDFs: springest template FOLDER --pattern …")
+        _write(target, COLUMNS, [EXAMPLE])
+        say(err, f"{target}: the names of the columns, and a row that shows what belongs in them. Replace that row.")
+        _say_next(target, None, err)
+        return Exit.STORED
+    try:
+        pattern = None if text is None else NamePattern.of(text)
+    except PatternError as error:
+        raise ConfigurationError(f"--pattern {text}: {error}") from None
+    found = Folder.list(folder)
+    if not found.pdfs:
+        others = f"; it has {_files(found.others)}" if found.others else ""
+        raise ConfigurationError(f"there is no PDF in {folder} and its subfolders{others}")
+    made = Template.of(found.pdfs, pattern, dates)
+    _write(target, made.columns, made.rows)
+    _say_made(target, made, found, pattern, err)
+    _say_next(target, folder, err)
+    return Exit.STORED
+
+
+def _write(target: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV that a Dutch or German Excel opens right: ``;`` between cells, and UTF-8 with a byte order mark.
+
+    A cell with any separator is quoted, so that another country's Excel cannot find the start of a cell in it.
+    """
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8-sig", newline="") as stream:
+                plain = csv.writer(stream, delimiter=";")
+                quoting = csv.writer(stream, delimiter=";", quoting=csv.QUOTE_ALL)
+                for row in (columns, *rows):
+                    unsafe = any(separator in cell for cell in row for separator in SEPARATORS)
+                    (quoting if unsafe else plain).writerow(row)
+        except BaseException:
+            target.unlink()  # an incomplete manifest would look like a whole one
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written: {error.strerror or error}") from None
+
+
+def _say_made(target: Path, made: Template, found: Folder, pattern: NamePattern | None, err: Console) -> None:
+    rows = len(made.rows)
+    say(err, f"{target}: {_count(rows, 'row')}, one for each PDF.")
+    empty = made.empty
+    if whole := [column for column in made.columns if empty[column] < rows and column != "file"]:
+        parts = [f"{column} ({empty[column]} empty)" if empty[column] else column for column in whole]
+        say(err, f"Filled in from the names: {', '.join(parts)}.")
+    if lacking := [column for column in made.columns if empty[column] == rows]:
+        say(err, f"Empty, because no name says it: {', '.join(lacking)}.")
+    if made.misfits:
+        assert pattern is not None
+        say(err, f"Names that do not fit {pattern.text}: {len(made.misfits)}. Their rows have the file alone.")
+        _say_some(err, [f"{file}: {reason}" for file, reason in made.misfits])
+    if made.unclear:
+        say(err, f"Cells left empty, because the name does not say them for certain: {len(made.unclear)}.")
+        _say_some(err, [f"{file}, {column}: {ways}" for file, column, ways in made.unclear])
+    if found.others:
+        say(err, f"Left out, because they do not end in .pdf: {_files(found.others)}.")
+    if found.unreadable:
+        say(err, f"Left out, because they cannot be read or have a damaged name: {_files(found.unreadable)}.")
+
+
+def _say_next(target: Path, folder: Path | None, err: Console) -> None:
+    elsewhere = folder is not None and not _is_same(folder, target.parent)
+    files = f" --files {argument(folder)}" if elsewhere and folder is not None else ""
+    say(err, f"Fill in what is empty, then: springest check {argument(target)}{files}")
+
+
+def _say_some(err: Console, lines: Sequence[str]) -> None:
+    for line in lines[:_SHOWN]:
+        say(err, f"  {line}")
+    if len(lines) > _SHOWN:
+        say(err, f"  … and {len(lines) - _SHOWN} more")
+
+
+def _files(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{_count(len(names), 'file')} ({', '.join(names[:_SHOWN])}{more})"
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
