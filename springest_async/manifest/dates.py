@@ -2,12 +2,13 @@
 
 A date that begins with a year, or names its month, can be read in one way only. With dashes or dots the day comes
 before the month. ``05/06/2026`` can be read in two ways; which one is meant must be known from elsewhere (`DateOrder`).
+``46022`` is a date only in a workbook, where it is Excel's number of a day.
 A time of day behind a date is passed over, unless it may belong to another day: Springest's dates have none.
 """
 
 import re
 import unicodedata
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Literal
 
@@ -50,7 +51,8 @@ _DAY_FIRST = re.compile(rf"([0-9]{{1,2}})([-.])([0-9]{{1,2}})\2([0-9]{{4}}){_TIM
 _SLASHES = re.compile(rf"([0-9]{{1,2}})/([0-9]{{1,2}})/([0-9]{{4}}|[0-9]{{2}}){_TIME}")
 _YEAR = r"([0-9]{4}|[0-9]{2})"
 _DAY_AND_NAME = re.compile(rf"([0-9]{{1,2}})(?:\.|er|st|nd|rd|th)?[-./ ]+([^\W\d_]{{3,9}})\.?[-./, ]+{_YEAR}{_TIME}")
-_SERIAL = re.compile(r"[2-6][0-9]{4}")  # of the years 1954 to 2091
+_DAY_NUMBER = re.compile(r"([2-6][0-9]{4})(?:\.[0-9]+)?")  # of the years 1954 to 2091; a fraction is a time of day
+_DAY_ZERO = date(1899, 12, 30)
 _NAME_AND_DAY = re.compile(rf"([^\W\d_]{{3,9}})\.?[- ]+([0-9]{{1,2}})(?:st|nd|rd|th)?[-, ]+{_YEAR}{_TIME}")
 
 
@@ -58,19 +60,20 @@ class NoDateError(ValueError):
     """The cell is no date; its text says why, for people."""
 
 
-def read_date(cell: str, order: DateOrder | None = None) -> date:
+def read_date(cell: str, order: DateOrder | None = None, *, day_numbers: bool = False) -> date:
     """Return the date that is written in a cell.
 
     Args:
         cell: the text, without spaces around it.
         order: what a date with slashes begins with, if it is known.
+        day_numbers: whether a number such as 46022 is Excel's number of a day, as in a workbook.
 
     Raises:
         NoDateError: it is none, or can be read in two ways.
     """
     if len(cell) > _LONGEST:
         raise NoDateError(f"{MUST_BE_A_DATE}, not {shown(cell)}")
-    found = _short_date(cell, order)
+    found = _short_date(cell, order, day_numbers)
     if isinstance(found, str):
         raise NoDateError(found)
     return found
@@ -110,7 +113,7 @@ def proves(cell: str) -> DateOrder | None:
 
 
 @lru_cache(maxsize=4096)  # a million rows have a few thousand dates
-def _short_date(cell: str, order: DateOrder | None) -> date | str:
+def _short_date(cell: str, order: DateOrder | None, day_numbers: bool) -> date | str:
     """Return the date, or why it is none."""
     text = unicodedata.normalize("NFC", cell).replace("\xa0", " ")
     if _EVENING_IN_UTC.fullmatch(text):
@@ -128,8 +131,11 @@ def _short_date(cell: str, order: DateOrder | None) -> date | str:
         return _date(_full_year(found[3]), month_number, int(found[1]))
     if (found := _NAME_AND_DAY.fullmatch(text)) and (month_number := _month(found[1])):
         return _date(_full_year(found[3]), month_number, int(found[2]))
-    number = " (Excel's number of a day: format the column as dates)" if _SERIAL.fullmatch(cell) else ""
-    return f"{MUST_BE_A_DATE}, not {shown(cell)}{number}"
+    if (found := _DAY_NUMBER.fullmatch(cell)) is None:
+        return f"{MUST_BE_A_DATE}, not {shown(cell)}"
+    if day_numbers:
+        return _DAY_ZERO + timedelta(days=int(found[1]))
+    return f"{MUST_BE_A_DATE}, not {shown(cell)} (Excel's number of a day: format the column as dates)"
 
 
 def _date(year: int | None, month: int, day: int) -> date | str:

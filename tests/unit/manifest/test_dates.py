@@ -177,3 +177,16 @@ def test_what_python_writes_is_read_as_it_was_meant(day: date) -> None:
 def test_any_text_is_a_date_or_none(cell: str) -> None:
     with suppress(NoDateError):
         assert read_date(cell, "dmy").year >= 1
+
+
+@pytest.mark.parametrize("cell", ["46085", "46085.5", "46085.99999"])
+def test_a_number_of_a_day_is_a_date_in_a_workbook(cell: str) -> None:
+    assert read_date(cell, day_numbers=True) == FOURTH_OF_MARCH
+    with pytest.raises(NoDateError):
+        read_date(cell)
+
+
+@pytest.mark.parametrize("cell", ["2026", "19999", "70000", "20260304", "46085.", "-46085", "46085 "])
+def test_other_numbers_are_no_dates_in_a_workbook(cell: str) -> None:
+    with pytest.raises(NoDateError):
+        read_date(cell, day_numbers=True)
