@@ -40,7 +40,9 @@ from springest_async.version import __version__
 if TYPE_CHECKING:
     from springest_async.journal.journal import Claim, Journal
 
-_PAGE_SIZE = 100
+PAGE_SIZE = 100
+"""How many records a list asks for in one request."""
+
 # A longer list cannot settle anything, or it never ends.
 _MOST_LISTED = 10_000
 _PATIENCE_WITH_JOURNAL = 10.0  # seconds that closing waits for one that is away
@@ -529,6 +531,16 @@ class Springest:
         query = protocol.certificates_query(email, certification_id, created_from)
         return self._list(Certificate, query)
 
+    async def count_certificates(
+        self, *, email: str | None = None, certification_id: int | None = None, created_from: date | None = None
+    ) -> int | None:
+        """Return how many certificates `certificates` would list, or None if Springest does not say; in one request.
+
+        Args and errors are those of `certificates`.
+        """
+        query = protocol.certificates_query(email, certification_id, created_from)
+        return (await self._page(Certificate, query | {"size": "1", "offset": "0"})).total
+
     def certifications(self, *, name: str | None = None) -> AsyncGenerator[Certification, None]:
         """List the verified certifications of the host; each page is requested when the iteration reaches it.
 
@@ -551,7 +563,7 @@ class Springest:
         offset = 0
         before: tuple[Record, ...] = ()
         while True:
-            page = await self._page(record, query | {"size": str(_PAGE_SIZE), "offset": str(offset)})
+            page = await self._page(record, query | {"size": str(PAGE_SIZE), "offset": str(offset)})
             # A page with nothing new shows that the server ignores `offset`: then the first page is all that there is.
             # A record that moves to the next page meanwhile is yielded once.
             known = {item.id for item in before}

@@ -119,6 +119,19 @@ async def test_all_pages_are_fetched(
     assert requests == len(lister.asked)
 
 
+@pytest.mark.parametrize(("meta", "count"), [(True, 250), (False, None)])
+async def test_a_list_is_counted_in_one_request(
+    meta: bool, count: int | None, springest: Springest, scripted: ScriptedAnswers
+) -> None:
+    lister = Lister(250, meta=meta)
+    scripted.get(LIST, callback=lister, repeat=True)
+
+    assert await springest.count_certificates(certification_id=7) == count
+    assert [{name: lister.asked[0][name] for name in ("certification_id", "size")}] == [
+        {"certification_id": "7", "size": "1"}
+    ]
+
+
 @pytest.mark.parametrize("shape", [{}, {"meta": False}, {"envelope": False}], ids=["meta", "no meta", "bare"])
 async def test_a_list_ends_on_a_server_that_ignores_offset(
     shape: dict[str, bool], springest: Springest, scripted: ScriptedAnswers
