@@ -225,16 +225,17 @@ class Limiter:
                 and bucket.hour.seconds_until(self.requests_per_hour, now, requests=1) <= 0
             )
 
-    def seconds_until(self, posts: int) -> float:
+    def seconds_until(self, posts: int, *, requests: int = 0) -> float:
         """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts.
 
-        0 when they can leave now.
+        0 when they can leave now. `requests` are others that leave before or between them.
         """
-        if posts <= 0:
+        if (posts := max(posts, 0)) + requests == 0:
             return 0.0
         with self._look() as (bucket, now):
-            by_bucket = bucket.seconds_until(self._rate, now, posts=posts, burst=self.burst)
-            return max(by_bucket, bucket.hour.seconds_until(self.requests_per_hour, now, requests=posts))
+            by_bucket = bucket.seconds_until(self._rate, now, posts=posts, burst=self.burst) if posts else 0.0
+            by_hour = bucket.hour.seconds_until(self.requests_per_hour, now, requests=posts + requests)
+            return max(by_bucket, by_hour)
 
     async def finish_changes(self) -> None:
         """Wait until everything is given back that was taken for POSTs whose tasks were cancelled."""

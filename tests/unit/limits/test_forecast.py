@@ -128,3 +128,12 @@ async def test_nothing_to_send_takes_no_time() -> None:
     await post_all(limiter, 30)
 
     assert [limiter.seconds_until(0), limiter.seconds_until(-1)] == [0.0, 0.0]
+
+
+@in_virtual_time
+async def test_other_requests_take_of_the_hour_only() -> None:
+    limiter = Limiter()
+    assert limiter.seconds_until(0, requests=400) == 0.0
+    assert limiter.seconds_until(0, requests=500) == about(100.0)
+    assert limiter.seconds_until(60, requests=10) == limiter.seconds_until(60)
+    assert limiter.seconds_until(1, requests=500) == about(101.0)
