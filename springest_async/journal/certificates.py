@@ -458,6 +458,20 @@ def siblings(connection: Connection, certificate: int) -> Siblings:
     return Siblings(frozenset(ids) - {None}, uncertain=None in ids)
 
 
+def listed_as(connection: Connection, looks: bytes) -> list[int | None]:
+    """Return Springest's ids of all certificates that its list may show in this way; None is an unknown id.
+
+    Args:
+        connection: the journal.
+        looks: a digest as `identity.lookalike` makes it.
+    """
+    lines = connection.execute(
+        "SELECT springest_id FROM certificates WHERE state IN ('stored', 'in doubt', 'sending') AND lookalike = ?",
+        (looks,),
+    )
+    return [springest_id for (springest_id,) in lines]
+
+
 def has_id(connection: Connection, certificate: KnownCertificate, springest_id: int) -> bool:
     """Return whether another certificate of the same host has this id at Springest."""
     return bool(

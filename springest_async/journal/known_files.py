@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from springest_async.journal import file_hashes, loading, migrations
+from springest_async.journal import certificates, file_hashes, loading, migrations
 from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.journal import Journal
@@ -52,6 +52,12 @@ class KnownFiles:
         connection = self._open()
         with connection.snapshot():
             return loading.is_settled(connection, self._source, self._migration, fields, file)
+
+    def listed_as(self, looks: bytes) -> list[int | None]:
+        """Return the ids of the certificates that Springest may list in this way; see `certificates.listed_as`."""
+        connection = self._open()
+        with connection.snapshot():
+            return certificates.listed_as(connection, looks)
 
     def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
         """Return the SHA-256 of the whole file when it had this size (bytes) and time (ns), if it is known."""

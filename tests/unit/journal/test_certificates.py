@@ -475,6 +475,17 @@ def test_a_sibling_without_an_id_makes_it_uncertain(state: State, a: Worker) -> 
         assert certificates.siblings(a.connection, key) == Siblings(uncertain=True)
 
 
+def test_what_the_list_shows_in_one_way_is_known_by_id(a: Worker) -> None:
+    key = in_doubt(a)
+    a.end(a.send(sha256=b"1" * 32)[1], State.STORED, 11)
+    a.end(a.send(Fields(email="other@example.org"), b"3" * 32)[1], State.STORED, 13)
+    a.end(a.send(sha256=b"4" * 32)[1], State.REJECTED)
+
+    with a.connection.snapshot():
+        ((looks,),) = a.connection.execute("SELECT lookalike FROM certificates WHERE id = ?", (key,))
+        assert sorted(certificates.listed_as(a.connection, looks), key=str) == [11, None]
+
+
 # --- a person's word ---
 
 
