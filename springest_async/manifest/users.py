@@ -1,0 +1,242 @@
+"""A list of people, for manifests that name a person by an id, an external id or a name instead of an e-mail address.
+
+A spreadsheet takes the zeros off an id ("0012" becomes "12") and puts separators into it ("1,234"). Such an id is still
+found, if it can be one person's only. Who cannot be told apart is never guessed.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice, product
+from pathlib import Path
+from typing import Self
+
+from attrs import field, frozen
+
+from springest_async.errors import ManifestError
+from springest_async.manifest.columns import (
+    EMAIL,
+    FIRST_NAME,
+    LAST_NAME,
+    MIDDLE_NAME,
+    USER_IDS,
+    USER_NAMES,
+    folded,
+    listed,
+    titles_in,
+)
+from springest_async.manifest.headers import HEADER_WITHIN, find_header
+from springest_async.manifest.ids import comparable, is_rounded, number_of, says_nothing
+from springest_async.manifest.table import Table, open_table
+from springest_async.records import email_fault, shown
+
+# In a list of people these titles have no other meaning.
+_IDS = USER_IDS | titles_in(
+    "id, code, number, identifier, nummer, Nummer, identifiant, numéro, external, extern, externe"
+)
+_NAME = titles_in("name, naam, nom")
+_NAMES = USER_NAMES | _NAME
+
+_MOST_SHOWN = 3  # people who can be meant
+_MOST_COMPARED = 20_000  # ids and names, to find the nearest one
+_MOST_COMPARISONS = 20  # in one run: each may take a second
+
+
+class NoUserError(ValueError):
+    """The cell names nobody, or several people.
+
+    Attributes:
+        reason: what is wrong with it and what to do, for people.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@frozen
+class Users:
+    """The people of a list. Make it with `open`.
+
+    Attributes:
+        path: the file.
+        email_title: the title of its column of e-mail addresses.
+        titles: those of the columns by which people are found.
+        sha256: of its bytes.
+    """
+
+    path: Path
+    email_title: str
+    titles: tuple[str, ...]
+    sha256: bytes
+    _emails: Sequence[str] = field(repr=False)
+    _rows: Sequence[int] = field(repr=False)
+    _by_text: Mapping[str, tuple[int, ...]] = field(repr=False)  # positions in both
+    _by_number: Mapping[str, tuple[int, ...]] = field(
+        repr=False
+    )  # of ids that are written otherwise than as the number
+    _compared: list[str] = field(factory=list, init=False, repr=False)
+
+    @classmethod
+    def open(cls, path: Path, *, sheet: str | None = None) -> Self:
+        """Read a list of people: a CSV or a workbook with a column of e-mail addresses, and one of ids or names.
+
+        Args:
+            path: the file.
+            sheet: the name of the sheet, if it is a workbook with several.
+
+        Raises:
+            ManifestError: when it cannot be read, or has no such columns.
+        """
+        table = open_table(path, sheet=sheet)
+        if (header := find_header(table, _UserColumns.of)) is None:
+            raise ManifestError(path, _no_header(table))
+        table, number, columns = header
+        if len(columns.emails) > 1:
+            both = " and ".join(f"“{columns.titles[position]}”" for position in columns.emails)
+            raise ManifestError(path, f"row {number}: {both} can each be the e-mail address: rename the others")
+        emails: list[str] = []
+        rows: list[int] = []
+        by_text: dict[str, tuple[int, ...]] = {}
+        by_number: dict[str, tuple[int, ...]] = {}
+        with closing(table.rows()) as all_rows:
+            for row, cells in all_rows:
+                if row <= number or not any(map(str.strip, cells)):
+                    continue
+                person = len(emails)
+                cells.extend([""] * (len(columns.titles) - len(cells)))
+                emails.append(cells[columns.emails[0]].strip())
+                rows.append(row)
+                for key in {*map(_key, columns.names_in(cells)), comparable(emails[-1])}:
+                    if says_nothing(key):
+                        continue
+                    by_text[key] = (*by_text.get(key, ()), person)
+                    if (digits := number_of(key)) is not None and digits != key:
+                        by_number[digits] = (*by_number.get(digits, ()), person)
+        found_by = tuple(columns.titles[position] for position in columns.used)
+        title = columns.titles[columns.emails[0]]
+        return cls(path, title, found_by, table.sha256, emails, rows, by_text, by_number)
+
+    def __len__(self) -> int:
+        return len(self._emails)
+
+    def email_of(self, cell: str) -> str:
+        """Return the e-mail address of a person.
+
+        Args:
+            cell: an id, an external id, a name such as "Jan Jansen" or "Jansen, Jan", or an address of the list.
+
+        Raises:
+            NoUserError: nobody or several people are called that, or the list has no valid address.
+        """
+        key = _key(cell)
+        people = self._people(key)
+        emails = {comparable(self._emails[person]): person for person in people}
+        if len(emails) > 1:
+            raise NoUserError(self._several(cell, tuple(emails.values())))
+        if not emails:
+            raise NoUserError(self._nobody(cell, key))
+        person = people[0]
+        email = self._emails[person]
+        if not email:
+            raise NoUserError(f"{shown(cell)} has no e-mail address in row {self._rows[person]} of {self.path.name}")
+        if (fault := email_fault(email)) is not None:
+            raise NoUserError(f"row {self._rows[person]} of {self.path.name}: {fault}")
+        return email
+
+    def _people(self, key: str) -> tuple[int, ...]:
+        found = self._by_text.get(key, ())
+        if (digits := number_of(key)) is None or says_nothing(key):
+            return found
+        if digits == key:  # it may have had zeros in front, so that it can also be another person's
+            return (*found, *self._by_number.get(digits, ()))
+        return found or (*self._by_text.get(digits, ()), *self._by_number.get(digits, ()))
+
+    def _several(self, cell: str, people: Sequence[int]) -> str:
+        some = [
+            f"{self._emails[person] or 'without one'} in row {self._rows[person]}" for person in people[:_MOST_SHOWN]
+        ]
+        more = f" and {len(people) - _MOST_SHOWN} more" if len(people) > _MOST_SHOWN else ""
+        return (
+            f"{shown(cell)} can be several people of {self.path.name} ({', '.join(some)}{more}):"
+            " write the e-mail address of the right one instead"
+        )
+
+    def _nobody(self, cell: str, key: str) -> str:
+        if is_rounded(cell.strip()):
+            return f"{shown(cell)} is a number that a spreadsheet has shortened: write the whole number, as text"
+        nearest = self._nearest(key)
+        near = f" (the nearest is {shown(nearest)}, in row {self._rows[self._by_text[nearest][0]]})" if nearest else ""
+        return f"{shown(cell)} is not in {self.path.name}{near}: correct it, or add this person there"
+
+    def _nearest(self, key: str) -> str | None:
+        if len(self._compared) >= _MOST_COMPARISONS or len(self._by_text) > _MOST_COMPARED:
+            return None
+        self._compared.append(key)
+        if any(map(str.isdigit, key)):
+            return None  # a number that differs is somebody else's
+        return next(iter(difflib.get_close_matches(key, self._by_text, n=1, cutoff=0.75)), None)
+
+
+@frozen
+class _UserColumns:
+    """What the columns of a list of people are; positions in its titles."""
+
+    titles: tuple[str, ...]
+    emails: tuple[int, ...]
+    whole: tuple[int, ...]  # ids and whole names
+    first: tuple[int, ...]
+    middle: tuple[int, ...]
+    last: tuple[int, ...]
+
+    @classmethod
+    def of(cls, titles: Sequence[str]) -> Self | None:
+        """Return what these titles mean; None if people cannot be found with them."""
+
+        def positions(meant: frozenset[str]) -> tuple[int, ...]:
+            return tuple(position for position, title in enumerate(titles) if folded(title) in meant)
+
+        emails = tuple(position for position, title in enumerate(titles) if title.lower() == "email") or positions(
+            EMAIL
+        )
+        first = positions(FIRST_NAME)
+        # Beside a first name, "Name" is the last name, unless there is a column that says so.
+        last = (positions(LAST_NAME - _NAME) or positions(_NAME | LAST_NAME)) if first else ()
+        whole = tuple(position for position in positions(_IDS | _NAMES) if position not in last)
+        columns = cls(tuple(titles), emails, whole, first, positions(MIDDLE_NAME), last)
+        return columns if emails and columns.used else None
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The columns by which people are found."""
+        return tuple(sorted((*self.whole, *(self.first + self.middle + self.last if self.first and self.last else ()))))
+
+    def names_in(self, cells: Sequence[str]) -> Iterator[str]:
+        """Yield each id and name of a row's person."""
+        yield from (cells[position] for position in self.whole)
+        for first, last in product(self.first, self.last):
+            if cells[first].strip() and cells[last].strip():
+                yield " ".join(cells[position] for position in (first, *self.middle, last))
+
+
+def _key(cell: str) -> str:
+    """Return what is compared of an id or a name, with the first name in front."""
+    key = comparable(cell)
+    if "," in key and number_of(key) is None:
+        return " ".join(part.strip() for part in reversed(key.split(",")) if part.strip())
+    return key
+
+
+def _no_header(table: Table) -> str:
+    """Return what the row lacks that comes nearest to the titles of a list of people."""
+    with closing(table.rows()) as all_rows:
+        rows = [(number, [cell.strip() for cell in cells]) for number, cells in islice(all_rows, HEADER_WITHIN)]
+    if not rows:
+        return "is empty: it must have a column of e-mail addresses, and one of ids or names"
+    number, titles = max(
+        rows, key=lambda row: (any(folded(title) in EMAIL for title in row[1]), sum(map(bool, row[1])))
+    )
+    lacks = "of ids or names (such as “ID”, “External ID” or “Name”)"
+    if not any(folded(title) in EMAIL for title in titles):
+        lacks = "of e-mail addresses (such as “Email”)"
+    return f"row {number} lacks a column {lacks}; it has {listed(title for title in titles if title)}"

@@ -1,0 +1,51 @@
+"""Ids as a spreadsheet leaves them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from springest_async.manifest.ids import comparable, is_rounded, number_of, says_nothing
+
+
+@pytest.mark.parametrize(
+    "text", ["1234", "01234", "0001234", "1234.0", "1234,0", "1234.00", "1,234", "1.234", "1 234", "1'234", "1.234,00"]
+)
+def test_a_number_is_known_however_it_is_written(text: str) -> None:
+    assert number_of(text) == "1234"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "A1234", "1234-5", "-1234", "1234.5", "12,34", "1,2345", "1,234.567", "1.234,567", "1e5", "١٢٣٤", "1234."],
+)
+def test_what_is_no_whole_number(text: str) -> None:
+    assert number_of(text) is None
+
+
+@given(
+    st.integers(min_value=0, max_value=10**14), st.integers(min_value=0, max_value=9), st.sampled_from([",", ".", " "])
+)
+def test_no_spreadsheet_changes_the_number(number: int, zeros: int, separator: str) -> None:
+    written = ("0" * zeros + str(number), f"{number:,}".replace(",", separator), f"{number}.0", str(number))
+    assert {number_of(text) for text in written} == {str(number)}
+
+
+def test_a_long_number_may_be_shortened() -> None:
+    assert is_rounded("1.23457E+11")
+    assert is_rounded("1,23457E+11")
+    assert is_rounded("1E+15")
+    assert not is_rounded("12345")
+    assert not is_rounded("E11")
+
+
+def test_case_and_runs_of_spaces_do_not_matter() -> None:
+    assert comparable(" JAN  de\xa0Vries\n") == "jan de vries"
+    assert comparable("O\u2019Neill") == comparable("o'neill")
+    assert comparable("Zoe\u0308") == comparable("ZO\xcb")
+    assert comparable("José") != comparable("Jose")
+
+
+@pytest.mark.parametrize("text", ["", "#N/A", "#NV", "#REF!", "n/a", "-", "NULL", "nan", "0", "N.v.t."])
+def test_what_stands_for_no_value(text: str) -> None:
+    assert says_nothing(comparable(text))
+    assert not says_nothing("jan")
