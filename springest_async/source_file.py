@@ -1,6 +1,7 @@
 """Open files without ever blocking, read them in pieces, and notice a file that has changed since it was checked.
 
-What is in them means nothing here.
+A file in a ZIP archive is a file too: its path leads through the archive as if that were a folder. What is in the files
+means nothing here.
 """
 
 import asyncio
@@ -8,7 +9,9 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -16,6 +19,8 @@ from typing import Self
 
 from attrs import define, field, frozen
 
+from springest_async import archives
+from springest_async.archives import ArchiveError, Member, NotAnArchiveError
 from springest_async.errors import UnusableFile
 
 PIECE = 1024 * 1024
@@ -30,7 +35,8 @@ class SourceFile:
 
     Attributes:
         size: in bytes.
-        modified_ns: ``st_mtime_ns``.
+        modified_ns: ``st_mtime_ns``. A file in an archive has no time that shows a change, so it has a number that
+            stands for its checksum; its inode and device are 0. It stays the same when others are added to the archive.
     """
 
     path: Path
@@ -44,9 +50,155 @@ class SourceFile:
         """Make one from the result of ``stat``."""
         return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
-    def is_still(self, stream: FileIO) -> bool:
-        """Return whether an open file is the one that was checked, and unchanged."""
-        return SourceFile.at(self.path, os.fstat(stream.fileno())) == self
+    @classmethod
+    def of(cls, path: Path, stream: "SourceStream") -> Self:
+        """Make one from an open file.
+
+        Raises:
+            OSError: when it cannot be looked at.
+        """
+        if isinstance(stream, Member):
+            return cls.listed(path, stream.entry)
+        return cls.at(path, os.fstat(stream.fileno()))
+
+    @classmethod
+    def look(cls, path: Path) -> Self:
+        """Make one from a path; the file is not opened.
+
+        Raises:
+            OSError: when there is no such file, or it cannot be looked at.
+            ValueError: when the path contains a NUL.
+        """
+        try:
+            return cls.at(path, path.stat())
+        except _NO_FOLDER as error:
+            stream, archive, name = _open_archive(path, error)
+            with stream, _says_which(error):
+                return cls.listed(path, archives.index_of(stream, archive).find(stream, name))
+
+    @classmethod
+    def listed(cls, path: Path, entry: archives.Entry) -> Self:
+        """Make one of a file in an archive from what the archive's list says of it."""
+        # No two checksums are within 2 s, which is how exactly times are compared, and all of them are before 1963.
+        return cls(path, entry.size, -(2**63) + entry.crc * 2_100_000_000, 0, 0)
+
+    def is_still(self, stream: "SourceStream") -> bool:
+        """Return whether an open file is the one that was checked, and unchanged, and so is its archive, if any."""
+        return SourceFile.of(self.path, stream) == self and not (
+            isinstance(stream, Member) and not stream.is_unchanged()
+        )
+
+
+SourceStream = FileIO | Member
+"""An open file on a disk, or in an archive."""
+
+# Windows says of "certificates.zip\\jan.pdf" that there is no such file.
+_NO_FOLDER = (NotADirectoryError, FileNotFoundError)
+
+
+def open_source(path: Path) -> SourceStream:
+    """Open a file for reading, as `open_regular`, or one in an archive.
+
+    Raises:
+        OSError: as `open_regular`, or the file cannot be read from the archive; `strerror` says why.
+    """
+    try:
+        return open_regular(path)
+    except _NO_FOLDER as error:
+        stream, archive, name = _open_archive(path, error)
+        try:
+            with _says_which(error):
+                return archives.open_member(stream, archive, name)
+        except BaseException:
+            stream.close()
+            raise
+
+
+def _open_archive(path: Path, missing: OSError) -> tuple[FileIO, Path, str]:
+    """Open the file in this path that may be an archive; return it, where it is, and the rest of the path.
+
+    Raises:
+        OSError: `missing` if there is no file in the path, or the file cannot be opened.
+    """
+    for parent in path.parents:
+        try:
+            status = parent.stat()
+        except _NO_FOLDER:
+            continue
+        if not S_ISREG(status.st_mode):
+            break
+        return open_regular(parent), parent, path.relative_to(parent).as_posix()
+    raise missing
+
+
+@contextmanager
+def _says_which(missing: OSError) -> Iterator[None]:
+    """Raise what is wrong with an archive as a fault of a file in it; `missing` if there is no archive."""
+    try:
+        yield
+    except NotAnArchiveError:
+        raise missing from None
+    except ArchiveError as error:
+        raise OSError(error.errno, f"its archive {error.strerror}") from None
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something of this name, if only a link that leads nowhere, on a disk or in an archive."""
+    if os.path.lexists(path):
+        return True
+    with suppress(OSError, ValueError):
+        SourceFile.look(path)
+        return True
+    return is_folder(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder of this name, on a disk or in an archive."""
+    try:
+        status = path.stat()
+    except _NO_FOLDER as error:
+        with suppress(OSError):
+            stream, archive, name = _open_archive(path, error)
+            with stream:
+                return archives.index_of(stream, archive).is_folder(name)
+        return False
+    except (OSError, ValueError):
+        return False
+    return S_ISDIR(status.st_mode)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a manifest's files can be in here: that it is a folder, or a ZIP archive, or a folder in one.
+
+    Raises:
+        OSError: it is none of these, or cannot be read; `strerror` says why.
+    """
+    try:
+        stream = open_regular(path)
+    except IsADirectoryError:
+        return
+    except _NO_FOLDER:
+        if not is_folder(path):
+            raise
+        return
+    with stream:
+        archives.index_of(stream, path)
+
+
+def names_in(folder: Path) -> Iterator[str]:
+    """Yield the names in a folder, on a disk or in an archive.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the path contains a NUL.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries)
+    except _NO_FOLDER as error:
+        stream, archive, name = _open_archive(folder / "*", error)
+        with stream:
+            yield from archives.index_of(stream, archive).names_in(stream, "" if name == "*" else name[:-2])
 
 
 def open_regular(path: Path) -> FileIO:
@@ -92,7 +244,7 @@ class FileReader:
 
     source: SourceFile
     left: int
-    _stream: FileIO
+    _stream: SourceStream
     beginning: bytes = b""
     opened_at: float = field(factory=time.monotonic)
 
@@ -113,11 +265,11 @@ class FileReader:
             UnusableFile: when it cannot be read, is not a regular file, is empty, or has changed since it was checked.
         """
         try:
-            stream = open_regular(path)
+            stream = open_source(path)
         except OSError as error:
             raise UnusableFile(path, error.strerror or "cannot be opened") from None
         try:
-            source = SourceFile.at(path, os.fstat(stream.fileno()))
+            source = SourceFile.of(path, stream)
             _refuse_other(source, expected)
             reader = cls(source, source.size, stream)
             reader.beginning = reader.read()
@@ -214,10 +366,10 @@ async def inspect_file(path: Path, executor: Executor | None) -> SourceFile:
 
 def _inspect(path: Path) -> SourceFile:
     try:
-        with open_regular(path) as stream:
-            status = os.fstat(stream.fileno())
+        with open_source(path) as stream:
+            source = SourceFile.of(path, stream)
     except OSError as error:
         raise UnusableFile(path, error.strerror or "cannot be opened") from None
-    if status.st_size == 0:
+    if source.size == 0:
         raise UnusableFile(path, "is empty")
-    return SourceFile.at(path, status)
+    return source

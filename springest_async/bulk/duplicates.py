@@ -22,7 +22,7 @@ from springest_async.errors import InvalidUpload
 from springest_async.journal.identity import identity, row_digests
 from springest_async.journal.known_files import KnownFiles
 from springest_async.manifest.manifest import Fields, Manifest
-from springest_async.source_file import SourceFile, open_regular
+from springest_async.source_file import SourceFile, open_source
 
 _FILES_AHEAD = 64
 
@@ -129,8 +129,8 @@ class _Hashes:
         self._new.clear()
 
     def _read(self, path: Path) -> _Content:
-        with open_regular(path) as stream:
-            source = SourceFile.at(path, os.fstat(stream.fileno()))
+        with open_source(path) as stream:
+            source = SourceFile.of(path, stream)
             if self._known is not None:
                 with self._lock:
                     remembered = self._known.known_hash(path, source.size, source.modified_ns)

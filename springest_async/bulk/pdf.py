@@ -1,12 +1,11 @@
 """Check whether a file is a PDF, by its two ends."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from springest_async.bulk.findings import Kind
-from springest_async.source_file import open_regular
+from springest_async.source_file import SourceFile, open_source
 
 EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
@@ -24,9 +23,9 @@ def check_pdf(path: Path) -> Iterator[tuple[Kind, str]]:
         What is wrong with it, and how to say so.
     """
     try:
-        with open_regular(path) as stream:
+        with open_source(path) as stream:
             head = stream.read(EDGE_BYTES)
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - EDGE_BYTES))
+            stream.seek(max(0, SourceFile.of(path, stream).size - EDGE_BYTES))
             tail = stream.read(EDGE_BYTES)
     except FileNotFoundError:
         yield Kind.NO_FILE, NOT_FOUND

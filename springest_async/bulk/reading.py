@@ -1,7 +1,6 @@
 """Read the files of rows just before they are sent: check each again, and hash the whole of it."""
 
 import hashlib
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from springest_async.errors import InvalidUpload, UnusableFile
 from springest_async.journal.file_hashes import storable_time
 from springest_async.journal.records import Entry, FileHash
 from springest_async.records import CertificateUpload
-from springest_async.source_file import PIECE, FileReader, SourceFile, open_regular
+from springest_async.source_file import PIECE, FileReader, SourceFile, open_source
 
 _READ_TOGETHER = 2 * 1024 * 1024
 """Bytes of the files that are read in one hop to a thread; larger ones are better read in several threads."""
@@ -65,7 +64,7 @@ def read_together(entries: Iterable[Entry]) -> list[ReadRow | None]:
     for entry in entries:
         row = None
         with suppress(OSError, ValueError, UnusableFile, InvalidUpload):  # ValueError: a NUL in the path
-            left -= entry.path.stat().st_size
+            left -= SourceFile.look(entry.path).size
             if left < 0:
                 break
             row = read_row(entry, keep=True)
@@ -85,8 +84,8 @@ def read_file(
         UnusableFile: it cannot be read, is no PDF, or changed meanwhile.
     """
     try:
-        with open_regular(path) as stream:
-            source = SourceFile.at(path, os.fstat(stream.fileno()))
+        with open_source(path) as stream:
+            source = SourceFile.of(path, stream)
             if source.size == 0:
                 raise UnusableFile(path, "is empty")
             is_known = hashed and (hashed.size, hashed.modified_ns) == (source.size, storable_time(source.modified_ns))

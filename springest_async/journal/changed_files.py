@@ -90,14 +90,14 @@ def _attached(connection: Connection, load: int, after: int) -> list[tuple[Any, 
 
 
 def _is_another(path: Path, size: int | None, modified_ns: int | None, *_: object) -> bool:
-    return (found := file_hashes.stat_of(path)) is not None and not file_hashes.is_same(found, size, modified_ns)
+    return (found := file_hashes.look_at(path)) is not None and not file_hashes.is_same(found, size, modified_ns)
 
 
 def _is_settled_here(connection: Connection, source: Source, fields: CertificateFields, path: Path) -> bool:
     """Return whether the certificate of a row with this file is being sent, or will not be sent again."""
-    if (found := file_hashes.stat_of(path)) is None:
+    if (found := file_hashes.look_at(path)) is None:
         return True
-    sha256 = file_hashes.known_hash(connection, source.machine, path, found.st_size, found.st_mtime_ns)
+    sha256 = file_hashes.known_hash(connection, source.machine, path, found.size, found.modified_ns)
     return sha256 is not None and bool(
         connection.execute(
             "SELECT 1 FROM certificates WHERE identity = ? AND state IN ('stored', 'rejected', 'in doubt', 'sending')",

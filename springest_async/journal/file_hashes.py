@@ -8,6 +8,7 @@ from pathlib import Path
 from springest_async.journal.engine import Connection
 from springest_async.journal.identity import place
 from springest_async.journal.records import FileHash
+from springest_async.source_file import SourceFile
 
 _MTIME_TOLERANCE_NS = 2_000_000_000  # FAT stores times in steps of two seconds
 
@@ -45,18 +46,18 @@ def _place(machine: str, path: Path) -> bytes:
     return place(machine, os.fsencode(os.path.abspath(path)))  # noqa: PTH100 (Path.absolute keeps "..")
 
 
-def stat_of(path: Path) -> os.stat_result | None:
-    """Return the status of a file, or None if it cannot be read."""
+def look_at(path: Path) -> SourceFile | None:
+    """Return what a file is like, or None if it cannot be read."""
     with suppress(OSError, ValueError):  # ValueError: a NUL in the path
-        return path.stat()
+        return SourceFile.look(path)
     return None
 
 
-def is_same(found: os.stat_result, size: int | None, modified_ns: int | None) -> bool:
+def is_same(found: SourceFile, size: int | None, modified_ns: int | None) -> bool:
     """Return whether a file has this size (bytes) and time (ns of `storable_time`, to 2 s)."""
     if size is None or modified_ns is None:
         return False
-    return found.st_size == size and abs(storable_time(found.st_mtime_ns) - modified_ns) <= _MTIME_TOLERANCE_NS
+    return found.size == size and abs(storable_time(found.modified_ns) - modified_ns) <= _MTIME_TOLERANCE_NS
 
 
 def storable_time(nanoseconds: int) -> int:

@@ -256,17 +256,17 @@ def _attach_known_files(connection: Connection, load: int, source: Source) -> in
             after = lines[-1][0]
             known = []
             for row, file, *values in lines:
-                if (found := file_hashes.stat_of(path := source.path_of(file))) is None:
+                if (found := file_hashes.look_at(path := source.path_of(file))) is None:
                     continue
-                sha256 = file_hashes.known_hash(connection, source.machine, path, found.st_size, found.st_mtime_ns)
+                sha256 = file_hashes.known_hash(connection, source.machine, path, found.size, found.modified_ns)
                 if sha256 is None:
                     continue
                 digest = identity(fields_of(*values), source.origin, sha256)
                 for certificate, state in connection.execute(
                     "SELECT id, state FROM certificates WHERE identity = ?", (digest,)
                 ):
-                    modified_ns = file_hashes.storable_time(found.st_mtime_ns)
-                    known.append((certificate, found.st_size, modified_ns, certificate, certificate, row))
+                    modified_ns = file_hashes.storable_time(found.modified_ns)
+                    known.append((certificate, found.size, modified_ns, certificate, certificate, row))
                     count += state == State.STORED.value
         if known:
             with connection.transaction():
@@ -351,9 +351,9 @@ def is_settled(
 
     That is so when the certificate is stored, rejected or in doubt, and the file is unchanged or was moved away.
     """
-    found = file_hashes.stat_of(path := source.path_of(file))
+    found = file_hashes.look_at(path := source.path_of(file))
     if found is not None:
-        sha256 = file_hashes.known_hash(connection, source.machine, path, found.st_size, found.st_mtime_ns)
+        sha256 = file_hashes.known_hash(connection, source.machine, path, found.size, found.modified_ns)
         if sha256 is not None:
             lines = connection.execute(
                 "SELECT 1 FROM certificates WHERE identity = ? AND state IN ('stored', 'rejected', 'in doubt')",

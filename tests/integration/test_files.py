@@ -235,7 +235,7 @@ async def test_a_small_file_is_read_once_in_a_thread(
         return open_regular(path)
 
     for module in ("source_file", "bulk.reading"):
-        monkeypatch.setattr(f"springest_async.{module}.open_regular", open_counted)
+        monkeypatch.setattr(f"springest_async.{module}.open_source", open_counted)
     settings = Settings(posts_per_minute=500, concurrency=1)
     async with (
         springest_sandbox(limit=500, period=1.0) as sandbox,
@@ -292,7 +292,7 @@ async def test_a_disk_that_hangs_keeps_only_its_own_rows(tmp_path: Path, monkeyp
             fetched.wait(A_WHILE)
         return open_regular(path)
 
-    monkeypatch.setattr(reading, "open_regular", fetch)
+    monkeypatch.setattr(reading, "open_source", fetch)
     async with (
         springest_sandbox() as sandbox,
         Journal(tmp_path / "x.sqlite3") as journal,

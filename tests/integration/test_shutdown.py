@@ -415,7 +415,7 @@ with contextlib.suppress(ZeroDivisionError):
 
 
 @pytest.mark.parametrize("after", [0.1, 0.7, 1.1])
-@pytest.mark.parametrize("what", ["open_regular", "FileReader.read"])
+@pytest.mark.parametrize("what", ["open_source", "FileReader.read"])
 async def test_a_program_that_ends_while_files_are_read_closes_them(what: str, after: float, tmp_path: Path) -> None:
     program = SLOW_DISK.replace("{what}", what).replace("{after}", str(after))
 

@@ -274,7 +274,7 @@ def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytes
             pieces.append(len(piece))
             return piece
 
-    monkeypatch.setattr("springest_async.bulk.pdf.open_regular", Counted)
+    monkeypatch.setattr("springest_async.bulk.pdf.open_source", Counted)
 
     assert list(check_pdf(path)) == []
     assert (len(pieces), max(pieces)) == (2, 8 * 1024)

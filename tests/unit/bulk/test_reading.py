@@ -49,7 +49,7 @@ def test_a_file_that_is_read_little_by_little_is_hashed_whole(
 ) -> None:
     path = tmp_path / "x.pdf"
     path.write_bytes(b"%PDF-1.7".ljust(size) + b"%%EOF")
-    monkeypatch.setattr(reading, "open_regular", HaltingFile)
+    monkeypatch.setattr(reading, "open_source", HaltingFile)
 
     assert reading.read_file(path, None)[1] == hashlib.sha256(path.read_bytes()).digest()
 
@@ -73,7 +73,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_usable(tmp_path: Path, mo
 
     path = tmp_path / "x.pdf"
     path.write_bytes(b"%PDF-1.7".ljust(1000) + b"%%EOF")
-    monkeypatch.setattr(reading, "open_regular", Changing)
+    monkeypatch.setattr(reading, "open_source", Changing)
 
     with pytest.raises(UnusableFile, match="changed while it was being read"):
         reading.read_file(path, None)
@@ -120,7 +120,7 @@ def test_what_is_read_with_others_is_kept_to_be_sent(tmp_path: Path, is_known: b
 def test_what_a_disk_reads_little_by_little_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = row(tmp_path, 1)
     entry.path.write_bytes(b"%PDF-1.7".ljust(10_000) + b"%%EOF")
-    monkeypatch.setattr(reading, "open_regular", HaltingFile)
+    monkeypatch.setattr(reading, "open_source", HaltingFile)
 
     (read,) = reading.read_together([entry])
 
