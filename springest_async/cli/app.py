@@ -69,7 +69,8 @@ def template(
     Args:
         folder: The folder of the PDFs, with its subfolders; without it, the manifest is empty.
         pattern: What the names of the PDFs mean; with slashes, those of their folders too.
-        output: The file to make; by default `certificates.csv` in the folder.
+        output: The file to make, a CSV or, if its name ends in `.xlsx`, a workbook; by default `certificates.csv` in
+            the folder.
         dates: What dates such as 05-06-2026 in the names begin with: the day (`dmy`) or the month (`mdy`). Not needed
             where some day over 12 shows it.
     """

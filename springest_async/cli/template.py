@@ -1,9 +1,11 @@
 """``springest template``: an empty manifest with an example, or one that is made from the names of files."""
 
 import csv
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -13,6 +15,7 @@ from springest_async.errors import ConfigurationError
 from springest_async.manifest.csv_table import SEPARATORS
 from springest_async.manifest.dates import DateOrder
 from springest_async.manifest.name_pattern import NamePattern, PatternError
+from springest_async.manifest.new_file import new_file
 from springest_async.manifest.template import COLUMNS, EXAMPLE, Folder, Template
 
 _NAME = "certificates.csv"
@@ -59,24 +62,52 @@ def template(folder: Path | None, text: str | None, output: Path | None, dates: 
 
 
 def _write(target: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a workbook if the target is called so, else a CSV.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    write = _write_xlsx if target.suffix.lower() == ".xlsx" else _write_csv
+    try:
+        with new_file(target.parent) as file:
+            write(file.stream, (columns, *rows))
+            file.publish([target])
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ConfigurationError(f"{target} cannot be written: {reason}") from None
+
+
+def _write_csv(stream: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
     """Write a CSV that a Dutch or German Excel opens right: ``;`` between cells, and UTF-8 with a byte order mark.
 
     A cell with any separator is quoted, so that another country's Excel cannot find the start of a cell in it.
     """
+    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    plain = csv.writer(text, delimiter=";")
+    quoting = csv.writer(text, delimiter=";", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        unsafe = any(separator in cell for cell in row for separator in SEPARATORS)
+        (quoting if unsafe else plain).writerow(row)
+    text.detach()
+
+
+def _write_xlsx(stream: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
+    """Write a workbook of texts, in which Excel changes neither dates nor leading zeros.
+
+    Raises:
+        ConfigurationError: the extra that writes workbooks is not installed.
+    """
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8-sig", newline="") as stream:
-                plain = csv.writer(stream, delimiter=";")
-                quoting = csv.writer(stream, delimiter=";", quoting=csv.QUOTE_ALL)
-                for row in (columns, *rows):
-                    unsafe = any(separator in cell for cell in row for separator in SEPARATORS)
-                    (quoting if unsafe else plain).writerow(row)
-        except BaseException:
-            target.unlink()  # an incomplete manifest would look like a whole one
+        from springest_async.manifest.xlsx_rows import xlsx_rows  # noqa: PLC0415 # its dependency is in the extra "xlsx"
+    except ModuleNotFoundError as error:
+        if error.name != "xlsxwriter":
             raise
-    except OSError as error:
-        raise ConfigurationError(f"{target} cannot be written: {error.strerror or error}") from None
+        raise ConfigurationError(
+            "a workbook needs the extra “xlsx”: pip install 'springest-async[xlsx]', or name a .csv with --output"
+        ) from None
+    with xlsx_rows(stream) as writer:
+        for row in rows:
+            writer.writerow(row)
 
 
 def _say_made(target: Path, made: Template, found: Folder, pattern: NamePattern | None, err: Console) -> None:

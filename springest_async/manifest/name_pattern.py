@@ -15,6 +15,7 @@ from typing import Self
 
 from attrs import frozen
 
+from springest_async.manifest.columns import Columns
 from springest_async.manifest.dates import DateOrder, NoDateError, is_ambiguous, read_date
 from springest_async.records import email_fault, shown
 
@@ -203,15 +204,17 @@ class _Placeholder:
         return text or None
 
 
-def _placeholder(name: str) -> _Placeholder:
-    name = name.strip().lower()
-    if not name or name == "file":
+def _placeholder(written: str) -> _Placeholder:
+    name = unicodedata.normalize("NFC", written.strip().lower())
+    if name not in _KINDS:
+        name = Columns.of((name,)).names[0]  # a known column under another name, as a manifest may have it
+    if not written.strip() or name == "file":
         known = _listed(KNOWN)
         raise PatternError(
-            f"{{{name}}} is no placeholder: the known ones are {known}, and any other name is passed over"
+            f"{{{written}}} is no placeholder: the known ones are {known}; any other name is passed over"
         )
     if name not in _KINDS and (near := difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.8)):
-        raise PatternError(f"{{{name}}} is not known: write {{{near[0]}}}")
+        raise PatternError(f"{{{written}}} is not known: write {{{near[0]}}}")
     return _Placeholder(name, _KINDS.get(name, "text"))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from springest_async.errors import ManifestError
+from springest_async.manifest.columns import FIRST_NAME, LAST_NAME, folded
 from springest_async.manifest.dates import DateOrder, NoDateError, proves, read_date
 from springest_async.manifest.formulas import escape
 from springest_async.manifest.name_pattern import NamePattern, NoFitError
@@ -19,7 +20,6 @@ COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until")
 EXAMPLE = ("jan-jansen.pdf", "1", "jan.jansen@example.org", "2026-01-31", "2031-01-31")
 """A row that shows what belongs in each of `COLUMNS`."""
 
-# The column that a placeholder makes unnecessary, and what a column of its own is called.
 _STANDS_FOR = {"certification": "certification_id", "user": "email", "user_id": "email"}
 _TITLES = {"user_id": "User ID"}
 _DATES = ("valid_from", "valid_until")
@@ -157,9 +157,14 @@ class Template:
 
 
 def _columns(placeholders: Sequence[str]) -> Iterator[str]:
+    """Yield the names of the columns; one that a placeholder makes unnecessary is not among them."""
+    stands_for = dict(_STANDS_FOR)
+    both = [[name for name in placeholders if folded(name) in meant] for meant in (FIRST_NAME, LAST_NAME)]
+    if all(both):
+        stands_for |= {name: "email" for names in both for name in names}
     yielded = set()
     for column in (*COLUMNS, *placeholders):
-        for name in [name for name in placeholders if _STANDS_FOR.get(name, name) == column] or [column]:
+        for name in [name for name in placeholders if stands_for.get(name, name) == column] or [column]:
             if name not in yielded:
                 yielded.add(name)
                 yield name

@@ -1,13 +1,15 @@
 """``springest template`` as a user has it: from a folder of PDFs to stored certificates, and no file is overwritten."""
 
 import csv
+import sys
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from tests.conftest import pdf_of
 
-from .command import springest, springest_sandbox
+from .command import names, springest, springest_sandbox
 
 USUAL = "{certification_id}_{email}_{valid_from}.pdf"
 
@@ -46,6 +48,29 @@ async def test_a_dutch_or_german_excel_opens_it_right(tmp_path: Path) -> None:
     assert b'"a, b.pdf";"";"";"";""\r\n' in made
 
 
+async def test_a_workbook_keeps_leading_zeros(tmp_path: Path) -> None:
+    folder_of(tmp_path, "00017 2026-01-31.pdf")
+    ran = await springest("template", tmp_path, "--pattern", "{user_id} {valid_from}", "--output", tmp_path / "a.xlsx")
+    sheet = openpyxl.load_workbook(tmp_path / "a.xlsx").active
+
+    assert ran.code == 0
+    assert sheet is not None
+    assert list(sheet.iter_rows(values_only=True)) == [
+        ("file", "certification_id", "User ID", "valid_from", "valid_until"),
+        ("00017 2026-01-31.pdf", None, "00017", "2026-01-31", None),
+    ]
+
+
+async def test_a_workbook_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path, "a.pdf")
+    monkeypatch.setitem(sys.modules, "xlsxwriter", None)
+    monkeypatch.delitem(sys.modules, "springest_async.manifest.xlsx_rows", raising=False)
+    ran = await springest("template", tmp_path, "--output", tmp_path / "a.xlsx")
+
+    assert (ran.code, names(tmp_path)) == (2, ["a.pdf"])
+    assert "a workbook needs the extra “xlsx”" in ran.err
+
+
 async def test_an_empty_manifest_has_an_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ran = await springest("template")
@@ -60,6 +85,7 @@ async def test_an_empty_manifest_has_an_example(tmp_path: Path, monkeypatch: pyt
 async def test_what_is_not_known_is_told(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"scan{number}.pdf" for number in range(5)), "1_an@example.org_05-06-2026.pdf")
     (tmp_path / "notes.txt").touch()
+    two_ways = "'05/06/2026' can be read in two ways: use --dates dmy (the day first) or --dates mdy"
     ran = await springest("template", tmp_path, "--pattern", USUAL)
 
     assert ran.code == 0
@@ -71,8 +97,7 @@ async def test_what_is_not_known_is_told(tmp_path: Path) -> None:
         *(f"  scan{number}.pdf: there is no number where {{certification_id}} should be" for number in range(3)),
         "  … and 2 more",
         "Cells left empty, because the name does not say them for certain: 1.",
-        "  1_an@example.org_05-06-2026.pdf, valid_from: "
-        + "'05/06/2026' can be read in two ways: use --dates dmy (the day first) or --dates mdy",
+        f"  1_an@example.org_05-06-2026.pdf, valid_from: {two_ways}",
         "Left out, because they do not end in .pdf: 1 file (notes.txt).",
         f"Fill in what is empty, then: springest check {tmp_path}/certificates.csv",
     ]

@@ -52,6 +52,11 @@ def test_a_name_is_read_by_the_usual_pattern(name: str, email: str, valid_from: 
         ("{name} ({email})", "Jan (nr 2) (jan@example.org).pdf", {"name": "Jan (nr 2)", "email": "jan@example.org"}),
         ("diploma {user_id}", "DIPLOMA 12.pdf", {"user_id": "12"}),
         ("{ User_ID }-{valid_until}.pdf", "3-2026-01-31.pdf", {"user_id": "3", "valid_until": "2026-01-31"}),
+        (
+            "{E-mailadres}_{geldig tot}",
+            "a@example.org_2026-01-31.pdf",
+            {"email": "a@example.org", "valid_until": "2026-01-31"},
+        ),
         ("René {user_id}", "Rene\u0301 12.pdf", {"user_id": "12"}),
         (
             "{certification}_{user_id}_{valid_until}.pdf",
@@ -102,8 +107,10 @@ def test_missing_text_between_parts_is_named() -> None:
         ("certificate.pdf", "it has no placeholder"),
         ("{email}_{email}", "it has {email} twice"),
         ("{file}", "{file} is no placeholder"),
+        ("{Bestandsnaam}", "{Bestandsnaam} is no placeholder"),
+        ("{e-mail}_{email}", "it has {email} twice"),
         ("{}_{email}", "{} is no placeholder"),
-        ("{certificationid}", "{certificationid} is not known: write {certification_id}"),
+        ("{certifcation_ids}", "{certifcation_ids} is not known: write {certification_id}"),
         ("{email_{valid_from}", "has a brace without its partner"),
         ("{email}}", "has a brace without its partner"),
     ],

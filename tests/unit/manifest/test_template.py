@@ -40,6 +40,10 @@ def test_without_a_pattern_only_the_files_are_known() -> None:
     ("pattern", "columns"),
     [
         ("{certification}_{user_id}", ["file", "certification", "User ID", "valid_from", "valid_until"]),
+        (
+            "{voornaam}_{achternaam}",
+            ["file", "certification_id", "voornaam", "achternaam", "valid_from", "valid_until"],
+        ),
         ("{user}_{email}", ["file", "certification_id", "user", "email", "valid_from", "valid_until"]),
         (
             "{name}_{conversion_id}",
