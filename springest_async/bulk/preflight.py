@@ -4,7 +4,6 @@ A fault in row 900 000 is found in minutes, and not after three weeks of uploadi
 file are read, and the whole file only if another row has, or seems to have, the same fields. Nothing is sent.
 """
 
-import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
@@ -21,6 +20,7 @@ from springest_async.manifest.dates import is_never
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.manifest import MISSING, Fields, Manifest, Row, listed
 from springest_async.records import Certification, shown
+from springest_async.source_file import exists
 
 _MANY = 10  # missing files of which none exists: then the folder is wrong, and not each name
 
@@ -129,7 +129,7 @@ class _Files:
         """Yield what is wrong with the file of a row; what is missing may come later, or be said by `rest`."""
         cell = row.cells["file"].strip()
         for kind, reason in check_pdf(self._folder / cell):
-            if os.path.lexists(self._folder / cell):
+            if exists(self._folder / cell):
                 yield Finding(kind, row.number, "file", reason)
             elif kind is not Kind.NO_FILE:
                 yield Finding(kind, row.number, "file", f"{reason}: {shown(cell)}")

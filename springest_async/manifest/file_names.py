@@ -1,18 +1,21 @@
 """Which file was meant, where there is none of the name that a manifest has.
 
 Names are typed on Windows, copied from a Mac, or changed by a spreadsheet: backslashes, quotes around them, another
-case, no ``.pdf``, curly apostrophes, spaces at an end, accents that are encoded otherwise. Nothing is opened here.
+case, no ``.pdf``, curly apostrophes, spaces at an end, accents that are encoded otherwise, or in a code page that the
+archive does not name. An archive of one folder has its name in front of all names. No file is opened here.
 """
 
 import difflib
-import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from springest_async.records import shown
+from springest_async.source_file import exists, is_folder, names_in
 
 # A folder with more names is not searched: that would take hundreds of megabytes, or minutes for each name.
 _MOST_NAMES = 100_000
@@ -27,7 +30,7 @@ class FileNames:
     """The names of the files in the folder of a manifest.
 
     Args:
-        folder: the folder.
+        folder: the folder, or a ZIP archive.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,8 +54,17 @@ class FileNames:
         cleaned = cell.replace("\\", "/").strip("\"' ")
         if not cleaned or "\0" in cleaned:
             return None
+        if cleaned.startswith("/"):
+            found = self._meant_in(Path(cleaned[0]), cleaned)
+            return None if found is None else f"/{found}"
+        found = self._meant_in(self._folder, cleaned)
+        if found is None and self._top is not None:
+            found = self._meant_in(self._folder, f"{self._top}/{cleaned}")
+        return found
+
+    def _meant_in(self, folder: Path, cleaned: str) -> str | None:
         found: list[str] = []
-        here = Path(cleaned[0]) if cleaned.startswith("/") else self._folder
+        here = folder
         parts = [part for part in cleaned.split("/") if part]
         for number, part in enumerate(parts, start=1):
             name = self._one_like(here, part, is_file=number == len(parts))
@@ -60,15 +72,25 @@ class FileNames:
                 return None
             found.append(name)
             here = here / name
-        return ("/" if cleaned.startswith("/") else "") + "/".join(found)
+        return "/".join(found)
+
+    @cached_property
+    def _top(self) -> str | None:
+        """The folder that has all files of an archive, as there is when somebody packs a folder, and not its files."""
+        if self._folder.is_dir():
+            return None
+        names: list[str] = []
+        with suppress(OSError, ValueError):
+            names = list(islice(names_in(self._folder), 2))
+        return names[0] if len(names) == 1 and is_folder(self._folder / names[0]) else None
 
     def _one_like(self, folder: Path, part: str, *, is_file: bool) -> str | None:
-        if part in (".", "..") or (os.path.lexists(folder / part) and not (is_file and (folder / part).is_dir())):
+        if part in (".", "..") or (exists(folder / part) and not (is_file and is_folder(folder / part))):
             return part
         likes: Sequence[str] = self._names_in(folder).get(_key(part), ())
         if is_file:
             likes = [*likes, *self._names_in(folder).get(_key(f"{part}.pdf"), ())]
-            likes = [name for name in likes if not (folder / name).is_dir()]
+            likes = [name for name in likes if not is_folder(folder / name)]
         return likes[0] if len(likes) == 1 else None
 
     def _nearest(self, cell: str) -> str | None:
@@ -103,13 +125,24 @@ def _names_in(folder: Path) -> Mapping[str, tuple[str, ...]]:
     """Return the names in a folder by their keys; none if it cannot be read, or there are too many."""
     names: dict[str, tuple[str, ...]] = {}
     try:
-        with os.scandir(folder) as entries:
-            for entry in islice(entries, _MOST_NAMES + 1):
-                key = _key(entry.name)
-                names[key] = (*names.get(key, ()), entry.name)
+        for name in islice(names_in(folder), _MOST_NAMES + 1):
+            for key in {_key(reading) for reading in _readings(name)}:
+                names[key] = (*names.get(key, ()), name)
     except (OSError, ValueError):  # the latter for a name that no folder can have
         return {}
     return names if len(names) <= _MOST_NAMES else {}
+
+
+def _readings(name: str) -> Iterator[str]:
+    """Yield a name, and how it reads in other code pages than cp437, for which archives and what unpacks them take it.
+
+    Windows writes the names in an archive in a code page of the country, and does not say in which.
+    """
+    yield name
+    if not name.isascii():
+        for code_page in ("cp850", "cp1252"):
+            with suppress(UnicodeError):
+                yield name.encode("cp437").decode(code_page)
 
 
 def _key(name: str) -> str:
