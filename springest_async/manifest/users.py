@@ -4,7 +4,6 @@ A spreadsheet takes the zeros off an id ("0012" becomes "12") and puts separator
 found, if it can be one person's only. Who cannot be told apart is never guessed.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice, product
@@ -27,6 +26,7 @@ from springest_async.manifest.columns import (
 )
 from springest_async.manifest.headers import HEADER_WITHIN, find_header
 from springest_async.manifest.ids import comparable, is_rounded, number_of, says_nothing
+from springest_async.manifest.nearest import Nearest
 from springest_async.manifest.table import Table, open_table
 from springest_async.records import email_fault, shown
 
@@ -38,8 +38,6 @@ _NAME = titles_in("name, naam, nom")
 _NAMES = USER_NAMES | _NAME
 
 _MOST_SHOWN = 3  # people who can be meant
-_MOST_COMPARED = 20_000  # ids and names, to find the nearest one
-_MOST_COMPARISONS = 20  # in one run: each may take a second
 
 
 class NoUserError(ValueError):
@@ -75,7 +73,11 @@ class Users:
     _by_number: Mapping[str, tuple[int, ...]] = field(
         repr=False
     )  # of ids that are written otherwise than as the number
-    _compared: list[str] = field(factory=list, init=False, repr=False)
+    _nearest: Nearest = field(init=False, repr=False, eq=False)
+
+    @_nearest.default
+    def _names_to_compare(self) -> Nearest:
+        return Nearest(self._by_text)
 
     @classmethod
     def open(cls, path: Path, *, sheet: str | None = None) -> Self:
@@ -165,17 +167,9 @@ class Users:
     def _nobody(self, cell: str, key: str) -> str:
         if is_rounded(cell.strip()):
             return f"{shown(cell)} is a number that a spreadsheet has shortened: write the whole number, as text"
-        nearest = self._nearest(key)
+        nearest = self._nearest.to(key)
         near = f" (the nearest is {shown(nearest)}, in row {self._rows[self._by_text[nearest][0]]})" if nearest else ""
         return f"{shown(cell)} is not in {self.path.name}{near}: correct it, or add this person there"
-
-    def _nearest(self, key: str) -> str | None:
-        if len(self._compared) >= _MOST_COMPARISONS or len(self._by_text) > _MOST_COMPARED:
-            return None
-        self._compared.append(key)
-        if any(map(str.isdigit, key)):
-            return None  # a number that differs is somebody else's
-        return next(iter(difflib.get_close_matches(key, self._by_text, n=1, cutoff=0.75)), None)
 
 
 @frozen

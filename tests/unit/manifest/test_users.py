@@ -128,13 +128,6 @@ def test_the_nearest_name_is_shown(people: Users) -> None:
     assert "nearest" not in refusal(people, "0047")
 
 
-def test_the_nearest_name_is_sought_a_few_times(people: Users) -> None:
-    assert sum("nearest" in refusal(people, f"Zoe {'b' * n}Bakker") for n in range(1, 3)) == 2
-    for _ in range(20):
-        refusal(people, "Zoe Bakker")
-    assert "nearest" not in refusal(people, "Zoe Bakker")
-
-
 def test_a_shortened_number_is_told_as_such(people: Users) -> None:
     reason = "'1.23457E+11' is a number that a spreadsheet has shortened: write the whole number, as text"
     assert refusal(people, "1.23457E+11") == reason

@@ -1,0 +1,278 @@
+"""Certifications by their id, name or code: those that Springest lists, and those of a file such as certifications.csv.
+
+A name is compared as a whole, without its case. A code that has lost its zeros in a spreadsheet is still found, if it
+can be one certification's only. What can be two certifications is never guessed.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+from attrs import evolve, field, frozen
+
+from springest_async.errors import ManifestError
+from springest_async.manifest.columns import folded, listed, titles_in
+from springest_async.manifest.headers import HEADER_WITHIN, find_header
+from springest_async.manifest.ids import comparable, number_of, says_nothing
+from springest_async.manifest.nearest import Nearest
+from springest_async.manifest.table import Table, open_table
+from springest_async.records import Certification, shown
+
+_IDS = titles_in("id, certification id, certification_id, certificering id, Zertifizierungs-ID, id de certification")
+_NAMES = titles_in(
+    """
+    name, title, certification, certification name, certification title, certificate, certificate name, course
+    course name, badge template name, naam, titel, certificering, naam certificering, certificaat, naam certificaat
+    opleiding, cursus, Zertifizierung, Name der Zertifizierung, Zertifikat, Kurs, nom, intitulé, nom de certification
+    nom de la certification, certificat, formation
+    """
+)
+_CODES = titles_in(
+    """
+    code, certification code, certificate definition, certificate definition code, badge template, badge template id
+    course code, external id, external code, certificeringscode, opleidingscode, cursuscode, Zertifizierungscode
+    Kurscode, code de certification, code formation
+    """
+)
+_REQUIRES = titles_in(
+    """
+    requires valid until, valid until required, einddatum verplicht, geldig tot verplicht, gültig bis erforderlich
+    Ablaufdatum erforderlich, fin de validité requise, date d'expiration requise
+    """
+)
+
+_YES = frozenset("true yes y 1 x ja j waar wahr oui o vrai".split())  # noqa: SIM905 # eleven words read best as a line
+_NO = frozenset("false no n 0 - nee nein onwaar falsch non faux".split()) | {""}  # noqa: SIM905
+
+_LONGEST_ID = 18  # digits
+
+_MOST_SHOWN = 3  # certifications that can be meant
+
+
+class NoCertificationError(ValueError):
+    """The cell means no certification, or several.
+
+    Attributes:
+        reason: what is wrong with it and what to do, for people.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@frozen
+class Certifications:
+    """Certifications by id, name and code. Make them with `of` or `open`.
+
+    Attributes:
+        is_complete: whether Springest has listed them, so that there are no others.
+        place: where they are listed, for messages.
+    """
+
+    is_complete: bool
+    place: str
+    _by_id: Mapping[int, Certification] = field(repr=False)
+    _names: Collection[tuple[str, int]] = field(repr=False)  # names and codes, each with its id
+
+    # The same names and codes as they are compared, and of those that are numbers but are not written as such.
+    _by_text: Mapping[str, frozenset[int]] = field(init=False, repr=False)
+    _by_number: Mapping[str, frozenset[int]] = field(init=False, repr=False)
+    _nearest: Nearest = field(init=False, repr=False, eq=False)
+
+    @_by_text.default
+    def _index_of_texts(self) -> Mapping[str, frozenset[int]]:
+        return _indexed((comparable(name), number) for name, number in self._names)
+
+    @_by_number.default
+    def _index_of_numbers(self) -> Mapping[str, frozenset[int]]:
+        found = ((key, number_of(key), ids) for key, ids in self._by_text.items())
+        return _indexed((digits, number) for key, digits, ids in found if digits not in (None, key) for number in ids)
+
+    @_nearest.default
+    def _names_to_compare(self) -> Nearest:
+        return Nearest(self._by_text)
+
+    @classmethod
+    def of(cls, listed: Iterable[Certification]) -> Self:
+        """Return all certifications that Springest lists.
+
+        Args:
+            listed: as `Springest.certifications` yields them.
+        """
+        by_id = {certification.id: certification for certification in listed}
+        return cls(True, "the list of Springest", by_id, [(known.name, known.id) for known in by_id.values()])
+
+    @classmethod
+    def open(cls, path: Path, *, sheet: str | None = None) -> Self:
+        """Read a table with the columns ID, Name, and if need be Code and Requires valid until.
+
+        Several rows may have the same id: other names and codes of one certification.
+
+        Args:
+            path: the file, a CSV or a workbook.
+            sheet: the name of the sheet, if it is a workbook with several.
+
+        Raises:
+            ManifestError: when it cannot be read, lacks a column, or has an id that is none.
+        """
+        table = open_table(path, sheet=sheet)
+        if (header := find_header(table, _CertificationColumns.of)) is None:
+            raise ManifestError(path, _no_header(table))
+        table, number, columns = header
+        by_id: dict[int, Certification] = {}
+        names: list[tuple[str, int]] = []
+        with closing(table.rows()) as rows:
+            for row, cells in rows:
+                if row <= number or not any(map(str.strip, cells)):
+                    continue
+                try:
+                    certification, keys = columns.certification(cells)
+                except ValueError as error:
+                    raise ManifestError(path, f"row {row}: {error}") from None
+                earlier = by_id.setdefault(certification.id, certification)
+                if certification.requires_valid_until and not earlier.requires_valid_until:
+                    by_id[certification.id] = certification
+                names += ((key, certification.id) for key in keys)
+        return cls(False, path.name, by_id, names)
+
+    def with_listed(self, listed: Iterable[Certification]) -> Self:
+        """Return the certifications that Springest lists, with the names and codes of these too.
+
+        Args:
+            listed: as `Springest.certifications` yields them.
+        """
+        all_of_them = type(self).of(listed)
+        names = [*self._names, *((known.name, known.id) for known in all_of_them)]
+        return evolve(all_of_them, place=f"{self.place} or {all_of_them.place}", names=names)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Certification]:
+        return iter(self._by_id.values())
+
+    def get(self, certification_id: int) -> Certification | None:
+        """Return the certification with this id; None if it is not listed."""
+        return self._by_id.get(certification_id)
+
+    def id_of(self, cell: str) -> int:
+        """Return the id of a certification.
+
+        Args:
+            cell: its name, code or id.
+
+        Raises:
+            NoCertificationError: none or several are called that.
+        """
+        key = comparable(cell)
+        ids = self._ids(key)
+        if len(ids) == 1:
+            return next(iter(ids))
+        if ids:
+            raise NoCertificationError(self._several(cell, sorted(ids)))
+        raise NoCertificationError(self._none(cell, key))
+
+    @property
+    def digest(self) -> bytes:
+        """A SHA-256 of all that decides what `id_of` returns."""
+        lines = [f"id {number}" for number in sorted(self._by_id)]
+        lines += (f"{sorted(ids)} {key}" for key, ids in sorted(self._by_text.items()))
+        return hashlib.sha256("\n".join(lines).encode()).digest()
+
+    def _ids(self, key: str) -> frozenset[int]:
+        if says_nothing(key):
+            return frozenset()
+        found = self._by_text.get(key, frozenset())
+        if (digits := number_of(key)) is None or (digits != key and found):
+            return found
+        # It is an id, or a code that may have had zeros in front.
+        ids = {int(digits)} & self._by_id.keys() if len(digits) <= _LONGEST_ID else frozenset()
+        return found | ids | self._by_text.get(digits, frozenset()) | self._by_number.get(digits, frozenset())
+
+    def _several(self, cell: str, ids: Sequence[int]) -> str:
+        some = ", ".join(self._shown(number) for number in ids[:_MOST_SHOWN])
+        more = f" and {len(ids) - _MOST_SHOWN} more" if len(ids) > _MOST_SHOWN else ""
+        return (
+            f"{shown(cell)} can be several certifications ({some}{more}):"
+            " put the id of the right one into a column certification_id"
+        )
+
+    def _shown(self, number: int) -> str:
+        certification = self._by_id.get(number)
+        return f"{number}, “{certification.name}”" if certification else str(number)
+
+    def _none(self, cell: str, key: str) -> str:
+        if self.is_complete and number_of(key):
+            return f"{shown(cell)} does not exist: springest certifications lists the {len(self)} that do"
+        near = ""
+        if nearest := self._nearest.to(key):
+            near = f" (the nearest is {shown(nearest)}, with the id {min(self._by_text[nearest])})"
+        reason = f"{shown(cell)} is no certification in {self.place}{near}"
+        return f"{reason}: correct it, or put the id into a column certification_id"
+
+
+def _indexed(names: Iterable[tuple[str, int]]) -> Mapping[str, frozenset[int]]:
+    ids: dict[str, frozenset[int]] = {}
+    for key, number in names:
+        if not says_nothing(key):
+            ids[key] = ids.get(key, frozenset()) | {number}
+    return ids
+
+
+@frozen
+class _CertificationColumns:
+    """What the columns of a list of certifications are; positions in its titles."""
+
+    titles: tuple[str, ...]
+    id: int
+    names: tuple[int, ...]
+    codes: tuple[int, ...]
+    requires: tuple[int, ...]
+
+    @classmethod
+    def of(cls, titles: Sequence[str]) -> Self | None:
+        """Return what these titles mean; None if they are not those of a list of certifications."""
+
+        def positions(meant: Collection[str]) -> tuple[int, ...]:
+            return tuple(position for position, title in enumerate(titles) if folded(title) in meant)
+
+        ids, names, codes = positions(_IDS), positions(_NAMES), positions(_CODES)
+        columns = cls(tuple(titles), ids[0], names, codes, positions(_REQUIRES)) if len(ids) == 1 else None
+        return columns if names or codes else None
+
+    def certification(self, cells: Sequence[str]) -> tuple[Certification, Iterator[str]]:
+        """Return the certification of a row, and its names and codes.
+
+        Raises:
+            ValueError: a cell is wrong; its text says how, for people.
+        """
+        cells = [*map(str.strip, cells), *[""] * (len(self.titles) - len(cells))]
+        digits = number_of(cells[self.id])
+        if digits is None or digits == "0" or len(digits) > _LONGEST_ID:
+            raise ValueError(f"{self.titles[self.id]} must be a whole number such as 7, not {shown(cells[self.id])}")
+        texts = [cells[position] for position in (*self.names, *self.codes)]
+        required = False
+        for position in self.requires:
+            if (key := comparable(cells[position])) not in _YES | _NO:
+                raise ValueError(f"{self.titles[position]} must be yes or no, not {shown(cells[position])}")
+            required = required or key in _YES
+        name = next(filter(None, texts), digits)
+        return Certification(id=int(digits), name=name, requires_valid_until=required), filter(None, texts)
+
+
+def _no_header(table: Table) -> str:
+    """Return what the row lacks that comes nearest to the titles of a list of certifications."""
+    with closing(table.rows()) as all_rows:
+        rows = [(number, [cell.strip() for cell in cells]) for number, cells in islice(all_rows, HEADER_WITHIN)]
+    if not rows:
+        return "is empty: it must have the columns ID and Name"
+    number, titles = max(rows, key=lambda row: (any(folded(title) in _IDS for title in row[1]), sum(map(bool, row[1]))))
+    has = f"it has {listed(title for title in titles if title)}"
+    ids = [title for title in titles if folded(title) in _IDS]
+    if len(ids) > 1:
+        return f"row {number}: {' and '.join(f'“{title}”' for title in ids)} can each be the id: rename the others"
+    return f"row {number} lacks a column {'“Name” or “Code”' if ids else '“ID”'}; {has}"
