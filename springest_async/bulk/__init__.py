@@ -7,6 +7,7 @@ from springest_async.bulk.pdf import check_pdf
 from springest_async.bulk.preflight import check_manifest
 from springest_async.bulk.queue import UploadQueue
 from springest_async.bulk.report import Report, RunRecorder, write_failed
+from springest_async.bulk.totals import Totals
 from springest_async.journal.known_files import KnownFiles
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, Loaded, State
@@ -30,6 +31,7 @@ __all__ = [
     "RunRecorder",
     "Severity",
     "State",
+    "Totals",
     "UploadQueue",
     "check_manifest",
     "check_pdf",

@@ -1,12 +1,13 @@
-"""Find the rows of a manifest that have the same certificate: the same fields, and files with the same content.
+"""Find the rows of a manifest that repeat another: one certificate twice, one PDF for two people, two PDFs for one.
 
-Files are read whole for that, but only those of rows whose fields are, or seem to be, the same as another row's.
+A file is read whole for that only if its row has the fields of another row, or its size and its ends are those of
+another person's file. Of the rows that are not suspected, nothing but bits is kept.
 """
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
@@ -18,49 +19,151 @@ from typing import Self, TypeVar
 from attrs import frozen
 
 from springest_async.bulk.findings import Finding, Kind
+from springest_async.bulk.pdf import Ends
+from springest_async.bulk.temporary import TemporaryDatabase
+from springest_async.bulk.totals import Totals
 from springest_async.errors import InvalidUpload
-from springest_async.journal.identity import identity, row_digests
+from springest_async.journal.identity import folded, identity, row_digests
 from springest_async.journal.known_files import KnownFiles
+from springest_async.journal.repeats import SeenDigests
 from springest_async.manifest.manifest import Fields, Manifest
 from springest_async.source_file import SourceFile, open_source
 
 _FILES_AHEAD = 64
 
+_COMPARED_HEAD, _COMPARED_TAIL = 1024, 2048  # bytes, where PDFs of one template have their dates, ids and offsets
+_MASK = 2**64 - 1
+
 _T = TypeVar("_T")
 
 
-def fingerprint(fields: Fields, origin: str) -> bytes:
-    """Return a digest of all that makes a certificate, except for its file."""
-    return row_digests(fields, origin, "")[0]
+class Suspects:
+    """What may occur twice in a manifest: certificates, and files of different people.
+
+    Args:
+        origin: the host that the manifest is for.
+    """
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._seen = SeenDigests()
+        self._seen_files = SeenDigests()
+        self._suspects = SeenDigests()
+        self.found = False
+        self.found_files = False
+
+    def add(self, fields: Fields, ends: Ends | None) -> None:
+        """Add a row; `ends` are those of its file, if it was read."""
+        if self._seen.add(digest := self._fingerprint(fields)):
+            self._suspects.add(digest)
+            self.found = True
+        if ends is not None and self._seen_files.add(digest := _digest_of(ends)):
+            if not self._seen_files.add(_digest(digest, folded(fields.email))):
+                self._suspects.add(digest)
+                self._suspects.add(_digest(ends.size))
+                self.found = self.found_files = True
+        elif ends is not None:
+            self._seen_files.add(_digest(digest, folded(fields.email)))
+
+    def has_row(self, fields: Fields) -> bytes | None:
+        """Return a digest of all that makes a certificate except for its file, if another row may have it too."""
+        digest = self._fingerprint(fields)
+        return digest if digest in self._suspects else None
+
+    def has_file(self, path: Path) -> bool:
+        """Return whether a file may be the same as one of another person."""
+        try:
+            if not self.found_files or _digest(SourceFile.look(path).size) not in self._suspects:
+                return False
+            return _digest_of(Ends.read(path)) in self._suspects
+        except (OSError, ValueError):
+            return False  # already reported
+
+    def _fingerprint(self, fields: Fields) -> bytes:
+        return row_digests(fields, self._origin, "")[0]
+
+    def identity(self, fields: Fields, sha256: bytes) -> bytes:
+        """Return the digest of all that makes a certificate."""
+        return identity(fields, self._origin, sha256)
+
+
+def _digest_of(ends: Ends) -> bytes:
+    return _digest(ends.size, ends.head[:_COMPARED_HEAD], ends.tail[-_COMPARED_TAIL:])
+
+
+def _digest(*values: object) -> bytes:
+    """Return 16 bytes that are the same for the same values within this process, in less than a microsecond."""
+    first, second = hash(values), hash((1, *values))
+    return (first & _MASK).to_bytes(8, "big") + (second & _MASK).to_bytes(8, "big")
 
 
 def duplicates(
-    manifest: Manifest, suspects: Collection[bytes], known: KnownFiles | None, origin: str
+    manifest: Manifest,
+    suspects: Suspects,
+    known: KnownFiles | None,
+    path_of: Callable[[str], Path],
+    totals: Totals,
 ) -> Iterator[Finding]:
-    """Yield the rows that have the same certificate as an earlier one; `suspects` are fingerprints."""
-    first: dict[bytes, int] = {}
-    with _Hashes(known) as hashes:
-        for row, fields, reading in _ahead(_suspect_rows(manifest, suspects, hashes, origin)):
+    """Yield what is wrong with the suspected rows, and leave those out of `totals` that cannot be sent."""
+    with _Hashes(known) as hashes, _Firsts() as firsts:
+        for suspect in _ahead(_suspect_rows(manifest, suspects, hashes, path_of)):
             try:
-                content = hashes.result(reading)
+                content = hashes.result(suspect.reading)
             except OSError:
                 continue  # already reported
-            if (earlier := first.setdefault(identity(fields, origin, content), row)) != row:
-                yield Finding(Kind.TWICE, row, "file", f"is the same certificate as in row {earlier}")
+            row, fields = suspect.row, suspect.fields
+            person = _digest(folded(fields.email))
+            if suspect.fingerprint is not None:
+                same, _ = firsts.of(suspects.identity(fields, content.sha256), row, person)
+                if same != row:
+                    totals.leave_out(row, fields.certification_id, content.size)
+                    yield Finding(Kind.TWICE, row, "file", f"is the same certificate as in row {same}")
+                    continue
+                other, _ = firsts.of(suspect.fingerprint, row, person)
+                if other != row and _any_to_send(totals, row, other):
+                    reason = f"is another PDF for the person, certification and dates of row {other}: are both meant?"
+                    yield Finding(Kind.TWO_PDFS, row, "file", reason)
+            if suspect.has_file:
+                same, owner = firsts.of(b"file" + content.sha256, row, person)
+                if owner != person and _any_to_send(totals, row, same):
+                    reason = f"is the same PDF as in row {same}, which is for another person"
+                    yield Finding(Kind.SHARED_PDF, row, "file", reason)
+
+
+def _any_to_send(totals: Totals, *rows: int) -> bool:
+    return any(row in totals.to_send for row in rows)
+
+
+@frozen
+class _Suspect:
+    """A suspected row, whose file is being read.
+
+    Attributes:
+        fingerprint: a digest of all that makes a certificate except for its file, if another row may have it too.
+        has_file: whether its file may be the same as one of another person.
+    """
+
+    row: int
+    fields: Fields
+    fingerprint: bytes | None
+    has_file: bool
+    reading: "Future[_Content]"
 
 
 def _suspect_rows(
-    manifest: Manifest, suspects: Collection[bytes], hashes: "_Hashes", origin: str
-) -> Iterator[tuple[int, Fields, "Future[_Content]"]]:
+    manifest: Manifest, suspects: Suspects, hashes: "_Hashes", path_of: Callable[[str], Path]
+) -> Iterator[_Suspect]:
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
                 fields = manifest.fields(row)
             except InvalidUpload:
                 continue  # already reported
-            if fingerprint(fields, origin) in suspects:
+            path, fingerprint = path_of(fields.file), suspects.has_row(fields)
+            has_file = suspects.has_file(path)
+            if fingerprint is not None or has_file:
                 # Certificates made from one template may differ in their last bytes only, so hash the whole file.
-                yield row.number, fields, hashes.read(manifest.path.parent / fields.file)
+                yield _Suspect(row.number, fields, fingerprint, has_file, hashes.read(path))
 
 
 def _ahead(items: Iterator[_T]) -> Iterator[_T]:
@@ -73,11 +176,26 @@ def _ahead(items: Iterator[_T]) -> Iterator[_T]:
     yield from waiting
 
 
+class _Firsts(TemporaryDatabase):
+    """The first row of each suspected certificate or file, and its person."""
+
+    def __init__(self) -> None:
+        super().__init__("CREATE TABLE firsts (key BLOB PRIMARY KEY, row INTEGER, person BLOB) WITHOUT ROWID")
+
+    def of(self, key: bytes, row: int, person: bytes) -> tuple[int, bytes]:
+        """Return the first row with this key, and its person: this row, if there is none before."""
+        if self.change("INSERT OR IGNORE INTO firsts VALUES (?, ?, ?)", [(key, row, person)]):
+            return row, person
+        ((row, person),) = self.select("SELECT row, person FROM firsts WHERE key = ?", key)
+        return row, person
+
+
 @frozen
 class _Content:
-    """The SHA-256 of a whole file, and the file as it was, if its hash is new to the journal."""
+    """The SHA-256 of a whole file and its size in bytes; and the file as it was, if its hash is new to the journal."""
 
     sha256: bytes
+    size: int
     source: SourceFile | None
 
 
@@ -108,8 +226,8 @@ class _Hashes:
         """Begin to read a file, unless it was read for one of the last rows."""
         return self._futures(path)
 
-    def result(self, reading: "Future[_Content]") -> bytes:
-        """Wait for the SHA-256 of a file.
+    def result(self, reading: "Future[_Content]") -> _Content:
+        """Wait for what is known of a file.
 
         Raises:
             OSError: it cannot be read.
@@ -120,7 +238,7 @@ class _Hashes:
             self._new[content.source] = content.sha256
             if len(self._new) >= _FILES_AHEAD:
                 self._remember()
-        return content.sha256
+        return content
 
     def _remember(self) -> None:
         if self._known is not None and self._new:
@@ -135,7 +253,7 @@ class _Hashes:
                 with self._lock:
                     remembered = self._known.known_hash(path, source.size, source.modified_ns)
                 if remembered is not None:
-                    return _Content(remembered, None)
+                    return _Content(remembered, source.size, None)
             found = hashlib.file_digest(stream, "sha256").digest()
             # If the file was changed while it was read, the hash is of no single content.
-            return _Content(found, source if source.is_still(stream) else None)
+            return _Content(found, source.size, source if source.is_still(stream) else None)

@@ -42,6 +42,7 @@ class Kind(enum.Enum):
         Severity.FAULT,
         "rows without the valid_until that their certification needs",
     )
+    WRONG_FOLDER = ("wrong-folder", Severity.FAULT, "no file was found: the folder of the files may be another one")
     NO_FILE = ("no-file", Severity.FAULT, "files that do not exist")
     UNREADABLE = ("unreadable-file", Severity.FAULT, "files that cannot be read")
     NO_PDF = ("no-pdf", Severity.FAULT, "files that are not PDFs")

@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
+
+from attrs import frozen
 
 from springest_async.bulk.findings import Kind
 from springest_async.source_file import SourceFile, open_source
@@ -10,11 +13,65 @@ from springest_async.source_file import SourceFile, open_source
 EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
 
+_VERSION = re.compile(rb"%PDF-[0-9]")
+
 NOT_FOUND = "there is no such file"
+
+
+@frozen
+class Ends:
+    """The two ends of a file.
+
+    Attributes:
+        size: of the whole file, in bytes.
+        head: its first bytes, at least `EDGE_BYTES` if there are as many.
+        tail: its last ones; in a file of up to two `EDGE_BYTES`, both are all of it.
+    """
+
+    size: int
+    head: bytes
+    tail: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the ends of a file.
+
+        Raises:
+            OSError: as `open_source`, or it cannot be read.
+        """
+        with open_source(path) as stream:
+            size = SourceFile.of(path, stream).size
+            if size <= 2 * EDGE_BYTES:
+                whole = stream.read(2 * EDGE_BYTES)
+                return cls(size, whole, whole)
+            head = stream.read(EDGE_BYTES)
+            stream.seek(size - EDGE_BYTES)
+            return cls(size, head, stream.read(EDGE_BYTES))
 
 
 def check_pdf(path: Path) -> Iterator[tuple[Kind, str]]:
     """Check both ends of a file that should be a PDF.
+
+    Yields:
+        What is wrong with it, and how to say so.
+    """
+    try:
+        ends = Ends.read(path)
+    except OSError as error:
+        yield unreadable(error)
+    else:
+        yield from check_ends(ends)
+
+
+def unreadable(error: OSError) -> tuple[Kind, str]:
+    """Return what to say of a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return Kind.NO_FILE, NOT_FOUND
+    return Kind.UNREADABLE, error.strerror or "cannot be read"
+
+
+def check_ends(ends: Ends) -> Iterator[tuple[Kind, str]]:
+    """Check the ends of a file that should be a PDF.
 
     The rules are those of PDF readers, not of ISO 32000: ``%PDF-`` within the first 1024 bytes, and ``startxref`` and
     ``%%EOF`` near the end.
@@ -22,23 +79,12 @@ def check_pdf(path: Path) -> Iterator[tuple[Kind, str]]:
     Yields:
         What is wrong with it, and how to say so.
     """
-    try:
-        with open_source(path) as stream:
-            head = stream.read(EDGE_BYTES)
-            stream.seek(max(0, SourceFile.of(path, stream).size - EDGE_BYTES))
-            tail = stream.read(EDGE_BYTES)
-    except FileNotFoundError:
-        yield Kind.NO_FILE, NOT_FOUND
-        return
-    except OSError as error:
-        yield Kind.UNREADABLE, error.strerror or "cannot be read"
-        return
-    if (reason := no_pdf(head)) is not None:
+    if (reason := no_pdf(ends.head)) is not None:
         yield Kind.NO_PDF, reason
         return
-    if not head.startswith(b"%PDF-"):
+    if not ends.head.startswith(b"%PDF-"):
         yield Kind.OTHER_CONTENT, "has other content before the PDF (%PDF-)"
-    before, end, after = tail.rpartition(b"%%EOF")
+    before, end, after = ends.tail.rpartition(b"%%EOF")
     if not end or b"startxref" not in before:
         yield Kind.CUT_OFF, "may be cut off: a PDF has startxref and %%EOF near its end"
     elif after.strip(b"\0\t\n\f\r "):
@@ -58,4 +104,6 @@ def no_pdf(head: bytes) -> str | None:
         return "is base64 text, not a PDF: decode it first"
     if b"%PDF-" not in head[:1024]:
         return "is not a PDF: there is no %PDF- in its first 1024 bytes"
+    if not _VERSION.search(head, 0, 1024 + 1):
+        return "is not a PDF: behind %PDF- there is no version, such as 1.7"
     return None

@@ -1,21 +1,20 @@
 """Check a manifest before the first POST, and report every fault with its row, column and reason.
 
 A fault in row 900 000 is found in minutes, and not after three weeks of uploading. Only the first and last 8 KiB of a
-file are read, and the whole file only if another row has, or seems to have, the same fields. Nothing is sent.
+file are read, and the whole file only if another row has, or seems to have, the same fields or file. Nothing is sent.
 """
 
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
-from itertools import starmap
 from pathlib import Path
 
-from springest_async.bulk.duplicates import duplicates, fingerprint
+from springest_async.bulk.duplicates import Suspects, duplicates
 from springest_async.bulk.findings import Finding, Kind
-from springest_async.bulk.pdf import NOT_FOUND, check_pdf
+from springest_async.bulk.pdf import Ends, check_ends, unreadable
+from springest_async.bulk.totals import Totals
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.journal.known_files import KnownFiles
-from springest_async.journal.repeats import SeenDigests
 from springest_async.manifest.dates import is_never
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.manifest import MISSING, Fields, Manifest, Row, listed
@@ -25,6 +24,10 @@ from springest_async.source_file import exists
 _MANY = 10  # missing files of which none exists: then the folder is wrong, and not each name
 
 _GUESSED = "the manifest is not in UTF-8, and was read as Windows-1252: {} (if that is wrong, save it as “CSV UTF-8”)"
+
+_CONVERSIONS = (
+    "is in {} of the rows to send: Springest may set these participations to done (“Afgerond”), as its own page does"
+)
 
 _LIKELY_YEARS = range(1940, 2100)  # working lives that go on today, and ends that are meant as "for ever"
 
@@ -43,6 +46,7 @@ def check_manifest(
     certifications: Mapping[int, Certification] | None = None,
     known: KnownFiles | None = None,
     origin: str = "",
+    totals: Totals | None = None,
 ) -> Generator[Finding | None, None, None]:
     """Check a manifest row by row. This blocks, so run it in a thread.
 
@@ -51,6 +55,7 @@ def check_manifest(
         certifications: those that the key can list, by id; without them, the certifications are not checked.
         known: what a journal knows: hashes, and the files that will not be sent again and may be gone.
         origin: the host that the manifest is for, as in ``https://api.springest.nl``.
+        totals: where to count the rows and bytes to send; complete after the last finding.
 
     Yields:
         Every finding, and None after each row, to show progress.
@@ -58,36 +63,87 @@ def check_manifest(
     Raises:
         ManifestError: when a row cannot be read.
         JournalError: when the journal cannot be read or written.
+        ConfigurationError: there is no place left for temporary files.
     """
-    seen = SeenDigests()
-    suspects: set[bytes] = set()
-    files = _Files(manifest.path.parent)
+    check = _Check(manifest, certifications, known, origin, Totals() if totals is None else totals)
     yield from _understood(manifest)
     with closing(iter(manifest)) as rows:
         for row in rows:
-            settled = False
-            try:
-                fields = manifest.checked_fields(row)
-            except InvalidUpload as error:
-                yield from (_finding(row.number, fault) for fault in error.faults)
-                if row.cells["file"].strip():
-                    yield from files.findings(row)
-            else:
-                settled = known is not None and known.is_settled(fields, fields.file)
-                if not settled:
-                    yield from files.findings(row)
-                yield from _year_findings(row.number, fields)
-                if fields.valid_until is not None and fields.valid_until < fields.valid_from:
-                    reason = f"is before valid_from ({fields.valid_from})"
-                    yield Finding(Kind.ORDER, row.number, "valid_until", reason)
-                if seen.add(digest := fingerprint(fields, origin)):
-                    suspects.add(digest)
-            if certifications is not None and not settled:
-                yield from _certification_findings(row, certifications)
+            yield from check.row(row)
             yield None
-    yield from files.rest()
-    if suspects:
-        yield from duplicates(manifest, suspects, known, origin)
+    yield from check.rest()
+
+
+class _Check:
+    """A check of a manifest, one row after the other."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        certifications: Mapping[int, Certification] | None,
+        known: KnownFiles | None,
+        origin: str,
+        totals: Totals,
+    ) -> None:
+        self._manifest = manifest
+        self._certifications = certifications
+        self._known = known
+        self._origin = origin
+        self._totals = totals
+        self._files = _Files(manifest.path.parent)
+        self._suspects = Suspects(origin)
+        self._conversions = 0
+        self._first_conversion = 0  # its row
+
+    def row(self, row: Row) -> list[Finding]:
+        """Return all that is to say of a row, apart from what the rows behind it show."""
+        self._totals.rows += 1
+        try:
+            fields = self._manifest.checked_fields(row)
+        except InvalidUpload as error:
+            return self._faulty(row, error)
+        state = None if self._known is None else self._known.settled_state(fields, fields.file)
+        ends = None
+        found: list[Finding] = []
+        if state is not None:
+            self._totals.known[state] += 1
+        else:
+            ends = self._files.check(row.number, fields.file, found)
+            found.extend(_date_findings(row.number, fields))
+            if self._certifications is not None:
+                requires = fields.valid_until is None
+                found.extend(
+                    _certification_findings(row.number, fields.certification_id, self._certifications, requires)
+                )
+            if ends is not None and not any(finding.is_fault for finding in found):
+                self._totals.add(row.number, fields.certification_id, ends.size)
+                if fields.conversion_id is not None:
+                    self._conversions += 1
+                    self._first_conversion = self._first_conversion or row.number
+        self._suspects.add(fields, ends)
+        return found
+
+    def _faulty(self, row: Row, error: InvalidUpload) -> list[Finding]:
+        """Return all faults of a row whose cells have some, so that they can be corrected at once."""
+        found = [_finding(row.number, fault) for fault in error.faults]
+        if file := row.cells.get("file", "").strip():
+            self._files.check(row.number, file, found)
+        certification = row.cells.get("certification_id", "").strip()
+        if self._certifications is not None and re.fullmatch(r"[0-9]{1,18}", certification) and int(certification):
+            end = row.cells.get("valid_until", "").strip()
+            no_end = not end or is_never(end)
+            found.extend(_certification_findings(row.number, int(certification), self._certifications, no_end))
+        return found
+
+    def rest(self) -> Iterator[Finding]:
+        """Yield what can only be said after the last row."""
+        yield from self._files.rest()
+        if self._conversions:
+            yield Finding(
+                Kind.CONVERSION, self._first_conversion, "conversion_id", _CONVERSIONS.format(self._conversions)
+            )
+        if self._suspects.found:
+            yield from duplicates(self._manifest, self._suspects, self._known, self._files.path_of, self._totals)
 
 
 def _finding(row: int, fault: Fault) -> Finding:
@@ -113,7 +169,7 @@ def _understood(manifest: Manifest) -> Iterator[Finding]:
 
 
 class _Files:
-    """The files that the rows name; if none of them exists, that is said once.
+    """The files that the rows name; if none of them exists, that is said too.
 
     Args:
         folder: where their names begin.
@@ -122,57 +178,59 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._names = FileNames(folder)
-        self._missing: list[tuple[int, str]] = []  # rows and names, as long as there was no other file
         self._found = False
+        self._missing = 0
+        self._first_missing = (0, "")  # its row and name
 
-    def findings(self, row: Row) -> Iterator[Finding]:
-        """Yield what is wrong with the file of a row; what is missing may come later, or be said by `rest`."""
-        cell = row.cells["file"].strip()
-        for kind, reason in check_pdf(self._folder / cell):
-            if exists(self._folder / cell):
-                yield Finding(kind, row.number, "file", reason)
-            elif kind is not Kind.NO_FILE:
-                yield Finding(kind, row.number, "file", f"{reason}: {shown(cell)}")
-            elif self._found:
-                yield self._missing_file(row.number, cell)
+    def path_of(self, file: str) -> Path:
+        """Return the path of the file that a row names."""
+        return self._folder / file
+
+    def check(self, row: int, file: str, found: list[Finding]) -> Ends | None:
+        """Add what is wrong with the file of a row, and return its ends if it can be read."""
+        path = self.path_of(file)
+        try:
+            ends = Ends.read(path)
+        except OSError as error:
+            kind, reason = unreadable(error)
+            if exists(path):
+                self._found = True
+            elif kind is Kind.NO_FILE:
+                self._missing += 1
+                self._first_missing = self._first_missing if self._missing > 1 else (row, file)
+                reason = f"{reason}: {self._names.explain(file)}"
             else:
-                self._missing.append((row.number, cell))
-                return
-        yield from starmap(self._missing_file, self._missing)
-        self._missing, self._found = [], True
-
-    def _missing_file(self, row: int, cell: str) -> Finding:
-        return Finding(Kind.NO_FILE, row, "file", f"{NOT_FOUND}: {self._names.explain(cell)}")
+                reason = f"{reason}: {shown(file)}"
+            found.append(Finding(kind, row, "file", reason))
+            return None
+        self._found = True
+        found.extend(Finding(kind, row, "file", reason) for kind, reason in check_ends(ends))
+        return ends
 
     def rest(self) -> Iterator[Finding]:
-        """Yield what is left to say after the last row."""
-        if len(self._missing) < _MANY:
-            yield from starmap(self._missing_file, self._missing)
-        else:
-            row, cell = self._missing[0]
-            reason = f"none of the {len({cell for _, cell in self._missing})} files exists under its name, such as"
-            question = "" if self._names.meant(cell) else ": is this the right folder?"
-            yield Finding(Kind.NO_FILE, row, "file", f"{reason} {self._names.explain(cell)}{question}")
+        """Yield what there is to say of all files together."""
+        row, file = self._first_missing
+        if self._missing >= _MANY and not self._found and self._names.meant(file) is None:
+            reason = f"none of the files of {self._missing} rows is in {self._folder.absolute()}"
+            yield Finding(Kind.WRONG_FOLDER, row, "file", f"{reason}: is this the right folder?")
 
 
-def _year_findings(row: int, fields: Fields) -> Iterator[Finding]:
-    """Yield a warning for each year that a slip of the finger has made: 0025 for 2025, 2205 for 2025."""
+def _date_findings(row: int, fields: Fields) -> Iterator[Finding]:
+    """Yield a warning for each date that is probably a slip of the finger: 0025 or 2205 for 2025, an early end."""
     for name, day in (("valid_from", fields.valid_from), ("valid_until", fields.valid_until)):
         if day is not None and day.year not in _LIKELY_YEARS and (name, day.year) != ("valid_until", 9999):  # for ever
             yield Finding(Kind.YEAR, row, name, f"is in the year {day.year:04}: is that meant?")
+    if fields.valid_until is not None and fields.valid_until < fields.valid_from:
+        yield Finding(Kind.ORDER, row, "valid_until", f"is before valid_from ({fields.valid_from})")
 
 
-def _certification_findings(row: Row, certifications: Mapping[int, Certification]) -> Iterator[Finding]:
-    # It reads the cells, so that it also works in a row with other faults.
-    cell = row.cells["certification_id"].strip()
-    if not re.fullmatch(r"[0-9]{1,18}", cell) or not int(cell):
-        return  # already reported
-    certification = certifications.get(int(cell))
+def _certification_findings(
+    row: int, id_: int, certifications: Mapping[int, Certification], no_end: bool
+) -> Iterator[Finding]:
+    certification = certifications.get(id_)
     if certification is None:
-        reason = f"{cell} does not exist: springest certifications lists the {len(certifications)} that do"
-        yield Finding(Kind.CERTIFICATION, row.number, "certification_id", reason)
-    elif certification.requires_valid_until and (
-        (end := row.cells.get("valid_until", "").strip()) == "" or is_never(end)
-    ):
+        reason = f"{id_} does not exist: springest certifications lists the {len(certifications)} that do"
+        yield Finding(Kind.CERTIFICATION, row, "certification_id", reason)
+    elif certification.requires_valid_until and no_end:
         reason = f"is missing, but “{certification.name}” requires it"
-        yield Finding(Kind.END_REQUIRED, row.number, "valid_until", reason)
+        yield Finding(Kind.END_REQUIRED, row, "valid_until", reason)

@@ -19,6 +19,12 @@ class RowSet:
             self._bits[index] |= bit
             self._count += 1
 
+    def discard(self, row: int) -> None:
+        """Remove a row, if it is in the set."""
+        if row in self:
+            self._bits[row >> 3] ^= 1 << (row & 7)
+            self._count -= 1
+
     def __contains__(self, row: int) -> bool:
         index = row >> 3
         return index < len(self._bits) and bool(self._bits[index] & 1 << (row & 7))

@@ -32,6 +32,7 @@ _ADVICE = {
     Kind.CERTIFICATION: "“springest certifications” lists those that exist; a new one is made in Springest's own admin"
     " pages.",
     Kind.END_REQUIRED: "Fill in the last day on which these certificates are valid.",
+    Kind.WRONG_FOLDER: "Name the folder or ZIP of the PDFs with --files.",
     Kind.NO_FILE: "Put the PDFs where the manifest says, correct their names, or name their folder or ZIP with --files."
     " --fix-names takes files whose names are written a little differently.",
     Kind.UNREADABLE: "Check that you may open these files, and that no other program holds them.",

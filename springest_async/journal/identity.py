@@ -63,10 +63,16 @@ def place(machine: str, path: bytes) -> bytes:
     return hashlib.blake2b(machine.encode() + b"\0" + path, digest_size=16).digest()
 
 
+def folded(email: str) -> str:
+    """Return an address as all its forms, in another case or with accents encoded otherwise, are written here."""
+    lower = email.lower()
+    if lower.isascii():
+        return lower
+    # Folded after NFD, all forms are the same ("Canonical Caseless Matching" in Unicode, section 3.13).
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", email).casefold())
+
+
 def _common(certificate: CertificateFields, origin: str) -> str:
     # An address contains no newline, so no two certificates have the same text.
-    # Folded after NFD, all forms of an address are the same ("Canonical Caseless Matching" in Unicode, section 3.13).
-    email = certificate.email.lower()
-    if not email.isascii():
-        email = unicodedata.normalize("NFC", unicodedata.normalize("NFD", certificate.email).casefold())
+    email = folded(certificate.email)
     return f"{origin}\n{certificate.certification_id}\n{certificate.valid_from}\n{certificate.valid_until}\n{email}"

@@ -11,6 +11,7 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.journal import Journal
 from springest_async.journal.migrations import Source
+from springest_async.journal.records import State
 from springest_async.source_file import SourceFile
 
 
@@ -20,7 +21,7 @@ class KnownFiles:
     Usage::
 
         with KnownFiles(journal, source) as known:
-            known.is_settled(fields, "a.pdf")
+            known.settled_state(fields, "a.pdf")
 
     All methods raise `JournalError` when the journal cannot be read or written.
     """
@@ -47,11 +48,11 @@ class KnownFiles:
         assert self._connection is not None
         return self._connection
 
-    def is_settled(self, fields: CertificateFields, file: str) -> bool:
-        """Return whether a row's file need not be checked; see `loading.is_settled`."""
+    def settled_state(self, fields: CertificateFields, file: str) -> State | None:
+        """Return the state of a row whose file need not be checked, or None; see `loading.settled_state`."""
         connection = self._open()
         with connection.snapshot():
-            return loading.is_settled(connection, self._source, self._migration, fields, file)
+            return loading.settled_state(connection, self._source, self._migration, fields, file)
 
     def listed_as(self, looks: bytes) -> list[int | None]:
         """Return the ids of the certificates that Springest may list in this way; see `certificates.listed_as`."""

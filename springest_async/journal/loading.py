@@ -344,27 +344,27 @@ def _remove(connection: Connection, load: int) -> None:
                 return
 
 
-def is_settled(
+def settled_state(
     connection: Connection, source: Source, migration: int | None, fields: CertificateFields, file: str
-) -> bool:
-    """Return whether a row's file need not be checked, because its certificate will not be sent again.
+) -> State | None:
+    """Return the state of a row whose file need not be checked, because its certificate will not be sent again.
 
-    That is so when the certificate is stored, rejected or in doubt, and the file is unchanged or was moved away.
+    It is stored, rejected or in doubt, and the file is unchanged or was moved away. None is any other row.
     """
     found = file_hashes.look_at(path := source.path_of(file))
     if found is not None:
         sha256 = file_hashes.known_hash(connection, source.machine, path, found.size, found.modified_ns)
         if sha256 is not None:
             lines = connection.execute(
-                "SELECT 1 FROM certificates WHERE identity = ? AND state IN ('stored', 'rejected', 'in doubt')",
+                "SELECT state FROM certificates WHERE identity = ? AND state IN ('stored', 'rejected', 'in doubt')",
                 (identity(fields, source.origin, sha256),),
             )
-            return bool(lines)
+            return State(lines[0][0]) if lines else None
     if migration is None:
-        return False
+        return None
     lines = connection.execute(
-        "SELECT size, modified_ns FROM manifest_rows WHERE fields = ? AND state IN ('stored', 'rejected', 'in doubt')"
-        " AND certificate IS NOT NULL AND load = (SELECT load FROM migrations WHERE id = ?)",
+        "SELECT state, size, modified_ns FROM manifest_rows WHERE fields = ? AND certificate IS NOT NULL"
+        " AND state IN ('stored', 'rejected', 'in doubt') AND load = (SELECT load FROM migrations WHERE id = ?)",
         (row_digests(fields, source.origin, file)[0], migration),
     )
-    return any(found is None or file_hashes.is_same(found, *line) for line in lines)
+    return next((State(state) for state, *line in lines if found is None or file_hashes.is_same(found, *line)), None)

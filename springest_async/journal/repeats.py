@@ -26,3 +26,9 @@ class SeenDigests:
         known = known and bits[index] & bit
         bits[index] |= bit
         return bool(known)
+
+    def __contains__(self, digest: bytes) -> bool:
+        """Return whether a digest of 16 bytes may have been added; False is always right."""
+        number = int.from_bytes(digest, "big")
+        places = (number % _BITS, (number >> 64) % _BITS)
+        return all(self._bits[place >> 3] & 1 << (place & 7) for place in places)

@@ -2,12 +2,9 @@
 
 import base64
 import hashlib
-import io
 import os
 import threading
 import unicodedata
-import zipfile
-from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -26,276 +23,31 @@ from springest_async.bulk import (
     Manifest,
     OpenMigration,
     State,
+    Totals,
     check_manifest,
-    check_pdf,
     load_manifest,
     source_of,
 )
 from springest_async.errors import InvalidUpload, ManifestError
 from springest_async.records import Certification
 from tests.bulk_runs import ORIGIN, loaded, manifest_of, settle
-from tests.pdfs import certificate
-from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
+from tests.checks import HEADER, PDF, findings, manifest_with
 
-HEADER = "file,certification_id,email,valid_from,valid_until,conversion_id\n"
 NOT_FOUND = "there is no such file"
-NO_NAME = "is not a valid file name"
 NO_PDF = "is not a PDF: there is no %PDF- in its first 1024 bytes"
-ZIP = "is a zip file, not a PDF (Word and Excel files are zip files too: save them as PDF)"
 DATE = "must be a date such as 2026-12-31 or 31-12-2026"
 BASE64 = "is base64 text, not a PDF: decode it first"
-CUT_OFF = "may be cut off: a PDF has startxref and %%EOF near its end"
-MORE_AT_THE_END = "has other content after the end of the PDF (%%EOF)"
 MORE_AT_THE_START = "has other content before the PDF (%PDF-)"
-KINDS = {
-    CUT_OFF: Kind.CUT_OFF,
-    MORE_AT_THE_END: Kind.OTHER_CONTENT,
-    MORE_AT_THE_START: Kind.OTHER_CONTENT,
-    NOT_FOUND: Kind.NO_FILE,
-}
-
-PDF = certificate("First aid: Jan Jansen")
 FIRST_AID = Certification(id=1, name="First aid")
 FORKLIFT = Certification(id=2, name="Forklift driver", requires_valid_until=True)
 CERTIFICATIONS = {1: FIRST_AID, 2: FORKLIFT}
 
 
-def zipped(content: bytes) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("jan.pdf", content)
-    return stream.getvalue()
-
-
-# --- one file ---
-
-
-def findings_of(folder: Path, content: bytes) -> list[tuple[Kind, str]]:
-    path = folder / "jan.pdf"
-    path.write_bytes(content)
-    return list(check_pdf(path))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        PDF,
-        PDF + b"\r\n\0\n ",
-        b"%PDF-1.7\nstartxref\n0\n%%EOF",
-        b"%PDF-1.7\nstartxref\n0\n%%EOF\n" + b"1 0 obj\n" * 9000 + b"startxref\n9\n%%EOF\n",  # saved again, appended
-        PDF[:-6] + b" " * 6000 + b"%%EOF\n",
-    ],
-    ids=["a library's", "padded", "shortest", "with an update", "end marks far apart"],
-)
-def test_a_good_pdf_has_no_findings(tmp_path: Path, content: bytes) -> None:
-    assert findings_of(tmp_path, content) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "is an empty file"),
-        (b"\n", "contains only blanks"),
-        (b"\xef\xbb\xbf\0\0 \r\n\t\f" * 900, "contains only blanks"),
-        (b"Dear Jan,\n", NO_PDF),
-        (b"\x89PNG\r\n\x1a\n", NO_PDF),
-        (b" " * 1020 + PDF, NO_PDF),
-        (PDF[5:], NO_PDF),
-        (base64.b64encode(PDF), BASE64),
-        (base64.b64encode(PDF)[:600], BASE64),
-        (base64.encodebytes(PDF), BASE64),
-        (base64.encodebytes(PDF).replace(b"\n", b"\r\n"), BASE64),
-        (b"\xef\xbb\xbf\n" + base64.b64encode(PDF), BASE64),
-        (b"data:application/pdf;base64," + base64.b64encode(PDF), BASE64),
-        (b"data:;base64,\n" + base64.encodebytes(PDF), BASE64),
-        (base64.b64encode(b"\n" + PDF), BASE64),
-        (b"<!DOCTYPE html><title>Log in</title>", "is an HTML page, not a PDF"),
-        (b"\r\n<HTML><body>%PDF-1.7</body>", "is an HTML page, not a PDF"),
-        (b"<!doctype\nhtml>", "is an HTML page, not a PDF"),
-        (zipped(b"<document/>"), ZIP),
-        (zipped(PDF), ZIP),
-    ],
-    ids=[
-        "empty",
-        "a newline",
-        "nothing but blanks",
-        "text",
-        "picture",
-        "header too late",
-        "no header",
-        "base64",
-        "base64 cut off",
-        "base64 in lines",
-        "base64 in CRLF lines",
-        "base64 behind a BOM",
-        "data URL",
-        "data URL in lines",
-        "base64 of a PDF that begins with a newline",
-        "HTML",
-        "HTML that speaks of PDF",
-        "HTML with a newline in its doctype",
-        "zip",
-        "zip with a PDF in it as it is",
-    ],
-)
-def test_what_is_no_pdf_is_a_fault_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
-    assert findings_of(tmp_path, content) == [(Kind.NO_PDF, reason)]
-
-
-@pytest.mark.parametrize(
-    ("content", "reasons"),
-    [
-        (b"\xef\xbb\xbf" + PDF, [MORE_AT_THE_START]),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + PDF, [MORE_AT_THE_START]),
-        (b" " * 1019 + PDF, [MORE_AT_THE_START]),
-        (PDF + b"<html>", [MORE_AT_THE_END]),
-        (PDF + b"\0" * 100 + b"x", [MORE_AT_THE_END]),
-        (PDF[: len(PDF) // 2], [CUT_OFF]),
-        (PDF.replace(b"%%EOF", b""), [CUT_OFF]),
-        (PDF.replace(b"startxref", b""), [CUT_OFF]),
-        (PDF + b"x" * 9000, [CUT_OFF]),
-        (b"\n" + PDF + b"x", [MORE_AT_THE_START, MORE_AT_THE_END]),
-        (b"\n%PDF-1.7\n", [MORE_AT_THE_START, CUT_OFF]),
-    ],
-    ids=[
-        "BOM before it",
-        "HTTP headers before it",
-        "header at the last possible place",
-        "HTML behind it",
-        "a letter behind it",
-        "half of it",
-        "no end mark",
-        "no startxref",
-        "much behind it",
-        "both ends",
-        "header only",
-    ],
-)
-def test_what_pdf_readers_accept_is_a_warning(tmp_path: Path, content: bytes, reasons: list[str]) -> None:
-    assert findings_of(tmp_path, content) == [(KINDS[reason], reason) for reason in reasons]
-
-
-def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
-    assert list(check_pdf(tmp_path / "none.pdf")) == [(Kind.NO_FILE, NOT_FOUND)]
-
-
-def test_a_folder_is_a_fault(tmp_path: Path) -> None:
-    assert list(check_pdf(tmp_path)) == [(Kind.UNREADABLE, "is a folder")]
-
-
-def test_a_pipe_is_a_fault_and_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "jan.pdf")
-
-    assert list(check_pdf(tmp_path / "jan.pdf")) == [(Kind.UNREADABLE, "is not a regular file")]
-
-
-def test_a_name_with_a_nul_is_a_fault(tmp_path: Path) -> None:
-    assert list(check_pdf(tmp_path / "j\0n.pdf")) == [(Kind.UNREADABLE, NO_NAME)]
-
-
-def test_a_pipe_that_is_put_in_a_files_place_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "jan.pdf"
-    path.write_bytes(PDF)
-    swap_after_a_look(monkeypatch, path, becomes_a_pipe)
-
-    assert without_waiting(path, lambda: list(check_pdf(path))) == [(Kind.UNREADABLE, "is not a regular file")]
-
-
-def test_a_file_that_cannot_be_read_is_a_fault() -> None:
-    """Reading the start of a process's memory fails as a broken disk does."""
-    assert list(check_pdf(Path("/proc/self/mem"))) == [(Kind.UNREADABLE, "Input/output error")]
-
-
-def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
-    (tmp_path / "jan.pdf").write_bytes(PDF)
-    (tmp_path / "link.pdf").symlink_to("jan.pdf")
-
-    assert list(check_pdf(tmp_path / "link.pdf")) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("", "is a folder"),
-        ("..", "is a folder"),
-        ("/", "is a folder"),
-        ("/dev/zero", "is not a regular file"),
-        ("jan.pdf/jan.pdf", "Not a directory"),
-        ("x" * 256, "File name too long"),
-        ("x/" * 60_000, "File name too long"),
-        ("~/jan.pdf", NOT_FOUND),
-        ("jan\n.pdf", NOT_FOUND),
-    ],
-    ids=lambda value: ascii(value[:20]),
-)
-def test_a_name_without_a_file_is_a_fault(tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / "jan.pdf").write_bytes(PDF)
-
-    assert list(check_pdf(tmp_path / name)) == [(KINDS.get(reason, Kind.UNREADABLE), reason)]
-
-
-@pytest.mark.parametrize("name", ["j\na\rn.pdf", "🎓 漢 é.pdf", "-rf", "\u202efdp.naj", "x" * 251 + ".pdf", "'\"\\"])
-def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(PDF)
-    quoted = name.replace('"', '""')
-    manifest = manifest_with(
-        tmp_path, *(f'"{start}{quoted}",*' for start in ("", f"../{tmp_path.name}/", f"{tmp_path}/"))
-    )
-
-    same = "is the same certificate as in row 2"
-    assert findings(manifest) == [Finding(Kind.TWICE, 3, "file", same), Finding(Kind.TWICE, 4, "file", same)]
-
-
-def test_a_file_that_shrinks_during_its_check_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "jan.pdf"
-
-    def meddled(meddle: Callable[[Path], object]) -> list[tuple[Kind, str]]:
-        path.write_bytes(PDF + b" " * 20_000)
-        with monkeypatch.context() as patch:
-            swap_after_a_look(patch, path, meddle)
-            return list(check_pdf(path))
-
-    assert meddled(Path.unlink) == [(Kind.NO_FILE, NOT_FOUND)]
-    assert meddled(lambda path: os.truncate(path, 100)) == [(Kind.CUT_OFF, CUT_OFF)]
-    assert meddled(lambda path: os.truncate(path, 0)) == [(Kind.NO_PDF, "is an empty file")]
-
-
-def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "big.pdf"
-    with path.open("wb") as stream:
-        stream.write(b"%PDF-1.7\n")
-        stream.seek(1024**3)
-        stream.write(b"startxref\n9\n%%EOF\n")
-    pieces: list[int] = []
-
-    class Counted(io.FileIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            piece = super().read(size)
-            pieces.append(len(piece))
-            return piece
-
-    monkeypatch.setattr("springest_async.bulk.pdf.open_source", Counted)
-
-    assert list(check_pdf(path)) == []
-    assert (len(pieces), max(pieces)) == (2, 8 * 1024)
-
-
 # --- a manifest ---
 
 
-def manifest_with(folder: Path, *rows: str) -> Manifest:
-    """Write a manifest of rows in which ``ok`` is a good file and ``*`` the usual fields."""
-    (folder / "ok.pdf").write_bytes(PDF)
-    lines = [row.replace("*", "1,jan@example.org,2026-01-31") for row in rows]
-    return manifest_of(folder, HEADER + "".join(f"{line}\n" for line in lines))
-
-
-def findings(manifest: Manifest, certifications: dict[int, Certification] | None = None) -> list[Finding]:
-    return [finding for finding in check_manifest(manifest, certifications) if finding is not None]
-
-
 def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path) -> None:
-    manifest = manifest_with(tmp_path, "ok.pdf,*", "ok.pdf,1,piet@example.org,2026-01-31")
+    manifest = manifest_with(tmp_path, "ok.pdf,*", "ok.pdf,1,jan@example.org,2026-02-28")
 
     assert list(check_manifest(manifest, CERTIFICATIONS)) == [None, None]
 
@@ -371,19 +123,35 @@ def test_nothing_is_told_where_two_may_have_been_meant(tmp_path: Path) -> None:
 def test_a_wrong_folder_is_told_once(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, *(f"{number}.pdf,*" for number in range(4000)))
 
-    reason = "none of the 4000 files exists under its name, such as '0.pdf'"
-    assert findings(manifest) == [
-        Finding(Kind.NO_FILE, 2, "file", f"{reason} in {tmp_path}: is this the right folder?")
+    reason = f"none of the files of 4000 rows is in {tmp_path}: is this the right folder?"
+    assert [finding for finding in findings(manifest) if finding.kind is not Kind.NO_FILE] == [
+        Finding(Kind.WRONG_FOLDER, 2, "file", reason)
     ]
 
 
-def test_a_mistake_in_all_names_is_told_once(tmp_path: Path) -> None:
+def test_a_mistake_in_all_names_is_no_wrong_folder(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, *(f"{number},*" for number in range(20)))
     for number in range(20):
         (tmp_path / f"{number}.pdf").write_bytes(PDF)
 
-    reason = "none of the 20 files exists under its name, such as '0' (there is '0.pdf': correct the name)"
-    assert findings(manifest) == [Finding(Kind.NO_FILE, 2, "file", reason)]
+    assert findings(manifest) == [
+        Finding(
+            Kind.NO_FILE,
+            number + 2,
+            "file",
+            f"{NOT_FOUND}: '{number}' (there is '{number}.pdf': correct the name)",
+        )
+        for number in range(20)
+    ]
+
+
+def test_a_conversion_is_a_warning_once(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "ok.pdf,*", *(f"ok.pdf,1,jan@example.org,2026-0{n}-01,,{n}" for n in (2, 3)))
+
+    reason = (
+        "is in 2 of the rows to send: Springest may set these participations to done (“Afgerond”), as its own page does"
+    )
+    assert findings(manifest) == [Finding(Kind.CONVERSION, 3, "conversion_id", reason)]
 
 
 def test_the_folder_of_a_name_is_no_file(tmp_path: Path) -> None:
@@ -440,7 +208,7 @@ def test_columns_that_mean_nothing_are_named_once(tmp_path: Path) -> None:
     """One of them may be a column whose name was mistyped, and whose cells would be left out in silence."""
     path = tmp_path / "manifest.csv"
     header = HEADER.replace("valid_until", "valid_untill").replace("\n", ",Naam,,error,a\x1bb\n")
-    path.write_text(header + "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,5,Jan\n")
+    path.write_text(header + "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,,Jan\n")
     (tmp_path / "ok.pdf").write_bytes(PDF)
 
     named = (
@@ -574,121 +342,14 @@ def test_a_finding_reads_as_a_line(finding: Finding, text: str) -> None:
     assert str(finding) == text
 
 
-# --- the same certificate twice ---
-
-
-def test_the_same_file_with_the_same_fields_is_one_certificate(tmp_path: Path) -> None:
-    manifest = manifest_with(tmp_path, "ok.pdf,*", "ok.pdf,*,2031-01-31", "ok.pdf,1,JAN@Example.org,2026-01-31")
-
-    assert findings(manifest) == [Finding(Kind.TWICE, 4, "file", "is the same certificate as in row 2")]
-
-
-def test_copies_of_a_file_with_equal_fields_are_one_certificate(tmp_path: Path) -> None:
-    for name in ("a.pdf", "b.pdf", "c.pdf"):
-        (tmp_path / name).write_bytes(PDF)
-    manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*", "./c.pdf,*")
-
-    assert findings(manifest) == [
-        Finding(Kind.TWICE, 3, "file", "is the same certificate as in row 2"),
-        Finding(Kind.TWICE, 4, "file", "is the same certificate as in row 2"),
-    ]
-
-
-def test_the_same_file_with_other_fields_is_another_certificate(tmp_path: Path) -> None:
-    manifest = manifest_with(
-        tmp_path,
-        "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,1",
-        "ok.pdf,2,jan@example.org,2026-01-31,2031-01-31,1",
-        "ok.pdf,1,piet@example.org,2026-01-31,2031-01-31,1",
-        "ok.pdf,1,jan@example.org,2026-02-01,2031-01-31,1",
-        "ok.pdf,1,jan@example.org,2026-01-31,2032-01-31,1",
-        "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,2",
-    )
-
-    assert findings(manifest) == []
-
-
-def test_files_with_another_last_byte_are_two_certificates(tmp_path: Path) -> None:
-    """Certificates that are made from one template share their fonts and logo, which stand in front."""
-    template = PDF + b"%" * 128 * 1024 + b"\nstartxref\n0\n%%EOF"
-    (tmp_path / "a.pdf").write_bytes(template + b"\n")
-    (tmp_path / "b.pdf").write_bytes(template + b"\r")
-    manifest = manifest_with(tmp_path, "a.pdf,*", "b.pdf,*")
-
-    assert findings(manifest) == []
-
-
-def test_a_file_is_checked_anew_in_each_check(tmp_path: Path) -> None:
-    """A service that lives for months checks a manifest, has it mended, and checks it again."""
-    (tmp_path / "other.pdf").write_bytes(PDF)
-    manifest = manifest_with(tmp_path, "ok.pdf,*", "other.pdf,*")
-    assert findings(manifest) == [Finding(Kind.TWICE, 3, "file", "is the same certificate as in row 2")]
-
-    (tmp_path / "other.pdf").write_bytes(certificate("First aid: Piet Pietersen"))
-
-    assert findings(manifest) == []
-
-
-def test_two_rows_with_the_same_missing_file_are_both_reported(tmp_path: Path) -> None:
-    manifest = manifest_with(tmp_path, "none.pdf,*", "none.pdf,*")
-
-    assert findings(manifest) == [
-        Finding(Kind.NO_FILE, row, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}") for row in (2, 3)
-    ]
-
-
-def test_two_rows_with_the_same_invalid_name_are_both_reported(tmp_path: Path) -> None:
-    manifest = manifest_with(tmp_path, "j\0n.pdf,*", "j\0n.pdf,*")
-
-    reason = f"{NO_NAME}: 'j\\x00n.pdf'"
-    assert findings(manifest) == [
-        Finding(Kind.UNREADABLE, 2, "file", reason),
-        Finding(Kind.UNREADABLE, 3, "file", reason),
-    ]
-
-
-def test_two_rows_with_a_link_to_itself_are_both_reported(tmp_path: Path) -> None:
-    (tmp_path / "loop.pdf").symlink_to("loop.pdf")
-    manifest = manifest_with(tmp_path, "loop.pdf,*", "loop.pdf,*")
-
-    reason = "Too many levels of symbolic links"
-    assert findings(manifest) == [
-        Finding(Kind.UNREADABLE, 2, "file", reason),
-        Finding(Kind.UNREADABLE, 3, "file", reason),
-    ]
-
-
-def test_two_rows_with_the_same_pipe_are_not_waited_for(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe.pdf"
-    os.mkfifo(pipe)
-    manifest = manifest_with(tmp_path, "pipe.pdf,*", "pipe.pdf,*")
-
-    assert without_waiting(pipe, lambda: findings(manifest)) == [
-        Finding(Kind.UNREADABLE, 2, "file", "is not a regular file"),
-        Finding(Kind.UNREADABLE, 3, "file", "is not a regular file"),
-    ]
-
-
-@pytest.mark.parametrize("looks", [1, 2, 3])
-def test_a_pipe_that_replaces_a_duplicate_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
-) -> None:
-    """The file is checked for each of its rows, and once more when they are compared."""
-    manifest = manifest_with(tmp_path, "a.pdf,*", "a.pdf,*")
-    path = tmp_path / "a.pdf"
-    path.write_bytes(PDF)
-    swap_after_a_look(monkeypatch, path, becomes_a_pipe, looks)
-
-    found = [Finding(Kind.UNREADABLE, row, "file", "is not a regular file") for row in range(looks + 1, 4)]
-    assert without_waiting(path, lambda: findings(manifest)) == found
-
-
 # --- what a journal knows ---
 
 
-def known_findings(manifest: Manifest, journal: Journal, origin: str = ORIGIN) -> list[Finding]:
+def known_findings(
+    manifest: Manifest, journal: Journal, origin: str = ORIGIN, totals: Totals | None = None
+) -> list[Finding]:
     with KnownFiles(journal, source_of(manifest, origin, journal.machine)) as known:
-        return [finding for finding in check_manifest(manifest, None, known, origin) if finding is not None]
+        return [finding for finding in check_manifest(manifest, None, known, origin, totals) if finding is not None]
 
 
 async def brought_to(migration: OpenMigration, *outcomes: State) -> Journal:
@@ -710,6 +371,25 @@ async def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, ou
             Finding(Kind.NO_FILE, 3, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}")
         ]
         assert len(known_findings(manifest, journal, "https://api.springest.be")) == 2
+
+
+async def test_a_check_counts_what_there_is_to_send(tmp_path: Path) -> None:
+    manifest = manifest_with(
+        tmp_path,
+        "ok.pdf,*",
+        "ok.pdf,2,jan@example.org,2026-01-31",
+        "ok.pdf,1,jan@example.org,2025-01-31",
+        "ok.pdf,2,jan@example.org,2025-01-31",
+        "none.pdf,*",
+        "ok.pdf,1,jan,2025-01-31",
+    )
+    totals = Totals()
+    async with loaded(manifest) as migration:
+        journal = await brought_to(migration, State.STORED, State.REJECTED)
+        known_findings(manifest, journal, totals=totals)
+
+    assert (totals.rows, totals.known) == (6, {State.STORED: 1, State.REJECTED: 1})
+    assert (list(totals.to_send), totals.size, totals.certifications) == ([4, 5], 2 * len(PDF), {1: 1, 2: 1})
 
 
 @pytest.mark.parametrize("outcome", [State.WAITING, State.FAILED])
@@ -743,7 +423,11 @@ async def test_a_stored_file_is_not_opened_for_another_manifest(
     copy = manifest_of(tmp_path, manifest.path.read_text() + "\n", "a copy.csv")
     async with loaded(manifest) as migration:
         journal = await brought_to(migration, State.STORED)
-        monkeypatch.setattr("springest_async.bulk.preflight.check_pdf", lambda _: [(Kind.NO_PDF, "was opened")])
+
+        def refuse(_: Path) -> None:
+            raise AssertionError("it need not be opened")
+
+        monkeypatch.setattr("springest_async.bulk.pdf.open_source", refuse)
 
         assert known_findings(copy, journal) == []
 

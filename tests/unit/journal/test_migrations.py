@@ -639,10 +639,10 @@ def test_a_settled_row_need_not_be_checked(name: str, runner: Runner, archive: P
 
     with connection.snapshot():
         migration = migrations.find(connection, manifest)
-        assert loading.is_settled(connection, manifest, migration, row(2), "2.pdf")
-        assert not loading.is_settled(connection, manifest, migration, row(3), "3.pdf")
+        assert loading.settled_state(connection, manifest, migration, row(2), "2.pdf") is State.STORED
+        assert loading.settled_state(connection, manifest, migration, row(3), "3.pdf") is None
         (archive / "2.pdf").write_bytes(b"another")
-        assert not loading.is_settled(connection, manifest, migration, row(2), "2.pdf")
+        assert loading.settled_state(connection, manifest, migration, row(2), "2.pdf") is None
 
 
 # --- all of them ---

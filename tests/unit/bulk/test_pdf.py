@@ -1,0 +1,239 @@
+"""What is a PDF, by its ends."""
+
+import base64
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from springest_async.bulk import Kind, check_pdf
+from tests.checks import PDF
+from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
+
+NOT_FOUND = "there is no such file"
+NO_NAME = "is not a valid file name"
+NO_VERSION = "is not a PDF: behind %PDF- there is no version, such as 1.7"
+NO_PDF = "is not a PDF: there is no %PDF- in its first 1024 bytes"
+ZIP = "is a zip file, not a PDF (Word and Excel files are zip files too: save them as PDF)"
+BASE64 = "is base64 text, not a PDF: decode it first"
+CUT_OFF = "may be cut off: a PDF has startxref and %%EOF near its end"
+MORE_AT_THE_END = "has other content after the end of the PDF (%%EOF)"
+MORE_AT_THE_START = "has other content before the PDF (%PDF-)"
+KINDS = {
+    CUT_OFF: Kind.CUT_OFF,
+    MORE_AT_THE_END: Kind.OTHER_CONTENT,
+    MORE_AT_THE_START: Kind.OTHER_CONTENT,
+    NOT_FOUND: Kind.NO_FILE,
+}
+
+
+def zipped(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("jan.pdf", content)
+    return stream.getvalue()
+
+
+def findings_of(folder: Path, content: bytes) -> list[tuple[Kind, str]]:
+    path = folder / "jan.pdf"
+    path.write_bytes(content)
+    return list(check_pdf(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PDF,
+        PDF + b"\r\n\0\n ",
+        b"%PDF-1.7\nstartxref\n0\n%%EOF",
+        b"%PDF-1.7\nstartxref\n0\n%%EOF\n" + b"1 0 obj\n" * 9000 + b"startxref\n9\n%%EOF\n",  # saved again, appended
+        PDF[:-6] + b" " * 6000 + b"%%EOF\n",
+    ],
+    ids=["a library's", "padded", "shortest", "with an update", "end marks far apart"],
+)
+def test_a_good_pdf_has_no_findings(tmp_path: Path, content: bytes) -> None:
+    assert findings_of(tmp_path, content) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is an empty file"),
+        (b"\n", "contains only blanks"),
+        (b"\xef\xbb\xbf\0\0 \r\n\t\f" * 900, "contains only blanks"),
+        (b"Dear Jan,\n", NO_PDF),
+        (b"\x89PNG\r\n\x1a\n", NO_PDF),
+        (b" " * 1020 + PDF, NO_PDF),
+        (PDF[5:], NO_PDF),
+        (b"%PDF-\n" + PDF[9:], NO_VERSION),
+        (b"%PDF-X.4" + PDF[8:], NO_VERSION),
+        (base64.b64encode(PDF), BASE64),
+        (base64.b64encode(PDF)[:600], BASE64),
+        (base64.encodebytes(PDF), BASE64),
+        (base64.encodebytes(PDF).replace(b"\n", b"\r\n"), BASE64),
+        (b"\xef\xbb\xbf\n" + base64.b64encode(PDF), BASE64),
+        (b"data:application/pdf;base64," + base64.b64encode(PDF), BASE64),
+        (b"data:;base64,\n" + base64.encodebytes(PDF), BASE64),
+        (base64.b64encode(b"\n" + PDF), BASE64),
+        (b"<!DOCTYPE html><title>Log in</title>", "is an HTML page, not a PDF"),
+        (b"\r\n<HTML><body>%PDF-1.7</body>", "is an HTML page, not a PDF"),
+        (b"<!doctype\nhtml>", "is an HTML page, not a PDF"),
+        (zipped(b"<document/>"), ZIP),
+        (zipped(PDF), ZIP),
+    ],
+    ids=[
+        "empty",
+        "a newline",
+        "nothing but blanks",
+        "text",
+        "picture",
+        "header too late",
+        "no header",
+        "no version",
+        "a version that is no number",
+        "base64",
+        "base64 cut off",
+        "base64 in lines",
+        "base64 in CRLF lines",
+        "base64 behind a BOM",
+        "data URL",
+        "data URL in lines",
+        "base64 of a PDF that begins with a newline",
+        "HTML",
+        "HTML that speaks of PDF",
+        "HTML with a newline in its doctype",
+        "zip",
+        "zip with a PDF in it as it is",
+    ],
+)
+def test_what_is_no_pdf_is_a_fault_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert findings_of(tmp_path, content) == [(Kind.NO_PDF, reason)]
+
+
+@pytest.mark.parametrize(
+    ("content", "reasons"),
+    [
+        (b"\xef\xbb\xbf" + PDF, [MORE_AT_THE_START]),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + PDF, [MORE_AT_THE_START]),
+        (b" " * 1019 + PDF, [MORE_AT_THE_START]),
+        (PDF + b"<html>", [MORE_AT_THE_END]),
+        (PDF + b"\0" * 100 + b"x", [MORE_AT_THE_END]),
+        (PDF[: len(PDF) // 2], [CUT_OFF]),
+        (PDF.replace(b"%%EOF", b""), [CUT_OFF]),
+        (PDF.replace(b"startxref", b""), [CUT_OFF]),
+        (PDF + b"x" * 20_000, [CUT_OFF]),
+        (b"\n" + PDF + b"x", [MORE_AT_THE_START, MORE_AT_THE_END]),
+        (b"\n%PDF-1.7\n", [MORE_AT_THE_START, CUT_OFF]),
+    ],
+    ids=[
+        "BOM before it",
+        "HTTP headers before it",
+        "header at the last possible place",
+        "HTML behind it",
+        "a letter behind it",
+        "half of it",
+        "no end mark",
+        "no startxref",
+        "much behind it",
+        "both ends",
+        "header only",
+    ],
+)
+def test_what_pdf_readers_accept_is_a_warning(tmp_path: Path, content: bytes, reasons: list[str]) -> None:
+    assert findings_of(tmp_path, content) == [(KINDS[reason], reason) for reason in reasons]
+
+
+def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
+    assert list(check_pdf(tmp_path / "none.pdf")) == [(Kind.NO_FILE, NOT_FOUND)]
+
+
+def test_a_folder_is_a_fault(tmp_path: Path) -> None:
+    assert list(check_pdf(tmp_path)) == [(Kind.UNREADABLE, "is a folder")]
+
+
+def test_a_pipe_is_a_fault_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "jan.pdf")
+
+    assert list(check_pdf(tmp_path / "jan.pdf")) == [(Kind.UNREADABLE, "is not a regular file")]
+
+
+def test_a_name_with_a_nul_is_a_fault(tmp_path: Path) -> None:
+    assert list(check_pdf(tmp_path / "j\0n.pdf")) == [(Kind.UNREADABLE, NO_NAME)]
+
+
+def test_a_pipe_that_is_put_in_a_files_place_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "jan.pdf"
+    path.write_bytes(PDF)
+    swap_after_a_look(monkeypatch, path, becomes_a_pipe)
+
+    assert without_waiting(path, lambda: list(check_pdf(path))) == [(Kind.UNREADABLE, "is not a regular file")]
+
+
+def test_a_file_that_cannot_be_read_is_a_fault() -> None:
+    """Reading the start of a process's memory fails as a broken disk does."""
+    assert list(check_pdf(Path("/proc/self/mem"))) == [(Kind.UNREADABLE, "Input/output error")]
+
+
+def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
+    (tmp_path / "jan.pdf").write_bytes(PDF)
+    (tmp_path / "link.pdf").symlink_to("jan.pdf")
+
+    assert list(check_pdf(tmp_path / "link.pdf")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "is a folder"),
+        ("..", "is a folder"),
+        ("/", "is a folder"),
+        ("/dev/zero", "is not a regular file"),
+        ("jan.pdf/jan.pdf", "Not a directory"),
+        ("x" * 256, "File name too long"),
+        ("x/" * 60_000, "File name too long"),
+        ("~/jan.pdf", NOT_FOUND),
+        ("jan\n.pdf", NOT_FOUND),
+    ],
+    ids=lambda value: ascii(value[:20]),
+)
+def test_a_name_without_a_file_is_a_fault(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "jan.pdf").write_bytes(PDF)
+
+    assert list(check_pdf(tmp_path / name)) == [(KINDS.get(reason, Kind.UNREADABLE), reason)]
+
+
+def test_a_file_that_shrinks_during_its_check_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "jan.pdf"
+
+    def meddled(meddle: Callable[[Path], object]) -> list[tuple[Kind, str]]:
+        path.write_bytes(PDF + b" " * 20_000)
+        with monkeypatch.context() as patch:
+            swap_after_a_look(patch, path, meddle)
+            return list(check_pdf(path))
+
+    assert meddled(Path.unlink) == [(Kind.NO_FILE, NOT_FOUND)]
+    assert meddled(lambda path: os.truncate(path, 100)) == [(Kind.CUT_OFF, CUT_OFF)]
+    assert meddled(lambda path: os.truncate(path, 0)) == [(Kind.NO_PDF, "is an empty file")]
+
+
+def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "big.pdf"
+    with path.open("wb") as stream:
+        stream.write(b"%PDF-1.7\n")
+        stream.seek(1024**3)
+        stream.write(b"startxref\n9\n%%EOF\n")
+    pieces: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            piece = super().read(size)
+            pieces.append(len(piece))
+            return piece
+
+    monkeypatch.setattr("springest_async.bulk.pdf.open_source", Counted)
+
+    assert list(check_pdf(path)) == []
+    assert (len(pieces), max(pieces)) == (2, 8 * 1024)
