@@ -16,8 +16,7 @@ from attrs import evolve, field, frozen
 from springest_async.errors import ManifestError
 from springest_async.manifest.columns import folded, listed, titles_in
 from springest_async.manifest.headers import HEADER_WITHIN, find_header
-from springest_async.manifest.ids import comparable, number_of, says_nothing
-from springest_async.manifest.nearest import Nearest
+from springest_async.manifest.ids import Ids, comparable, number_of
 from springest_async.manifest.table import Table, open_table
 from springest_async.records import Certification, shown
 
@@ -78,23 +77,16 @@ class Certifications:
     _by_id: Mapping[int, Certification] = field(repr=False)
     _names: Collection[tuple[str, int]] = field(repr=False)  # names and codes, each with its id
 
-    # The same names and codes as they are compared, and of those that are numbers but are not written as such.
-    _by_text: Mapping[str, frozenset[int]] = field(init=False, repr=False)
-    _by_number: Mapping[str, frozenset[int]] = field(init=False, repr=False)
-    _nearest: Nearest = field(init=False, repr=False, eq=False)
+    _ids: Ids = field(init=False, repr=False, eq=False)
 
-    @_by_text.default
-    def _index_of_texts(self) -> Mapping[str, frozenset[int]]:
-        return _indexed((comparable(name), number) for name, number in self._names)
-
-    @_by_number.default
-    def _index_of_numbers(self) -> Mapping[str, frozenset[int]]:
-        found = ((key, number_of(key), ids) for key, ids in self._by_text.items())
-        return _indexed((digits, number) for key, digits, ids in found if digits not in (None, key) for number in ids)
-
-    @_nearest.default
-    def _names_to_compare(self) -> Nearest:
-        return Nearest(self._by_text)
+    @_ids.default
+    def _ids_and_names(self) -> Ids:
+        ids = Ids()
+        for number in self._by_id:
+            ids.add(str(number), number)
+        for name, number in self._names:
+            ids.add(comparable(name), number)
+        return ids
 
     @classmethod
     def of(cls, listed: Iterable[Certification]) -> Self:
@@ -169,9 +161,9 @@ class Certifications:
             NoCertificationError: none or several are called that.
         """
         key = comparable(cell)
-        ids = self._ids(key)
+        ids = self._ids.find(key)
         if len(ids) == 1:
-            return next(iter(ids))
+            return ids.pop()
         if ids:
             raise NoCertificationError(self._several(cell, sorted(ids)))
         raise NoCertificationError(self._none(cell, key))
@@ -179,23 +171,13 @@ class Certifications:
     @property
     def digest(self) -> bytes:
         """A SHA-256 of all that decides what `id_of` returns."""
-        lines = [f"id {number}" for number in sorted(self._by_id)]
-        lines += (f"{sorted(ids)} {key}" for key, ids in sorted(self._by_text.items()))
+        names = {(comparable(name), number) for name, number in self._names}
+        lines = [repr(sorted(self._by_id)), *(f"{number} {name}" for name, number in sorted(names))]
         return hashlib.sha256("\n".join(lines).encode()).digest()
-
-    def _ids(self, key: str) -> frozenset[int]:
-        if says_nothing(key):
-            return frozenset()
-        found = self._by_text.get(key, frozenset())
-        if (digits := number_of(key)) is None or (digits != key and found):
-            return found
-        # It is an id, or a code that may have had zeros in front.
-        ids = {int(digits)} & self._by_id.keys() if len(digits) <= _LONGEST_ID else frozenset()
-        return found | ids | self._by_text.get(digits, frozenset()) | self._by_number.get(digits, frozenset())
 
     def _several(self, cell: str, ids: Sequence[int]) -> str:
         some = ", ".join(self._shown(number) for number in ids[:_MOST_SHOWN])
-        more = f" and {len(ids) - _MOST_SHOWN} more" if len(ids) > _MOST_SHOWN else ""
+        more = " and others" if len(ids) > _MOST_SHOWN else ""
         return (
             f"{shown(cell)} can be several certifications ({some}{more}):"
             " put the id of the right one into a column certification_id"
@@ -209,18 +191,10 @@ class Certifications:
         if self.is_complete and number_of(key):
             return f"{shown(cell)} does not exist: springest certifications lists the {len(self)} that do"
         near = ""
-        if nearest := self._nearest.to(key):
-            near = f" (the nearest is {shown(nearest)}, with the id {min(self._by_text[nearest])})"
+        if nearest := self._ids.nearest(key):
+            near = f" (the nearest is {shown(nearest[0])}, with the id {nearest[1]})"
         reason = f"{shown(cell)} is no certification in {self.place}{near}"
         return f"{reason}: correct it, or put the id into a column certification_id"
-
-
-def _indexed(names: Iterable[tuple[str, int]]) -> Mapping[str, frozenset[int]]:
-    ids: dict[str, frozenset[int]] = {}
-    for key, number in names:
-        if not says_nothing(key):
-            ids[key] = ids.get(key, frozenset()) | {number}
-    return ids
 
 
 @frozen

@@ -146,8 +146,11 @@ _ASK = {
         chemin, lien
         """,
     "certification_id": """
-        id, certificate id, certification number, certification no, certificering nummer, certificeringsnummer
-        Zertifizierungsnummer, numéro de certification, course id, cursus id, opleiding id, Kurs-ID, id formation
+        id, certificate id, certificate number, certificate no, certification number, certification no, course id
+        certificaat id, certificaatnummer, certificaatnr, certificering nummer, certificeringsnummer, cursus id
+        opleiding id, Zertifikat-ID, Zertifikats-ID, Zertifikatsnummer, Zertifizierungsnummer, Kurs-ID, id certificat
+        id du certificat, numéro de certificat, numéro du certificat, numéro de certification, n° certification
+        n° de certification, n° certificat, id formation
         """,
     "email": "private email, privé email, private E-Mail, email privé, contact, address, adres, Adresse",
     "valid_from": """

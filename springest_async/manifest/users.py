@@ -4,7 +4,7 @@ A spreadsheet takes the zeros off an id ("0012" becomes "12") and puts separator
 found, if it can be one person's only. Who cannot be told apart is never guessed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice, product
 from pathlib import Path
@@ -25,8 +25,7 @@ from springest_async.manifest.columns import (
     titles_in,
 )
 from springest_async.manifest.headers import HEADER_WITHIN, find_header
-from springest_async.manifest.ids import comparable, is_rounded, number_of, says_nothing
-from springest_async.manifest.nearest import Nearest
+from springest_async.manifest.ids import Ids, comparable, is_rounded, number_of, says_nothing
 from springest_async.manifest.table import Table, open_table
 from springest_async.records import email_fault, shown
 
@@ -69,15 +68,7 @@ class Users:
     sha256: bytes
     _emails: Sequence[str] = field(repr=False)
     _rows: Sequence[int] = field(repr=False)
-    _by_text: Mapping[str, tuple[int, ...]] = field(repr=False)  # positions in both
-    _by_number: Mapping[str, tuple[int, ...]] = field(
-        repr=False
-    )  # of ids that are written otherwise than as the number
-    _nearest: Nearest = field(init=False, repr=False, eq=False)
-
-    @_nearest.default
-    def _names_to_compare(self) -> Nearest:
-        return Nearest(self._by_text)
+    _ids: Ids = field(repr=False)  # each person's is the position in both
 
     @classmethod
     def open(cls, path: Path, *, sheet: str | None = None) -> Self:
@@ -99,25 +90,25 @@ class Users:
             raise ManifestError(path, f"row {number}: {both} can each be the e-mail address: rename the others")
         emails: list[str] = []
         rows: list[int] = []
-        by_text: dict[str, tuple[int, ...]] = {}
-        by_number: dict[str, tuple[int, ...]] = {}
+        by_email: dict[str, int] = {}  # whoever has the same address is one person
+        ids = Ids()
         with closing(table.rows()) as all_rows:
             for row, cells in all_rows:
                 if row <= number or not any(map(str.strip, cells)):
                     continue
-                person = len(emails)
                 cells.extend([""] * (len(columns.titles) - len(cells)))
-                emails.append(cells[columns.emails[0]].strip())
-                rows.append(row)
-                for key in {*map(_key, columns.names_in(cells)), comparable(emails[-1])}:
-                    if says_nothing(key):
-                        continue
-                    by_text[key] = (*by_text.get(key, ()), person)
-                    if (digits := number_of(key)) is not None and digits != key:
-                        by_number[digits] = (*by_number.get(digits, ()), person)
+                email = cells[columns.emails[0]].strip()
+                if says_nothing(address := comparable(email)):
+                    email, address = "", f"row {row}"  # not the same person as another one without an address
+                if (person := by_email.setdefault(address, len(emails))) == len(emails):
+                    emails.append(email)
+                    rows.append(row)
+                    ids.add(comparable(email), person)
+                for name in columns.names_in(cells):
+                    ids.add(_key(name), person)
         found_by = tuple(columns.titles[position] for position in columns.used)
         title = columns.titles[columns.emails[0]]
-        return cls(path, title, found_by, table.sha256, emails, rows, by_text, by_number)
+        return cls(path, title, found_by, table.sha256, emails, rows, ids)
 
     def __len__(self) -> int:
         return len(self._emails)
@@ -132,13 +123,12 @@ class Users:
             NoUserError: nobody or several people are called that, or the list has no valid address.
         """
         key = _key(cell)
-        people = self._people(key)
-        emails = {comparable(self._emails[person]): person for person in people}
-        if len(emails) > 1:
-            raise NoUserError(self._several(cell, tuple(emails.values())))
-        if not emails:
+        people = self._ids.find(key)
+        if len(people) > 1:
+            raise NoUserError(self._several(cell, sorted(people)))
+        if not people:
             raise NoUserError(self._nobody(cell, key))
-        person = people[0]
+        person = people.pop()
         email = self._emails[person]
         if not email:
             raise NoUserError(f"{shown(cell)} has no e-mail address in row {self._rows[person]} of {self.path.name}")
@@ -146,19 +136,11 @@ class Users:
             raise NoUserError(f"row {self._rows[person]} of {self.path.name}: {fault}")
         return email
 
-    def _people(self, key: str) -> tuple[int, ...]:
-        found = self._by_text.get(key, ())
-        if (digits := number_of(key)) is None or says_nothing(key):
-            return found
-        if digits == key:  # it may have had zeros in front, so that it can also be another person's
-            return (*found, *self._by_number.get(digits, ()))
-        return found or (*self._by_text.get(digits, ()), *self._by_number.get(digits, ()))
-
     def _several(self, cell: str, people: Sequence[int]) -> str:
         some = [
             f"{self._emails[person] or 'without one'} in row {self._rows[person]}" for person in people[:_MOST_SHOWN]
         ]
-        more = f" and {len(people) - _MOST_SHOWN} more" if len(people) > _MOST_SHOWN else ""
+        more = " and others" if len(people) > _MOST_SHOWN else ""
         return (
             f"{shown(cell)} can be several people of {self.path.name} ({', '.join(some)}{more}):"
             " write the e-mail address of the right one instead"
@@ -167,8 +149,9 @@ class Users:
     def _nobody(self, cell: str, key: str) -> str:
         if is_rounded(cell.strip()):
             return f"{shown(cell)} is a number that a spreadsheet has shortened: write the whole number, as text"
-        nearest = self._nearest.to(key)
-        near = f" (the nearest is {shown(nearest)}, in row {self._rows[self._by_text[nearest][0]]})" if nearest else ""
+        near = ""
+        if nearest := self._ids.nearest(key):
+            near = f" (the nearest is {shown(nearest[0])}, in row {self._rows[nearest[1]]})"
         return f"{shown(cell)} is not in {self.path.name}{near}: correct it, or add this person there"
 
 
@@ -216,7 +199,7 @@ class _UserColumns:
 def _key(cell: str) -> str:
     """Return what is compared of an id or a name, with the first name in front."""
     key = comparable(cell)
-    if "," in key and number_of(key) is None:
+    if "," in key and number_of(key) is None and not is_rounded(key):
         return " ".join(part.strip() for part in reversed(key.split(",")) if part.strip())
     return key
 

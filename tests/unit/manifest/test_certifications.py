@@ -119,7 +119,7 @@ def test_a_code_that_is_also_an_id_is_not_guessed(tmp_path: Path) -> None:
 
 def test_one_name_of_several_certifications_is_refused(tmp_path: Path) -> None:
     five = Certifications.of(Certification(id=number, name="BHV") for number in range(1, 6))
-    assert "(1, “BHV”, 2, “BHV”, 3, “BHV” and 2 more)" in refusal(five, "bhv")
+    assert "(1, “BHV”, 2, “BHV”, 3, “BHV” and others)" in refusal(five, "bhv")
     other = file_of(tmp_path, "ID,Name\n8,First Aid\n").with_listed(LISTED)
     assert "(7, “First Aid”, 8, “Forklift”)" in refusal(other, "First Aid")
 

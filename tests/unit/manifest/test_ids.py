@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from springest_async.manifest.ids import comparable, is_rounded, number_of, says_nothing
+from springest_async.manifest.ids import Ids, comparable, is_rounded, number_of, says_nothing
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def test_a_long_number_may_be_shortened() -> None:
     assert is_rounded("1,23457E+11")
     assert is_rounded("1E+15")
     assert not is_rounded("12345")
+    assert not is_rounded("1E5")
     assert not is_rounded("E11")
 
 
@@ -49,3 +50,28 @@ def test_case_and_runs_of_spaces_do_not_matter() -> None:
 def test_what_stands_for_no_value(text: str) -> None:
     assert says_nothing(comparable(text))
     assert not says_nothing("jan")
+
+
+@given(st.lists(st.sampled_from(["7", "07", "7.0", "70", "0", "n/a", "7,000", "jan", "1E+11"]), max_size=9))
+def test_nothing_is_found_that_was_not_added(keys: list[str]) -> None:
+    ids = Ids()
+    for meant, key in enumerate(keys):
+        ids.add(key, meant)
+    for key in ("7", "07", "007", "7.0", "70", "7000", "7.000", "jan"):
+        same = {meant for meant, other in enumerate(keys) if comparable_number(other) == comparable_number(key)}
+        if key == "07" and "07" in keys:
+            same = {meant for meant, other in enumerate(keys) if other == "07"}
+        assert ids.find(key) == same
+    for key in ("0", "n/a", "1E+11"):
+        assert not ids.find(key)
+
+
+def comparable_number(key: str) -> str:
+    return number_of(key) or key
+
+
+def test_what_many_share_takes_no_memory_for_each() -> None:
+    ids = Ids()
+    for meant in range(100_000):
+        ids.add("00840", meant)
+    assert 2 <= len(ids.find("00840")) == len(ids.find("840")) <= 10

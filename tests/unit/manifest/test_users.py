@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from springest_async.errors import ManifestError
+from springest_async.manifest.ids import Ids
 from springest_async.manifest.users import NoUserError, Users
 
 PEOPLE = """ID;External ID;Name;Email
@@ -97,6 +98,18 @@ def test_an_id_with_separators_is_found_once(tmp_path: Path) -> None:
     assert users.email_of("1236") == users.email_of("1.236") == "c@example.org"
 
 
+def test_an_id_with_decimals_may_be_the_plain_one(tmp_path: Path) -> None:
+    users = users_of(tmp_path, "id;email\n12;a@example.org\n12.0;b@example.org\n1.236;c@example.org\n")
+    assert "can be several people" in refusal(users, "12.0")
+    assert users.email_of("1,236") == "c@example.org"
+
+
+def test_a_shortened_number_is_nobodys(tmp_path: Path) -> None:
+    users = users_of(tmp_path, "id;email\n1,23457E+11;a@example.org\n1E5;b@example.org\n")
+    assert "a spreadsheet has shortened" in refusal(users, "1,23457E+11")
+    assert users.email_of("1e5") == "b@example.org"
+
+
 def test_an_id_of_one_and_external_id_of_another(tmp_path: Path) -> None:
     users = users_of(tmp_path, "id,external_id,email\n1,2,a@example.org\n2,3,b@example.org\n")
     assert users.email_of("1") == "a@example.org"
@@ -106,6 +119,16 @@ def test_an_id_of_one_and_external_id_of_another(tmp_path: Path) -> None:
 def test_a_person_twice_in_the_list_is_one_person(tmp_path: Path) -> None:
     users = users_of(tmp_path, "id,email\n1,A@example.org\n1,a@example.org\n1, a@example.org \n")
     assert users.email_of("1") == "A@example.org"
+
+
+def test_an_address_that_is_another_ones_login(tmp_path: Path) -> None:
+    users = users_of(tmp_path, "id,login,email\n1,b@example.org,a@example.org\n2,,b@example.org\n3,,\n4,,n/a\n")
+    assert users.email_of("1") == "a@example.org"
+    assert users.email_of("2") == "b@example.org"
+    assert "can be several people" in refusal(users, "b@example.org")
+    assert "has no e-mail address in row 4" in refusal(users, "3")
+    assert "has no e-mail address in row 5" in refusal(users, "4")
+    assert len(users) == 4
 
 
 def test_an_address_may_be_missing_or_wrong(people: Users) -> None:
@@ -194,7 +217,10 @@ def test_a_missing_list_is_refused(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_any_cell_is_a_person_or_refused(cell: str) -> None:
-    users = Users(Path("users.csv"), "email", ("id",), b"", ["a@example.org"], [2], {"7": (0,), "jan": (0,)}, {})
+    ids = Ids()
+    for key in ("7", "jan"):
+        ids.add(key, 0)
+    users = Users(Path("users.csv"), "email", ("id",), b"", ["a@example.org"], [2], ids)
     try:
         assert users.email_of(cell) == "a@example.org"
     except NoUserError as error:
