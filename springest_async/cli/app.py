@@ -58,7 +58,7 @@ def template(
     output: Path | None = None,
     dates: _DatesOption = None,
 ) -> Exit:
-    """Make a manifest: an empty one with an example row, or one with a row for each PDF of a folder.
+    """Make a manifest: an empty one with an example row, or one with a row for each PDF of a folder or a ZIP.
 
     A pattern says what the names of the PDFs mean: `{certification_id}`, `{email}`, `{valid_from}`, `{valid_until}`,
     `{user_id}`, `{user}`, `{certification}` and `{conversion_id}` fill their columns, and any other `{name}` stands for
@@ -67,10 +67,10 @@ def template(
     Example: `springest template diplomas --pattern "{certification_id}_{email}_{valid_from}.pdf"`
 
     Args:
-        folder: The folder of the PDFs, with its subfolders; without it, the manifest is empty.
+        folder: The folder of the PDFs, with its subfolders, or a ZIP; without it, the manifest is empty.
         pattern: What the names of the PDFs mean; with slashes, those of their folders too.
         output: The file to make, a CSV or, if its name ends in `.xlsx`, a workbook; by default `certificates.csv` in
-            the folder.
+            the folder, or beside the ZIP.
         dates: What dates such as 05-06-2026 in the names begin with: the day (`dmy`) or the month (`mdy`). Not needed
             where some day over 12 shows it.
     """

@@ -26,9 +26,9 @@ def template(folder: Path | None, text: str | None, output: Path | None, dates: 
     """Write a manifest, and print what it has and what it lacks.
 
     Args:
-        folder: of the PDFs; None for an empty manifest with an example row.
+        folder: of the PDFs, or a ZIP; None for an empty manifest with an example row.
         text: the pattern of their names, if they have one.
-        output: the file to write; by default ``certificates.csv`` in the folder.
+        output: the file to write; by default ``certificates.csv`` in the folder, or beside the ZIP.
         dates: what a date such as 05-06-2026 begins with, if the user has said so.
         err: where to print messages.
 
@@ -36,7 +36,8 @@ def template(folder: Path | None, text: str | None, output: Path | None, dates: 
         ConfigurationError: the pattern is none, or the file exists already or cannot be written.
         ManifestError: the folder cannot be read.
     """
-    target = output or (folder or Path()) / _NAME
+    beside = folder if folder is None or folder.is_dir() else folder.parent
+    target = output or (beside or Path()) / _NAME
     if os.path.lexists(target):
         raise ConfigurationError(f"{target} exists already: name another file with --output")
     if folder is None:
@@ -53,7 +54,7 @@ def template(folder: Path | None, text: str | None, output: Path | None, dates: 
     found = Folder.list(folder)
     if not found.pdfs:
         others = f"; it has {_files(found.others)}" if found.others else ""
-        raise ConfigurationError(f"there is no PDF in {folder} and its subfolders{others}")
+        raise ConfigurationError(f"there is no PDF in {folder} or its subfolders{others}")
     made = Template.of(found.pdfs, pattern, dates)
     _write(target, made.columns, made.rows)
     _say_made(target, made, found, pattern, err)

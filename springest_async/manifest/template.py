@@ -1,4 +1,4 @@
-"""A manifest to begin with: a row for each PDF of a folder, with what its name says.
+"""A manifest to begin with: a row for each PDF of a folder or a ZIP, with what its name says.
 
 What a name does not say for certain stays empty, and is told. The rows are written elsewhere.
 """
@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from attrs import define, field, frozen
 
@@ -15,6 +16,7 @@ from springest_async.manifest.columns import FIRST_NAME, LAST_NAME, folded
 from springest_async.manifest.dates import DateOrder, NoDateError, proves, read_date
 from springest_async.manifest.formulas import escape
 from springest_async.manifest.name_pattern import NamePattern, NoFitError
+from springest_async.source_file import check_folder, is_folder, names_in
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until")
 EXAMPLE = ("jan-jansen.pdf", "1", "jan.jansen@example.org", "2026-01-31", "2031-01-31")
@@ -27,7 +29,7 @@ _DATES = ("valid_from", "valid_until")
 
 @frozen
 class Folder:
-    """What a folder and its subfolders have.
+    """What a folder, or a ZIP, and its subfolders have.
 
     Attributes:
         pdfs: the paths of the PDFs, by their names, relative to the folder, with slashes, sorted.
@@ -40,36 +42,59 @@ class Folder:
     unreadable: Sequence[str]
 
     @classmethod
-    def list(cls, folder: Path) -> "Folder":
-        """List a folder. Links to other folders are not followed, because they may lead in a circle.
+    def list(cls, folder: Path) -> Self:
+        """List a folder or a ZIP. Links to other folders are not followed, because they may lead in a circle.
 
         Raises:
-            ManifestError: when there is no such folder, or it cannot be read.
+            ManifestError: when there is no such folder or ZIP, or it cannot be read.
         """
         pdfs: list[str] = []
         others: list[str] = []
         unreadable: list[str] = []
+        for path in _files_in(folder, unreadable):
+            kind = pdfs if path.lower().endswith(".pdf") else others
+            (kind if _is_text(path) else unreadable).append(path)
+        return cls(sorted(pdfs), sorted(others), sorted(unreadable))
 
-        def refuse(error: OSError) -> None:
-            if Path(error.filename) == folder:
-                missing = isinstance(error, FileNotFoundError)
-                reason = "there is no such folder: check its name" if missing else error.strerror or "cannot be read"
-                raise ManifestError(folder, reason) from None
-            unreadable.append(_relative(error.filename, folder))
 
+def _files_in(folder: Path, unreadable: list[str]) -> Iterator[str]:
+    """Yield the files in a folder or a ZIP and in its subfolders; those that cannot be read go into that list.
+
+    Raises:
+        ManifestError: as `Folder.list`.
+    """
+
+    def refuse(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise ManifestError(folder, error.strerror or "cannot be read") from None
+        unreadable.append(_relative(error.filename, folder))
+
+    if folder.is_dir():
         for here, folders, files in os.walk(folder, onerror=refuse):
             folders[:] = [name for name in folders if not _is_of_the_system(name)]
             prefix = "" if Path(here) == folder else f"{_relative(here, folder)}/"
-            for name in files:
-                if _is_of_the_system(name):
-                    continue
-                if not _is_text(prefix + name):
-                    unreadable.append(prefix + name)
-                elif name.lower().endswith(".pdf"):
-                    pdfs.append(prefix + name)
-                else:
-                    others.append(prefix + name)
-        return cls(sorted(pdfs), sorted(others), sorted(unreadable))
+            yield from (prefix + name for name in files if not _is_of_the_system(name))
+        return
+    try:
+        check_folder(folder)
+        if not any(True for _ in names_in(folder)):
+            raise ManifestError(folder, "has no files, or more than 100 000: unpack it, and name the folder")
+        yield from _files_in_archive(folder, "")
+    except FileNotFoundError:
+        raise ManifestError(folder, "there is no such folder: check its name") from None
+    except OSError as error:
+        raise ManifestError(folder, error.strerror or "cannot be read") from None
+
+
+def _files_in_archive(archive: Path, prefix: str) -> Iterator[str]:
+    for name in names_in(archive / prefix):
+        if _is_of_the_system(name):
+            continue
+        path = prefix + name
+        if not name.lower().endswith(".pdf") and is_folder(archive / path):
+            yield from _files_in_archive(archive, f"{path}/")
+        else:
+            yield path
 
 
 def _relative(path: str, folder: Path) -> str:
@@ -106,7 +131,7 @@ class Template:
     unclear: list[tuple[str, str, str]] = field(factory=list)
 
     @classmethod
-    def of(cls, files: Sequence[str], pattern: NamePattern | None, dates: DateOrder | None = None) -> "Template":
+    def of(cls, files: Sequence[str], pattern: NamePattern | None, dates: DateOrder | None = None) -> Self:
         """Make a row for each file.
 
         Args:

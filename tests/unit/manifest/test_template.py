@@ -1,6 +1,7 @@
 """A manifest from the names of files: rows for all PDFs, and what is not certain stays empty."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,21 @@ def test_a_folder_is_listed_with_its_subfolders(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     assert Folder.list(tmp_path) == Folder(["2025/jan/c.pdf", "a.PDF", "b.pdf"], ["notes.txt"], [])
+
+
+def test_a_zip_is_listed_as_a_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "certs.zip", "w") as archive:
+        for name in ("b.pdf", "2025/jan/c.pdf", "2025/notes.txt", "__MACOSX/._b.pdf", "empty/"):
+            archive.writestr(name, "x")
+
+    assert Folder.list(tmp_path / "certs.zip") == Folder(["2025/jan/c.pdf", "b.pdf"], ["2025/notes.txt"], [])
+
+
+def test_a_zip_without_files_is_an_error(tmp_path: Path) -> None:
+    zipfile.ZipFile(tmp_path / "certs.zip", "w").close()
+
+    with pytest.raises(ManifestError, match="has no files"):
+        Folder.list(tmp_path / "certs.zip")
 
 
 def test_links_in_a_circle_are_not_followed(tmp_path: Path) -> None:
