@@ -8,12 +8,13 @@ object of each member, again whenever an archive is opened.) Nothing is opened h
 import bz2
 import errno
 import io
+import lzma
 import os
 import struct
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -34,6 +35,10 @@ MAX_MEMBERS = 5_000_000
 
 _MAX_LISTED = 100_000  # members of an archive in which similar names are looked for
 
+_MAX_DICTIONARY_BYTES = 64 * 1024 * 1024  # which LZMA needs in memory, for each file that is open
+
+_MAX_PLACE = 2**63 - 1
+
 _PIECE = 64 * 1024
 _LARGEST_PIECE = 1024 * 1024
 
@@ -46,11 +51,12 @@ _LONGEST_COMMENT = 0xFFFF
 
 _ENCRYPTED = 1 << 0
 _UTF_8 = 1 << 11
-_STORED, _DEFLATED, _BZIP2 = 0, 8, 12
-_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}
+_STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14
+_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}
 
 
 _INCOMPLETE = "is damaged or incomplete: copy or download it again"
+_PACKED_OTHERWISE = "is packed with {} in the archive: make a usual ZIP (Deflate), or unpack it and name the folder"
 _DAMAGED = "is damaged in the archive: copy or download the archive again, or make it anew"
 
 
@@ -76,7 +82,7 @@ class Entry:
     Attributes:
         name: with ``/`` between folders; a folder's ends with one.
         raw_name: its bytes, which are repeated in front of the member.
-        method: how it is packed: 0 not at all, 8 deflated, 12 with bzip2.
+        method: how it is packed: 0 not at all, 8 deflated, 12 with bzip2, 14 with LZMA.
         crc: the CRC-32 of its content.
         packed_size: bytes in the archive.
         size: bytes of its content.
@@ -302,6 +308,8 @@ def _find_large_end(stream: FileIO, end: int) -> tuple[int, int, int, int, int, 
         return None
     # It stands right before its place is told, also if other bytes stand before the archive.
     for start in (end - _END_64_PLACE.size - _END_64.size, place):
+        if start > _MAX_PLACE:
+            break
         stream.seek(start)
         record = stream.read(_END_64.size)
         if len(record) == _END_64.size and record.startswith(b"PK\x06\x06"):
@@ -378,8 +386,7 @@ class Member(io.RawIOBase):
         self._packed_left = self.entry.packed_size
         self._left = self.entry.size
         self._crc = 0
-        self._unpacker = bz2.BZ2Decompressor() if self.entry.method == _BZIP2 else None
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if self.entry.method == _DEFLATED else None
+        self._unpacker = _unpacker(self.entry, self._packed)
 
     def is_unchanged(self) -> bool:
         """Return whether its archive is still where it was, and the one that was opened."""
@@ -454,29 +461,22 @@ class Member(io.RawIOBase):
         Raises:
             OSError: there are no more, though there should be.
         """
-        if self._inflater is None and self._unpacker is None:
+        if self._unpacker is None:
             piece = self._packed(most)
         else:
             piece = b""
-            while not piece:
-                piece, more = self._unpack_some(most)
-                if not (piece or more):
+            while not piece and not self._unpacker.eof:
+                at_end = self._unpacker.needs_input and not self._packed_left
+                packed = self._packed(_PIECE) if self._unpacker.needs_input else b""
+                try:
+                    piece = self._unpacker.decompress(packed, most)
+                except (zlib.error, lzma.LZMAError, OSError):
+                    break
+                if at_end:
                     break
         if not piece:
             raise _fault(_DAMAGED)
         return piece
-
-    def _unpack_some(self, most: int) -> tuple[bytes, bool]:
-        """Return the next bytes, if they are ready, and whether there may be more."""
-        try:
-            if self._inflater is not None:
-                packed = self._inflater.unconsumed_tail or self._packed(_PIECE)
-                return self._inflater.decompress(packed, most), bool(packed) and not self._inflater.eof
-            assert self._unpacker is not None
-            packed = self._packed(_PIECE) if self._unpacker.needs_input else b""
-            return self._unpacker.decompress(packed, most), bool(packed) and not self._unpacker.eof
-        except (zlib.error, OSError, EOFError):
-            raise _fault(_DAMAGED) from None
 
     def _packed(self, most: int) -> bytes:
         piece = self._stream.read(min(most, self._packed_left))
@@ -484,10 +484,57 @@ class Member(io.RawIOBase):
         return piece
 
 
+class _Inflater:
+    """Unpacks what was deflated; used as `bz2.BZ2Decompressor` is."""
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inflater.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._inflater.eof
+
+    def decompress(self, packed: bytes, most: int) -> bytes:
+        return self._inflater.decompress(self._inflater.unconsumed_tail + packed, most)
+
+
+def _unpacker(
+    entry: Entry, read: Callable[[int], bytes]
+) -> _Inflater | bz2.BZ2Decompressor | lzma.LZMADecompressor | None:
+    """Make what unpacks a member; None if it is not packed. `read` reads from its beginning.
+
+    Raises:
+        OSError: the member cannot be read, or is damaged.
+    """
+    if entry.method == _DEFLATED:
+        return _Inflater()
+    if entry.method == _BZIP2:
+        return bz2.BZ2Decompressor()
+    return _lzma_unpacker(read(9)) if entry.method == _LZMA else None
+
+
+def _lzma_unpacker(head: bytes) -> lzma.LZMADecompressor:
+    if len(head) < 9 or head[2:4] != b"\x05\0" or head[4] >= 9 * 5 * 5:
+        raise _fault(_DAMAGED)
+    dictionary = int.from_bytes(head[5:], "little")
+    if dictionary > _MAX_DICTIONARY_BYTES:
+        raise _fault(_PACKED_OTHERWISE.format(f"LZMA and a dictionary of {dictionary >> 20} MiB"))
+    bits = {"pb": head[4] // 45, "lp": head[4] // 9 % 5, "lc": head[4] % 9}
+    settings = [{"id": lzma.FILTER_LZMA1, "dict_size": dictionary, **bits}]
+    try:
+        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=settings)
+    except lzma.LZMAError:
+        raise _fault(_DAMAGED) from None
+
+
 def _refuse_unreadable(entry: Entry) -> None:
     if entry.flags & _ENCRYPTED:
         raise _fault("is protected by a password in the archive: unpack it, and name the folder")
-    if entry.method not in (_STORED, _DEFLATED, _BZIP2):
+    if entry.method not in (_STORED, _DEFLATED, _BZIP2, _LZMA):
         kind = _METHODS.get(entry.method, f"method {entry.method}")
         raise _fault(
             f"is packed with {kind} in the archive: make a usual ZIP (Deflate), or unpack it and name the folder"
@@ -506,6 +553,8 @@ def _refuse_unreadable(entry: Entry) -> None:
 
 def _content_start(stream: FileIO, entry: Entry, before: int) -> int:
     place = before + entry.offset
+    if place > _MAX_PLACE:
+        raise _fault(_DAMAGED)
     stream.seek(place)
     head = stream.read(_LOCAL.size)
     if len(head) < _LOCAL.size or not head.startswith(b"PK\x03\x04"):

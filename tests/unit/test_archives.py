@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from springest_async import archives
 from springest_async.archives import Index, Member
@@ -30,7 +32,14 @@ from springest_async.source_file import (
 from tests.descriptors import open_files
 from tests.zips import raw_zip, zip_of
 
-METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2}
+METHODS = {
+    "stored": zipfile.ZIP_STORED,
+    "deflated": zipfile.ZIP_DEFLATED,
+    "bzip2": zipfile.ZIP_BZIP2,
+    "LZMA": zipfile.ZIP_LZMA,
+}
+
+METHOD = st.sampled_from(list(METHODS.values()))
 
 
 def content(size: int, seed: int = 1) -> bytes:
@@ -198,6 +207,13 @@ def test_what_cannot_be_unpacked_is_refused(tmp_path: Path, flags: int, method: 
     assert fault(path / "jan.pdf") == reason
 
 
+def test_a_dictionary_that_takes_much_memory_is_refused(tmp_path: Path) -> None:
+    head = b"\x09\x04\x05\0\x5d" + struct.pack("<L", 2**30)
+    path = raw_zip(tmp_path / "certs.zip", {b"jan.pdf": head + b"x" * 100}, method=14)
+
+    assert fault(path / "jan.pdf").startswith("is packed with LZMA and a dictionary of 1024 MiB in the archive")
+
+
 def test_a_bomb_costs_nothing(tmp_path: Path) -> None:
     bomb = zip_of(tmp_path / "bomb.zip", {"jan.pdf": b"\0" * 20_000_000})
     huge = zip_of(tmp_path / "huge.zip", {"jan.pdf": b"x"})
@@ -355,6 +371,25 @@ def test_an_archive_is_read_anew_when_it_has_changed(tmp_path: Path) -> None:
     zip_of(path, {"jan.pdf": b"1", "ann.pdf": b"2"})
 
     assert read(path / "ann.pdf") == b"2"
+
+
+@given(data=st.data())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_is_never_more_than_a_fault(data: st.DataObject, tmp_path: Path) -> None:
+    """Whatever is changed in an archive: a member is read as it was packed, or refused."""
+    packed = bytearray(zip_of(tmp_path / "certs.zip", {"jan.pdf": content(300)}, data.draw(METHOD)).read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(packed) - 1), min_size=1, max_size=3)):
+        replacement = data.draw(st.sampled_from([b"\xff", b"\xff" * 2, b"\xff" * 4, b"\xff" * 8, b"", b"\0"]))
+        packed[place : place + (len(replacement) or 4)] = replacement
+    path = tmp_path / "certs.zip"
+    path.write_bytes(packed)
+
+    try:
+        found = read(path / "jan.pdf")
+    except OSError as error:
+        assert error.strerror  # noqa: PT017 (it may also be read)
+    else:
+        assert found == content(300)
 
 
 def test_going_back_in_a_member_begins_anew(tmp_path: Path) -> None:
