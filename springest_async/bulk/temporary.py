@@ -1,7 +1,7 @@
 """A temporary database, for what a check must remember of a million rows and cannot keep in memory."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -47,7 +47,7 @@ class TemporaryDatabase:
         with _translated():
             return self._open().executemany(statement, values).rowcount
 
-    def select(self, query: str, *values: object) -> Iterator[Any]:
+    def select(self, query: str, *values: object) -> Generator[Any, None, None]:
         """Yield the lines that a query finds."""
         with _translated():
             yield from self._open().execute(query, values)
