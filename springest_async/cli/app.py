@@ -83,6 +83,51 @@ def template(
 
 
 @app.command(help_epilogue="")
+def check(
+    manifest: Path,
+    /,
+    *,
+    dates: _DatesOption = None,
+    findings: Path | None = None,
+    form: Annotated[Literal["table", "json"], Parameter(name="--format")] = "table",
+    strict: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    skip_listed: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    where: _JournalOption = None,
+) -> Exit:
+    """Check a manifest and its PDFs, and show what an upload would do and how long it takes. It sends nothing.
+
+    A manifest is a table with a row for each certificate: which PDF, for whom, for which certification, and from when
+    to when it is valid (`springest template` makes one). Each finding is one of three:
+
+    - a fault: this row cannot be sent, and `springest upload` sends nothing before it is corrected or left out;
+    - a warning: the row can be sent, but look at it, because it may not be what you mean;
+    - a note: nothing to worry about.
+
+    It works without a network, keys or a journal, and says what it could not check. It asks Springest only for the list
+    of its certifications (`SPRINGEST_CERTIFICATIONS_API_KEY`) and, with `--skip-listed`, of its certificates
+    (`SPRINGEST_API_KEY`). The exit code is 0, also with warnings, or 2 with faults.
+
+    Example: `springest check certificates.csv --findings findings.csv`
+
+    Args:
+        manifest: The manifest.
+        dates: What dates such as 05/06/2026 begin with: the day (`dmy`) or the month (`mdy`). Not needed where some day
+            over 12 in the same column shows it.
+        findings: A new CSV for all findings by row. Without it, the first of each kind are shown.
+        form: How to show the result: as a text (`table`), or as JSON for a script.
+        strict: Warnings are faults: the exit code is 2.
+        skip_listed: Also find the rows that Springest lists already (the same person, certification and dates), for
+            instance because somebody has entered them by hand. It says first how many requests that takes.
+        where: The journal that knows what was stored before; by default as `SPRINGEST_JOURNAL` says.
+    """
+    from springest_async.cli.check import CheckOptions
+    from springest_async.cli.check import check as check_rows
+
+    options = CheckOptions(journal=where, findings=findings, form=form, strict=strict, skip_listed=skip_listed)
+    return _go(check_rows(manifest, dates, options, to_stdout(), to_stderr()))
+
+
+@app.command(help_epilogue="")
 def status(manifest: Path | None = None, /, *, where: _JournalOption = None) -> Exit:
     """Show the state of all uploads, or of one, also while it runs, with its rows in doubt.
 

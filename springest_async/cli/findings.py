@@ -32,9 +32,9 @@ _ADVICE = {
     Kind.CERTIFICATION: "“springest certifications” lists those that exist; a new one is made in Springest's own admin"
     " pages.",
     Kind.END_REQUIRED: "Fill in the last day on which these certificates are valid.",
-    Kind.WRONG_FOLDER: "Name the folder or ZIP of the PDFs with --files.",
     Kind.NO_FILE: "Put the PDFs where the manifest says, correct their names, or name their folder or ZIP with --files."
     " --fix-names takes files whose names are written a little differently.",
+    Kind.WRONG_FOLDER: "If the PDFs are elsewhere, name their folder or ZIP: --files FOLDER.",
     Kind.UNREADABLE: "Check that you may open these files, and that no other program holds them.",
     Kind.NO_PDF: "Save these documents as PDF.",
     Kind.TWICE: "Delete one of the two rows, or correct it if it is meant to be another certificate.",
@@ -123,7 +123,11 @@ def as_json(log: FindingLog) -> list[dict[str, Any]]:
 
 def _by_seriousness(log: FindingLog) -> list[Kind]:
     severities = list(Severity)
-    return sorted(log.counts, key=lambda kind: (severities.index(kind.severity), -log.counts[kind], kind.slug))
+    first = Kind.WRONG_FOLDER  # which explains the others
+    return sorted(
+        log.counts,
+        key=lambda kind: (severities.index(kind.severity), kind is not first, -log.counts[kind], kind.slug),
+    )
 
 
 # --- all findings, as a file ---

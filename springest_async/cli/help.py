@@ -18,6 +18,7 @@ COMMANDS = {
     "bench": "Measure how fast uploads are on this machine, and what bounds them.",
     "certificates": "List the certificates that Springest has verified.",
     "certifications": "List the verified certifications, with the ids for the manifest.",
+    "check": "Check a manifest and its PDFs, and show what an upload would do. It sends nothing.",
     "demo": "Watch a whole migration on this machine, in a minute and without a key.",
     "journal": "Show where the journal is, erase personal data from it, or trust its server.",
     "resolve": "Decide about rows in doubt, after looking them up at Springest.",
@@ -45,6 +46,7 @@ _ENVIRONMENT = {
 
 _EXAMPLES = {
     "springest demo": "watch a whole migration on this machine.",
+    "springest check certificates.csv": "see what is wrong with a manifest, and how long its upload takes.",
     "springest upload certificates.csv": "upload the PDFs in the manifest, or continue an upload.",
     "springest status certificates.csv": "see how far it is, and which rows are in doubt; without a manifest, all"
     " uploads.",

@@ -1,0 +1,367 @@
+"""``springest check``: all that can be known without sending, and the plan of the upload; also for ``upload``."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import define, field, frozen
+from rich.console import Console
+
+from springest_async.bulk.findings import FindingLog, Severity
+from springest_async.bulk.listed import ListedCertificates
+from springest_async.bulk.loading import source_of
+from springest_async.bulk.plan import Plan, leave_out_listed
+from springest_async.bulk.preflight import check_manifest
+from springest_async.bulk.rows import RowSet
+from springest_async.bulk.totals import Totals
+from springest_async.cli import environment
+from springest_async.cli.bench_figures import readable
+from springest_async.cli.console import argument, cell, folding_table, say
+from springest_async.cli.exit_codes import Exit
+from springest_async.cli.exits import explained
+from springest_async.cli.findings import (
+    as_json,
+    check_findings_file,
+    count,
+    number,
+    show_findings,
+    summary,
+    write_findings,
+)
+from springest_async.cli.in_thread import GoOn, in_thread
+from springest_async.cli.progress import duration
+from springest_async.client import Springest
+from springest_async.errors import ConfigurationError, JournalError, JournalMissing, SpringestError
+from springest_async.journal.journal import Journal
+from springest_async.journal.known_files import KnownFiles
+from springest_async.journal.records import State
+from springest_async.limits.limiter import Limiter
+from springest_async.manifest.csv_table import SEPARATORS
+from springest_async.manifest.dates import DateOrder
+from springest_async.manifest.manifest import Manifest
+from springest_async.records import Certification
+
+_CERTIFICATIONS_SHOWN = 20
+_WEEK = timedelta(days=6)  # a day's name alone says which one is meant
+
+
+@frozen(kw_only=True)
+class CheckOptions:
+    """What ``springest check`` is asked for.
+
+    Attributes:
+        journal: the place of the journal as the user gave it, or None.
+        findings: the CSV to write all findings to, or None.
+        form: how to print: for people, or as JSON.
+        strict: whether warnings are faults.
+        skip_listed: whether to leave out what Springest lists already.
+    """
+
+    journal: str | None = None
+    findings: Path | None = None
+    form: Literal["table", "json"] = "table"
+    strict: bool = False
+    skip_listed: bool = False
+
+
+@define(kw_only=True)
+class Asked:
+    """What a check can ask for more than the manifest and its files say.
+
+    Attributes:
+        origin: the host.
+        certifications: those that there are, by id, if they are known.
+        journal: open, if there is one.
+        springest: open, if there is a key.
+        not_checked: what could not be asked, in sentences.
+    """
+
+    origin: str
+    certifications: Mapping[int, Certification] | None = None
+    journal: Journal | None = None
+    springest: Springest | None = None
+    not_checked: list[str] = field(factory=list)
+
+
+async def check(path: Path, dates: DateOrder | None, options: CheckOptions, out: Console, err: Console) -> Exit:
+    """Check a manifest, and print the findings and the plan to `out`; progress goes to `err`.
+
+    Args:
+        path: the manifest.
+        dates: what its dates with slashes begin with, if the user has said so.
+        options: what else the user asks for.
+        out: where to print the result.
+        err: where to print progress.
+
+    Raises:
+        ConfigurationError: the findings cannot be written, or Springest is to be asked without a key.
+        ManifestError: when the manifest cannot be read any more.
+        SpringestError: when Springest cannot be asked what it lists.
+    """
+    if options.findings is not None:
+        check_findings_file(options.findings)
+    asked = Asked(origin=environment.origin())
+    asked.certifications, why = await known_certifications(err)
+    if asked.certifications is None:
+        asked.not_checked.append(f"whether the certifications exist, and which of them require valid_until ({why})")
+    manifest = Manifest.open(path, dates=dates)
+    async with AsyncExitStack() as stack:
+        await _open_journal(asked, options.journal, stack)
+        await _open_springest(asked, stack, needed=options.skip_listed)
+        with FindingLog() as log:
+            try:
+                plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
+            except SpringestError:
+                _show(manifest, log, options, out)
+                raise
+            if options.form == "json":
+                _print_json(manifest, log, plan, asked, out)
+            else:
+                _show(manifest, log, options, out)
+                show_plan(plan, asked, out)
+                _show_end(manifest, log, asked, out)
+            if options.findings is not None:
+                write_findings(log, options.findings, separator=_separator(manifest))
+                say(err, f"All findings are in {options.findings}.")
+            is_wrong = log.count(Severity.FAULT) or (options.strict and log.count(Severity.WARNING))
+            return Exit.USAGE if is_wrong else Exit.STORED
+
+
+async def _open_journal(asked: Asked, where: str | None, stack: AsyncExitStack) -> None:
+    """Open the journal if there is one; none is made."""
+    try:
+        asked.journal = await stack.enter_async_context(environment.existing_journal(where))
+    except JournalMissing:
+        pass  # nothing was sent yet, which is all that it could say
+    except (ConfigurationError, JournalError) as error:
+        asked.not_checked.append(f"which rows were stored before: the journal cannot be read ({error})")
+
+
+async def _open_springest(asked: Asked, stack: AsyncExitStack, *, needed: bool) -> None:
+    """Open a client for the lists and the limit, if there is a key."""
+    try:
+        if asked.journal is None:
+            springest = environment.springest_for_certificates()
+        else:
+            springest = environment.springest(asked.journal)
+    except ConfigurationError:
+        if needed:
+            raise
+        return
+    asked.springest = await stack.enter_async_context(springest)
+
+
+async def known_certifications(err: Console) -> tuple[Mapping[int, Certification] | None, str]:
+    """Ask Springest for its certifications; return them by id, or None and why they are not known."""
+    try:
+        async with environment.springest_for_certifications() as springest:
+            with err.status(cell("Asking Springest for its certifications")):
+                return {found.id: found async for found in springest.certifications()}, ""
+    except ConfigurationError as error:
+        return None, str(error)
+    except SpringestError as error:
+        return None, explained(error)
+
+
+# --- the check itself, also of an upload ---
+
+
+async def check_and_plan(
+    manifest: Manifest, log: FindingLog, asked: Asked, err: Console, *, skip_listed: bool = False
+) -> Plan:
+    """Check a manifest, and return the plan of its upload. Ctrl-C ends it at once; a line says how far it is.
+
+    Args:
+        manifest: the manifest.
+        log: where all findings go, also when this ends with an error.
+        asked: what can be asked; `Asked.springest` is needed for `skip_listed`.
+        err: where progress is shown, and how many requests `skip_listed` takes.
+        skip_listed: whether to leave out what Springest lists already.
+
+    Raises:
+        ManifestError: when a row cannot be read.
+        JournalError: when the journal cannot be read or written.
+        SpringestError: when Springest does not list its certificates.
+        ConfigurationError: when there is no space left for temporary files.
+    """
+    totals = Totals()
+    name = manifest.path.name
+
+    def check_rows(go_on: GoOn) -> None:
+        with _known(manifest, asked) as known:
+            for finding in check_manifest(manifest, asked.certifications, known, asked.origin, totals):
+                go_on()
+                if finding is not None:
+                    log.add(finding)
+
+    await in_thread(check_rows, lambda: f"Checking {name}: {count(totals.rows, 'row')}", err)
+    listed = None
+    if skip_listed and len(totals.to_send):
+        assert asked.springest is not None
+        listed = await _leave_out_listed(manifest, totals, asked, asked.springest, err)
+    return Plan.of(totals, asked.springest.limiter if asked.springest else Limiter(), listed)
+
+
+def _known(manifest: Manifest, asked: Asked) -> AbstractContextManager[KnownFiles | None]:
+    if asked.journal is None:
+        return nullcontext()
+    return KnownFiles(asked.journal, source_of(manifest, asked.origin, asked.journal.machine))
+
+
+async def _leave_out_listed(
+    manifest: Manifest, totals: Totals, asked: Asked, springest: Springest, err: Console
+) -> RowSet:
+    left_out = RowSet()
+    with ListedCertificates(manifest, asked.origin, totals.to_send) as listed:
+
+        def read(go_on: GoOn) -> None:
+            for _ in listed.read_rows():
+                go_on()
+
+        def compare(go_on: GoOn) -> None:
+            with _known(manifest, asked) as known:
+                for _ in leave_out_listed(listed, totals, known, left_out):
+                    go_on()
+
+        await in_thread(read, lambda: "Looking up which people and certifications the rows name", err)
+        with err.status(cell("Asking Springest how long its lists are")):
+            requests = await listed.count_requests(springest)
+        say(err, _requests_line(requests, springest.limiter))
+        with err.status("") as status:
+            fetching = asyncio.create_task(listed.fetch(springest))
+            try:
+                while not (await asyncio.wait([fetching], timeout=0.25))[0]:
+                    status.update(cell(f"Asking Springest for its lists: {count(listed.asked, 'request')}"))
+                await fetching
+            finally:
+                fetching.cancel()
+        await in_thread(compare, lambda: f"Comparing the rows with the lists: {number(len(left_out))} listed", err)
+        if listed.nameless:
+            asked.not_checked.append(
+                f"{count(listed.nameless, 'listed certificate')} without a person, which may be of any row"
+            )
+    return left_out
+
+
+def _requests_line(requests: int | None, limiter: Limiter) -> str:
+    line = "To find the rows that Springest lists already, it is asked for its lists"
+    if requests is None:
+        return f"{line}, whose length it does not say: press Ctrl-C if that takes too long."
+    seconds = limiter.seconds_until(0, requests=requests)
+    long = f", which takes at least {duration(seconds)}" if seconds >= 1 else ""
+    return f"{line}: {count(requests, 'request')}{long} (of {number(limiter.requests_per_hour)} an hour)."
+
+
+# --- what is printed ---
+
+
+def _show(manifest: Manifest, log: FindingLog, options: CheckOptions, out: Console) -> None:
+    if options.form == "table":
+        say(out, f"{manifest.path}: {summary(log)}.", "bold")
+        show_findings(log, out, written_to=options.findings)
+
+
+def show_plan(plan: Plan, asked: Asked, out: Console) -> None:
+    """Print what an upload would do: the rows, the certifications, and how long it takes."""
+    say(out, f"Plan for {asked.origin}:", "bold")
+    for rows, words in _lines_of(plan):
+        say(out, f"  {number(rows):>9}  {words}")
+    certifications = plan.totals.certifications.most_common()
+    if certifications := [(key, rows) for key, rows in certifications if rows]:
+        table = folding_table("Certification", "Name", "Rows to send", "valid_until")
+        for key, rows in certifications[:_CERTIFICATIONS_SHOWN]:
+            found = asked.certifications.get(key) if asked.certifications else None
+            needs = "" if found is None else "required" if found.requires_valid_until else "optional"
+            name = found.name if found else "unknown" if asked.certifications is None else "is not listed"
+            table.add_row(*map(cell, (str(key), name, number(rows), needs)))
+        out.print(table)
+        if (more := len(certifications) - _CERTIFICATIONS_SHOWN) > 0:
+            say(out, f"… and {count(more, 'other certification')}")
+    if plan.totals.to_send:
+        say(out, forecast(plan))
+
+
+def _lines_of(plan: Plan) -> list[tuple[int, str]]:
+    known = plan.totals.known
+    lines = [
+        (known[State.STORED], "stored before, so not sent again"),
+        (known[State.REJECTED], "rejected before, so not sent again (springest resolve … --send-again)"),
+        (known[State.IN_DOUBT], "in doubt: an upload asks Springest whether they are stored"),
+        (len(plan.listed or ()), "listed by Springest already, so not sent"),
+        (plan.faulty, "with faults, so not sent"),
+    ]
+    to_send = len(plan.totals.to_send)
+    return [
+        (plan.totals.rows, "rows"),
+        *((rows, words) for rows, words in lines if rows),
+        (to_send, f"to send{f' ({readable(plan.totals.size)})' if to_send else ''}"),
+    ]
+
+
+def forecast(plan: Plan, now: datetime | None = None) -> str:
+    """Return how long an upload takes and when it is done, if it began now, in this machine's time zone."""
+    now = (now or datetime.now(UTC)).astimezone()
+    done = plan.done_at(now)
+    at = f"{done:%H:%M}"
+    if done.date() != now.date():
+        at = f"{done:%A} {at}" if done - now < _WEEK else f"{done:%A} {done.day} {done:%B %Y} {at}"
+    takes = f"about {duration(plan.seconds)}" if plan.seconds >= 1 else "a moment"
+    return f"At {count(plan.posts_per_minute, 'certificate')} a minute this takes {takes}: done {at} if started now."
+
+
+def _show_end(manifest: Manifest, log: FindingLog, asked: Asked, out: Console) -> None:
+    for words in asked.not_checked:
+        say(out, f"Not checked: {words}.")
+    command = f"springest upload {argument(manifest.path)}"
+    if not log.count(Severity.FAULT):
+        say(out, f"Nothing was sent. To send the rows: {command}")
+    else:
+        say(out, f"Nothing was sent. Correct the faults; or send the other rows: {command} --skip-faulty")
+
+
+def _print_json(manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, out: Console) -> None:
+    known, certifications = plan.totals.known, asked.certifications
+    document: dict[str, Any] = {
+        "manifest": str(manifest.path),
+        "host": asked.origin,
+        **{f"{severity.value}s": log.count(severity) for severity in Severity},
+        "findings": as_json(log),
+        "plan": {
+            "rows": plan.totals.rows,
+            "to_send": len(plan.totals.to_send),
+            "bytes": plan.totals.size,
+            "stored_before": known[State.STORED],
+            "rejected_before": known[State.REJECTED],
+            "in_doubt": known[State.IN_DOUBT],
+            "listed": None if plan.listed is None else len(plan.listed),
+            "faulty": plan.faulty,
+            "certifications": [
+                {
+                    "id": key,
+                    "rows": rows,
+                    "name": found.name if found else None,
+                    "is_listed": None if certifications is None else found is not None,
+                    "requires_valid_until": found.requires_valid_until if found else None,
+                }
+                for key, rows in plan.totals.certifications.most_common()
+                if rows
+                for found in [certifications.get(key) if certifications else None]
+            ],
+            "posts_per_minute": plan.posts_per_minute,
+            "seconds": round(plan.seconds),
+            "done_at": plan.done_at().isoformat(timespec="seconds"),
+        },
+        "not_checked": asked.not_checked,
+    }
+    text = json.dumps(document, indent=2).replace("\x7f", "\\u007f")
+    out.file.write(f"{text}\n")
+
+
+def _separator(manifest: Manifest) -> str:
+    """Return the separator for a file beside this manifest: the same, or what most of Springest's countries use."""
+    separator = getattr(manifest.table, "separator", "")  # which a workbook does not have
+    return separator if separator in SEPARATORS else ";"
