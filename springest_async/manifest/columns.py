@@ -201,7 +201,7 @@ class ColumnsError(ValueError):
 
 def folded(title: str) -> str:
     """Return what of a title is compared: its letters and digits, without case and accents."""
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", title.casefold())))
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", title).casefold()))
 
 
 def titles_in(text: str) -> frozenset[str]:
@@ -299,7 +299,8 @@ class Columns:
                 claims.claim(name, needed=instead not in claims)
         names = tuple(claims.names())
         patterns = {name: _pattern(name, text, titles, names) for name, text in claims.patterns.items()}
-        if not {"user", "email"} & (claims.keys() | mapping.keys()) and (text := _full_name(titles)):
+        named = "user" in mapping or {"user", "email"} & claims.keys()
+        if not named and (text := _full_name(titles)):
             patterns["user"] = _pattern("user", text, titles, names)
         return cls(titles, names, patterns)
 
@@ -307,10 +308,10 @@ class Columns:
         return name in self.patterns or name in self.names
 
     def title(self, name: str) -> str:
-        """Return how the file calls a column, for messages; its own name if the file has none."""
+        """Return how the file calls a column, on one line for messages; its own name if the file has none."""
         if name in self.patterns:
             return self.patterns[name].text
-        return (name in self.names and self.titles[self.names.index(name)]) or name
+        return (name in self.names and _on_one_line(self.titles[self.names.index(name)])) or name
 
     @property
     def understood(self) -> tuple[tuple[str, str], ...]:
@@ -327,7 +328,7 @@ class Columns:
         """Return the titles that may mean a known column, and are not taken for it unless the user says so."""
         meant = _QUESTIONS[name]
         free = (title for title, used in zip(self.titles, self.names, strict=True) if used not in KNOWN)
-        return tuple(title for title in free if folded(title) in meant)
+        return tuple(_on_one_line(title) for title in free if folded(title) in meant)
 
 
 class _Claims:
@@ -386,7 +387,7 @@ class _Claims:
             yield [position for position, title in enumerate(self._folded) if title in meant]
 
     def _several(self, name: str, positions: Sequence[int]) -> str:
-        titles = [self._titles[position] for position in positions]
+        titles = [_on_one_line(self._titles[position]) for position in positions]
         if len({title.lower() for title in titles}) < len(titles):
             numbers = " and ".join(str(position + 1) for position in positions)
             return f"columns {numbers} have the same title, “{titles[0]}”: rename or delete the others"
@@ -422,7 +423,7 @@ def _position(titles: Sequence[str], wanted: str) -> int | None:
 
 
 def _no_title(wanted: str, titles: Iterable[str]) -> str:
-    titles = [title for title in titles if title]
+    titles = [_on_one_line(title) for title in titles if title]
     near = difflib.get_close_matches(wanted.casefold(), [title.casefold() for title in titles], n=1)
     meant = next((f" (is “{title}” meant?)" for title in titles if [title.casefold()] == near), "")
     return f"there is no column “{wanted}”{meant}; the file has {listed(titles)}"
@@ -460,6 +461,10 @@ def _full_name(titles: Sequence[str]) -> str:
             return ""
         parts += [f"{{{title}}}" for title in found]
     return " ".join(parts)
+
+
+def _on_one_line(title: str) -> str:
+    return " ".join(title.split())
 
 
 def _with_underscores(title: str) -> str:

@@ -95,7 +95,8 @@ def test_titles_of_other_systems_are_known(system: str, titles: str, names: str)
 def test_a_title_is_known_however_it_is_written(title: str) -> None:
     columns = Columns.of(["x", title])
     assert columns.names == ("x", "valid_until")
-    assert columns.title("valid_until") == title.strip()
+    assert columns.titles[1] == title.strip()
+    assert columns.title("valid_until") == " ".join(title.split())
 
 
 @pytest.mark.parametrize(
@@ -288,6 +289,8 @@ def test_parts_of_a_name_are_put_together() -> None:
     assert "user" not in Columns.of(["Voornaam", "Achternaam", "E-mail"])
     assert "user" not in Columns.of(["Voornaam", "Roepnaam", "Achternaam"])
     assert "user" not in Columns.of(["Voornaam"])
+    assert "user" in Columns.of(["Voornaam", "Achternaam", "E-mail"], {"email": ""})
+    assert "user" not in Columns.of(["Voornaam", "Achternaam"], {"user": ""})
     assert understood("First name,Last name,Employee number") == {"user": "Employee number"}
 
 
