@@ -26,6 +26,7 @@ from springest_async.bulk import (
 from springest_async.journal import certificates
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import Intent, Outcome
+from springest_async.manifest.csv_table import CsvTable
 from tests.pdfs import archive
 
 __all__ = [
@@ -127,6 +128,12 @@ class Events:
         assert {event.row.number for event in self.done if event.receipt} <= {
             row for row, state in done.items() if state is State.STORED
         }
+
+
+def csv_table_of(manifest: Manifest) -> CsvTable:
+    """Return the CSV that a manifest is written in."""
+    assert isinstance(manifest.table, CsvTable)
+    return manifest.table
 
 
 def manifest_of(folder: Path, content: str | bytes, name: str = "certificates.csv") -> Manifest:

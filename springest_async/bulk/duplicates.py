@@ -7,7 +7,7 @@ another person's file. Of the rows that are not suspected, nothing but bits is k
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
@@ -101,12 +101,11 @@ def duplicates(
     manifest: Manifest,
     suspects: Suspects,
     known: KnownFiles | None,
-    path_of: Callable[[str], Path],
     totals: Totals,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the suspected rows, and leave those out of `totals` that cannot be sent."""
     with _Hashes(known) as hashes, _Firsts() as firsts:
-        for suspect in _ahead(_suspect_rows(manifest, suspects, hashes, path_of)):
+        for suspect in _ahead(_suspect_rows(manifest, suspects, hashes)):
             try:
                 content = hashes.result(suspect.reading)
             except OSError:
@@ -150,16 +149,14 @@ class _Suspect:
     reading: "Future[_Content]"
 
 
-def _suspect_rows(
-    manifest: Manifest, suspects: Suspects, hashes: "_Hashes", path_of: Callable[[str], Path]
-) -> Iterator[_Suspect]:
+def _suspect_rows(manifest: Manifest, suspects: Suspects, hashes: "_Hashes") -> Iterator[_Suspect]:
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
                 fields = manifest.fields(row)
             except InvalidUpload:
                 continue  # already reported
-            path, fingerprint = path_of(fields.file), suspects.has_row(fields)
+            path, fingerprint = manifest.path_of(fields.file), suspects.has_row(fields)
             has_file = suspects.has_file(path)
             if fingerprint is not None or has_file:
                 # Certificates made from one template may differ in their last bytes only, so hash the whole file.

@@ -4,10 +4,8 @@ A fault in row 900 000 is found in minutes, and not after three weeks of uploadi
 file are read, and the whole file only if another row has, or seems to have, the same fields or file. Nothing is sent.
 """
 
-import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
-from pathlib import Path
 
 from springest_async.bulk.duplicates import Suspects, duplicates
 from springest_async.bulk.findings import Finding, Kind
@@ -15,9 +13,11 @@ from springest_async.bulk.pdf import Ends, check_ends, unreadable
 from springest_async.bulk.totals import Totals
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.journal.known_files import KnownFiles
+from springest_async.manifest.columns import listed
+from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import is_never
 from springest_async.manifest.file_names import FileNames
-from springest_async.manifest.manifest import MISSING, Fields, Manifest, Row, listed
+from springest_async.manifest.manifest import MISSING, Fields, Manifest, Row
 from springest_async.records import Certification, shown
 from springest_async.source_file import exists
 
@@ -90,7 +90,7 @@ class _Check:
         self._known = known
         self._origin = origin
         self._totals = totals
-        self._files = _Files(manifest.path.parent)
+        self._files = _Files(manifest)
         self._suspects = Suspects(origin)
         self._conversions = 0
         self._first_conversion = 0  # its row
@@ -126,13 +126,13 @@ class _Check:
     def _faulty(self, row: Row, error: InvalidUpload) -> list[Finding]:
         """Return all faults of a row whose cells have some, so that they can be corrected at once."""
         found = [_finding(row.number, fault) for fault in error.faults]
-        if file := row.cells.get("file", "").strip():
+        if file := self._manifest.file(row):
             self._files.check(row.number, file, found)
-        certification = row.cells.get("certification_id", "").strip()
-        if self._certifications is not None and re.fullmatch(r"[0-9]{1,18}", certification) and int(certification):
-            end = row.cells.get("valid_until", "").strip()
+        certification = self._manifest.certification_id(row)
+        if self._certifications is not None and certification is not None:
+            end = self._manifest.cell(row, "valid_until").strip()
             no_end = not end or is_never(end)
-            found.extend(_certification_findings(row.number, int(certification), self._certifications, no_end))
+            found.extend(_certification_findings(row.number, certification, self._certifications, no_end))
         return found
 
     def rest(self) -> Iterator[Finding]:
@@ -143,7 +143,7 @@ class _Check:
                 Kind.CONVERSION, self._first_conversion, "conversion_id", _CONVERSIONS.format(self._conversions)
             )
         if self._suspects.found:
-            yield from duplicates(self._manifest, self._suspects, self._known, self._files.path_of, self._totals)
+            yield from duplicates(self._manifest, self._suspects, self._known, self._totals)
 
 
 def _finding(row: int, fault: Fault) -> Finding:
@@ -159,7 +159,7 @@ def _understood(manifest: Manifest) -> Iterator[Finding]:
     if manifest.unused:
         reason = f"these columns are unknown and will not be sent (check their spelling): {listed(manifest.unused)}"
         yield Finding(Kind.UNUSED_COLUMN, manifest.header_row, "", reason)
-    if manifest.table.encoding == "cp1252":
+    if isinstance(manifest.table, CsvTable) and manifest.table.encoding == "cp1252":
         with closing(iter(manifest)) as rows, suppress(ManifestError):  # of which the rows themselves are told
             for row in rows:
                 if beyond_ascii := [(name, cell) for name, cell in row.cells.items() if not cell.isascii()]:
@@ -172,23 +172,21 @@ class _Files:
     """The files that the rows name; if none of them exists, that is said too.
 
     Args:
-        folder: where their names begin.
+        manifest: the manifest.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._names = FileNames(folder)
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._names = manifest.names or FileNames(manifest.files)
         self._found = False
         self._missing = 0
         self._first_missing = (0, "")  # its row and name
 
-    def path_of(self, file: str) -> Path:
-        """Return the path of the file that a row names."""
-        return self._folder / file
-
     def check(self, row: int, file: str, found: list[Finding]) -> Ends | None:
         """Add what is wrong with the file of a row, and return its ends if it can be read."""
-        path = self.path_of(file)
+        path = self._manifest.path_of(file)
+        if path != self._manifest.files / file:
+            found.append(Finding(Kind.FIXED_NAME, row, "file", f"{shown(file)}: {shown(path.name)} is taken"))
         try:
             ends = Ends.read(path)
         except OSError as error:
@@ -211,7 +209,7 @@ class _Files:
         """Yield what there is to say of all files together."""
         row, file = self._first_missing
         if self._missing >= _MANY and not self._found and self._names.meant(file) is None:
-            reason = f"none of the files of {self._missing} rows is in {self._folder.absolute()}"
+            reason = f"none of the files of {self._missing} rows is in {self._manifest.files.absolute()}"
             yield Finding(Kind.WRONG_FOLDER, row, "file", f"{reason}: is this the right folder?")
 
 

@@ -1,5 +1,6 @@
 """Sets of rows, by their numbers, in an eighth of a byte for each row of a manifest."""
 
+import hashlib
 from collections.abc import Iterator
 
 
@@ -24,6 +25,11 @@ class RowSet:
         if row in self:
             self._bits[row >> 3] ^= 1 << (row & 7)
             self._count -= 1
+
+    @property
+    def digest(self) -> bytes:
+        """A digest that two sets share only if they have the same rows."""
+        return hashlib.sha256(self._bits.rstrip(b"\0")).digest()
 
     def __contains__(self, row: int) -> bool:
         index = row >> 3

@@ -13,6 +13,7 @@ from springest_async.bulk import (
     Loaded,
     Manifest,
     OpenMigration,
+    Reading,
     Report,
     RowDone,
     RowSettling,
@@ -53,7 +54,7 @@ async def upload(path: Path, option: str | None, dates: DateOrder | None, out: C
         out: where to print tables.
         err: where to print messages.
     """
-    manifest = Manifest.open(path, dates=dates)
+    manifest = Manifest.open(path, Reading(dates=dates))
     _refuse_old_journal(path)
     journal = environment.journal_at(option)
     springest = environment.springest(journal)  # a wrong key or host makes no journal

@@ -1,12 +1,13 @@
 """The spreadsheet beside an archive, whose rows become certificates to upload.
 
-What a file is made of is known to `csv_table`, and how a date may be written to `dates`; here its columns get their
-meaning. Whether the files exist and are PDFs is checked in `preflight`.
+What a file is made of is known to `table`, which column is which to `columns`, how a date may be written to `dates`,
+who and what is meant by a name to `users` and `certifications`; here they become rows of certificates. Whether the
+files exist and are PDFs is checked in `preflight`.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import date
 from functools import cached_property
@@ -14,9 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from attrs import frozen
+from attrs import field, frozen
 
 from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.manifest.certifications import Certifications, NoCertificationError
+from springest_async.manifest.columns import ERROR, Columns, ColumnsError, listed
 from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import (
     DateOrder,
@@ -27,27 +30,23 @@ from springest_async.manifest.dates import (
     proves,
     read_date,
 )
+from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.formulas import unescape
+from springest_async.manifest.table import Table, fitting, open_table
+from springest_async.manifest.users import NoUserError, Users
 from springest_async.records import CertificateUpload, email_fault, shown
-
-COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until", "conversion_id")
-"""The known columns, in any order and case. Other columns are kept and not sent."""
-
-ERROR = "error"
-"""The column of reasons in a manifest of failed rows, as `report` writes it; it is not sent either."""
-
-_REQUIRED = COLUMNS[:4]
+from springest_async.source_file import exists
 
 _MAX_COLUMNS = 16_384  # the limit of Excel and LibreOffice
 _APOSTROPHE = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
-_MAX_LISTED_CHARS = 500
 _HEADER_WITHIN = 10  # rows: above the names of the columns there may be a title
 
 MISSING = "is missing"
-"""The reason of a fault in an empty cell."""
+"""The reason of the fault of an empty cell."""
 
 _ID = "must be a whole number such as 7"
 _DATES = ("valid_from", "valid_until")
+_CELLS_OF_DATA = 4  # and an address among them: a row with so many is no title
 
 
 @frozen
@@ -60,7 +59,7 @@ class Row:
 
 @frozen
 class Fields:
-    """The values of a row's known cells; `file` and `email` as they are written, without spaces around them."""
+    """The values of a row: `file` and `email` without spaces around them, and ids that were found by name."""
 
     file: str
     certification_id: int
@@ -70,6 +69,33 @@ class Fields:
     conversion_id: int | None
 
 
+@frozen(kw_only=True)
+class Reading:
+    """How a manifest is to be read, as far as somebody says so.
+
+    Attributes:
+        dates: what dates with slashes begin with. Without it, each column of dates must show it: by some day over 12,
+            and none that contradicts.
+        sheet: the name of the sheet, if a workbook has several.
+        columns: titles of columns by the columns of ours that they are, such as ``{"email": "E-mail adres"}``; a text
+            with titles in braces, such as ``"{Name}.pdf"``, is made anew from each row.
+        files: the folder or the ZIP that the files are in; without it, they are beside the manifest.
+        fix_names: whether a file whose name is written otherwise is taken, if there is exactly one.
+        users: who is meant by an id, an external id or a name.
+        certification: the certification of all rows, by its id, name or code; empty if each row names its own.
+        certifications: which certification is meant by a name or a code.
+    """
+
+    dates: DateOrder | None = None
+    sheet: str | None = None
+    columns: Mapping[str, str] = field(factory=dict)
+    files: Path | None = None
+    fix_names: bool = False
+    users: Users | None = None
+    certification: str = ""
+    certifications: Certifications | None = None
+
+
 @frozen
 class Manifest:
     """A manifest with a valid header. Make it with `open`; iterate over it for its rows.
@@ -77,14 +103,14 @@ class Manifest:
     Attributes:
         table: the file and how it is written.
         header_row: the number of the row with the names of the columns.
-        columns: these names, in lower case.
-        dates: what its dates with slashes begin with, if the user has said so.
+        layout: which column is which.
+        reading: how it is read.
     """
 
-    table: CsvTable
+    table: Table
     header_row: int
-    columns: tuple[str, ...]
-    dates: DateOrder | None
+    layout: Columns
+    reading: Reading
 
     @property
     def path(self) -> Path:
@@ -92,51 +118,101 @@ class Manifest:
         return self.table.path
 
     @property
-    def sha256(self) -> bytes:
-        """A digest of what the file says, as it is read: of its bytes, and of `dates`.
-
-        Raises:
-            ManifestError: when it cannot be read, or has changed since `open`.
-        """
-        of_bytes = self.table.sha256
-        return hashlib.sha256(of_bytes + self.dates.encode()).digest() if self.dates else of_bytes
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns: of ours, or as the file has them, in lower case."""
+        return self.layout.names
 
     @property
     def unused(self) -> tuple[str, ...]:
         """The unknown columns, one of which may be a typing error."""
-        return tuple(name for name in self.columns if name not in (*COLUMNS, ERROR))
+        return self.layout.unused
+
+    @property
+    def sha256(self) -> bytes:
+        """A digest of its bytes.
+
+        Raises:
+            ManifestError: when it cannot be read, or has changed since `open`.
+        """
+        return self.table.sha256
+
+    @property
+    def reading_digest(self) -> bytes:
+        """A digest of all that decides what the bytes mean; empty where nothing was said about it."""
+        reading = self.reading
+        said = {
+            "dates": reading.dates,
+            "sheet": reading.sheet,
+            "columns": sorted(reading.columns.items()),
+            "users": reading.users and reading.users.sha256.hex(),
+            "certification": reading.certification,
+            "certifications": self._names_certifications
+            and reading.certifications
+            and reading.certifications.digest.hex(),
+        }
+        said = {name: value for name, value in said.items() if value}
+        return hashlib.sha256(json.dumps(said).encode()).digest() if said else b""
+
+    @property
+    def _names_certifications(self) -> bool:
+        """Whether it depends on a list of certifications which ones are meant."""
+        named = self.reading.certification
+        return not named.isdigit() if named else "certification" in self.columns
+
+    @property
+    def files(self) -> Path:
+        """What the names of its files are relative to."""
+        return self.path.parent if self.reading.files is None else self.reading.files
+
+    @cached_property
+    def names(self) -> FileNames | None:
+        """What finds files whose names are written otherwise, if that is asked for."""
+        return FileNames(self.files) if self.reading.fix_names else None
+
+    def path_of(self, file: str) -> Path:
+        """Return where the file of a row is; `file` is what the row says."""
+        if self.names is not None and (meant := self.names.meant(file)) is not None:
+            return self.files / meant
+        return self.files / file
 
     @classmethod
-    def open(cls, path: Path, *, dates: DateOrder | None = None) -> Self:
+    def open(cls, path: Path, reading: Reading | None = None) -> Self:
         """Read the header.
 
         Args:
             path: the file.
-            dates: what dates with slashes begin with. Without it, each column of dates must show it: by some day over
-                12, and none that contradicts.
+            reading: how to read it, as far as somebody says so.
 
         Raises:
-            ManifestError: when it is not a readable CSV, or a column is missing or occurs twice.
+            ManifestError: when it is not a readable table, or a column is missing or occurs twice.
         """
-        table = CsvTable.open(path)
-        readings = table.readings()
-        likely = _header(next(readings))
-        header = likely if isinstance(likely, _Header) else _first_header(map(_header, readings))
-        if header is None:
-            raise likely if isinstance(likely, ManifestError) else _no_header(table)
-        table, number, columns = header.table, header.row, header.columns
-        if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
-            reason = f"row {number} has {listed(twice)} more than once: rename or delete the other columns"
+        reading = reading or Reading()
+        table = open_table(path, sheet=reading.sheet)
+
+        def fit(candidate: Table) -> _Header | None:
+            found = _header(candidate, reading)
+            return found if isinstance(found, _Header) else None
+
+        if (header := fitting(table, fit)) is None:
+            likely = _header(table, reading)
+            raise likely if isinstance(likely, ManifestError) else _no_header(table, reading)
+        if "email" not in header.columns and reading.users is None:
+            title = header.columns.title("user")
+            reason = (
+                f"row {header.row} has “{title}” and no email addresses: name the list of the users with --users FILE,"
+                ' or the column of the addresses as in --map email="E-mail"'
+            )
             raise ManifestError(path, reason)
-        return cls(table, number, columns, dates)
+        return cls(header.table, header.row, header.columns, reading)
 
     def __iter__(self) -> Generator[Row, None, None]:
         """Yield the rows, without empty ones. Close the generator, and so the file, if you stop early.
 
         Raises:
-            ManifestError: when a row cannot be read as CSV, or the file has changed since `open`.
+            ManifestError: when a row cannot be read, or the file has changed since `open`.
         """
-        escaped = ERROR in self.columns  # by `report`; elsewhere an apostrophe belongs to the cell
+        # By `failed_rows`; elsewhere an apostrophe belongs to the cell.
+        escaped = ERROR in self.columns and isinstance(self.table, CsvTable)
         names = (*self.columns, "")  # cells beyond the header have no column; they are kept under an empty name
         width = len(self.columns)
         with closing(self.table.rows()) as rows:
@@ -159,7 +235,7 @@ class Manifest:
         """
         fields = self.checked_fields(row)
         return CertificateUpload(
-            file=self.path.parent / fields.file,
+            file=self.path_of(fields.file),
             certification_id=fields.certification_id,
             email=fields.email,
             valid_from=fields.valid_from,
@@ -168,44 +244,60 @@ class Manifest:
         )
 
     def checked_fields(self, row: Row) -> Fields:
-        """Return the values of a row's known cells.
+        """Return the values of a row.
 
         Raises:
             InvalidUpload: as `upload`.
         """
-        fields = self._fields(row)
-        email = fields.email if fields else row.cells.get("email", "").strip()
-        reason = None
-        if ERROR not in self.columns and unescape(email) != email:
-            reason = _APOSTROPHE
-        elif email:
-            reason = email_fault(email)
-        if fields is not None and reason is None:
+        if (fields := self._fields(row)) is not None and self._email_fault(fields.email) is None:
             return fields
-        faults = tuple(self._cell_faults(row))
-        raise InvalidUpload(faults if reason is None else (*faults, Fault("email", reason)))
+        raise InvalidUpload(tuple(self._faults(row)))
 
     def fields(self, row: Row) -> Fields:
-        """Return the values of a row's known cells, faster than `checked_fields`: the email address is not checked.
+        """Return the values of a row, faster than `checked_fields`: the email address is not checked.
 
         Raises:
             InvalidUpload: as `upload`, except for faults of the email address.
         """
         if (fields := self._fields(row)) is None:
-            raise InvalidUpload(tuple(self._cell_faults(row)))
+            raise InvalidUpload(tuple(self._faults(row)))
         return fields
 
+    def file(self, row: Row) -> str:
+        """Return the name of the file of a row, without spaces around it; empty if there is none."""
+        if (pattern := self.layout.patterns.get("file")) is not None:
+            return pattern.fill(row.cells).strip()
+        cell = row.cells["file"].strip()
+        # A spreadsheet that has lost the column "error" keeps the apostrophes that came with it.
+        if (
+            cell.startswith("'")
+            and (bare := unescape(cell)) != cell
+            and not self._is_there(cell)
+            and self._is_there(bare)
+        ):
+            return bare
+        return cell
+
+    def _is_there(self, file: str) -> bool:
+        return exists(self.files / file)
+
+    def certification_id(self, row: Row) -> int | None:
+        """Return the id of the certification of a row, if it names one, also if the row has other faults."""
+        with suppress(NoCertificationError):
+            if isinstance(found := self._certification_id(row), int):
+                return found
+        return None
+
     def _fields(self, row: Row) -> Fields | None:
-        """Return the values of a row's known cells, or None when `_cell_faults` has something to say."""
-        cells = row.cells
-        file, email = cells["file"].strip(), cells["email"].strip()
-        certification_id, conversion_id = _number(cells["certification_id"]), _number(cells.get("conversion_id", ""))
+        """Return the values of a row, or None when `_faults` has something to say."""
+        file, conversion_id = self.file(row), _number(row.cells.get("conversion_id", ""))
         try:
-            valid_from, valid_until = (self._date(name, cells.get(name, "")) for name in _DATES)
-        except NoDateError:
+            certification_id, email = self._certification_id(row), self._email(row)
+            valid_from, valid_until = (self._date(name, self.cell(row, name)) for name in _DATES)
+        except (NoDateError, NoUserError, NoCertificationError):
             return None
         if (
-            cells[""]
+            row.cells[""]
             or not (file and email and certification_id and valid_from)
             or isinstance(certification_id, str)
             or isinstance(conversion_id, str)
@@ -213,22 +305,97 @@ class Manifest:
             return None
         return Fields(file, certification_id, email, valid_from, valid_until, conversion_id)
 
-    def _cell_faults(self, row: Row) -> Iterator[Fault]:
-        """Yield the faults of a row, apart from those of its email address."""
+    def cell(self, row: Row, name: str) -> str:
+        """Return the text of a column of ours, which may be made of other cells; empty if there is no such column."""
+        if self.layout.patterns and (pattern := self.layout.patterns.get(name)) is not None:
+            return pattern.fill(row.cells)
+        return row.cells.get(name, "")
+
+    def _certification_id(self, row: Row) -> int | str | None:
+        """Return the id of a certification; a text that is none, or None for an empty cell.
+
+        Raises:
+            NoCertificationError: no certification, or several, have this name or code.
+        """
+        if self.reading.certification:
+            return self._certification_of_all
+        if cell := self.cell(row, "certification_id").strip():
+            return _number(cell)
+        if not (cell := self.cell(row, "certification").strip()):
+            return None
+        if self.reading.certifications is not None:
+            return self.reading.certifications.id_of(cell)
+        if isinstance(number := _number(cell), str):
+            raise NoCertificationError(
+                f"{shown(cell)} is not an id, and there is no list to look it up: set SPRINGEST_CERTIFICATIONS_API_KEY,"
+                " or put a certifications.csv with the columns ID and Name beside the manifest"
+            )
+        return number
+
+    @cached_property
+    def _certification_of_all(self) -> int:
+        named = self.reading.certification
+        if self.reading.certifications is not None:
+            return self.reading.certifications.id_of(named)
+        if isinstance(number := _number(named), int):
+            return number
+        raise NoCertificationError(
+            f"{_ID}, not {shown(named)}: without a list of certifications, its name is not known"
+        )
+
+    def _email(self, row: Row) -> str:
+        """Return the email address of a row; empty if there is none.
+
+        Raises:
+            NoUserError: nobody, or several people, have this id or name.
+        """
+        email = self.cell(row, "email").strip()
+        if not email and self.reading.users is not None and (user := self.cell(row, "user").strip()):
+            return self.reading.users.email_of(user)
+        return email
+
+    def _email_fault(self, email: str) -> str | None:
+        if email.startswith("'") and ERROR not in self.columns and unescape(email) != email:
+            return _APOSTROPHE
+        return email_fault(email)
+
+    def _faults(self, row: Row) -> Iterator[Fault]:
+        """Yield the faults of a row."""
         if extra := row.cells[""]:
             yield Fault("", f"has more cells than there are columns: {shown(extra)}")
-        for name in COLUMNS:
-            cell = row.cells.get(name, "").strip()
-            if not cell:
-                if name in _REQUIRED:
+        if not self.file(row):
+            yield Fault("file", MISSING)
+        yield from self._faults_of_certification(row)
+        try:
+            email = self._email(row)
+        except NoUserError as error:
+            yield Fault("user", str(error))
+        else:
+            if not email:
+                yield Fault("email" if "email" in self.layout else "user", MISSING)
+            elif (reason := self._email_fault(email)) is not None:
+                yield Fault("email", reason)
+        for name in _DATES:
+            cell = self.cell(row, name).strip()
+            try:
+                if self._date(name, cell) is None and name == "valid_from":
                     yield Fault(name, MISSING)
-            elif name.endswith("_id") and not isinstance(_number(cell), int):
-                yield Fault(name, f"{_ID}, not {shown(cell)}")
-            elif name in _DATES:
-                try:
-                    self._date(name, cell)
-                except NoDateError as error:
-                    yield Fault(name, str(error))
+            except NoDateError as error:
+                yield Fault(name, str(error))
+        if isinstance(conversion := _number(self.cell(row, "conversion_id")), str):
+            yield Fault("conversion_id", f"{_ID}, not {shown(conversion)}")
+
+    def _faults_of_certification(self, row: Row) -> Iterator[Fault]:
+        name = "certification_id" if "certification_id" in self.layout else "certification"
+        try:
+            found = self._certification_id(row)
+        except NoCertificationError as error:
+            yield Fault("certification", str(error))
+        else:
+            if found is None:
+                yield Fault(name, MISSING)
+            elif isinstance(found, str):
+                yield Fault(name, f"{_ID}, not {shown(found)}")
 
     def _date(self, column: str, cell: str) -> date | None:
         """Return the date of a cell, or None if there is none.
@@ -242,13 +409,13 @@ class Manifest:
         if may_be_swapped(cell):
             self._refuse_swapped(column, cell)
         if "/" not in cell or not is_ambiguous(cell):
-            return read_date(cell)
-        if (order := self.dates or self._shown[column].order) is None:
+            return read_date(cell, day_numbers=self.table.has_day_numbers)
+        if (order := self.reading.dates or self._shown[column].order) is None:
             raise NoDateError(f"{shown(cell)} can be read in two ways{self._shown[column].words}")
         try:
             return read_date(cell, order)
         except NoDateError as error:
-            raise NoDateError(f"{error} (--dates {order} was given)" if self.dates else str(error)) from None
+            raise NoDateError(f"{error} (--dates {order} was given)" if self.reading.dates else str(error)) from None
 
     def _refuse_swapped(self, column: str, cell: str) -> None:
         """Refuse a date such as 5-6-2026 in a column whose slashes begin with the month: Excel may have made it.
@@ -259,7 +426,7 @@ class Manifest:
             NoDateError: it is one.
         """
         month_first = self._shown[column].month_first
-        if month_first or self.dates == "mdy":
+        if month_first or self.reading.dates == "mdy":
             beside = f", beside {month_first}" if month_first else ", with --dates mdy"
             raise NoDateError(f"{shown(cell)} may begin with the month{beside}: write it as in 2026-12-31")
 
@@ -307,62 +474,76 @@ class _ShownOrder:
 class _Header:
     """The row that names the columns, if a file is read as a table."""
 
-    table: CsvTable
+    table: Table
     row: int
-    columns: tuple[str, ...]
+    columns: Columns
 
 
-def _header(table: CsvTable) -> _Header | ManifestError | None:
+def _header(table: Table, reading: Reading) -> _Header | ManifestError | None:
     """Return the row that names the columns; None if the first rows have none, or why they cannot be read."""
     row_of_data = 0
     try:
-        for number, cells, columns in _first_rows(table):
-            if all(name in columns for name in _REQUIRED):
-                if len(cells) > _MAX_COLUMNS:
-                    reason = f"row {number} has {len(cells)} columns; the maximum is {_MAX_COLUMNS}"
-                    return ManifestError(table.path, reason)
-                if row_of_data:
-                    reason = (
-                        f"row {row_of_data} stands above the names of the columns, and is no title: put it below them"
-                    )
-                    return ManifestError(table.path, reason)
-                return _Header(table, number, columns)
-            if any("@" in cell for cell in cells) and sum(map(bool, map(str.strip, cells))) >= len(_REQUIRED):
+        for number, titles in _first_rows(table):
+            with suppress(ColumnsError):  # `_no_header` says which, if no other row names the columns
+                columns = Columns.of(titles, reading.columns)
+                if not _missing(columns, reading):
+                    if len(titles) > _MAX_COLUMNS:
+                        reason = f"row {number} has {len(titles)} columns; the maximum is {_MAX_COLUMNS}"
+                        return ManifestError(table.path, reason)
+                    if row_of_data:
+                        reason = (
+                            f"row {row_of_data} stands above the names of the columns, and is no title: put it below"
+                            " them"
+                        )
+                        return ManifestError(table.path, reason)
+                    return _Header(table, number, columns)
+            if any("@" in cell for cell in titles) and sum(map(bool, map(str.strip, titles))) >= _CELLS_OF_DATA:
                 row_of_data = row_of_data or number
     except ManifestError as error:
         return error
     return None
 
 
-def _first_header(found: Iterable[_Header | ManifestError | None]) -> _Header | None:
-    return next((header for header in found if isinstance(header, _Header)), None)
+def _missing(columns: Columns, reading: Reading) -> list[str]:
+    """Return the columns without which no row is a certificate."""
+    is_there = {
+        "file": "file" in columns,
+        "certification_id": reading.certification or "certification_id" in columns or "certification" in columns,
+        "email": "email" in columns or "user" in columns,
+        "valid_from": "valid_from" in columns,
+    }
+    return [name for name, there in is_there.items() if not there]
 
 
-def _first_rows(table: CsvTable) -> Iterator[tuple[int, list[str], tuple[str, ...]]]:
-    """Yield the number, the cells and the names of the columns in them of each row that may be the header."""
+def _first_rows(table: Table) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each row that may be the header."""
     with closing(table.rows()) as rows:
         for number, cells in islice(rows, _HEADER_WITHIN):
-            columns = _columns(cells)
-            yield number, cells, _columns(map(unescape, cells)) if ERROR in columns else columns
+            is_escaped = isinstance(table, CsvTable) and any(cell.strip().lower() == ERROR for cell in cells)
+            yield number, [*map(unescape, cells)] if is_escaped else cells
 
 
-def _no_header(table: CsvTable) -> ManifestError:
+def _no_header(table: Table, reading: Reading) -> ManifestError:
     """Return what the row lacks that comes nearest to naming the columns."""
-    rows = [(number, columns) for number, _, columns in _first_rows(table)] or [(1, ())]
-    number, columns = max(rows, key=lambda row: (sum(name in row[1] for name in _REQUIRED), -row[0]))
-    missing = ", ".join(name for name in _REQUIRED if name not in columns)
-    reason = f"row {number} lacks {missing} (check the names of the columns); it has {listed(columns)}"
+    rows = [*_first_rows(table)] or [(1, [])]
+    number, titles = max(rows, key=lambda row: (len(_plainly_known(row[1])), -row[0]))
+    try:
+        columns = Columns.of(titles, reading.columns)
+    except ColumnsError as error:
+        return ManifestError(table.path, f"row {number}: {error}")
+    missing = _missing(columns, reading)
+    examples = [f'{name}="{title}"' for name in missing for title in columns.possible(name)] or [f'{missing[0]}="…"']
+    reason = (
+        f"row {number} lacks {', '.join(missing)} (check the names of the columns, or say which they are, as in --map"
+        f" {examples[0]}); it has {listed(filter(None, map(str.strip, titles)))}"
+    )
     return ManifestError(table.path, reason)
 
 
-def _columns(cells: Iterable[str]) -> tuple[str, ...]:
-    return tuple(cell.strip().lower() or f"column {n}" for n, cell in enumerate(cells, start=1))
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names as a list for a message, with invisible characters escaped, and shortened."""
-    text = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
-    return text if len(text) <= _MAX_LISTED_CHARS else text[:_MAX_LISTED_CHARS] + "…"
+def _plainly_known(titles: Sequence[str]) -> Sequence[object]:
+    with suppress(ColumnsError):
+        return Columns.of(titles).understood
+    return titles  # several that mean the same are many
 
 
 def _number(cell: str) -> int | str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from springest_async import Journal, ManifestError
-from springest_async.bulk import Manifest, State, load_manifest, source_of
+from springest_async.bulk import Manifest, Reading, State, load_manifest, source_of
 from springest_async.bulk.loading import rows_of
 from springest_async.journal.loading import ManifestRow
 from springest_async.manifest.dates import DateOrder
@@ -136,7 +136,7 @@ async def test_what_the_user_says_of_dates_counts_in_a_second_load(tmp_path: Pat
         found = []
         orders: tuple[DateOrder, ...] = ("dmy", "mdy")
         for order in orders:
-            migration, _ = await load_manifest(journal, Manifest.open(manifest.path, dates=order), ORIGIN)
+            migration, _ = await load_manifest(journal, Manifest.open(manifest.path, Reading(dates=order)), ORIGIN)
             found.append([entry.valid_from for entry in await migration.entries()])
 
     assert found == [[date(2026, 6, 5)], [date(2026, 5, 6)]]

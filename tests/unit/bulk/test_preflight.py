@@ -296,8 +296,8 @@ def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
     )
 
     assert findings(manifest, CERTIFICATIONS) == [
-        Finding(Kind.DATE, 2, "valid_from", "there is no 31 February 2026"),
         Finding(Kind.EMAIL, 2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
+        Finding(Kind.DATE, 2, "valid_from", "there is no 31 February 2026"),
         Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}"),
         Finding(Kind.CELL, 5, "file", "is missing"),
         Finding(Kind.DATE, 5, "valid_until", f"{DATE}, not 'yesterday'"),

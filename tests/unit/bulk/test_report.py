@@ -6,17 +6,21 @@ import re
 import resource
 import shutil
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import attrs
+import openpyxl
 import pytest
+import xlwt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from springest_async import ConfigurationError, Journal, Receipt
 from springest_async.bulk import (
     COLUMNS,
+    LeftOut,
     Manifest,
     Report,
     RowDone,
@@ -27,9 +31,10 @@ from springest_async.bulk import (
     load_manifest,
     write_failed,
 )
+from springest_async.bulk.rows import RowSet
 from springest_async.errors import Fault, InvalidUpload
 from springest_async.upload import UploadStep
-from tests.bulk_runs import NOW, ORIGIN, found, loaded, manifest_of, settle
+from tests.bulk_runs import NOW, ORIGIN, csv_table_of, found, loaded, manifest_of, settle
 
 HEADER = "Naam,file,certification_id,email,valid_from\n"
 ROWS = 'Jan,1.pdf,7,jan@example.org,31-01-2026\n"Piet; ""de"", jr",2.pdf,8,piet@example.org,2026-02-01\n'
@@ -152,7 +157,7 @@ async def test_rows_not_stored_are_written_with_the_reason(tmp_path: Path, state
 
     assert path == tmp_path / "archive.failed.csv"
     assert table(path) == [
-        ["naam", "file", "certification_id", "email", "valid_from", "error"],
+        ["Naam", "file", "certification_id", "email", "valid_from", "error"],
         [
             'Piet; "de", jr',
             "2.pdf",
@@ -204,7 +209,7 @@ async def test_errors_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
 
     assert path == tmp_path / "archive.failed-2.csv"
     assert table(path) == [
-        ["naam", "file", "certification_id", "email", "valid_from", "error"],
+        ["Naam", "file", "certification_id", "email", "valid_from", "error"],
         ["Jan", "1.pdf", "7", "jan@example.org", "2026-01-31", "a new reason"],
     ]
 
@@ -249,10 +254,10 @@ async def test_what_is_left_over_is_written_as_the_manifest_was(tmp_path: Path, 
 
     path = await left_over(manifest, REJECTED, reason="no")
 
-    lines = [[*manifest.columns, "error"], [*cells, "no"]]
+    lines = [[*manifest.layout.titles, "error"], [*cells, "no"]]
     assert path.read_bytes() == bom + "".join(f"{delimiter.join(line)}\r\n" for line in lines).encode()
     again = Manifest.open(path)
-    assert (again.table.separator, again.table.bom) == (delimiter, bool(bom))
+    assert (csv_table_of(again).separator, csv_table_of(again).bom) == (delimiter, bool(bom))
 
 
 async def test_half_a_character_from_the_server_is_written(tmp_path: Path) -> None:
@@ -426,12 +431,12 @@ async def test_a_folder_that_cannot_be_written_in_is_reported(tmp_path: Path, mo
     really_open = os.open
 
     def refuse(path: object, *rest: int) -> int:
-        if ".failed" in str(path):
+        if str(path).endswith(".part"):
             raise PermissionError(13, "Permission denied", str(path))
         return really_open(str(path), *rest)
 
     async with found(manifest) as migration:
-        monkeypatch.setattr("springest_async.bulk.report.os.open", refuse)
+        monkeypatch.setattr("springest_async.manifest.new_file.os.open", refuse)
         with pytest.raises(ConfigurationError) as caught:
             await write_failed(migration, manifest)
 
@@ -453,3 +458,88 @@ async def test_on_a_full_disk_no_half_of_it_is_left(tmp_path: Path) -> None:
 
         assert failed_files(tmp_path) == []
         assert await write_failed(migration, manifest) == tmp_path / "archive.failed.csv"
+
+
+# --- rows that were left out, and other formats ---
+
+
+def left_out(**reasons: str) -> LeftOut:
+    """Return rows, such as ``row_3``, that were left out for these reasons."""
+    by_row = {int(name.removeprefix("row_")): reason for name, reason in reasons.items()}
+    rows = RowSet()
+    for row in by_row:
+        rows.add(row)
+    return LeftOut(rows, lambda row: by_row.get(row, ""))
+
+
+async def test_rows_left_out_stand_among_the_others(tmp_path: Path) -> None:
+    rows = "".join(f"Jan,{n}.pdf,7,e{n}@example.org,{n}/01/2026\n" for n in range(2, 7))
+    manifest = archive_of(tmp_path, HEADER + rows.replace("5/01", "31/31").replace("6/01", "16/01"))
+    out = left_out(row_2="no such user", row_5="there is no month 31")
+    async with Journal(tmp_path / "journal.sqlite3") as journal:
+        migration, _ = await load_manifest(journal, manifest, ORIGIN, out.rows)
+        await settle(migration, STORED, REJECTED, FAILED, reason="said the server")
+        failed = await write_failed(migration, manifest, out)
+
+    assert failed is not None
+    assert [line[1:] for line in table(failed)[1:]] == [
+        ["2.pdf", "7", "e2@example.org", "2/01/2026", "no such user"],
+        ["4.pdf", "7", "e4@example.org", "2026-01-04", "said the server"],
+        ["5.pdf", "7", "e5@example.org", "31/31/2026", "there is no month 31"],
+        ["6.pdf", "7", "e6@example.org", "2026-01-16", "said the server"],
+    ]
+
+
+async def test_what_the_check_said_of_a_file_is_the_reason(tmp_path: Path) -> None:
+    """The row was loaded, because another machine may have its file."""
+    manifest = archive_of(tmp_path)
+    out = LeftOut(RowSet(), lambda row: "file: there is no such file: '1.pdf'" if row == 2 else "")
+    async with loaded(manifest) as migration:
+        await settle(migration, FAILED, FAILED, reason="No such file or directory")
+        failed = await write_failed(migration, manifest, out)
+
+    assert failed is not None
+    assert [line[-1] for line in table(failed)[1:]] == [
+        "file: there is no such file: '1.pdf'",
+        "No such file or directory",
+    ]
+
+
+TITLES = ("Naam", "File", "Certification ID", "E-mail", "Valid from")
+PEOPLE = [
+    ("Jan", "1.pdf", 7, "jan@example.org", date(2026, 1, 31)),
+    ("'=Piet", "2.pdf", 7, "piet@example.org", date(2026, 2, 1)),
+]
+
+
+def workbook_of(folder: Path, name: str) -> Path:
+    """Make a workbook with two rows, as a person would."""
+    if name.endswith(".xlsx"):
+        book = openpyxl.Workbook()
+        for line in (TITLES, *PEOPLE):
+            book.active.append(line)
+    else:
+        book = xlwt.Workbook()
+        sheet = book.add_sheet("Blad1")
+        day = xlwt.easyxf(num_format_str="DD-MM-YYYY")
+        for number, line in enumerate((TITLES, *PEOPLE)):
+            for column, cell in enumerate(line):
+                sheet.write(number, column, cell, day if isinstance(cell, date) else xlwt.Style.default_style)
+    book.save(folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["archive.xlsx", "archive.xls"])
+async def test_rows_of_a_workbook_come_back_as_one(tmp_path: Path, name: str) -> None:
+    manifest = Manifest.open(workbook_of(tmp_path, name))
+
+    failed = await left_over(manifest, REJECTED, REJECTED, reason="=no")
+
+    assert failed == tmp_path / "archive.failed.xlsx"
+    again = Manifest.open(failed)
+    assert again.layout.titles == (*TITLES, "error")
+    assert [again.fields(row) for row in again] == [manifest.fields(row) for row in manifest]
+    assert [(row.cells["naam"], row.cells["error"]) for row in again] == [("Jan", "=no"), ("'=Piet", "=no")]
+    assert failed.stat().st_mode & 0o777 == 0o600
+    async with found(manifest) as migration:
+        assert await write_failed(migration, manifest) == failed

@@ -1,0 +1,179 @@
+"""A manifest of the rows that need correcting, beside the first one and in its format.
+
+Rejected and failed rows are certainly not stored, and rows that were left out were not sent. They are written with
+their reasons, to be corrected there or in the first manifest and uploaded with the same journal, so that nothing is
+stored twice. Rows in doubt are not among them: `UploadQueue` settles those, or a person resolves them.
+"""
+
+import csv
+import io
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import count, takewhile
+from pathlib import Path
+from typing import IO
+
+from attrs import frozen
+
+from springest_async.bulk.rows import RowSet
+from springest_async.errors import ConfigurationError
+from springest_async.journal.open_migration import OpenMigration
+from springest_async.journal.records import Entry, State
+from springest_async.manifest.columns import COLUMNS, ERROR
+from springest_async.manifest.csv_table import SEPARATORS, CsvTable
+from springest_async.manifest.formulas import escape
+from springest_async.manifest.manifest import Manifest
+from springest_async.manifest.new_file import new_file
+
+
+@frozen
+class LeftOut:
+    """The rows that were not sent because of their faults.
+
+    Attributes:
+        rows: their numbers.
+        reason: returns what is wrong with a row; an empty text if nothing is.
+    """
+
+    rows: RowSet
+    reason: Callable[[int], str]
+
+
+async def write_failed(migration: OpenMigration, manifest: Manifest, left_out: LeftOut | None = None) -> Path | None:
+    """Write the rejected and failed rows to a manifest beside the first one, so that its relative paths stay right.
+
+    A CSV has the separator of the first one. It is UTF-8, with a byte order mark unless the first one is UTF-8 without
+    one; a cell that a spreadsheet would run as a formula gets an apostrophe in front, which `Manifest` removes again. A
+    workbook becomes an XLSX whose cells are text. The reasons are in a column ``error``. No file is ever overwritten.
+    Only the owner can read it, because it contains personal data.
+
+    Args:
+        migration: the migration of the manifest.
+        manifest: the manifest.
+        left_out: the rows that were not loaded, if there are any. They are read from the manifest again.
+
+    Returns:
+        The first free path of ``x.failed.csv``, ``x.failed-2.csv`` …, or the last existing one if it has the same
+        content already; None when there are no such rows.
+
+    Raises:
+        ConfigurationError: when it cannot be written.
+        JournalError: when the journal cannot be read; no file is left then.
+        ManifestError: when rows were left out, and the manifest has changed meanwhile; no file is left then.
+    """
+    counts = await migration.counts()
+    if not counts[State.REJECTED] and not counts[State.FAILED] and not (left_out and left_out.rows):
+        return None
+    try:
+        with new_file(manifest.path.parent) as file:
+            with _writing(manifest, file.stream) as write:
+                async for cells, reason in _rows(migration, manifest, left_out):
+                    write(cells, reason)
+            # A long migration is interrupted often, and each run would write the same rejected rows again.
+            if (last := _last(manifest)) is not None and file.equals(last):
+                return last
+            return file.publish(_paths(manifest))
+    except OSError as error:
+        reason = error.strerror or "cannot be written"
+        raise ConfigurationError(f"the failed rows cannot be written beside {manifest.path}: {reason}") from None
+
+
+async def _rows(
+    migration: OpenMigration, manifest: Manifest, left_out: LeftOut | None
+) -> AsyncIterator[tuple[Mapping[str, str], str]]:
+    """Yield the cells of all rows that are not stored, in the manifest's order, and why they are not."""
+    with closing(_left_out_rows(manifest, left_out)) as others:
+        other = next(others, None)
+        async for entry in _failed(migration):
+            assert entry.number is not None
+            while other is not None and other.number < entry.number:
+                yield other.cells, other.reason
+                other = next(others, None)
+            # What the check said of its file is plainer than what reading it said.
+            yield _cells(entry), (left_out.reason(entry.number) if left_out else "") or entry.reason
+        while other is not None:
+            yield other.cells, other.reason
+            other = next(others, None)
+
+
+@frozen
+class _LeftOutRow:
+    number: int
+    cells: Mapping[str, str]
+    reason: str
+
+
+def _left_out_rows(manifest: Manifest, left_out: LeftOut | None) -> Generator[_LeftOutRow, None, None]:
+    if left_out is None or not left_out.rows:
+        return
+    with closing(iter(manifest)) as rows:
+        for row in rows:
+            if row.number in left_out.rows:
+                yield _LeftOutRow(row.number, row.cells, left_out.reason(row.number))
+
+
+async def _failed(migration: OpenMigration) -> AsyncIterator[Entry]:
+    after = 0
+    while page := await migration.entries(State.REJECTED, State.FAILED, after=after):
+        for entry in page:
+            yield entry
+        after = page[-1].number or after
+
+
+def _cells(entry: Entry) -> dict[str, str]:
+    values = {name: getattr(entry, name) for name in COLUMNS}
+    return dict(entry.extra) | {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+@contextmanager
+def _writing(manifest: Manifest, stream: IO[bytes]) -> Generator[Callable[[Mapping[str, str], str], None], None, None]:
+    """Write the header of the manifest to a stream, and yield what writes a row."""
+    titles = manifest.layout.titles
+    columns = [column for column in zip(manifest.columns, titles, strict=True) if column[0] != ERROR]
+    with _rows_of_csv(manifest.table, stream) if isinstance(manifest.table, CsvTable) else _rows_of_xlsx(stream) as row:
+        row([*(title for _, title in columns), ERROR])
+
+        def write(cells: Mapping[str, str], reason: str) -> None:
+            row([*(cells.get(name, "") for name, _ in columns), " ".join(reason.split())])
+
+        yield write
+
+
+@contextmanager
+def _rows_of_csv(table: CsvTable, stream: IO[bytes]) -> Generator[Callable[[Iterable[str]], object], None, None]:
+    encoding = "utf-8" if table.encoding == "utf-8" and not table.bom else "utf-8-sig"
+    text = io.TextIOWrapper(stream, encoding, errors="backslashreplace", newline="")
+    try:
+        writer = csv.writer(text, delimiter=table.separator if table.separator in SEPARATORS else ";")
+        yield lambda cells: writer.writerow(map(escape, cells))
+        text.flush()
+    finally:
+        text.detach()
+
+
+@contextmanager
+def _rows_of_xlsx(stream: IO[bytes]) -> Generator[Callable[[Iterable[str]], object], None, None]:
+    # Who has no workbook needs no writer of workbooks.
+    from springest_async.manifest.xlsx_rows import xlsx_rows  # noqa: PLC0415
+
+    with xlsx_rows(stream) as writer:
+        yield writer.writerow
+
+
+def _paths(manifest: Manifest) -> Iterator[Path]:
+    """Yield ``x.failed.csv``, ``x.failed-2.csv`` and so on."""
+    stem = re.sub(r"\.failed(-[0-9]+)?$", "", manifest.path.stem)
+    suffix = (manifest.path.suffix or ".csv") if isinstance(manifest.table, CsvTable) else ".xlsx"
+    yield manifest.path.with_name(f"{stem}.failed{suffix}")
+    for number in count(2):
+        yield manifest.path.with_name(f"{stem}.failed-{number}{suffix}")
+
+
+def _last(manifest: Manifest) -> Path | None:
+    """Return the last file of the series, if there is one."""
+    last = None
+    for path in takewhile(os.path.lexists, _paths(manifest)):
+        last = path
+    return last

@@ -1,0 +1,97 @@
+"""The options that say how a manifest is to be read, which several commands share."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from springest_async.errors import ConfigurationError
+from springest_async.records import Certification
+
+if TYPE_CHECKING:
+    from springest_async.manifest.certifications import Certifications
+    from springest_async.manifest.manifest import Reading
+
+CERTIFICATIONS = "certifications.csv"
+"""The name of Springest's own list of certifications, which may lie beside a manifest."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How a manifest is to be read.
+
+    Attributes:
+        files: The folder or the ZIP with the PDFs; by default the folder of the manifest.
+        sheet: The sheet of a workbook that has several.
+        dates: What dates such as 05/06/2026 begin with: the day (`dmy`) or the month (`mdy`). Not needed where some day
+            over 12 in the same column shows it.
+        columns: Which column is which, where its name does not show it: `--map email="E-mail adres"`; or what to make
+            a cell of: `--map file="{Name}.pdf"`. May be repeated.
+        users: A spreadsheet of the users, with an id, external id or name and the email address, where the manifest has
+            no addresses.
+        certification: The certification of all rows: its id or its exact name.
+        fix_names: Take the file that is meant where its name is written otherwise (upper case, accents, no `.pdf` …),
+            if there is exactly one.
+    """
+
+    files: Path | None = None
+    sheet: str | None = None
+    dates: Annotated[Literal["dmy", "mdy"] | None, Parameter(negative="")] = None
+    columns: Annotated[tuple[str, ...], Parameter(name="--map", negative="", show_default=False)] = ()
+    users: Path | None = None
+    certification: str = ""
+    fix_names: Annotated[bool, Parameter(negative="", show_default=False)] = False
+
+    async def reading(self, manifest: Path, listed: Mapping[int, Certification] | None) -> "Reading":
+        """Return how to read a manifest.
+
+        Args:
+            manifest: the manifest.
+            listed: the certifications that Springest lists, by id, if they are known.
+
+        Raises:
+            ConfigurationError: an option is invalid.
+            ManifestError: the list of users or of certifications cannot be read.
+        """
+        from springest_async.manifest.manifest import Reading
+        from springest_async.manifest.users import Users
+
+        return Reading(
+            dates=self.dates,
+            sheet=self.sheet,
+            columns=_mapping(self.columns),
+            files=self.files,
+            fix_names=self.fix_names,
+            users=None if self.users is None else await asyncio.to_thread(Users.open, self.users),
+            certification=self.certification.strip(),
+            certifications=await asyncio.to_thread(_certifications, manifest, listed),
+        )
+
+
+def _mapping(options: tuple[str, ...]) -> dict[str, str]:
+    mapping: dict[str, str] = {}
+    for option in options:
+        name, equals, title = (part.strip() for part in option.partition("="))
+        if not (name and equals and title):
+            raise ConfigurationError(
+                f'--map {option}: write a column of ours and one of yours, as in email="E-mail adres"'
+            )
+        if name in mapping:
+            raise ConfigurationError(f"--map {name} is there twice")
+        mapping[name] = title
+    return mapping
+
+
+def _certifications(manifest: Path, listed: Mapping[int, Certification] | None) -> "Certifications | None":
+    """Return which certification is meant by a name or a code, as far as anything tells."""
+    from springest_async.manifest.certifications import Certifications
+
+    path = manifest.with_name(CERTIFICATIONS)
+    if path.exists() and path != manifest:
+        beside = Certifications.open(path)
+        return beside if listed is None else beside.with_listed(listed.values())
+    return None if listed is None else Certifications.of(listed.values())

@@ -1,0 +1,192 @@
+"""Manifests that need to be told how to read them: columns, people, certifications and files of other systems."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.manifest.certifications import Certifications
+from springest_async.manifest.manifest import Manifest, Reading, Row
+from springest_async.manifest.users import Users
+from springest_async.records import Certification
+
+OWN_PAIR = "User ID,Certification ID,Valid from,Valid until,Filename\n2417,7,2019-12-31,2024-12-31,First_Aid_2417.pdf\n"
+PEOPLE = "ID,External ID,Name,Email\n2417,E-1,Jan Jansen,jan@example.org\n2418,E-2,Zoë Vos,zoe@example.org\n"
+LISTED = Certifications.of(
+    [
+        Certification(id=7, name="First Aid", description=None, requires_valid_until=False),
+        Certification(id=8, name="BHV", description=None, requires_valid_until=True),
+    ]
+)
+
+
+def written(folder: Path, text: str, name: str = "certificates.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def users(folder: Path) -> Users:
+    return Users.open(written(folder, PEOPLE, "users.csv"))
+
+
+def rows(manifest: Manifest) -> list[Row]:
+    return list(manifest)
+
+
+def test_springests_own_pair_is_read_with_its_users(tmp_path: Path) -> None:
+    manifest = Manifest.open(written(tmp_path, OWN_PAIR), Reading(users=users(tmp_path)))
+
+    (upload,) = map(manifest.upload, manifest)
+
+    assert (upload.email, upload.certification_id, upload.file) == (
+        "jan@example.org",
+        7,
+        tmp_path / "First_Aid_2417.pdf",
+    )
+    assert (upload.valid_from, upload.valid_until) == (date(2019, 12, 31), date(2024, 12, 31))
+
+
+def test_ids_of_users_need_a_list_of_users(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.open(written(tmp_path, OWN_PAIR))
+
+    assert "row 1 has “User ID” and no email addresses" in caught.value.reason
+    assert "--users FILE" in caught.value.reason
+
+
+def test_an_unknown_user_is_a_fault(tmp_path: Path) -> None:
+    manifest = Manifest.open(written(tmp_path, OWN_PAIR.replace("2417,", "99,")), Reading(users=users(tmp_path)))
+
+    (row,) = rows(manifest)
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.checked_fields(row)
+
+    assert [fault.field for fault in caught.value.faults] == ["user"]
+
+
+def test_an_address_in_the_row_counts_more_than_its_user(tmp_path: Path) -> None:
+    text = "file,certification_id,email,user id,valid_from\n1.pdf,7,zoe@example.org,2417,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(users=users(tmp_path)))
+
+    assert [manifest.fields(row).email for row in manifest] == ["zoe@example.org"]
+
+
+@pytest.mark.parametrize("cell", ["BHV", "8"])
+def test_a_certification_may_be_named(tmp_path: Path, cell: str) -> None:
+    text = f"file,certification,email,valid_from\n1.pdf,{cell},jan@example.org,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(certifications=LISTED))
+
+    assert [manifest.fields(row).certification_id for row in manifest] == [8]
+
+
+def test_a_name_without_a_list_is_a_fault_that_names_the_way_out(tmp_path: Path) -> None:
+    text = "file,certification,email,valid_from\n1.pdf,BHV,jan@example.org,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text))
+
+    (row,) = rows(manifest)
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.checked_fields(row)
+
+    (fault,) = caught.value.faults
+    assert fault.field == "certification"
+    assert "SPRINGEST_CERTIFICATIONS_API_KEY" in fault.reason
+    assert "certifications.csv" in fault.reason
+
+
+@pytest.mark.parametrize("named", ["8", "BHV"])
+def test_one_certification_may_be_that_of_all_rows(tmp_path: Path, named: str) -> None:
+    text = "file,email,valid_from\n1.pdf,jan@example.org,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(certification=named, certifications=LISTED))
+
+    assert [manifest.fields(row).certification_id for row in manifest] == [8]
+
+
+def test_columns_may_be_named_by_the_user(tmp_path: Path) -> None:
+    text = "Document,Soort,Contact,Datum\n1.pdf,7,jan@example.org,31-12-2025\n"
+    columns = {"file": "Document", "certification_id": "Soort", "email": "Contact", "valid_from": "Datum"}
+
+    manifest = Manifest.open(written(tmp_path, text), Reading(columns=columns))
+
+    assert [manifest.fields(row).email for row in manifest] == ["jan@example.org"]
+
+
+def test_the_name_of_a_file_may_be_made_of_cells(tmp_path: Path) -> None:
+    text = "Recipient Name,Recipient Email,Issued on\nJan,jan@example.org,2026-01-31\n"
+    reading = Reading(columns={"file": "{Recipient Email}/{Recipient Name}.pdf"}, certification="7")
+
+    manifest = Manifest.open(written(tmp_path, text), reading)
+
+    assert [manifest.upload(row).file for row in manifest] == [tmp_path / "jan@example.org" / "Jan.pdf"]
+
+
+def test_the_files_may_be_elsewhere(tmp_path: Path) -> None:
+    text = "file,certification_id,email,valid_from\n1.pdf,7,jan@example.org,2026-01-31\n"
+
+    manifest = Manifest.open(written(tmp_path, text), Reading(files=tmp_path / "pdfs"))
+
+    assert [manifest.upload(row).file for row in manifest] == [tmp_path / "pdfs" / "1.pdf"]
+
+
+def test_a_name_that_is_written_otherwise_is_taken_when_asked(tmp_path: Path) -> None:
+    text = "file,certification_id,email,valid_from\nPDFS\\Jan,7,jan@example.org,2026-01-31\n"
+    path = written(tmp_path, text)
+    (tmp_path / "pdfs").mkdir()
+    (tmp_path / "pdfs" / "jan.pdf").write_bytes(b"%PDF-1.4")
+
+    as_it_is, fixed = (Manifest.open(path, Reading(fix_names=fix)) for fix in (False, True))
+
+    assert [as_it_is.upload(row).file for row in as_it_is] == [tmp_path / "PDFS\\Jan"]
+    assert [fixed.upload(row).file for row in fixed] == [tmp_path / "pdfs" / "jan.pdf"]
+
+
+def test_what_the_user_says_has_a_digest(tmp_path: Path) -> None:
+    path = written(tmp_path, "file,certification,email,valid_from\n1.pdf,7,jan@example.org,2026-01-31\n")
+    readings = [
+        Reading(),
+        Reading(users=users(tmp_path)),
+        Reading(certification="7"),
+        Reading(certifications=LISTED),
+        Reading(columns={"user": "email", "email": "file", "file": "email"}),
+        Reading(dates="mdy"),
+    ]
+
+    digests = [Manifest.open(path, reading).reading_digest for reading in readings]
+
+    assert digests[0] == b""
+    assert len(set(digests)) == len(readings)
+
+
+def test_where_the_files_are_does_not_make_another_manifest(tmp_path: Path) -> None:
+    path = written(tmp_path, "file,certification_id,email,valid_from\n1.pdf,7,jan@example.org,2026-01-31\n")
+    reading = Reading(files=tmp_path / "pdfs", fix_names=True, certifications=LISTED)
+
+    assert Manifest.open(path, reading).reading_digest == b""
+
+
+def test_an_apostrophe_of_a_lost_column_is_left_out_of_a_name(tmp_path: Path) -> None:
+    """The column “error”, which says that the apostrophes are ours, was deleted."""
+    text = "file,certification_id,email,valid_from\n'-1.pdf,7,jan@example.org,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text))
+
+    found = []
+    for name in ("-1.pdf", "'-1.pdf"):
+        found += [manifest.fields(row).file for row in manifest]
+        (tmp_path / name).touch()
+    found += [manifest.fields(row).file for row in manifest]
+
+    assert found == ["'-1.pdf", "-1.pdf", "'-1.pdf"]
+
+
+def test_the_name_of_a_column_is_as_the_file_has_it(tmp_path: Path) -> None:
+    text = "Bestandsnaam;Certificering ID;E-mailadres;Geldig vanaf\n1.pdf;7;jan@;31-12-2025\n"
+    manifest = Manifest.open(written(tmp_path, text))
+
+    (row,) = rows(manifest)
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.checked_fields(row)
+
+    (fault,) = caught.value.faults
+    assert isinstance(fault, Fault)
+    assert manifest.layout.title(fault.field) == "E-mailadres"
