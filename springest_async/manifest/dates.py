@@ -41,19 +41,27 @@ _ENGLISH = [names.split()[0].title() for names in _MONTHS]
 _NEVER = {"never", "nooit", "nie", "niemals", "jamais"}
 
 _TIME = (
-    r"(?:[T ]+(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?"
+    r"(?:,?[T ]+(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?"
     r"(?: ?[AaPp]\.?[Mm]\.?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
 )
 # What programs write for midnight in the middle or the west of Europe, where the day is the next one.
 _EVENING_IN_UTC = re.compile(r".*[T ]2[23]:00(?::00(?:[.,]0+)?)? ?(?:Z|UTC|[+-]00:?00)")
+# In English, Dutch, German and French, as Moodle has them in front; an abbreviated one may be a month.
+_WEEKDAY = (
+    r"(?:(?i:(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:maan|dins|woens|donder|vrij|zater|zon)dag"
+    r"|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonnabend|sonntag"
+    r"|lundi|mardi|mercredi|jeudi|vendredi|samedi|dimanche),? +)?"
+)
 _YEAR_FIRST = re.compile(rf"([0-9]{{4}})([-./])([0-9]{{1,2}})\2([0-9]{{1,2}}){_TIME}")
 _DAY_FIRST = re.compile(rf"([0-9]{{1,2}})([-.])([0-9]{{1,2}})\2([0-9]{{4}}){_TIME}")
 _SLASHES = re.compile(rf"([0-9]{{1,2}})/([0-9]{{1,2}})/([0-9]{{4}}|[0-9]{{2}}){_TIME}")
 _YEAR = r"([0-9]{4}|[0-9]{2})"
-_DAY_AND_NAME = re.compile(rf"([0-9]{{1,2}})(?:\.|er|st|nd|rd|th)?[-./ ]+([^\W\d_]{{3,9}})\.?[-./, ]+{_YEAR}{_TIME}")
+_DAY_AND_NAME = re.compile(
+    rf"{_WEEKDAY}([0-9]{{1,2}})(?:\.|er|st|nd|rd|th)?[-./ ]+([^\W\d_]{{3,9}})\.?[-./, ]+{_YEAR}{_TIME}"
+)
 _DAY_NUMBER = re.compile(r"([2-6][0-9]{4})(?:\.[0-9]+)?")  # of the years 1954 to 2091; a fraction is a time of day
 _DAY_ZERO = date(1899, 12, 30)
-_NAME_AND_DAY = re.compile(rf"([^\W\d_]{{3,9}})\.?[- ]+([0-9]{{1,2}})(?:st|nd|rd|th)?[-, ]+{_YEAR}{_TIME}")
+_NAME_AND_DAY = re.compile(rf"{_WEEKDAY}([^\W\d_]{{3,9}})\.?[- ]+([0-9]{{1,2}})(?:st|nd|rd|th)?[-, ]+{_YEAR}{_TIME}")
 
 
 class NoDateError(ValueError):
