@@ -9,7 +9,6 @@ error, unless one of them is our own name. What the cells say is not known here.
 import difflib
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
@@ -180,7 +179,7 @@ _FIRST_NAME = """
 _MIDDLE_NAME = "middle name, tussenvoegsel, tussenvoegsels, voorvoegsel, voorvoegsels, infix"
 _LAST_NAME = """
     last name, surname, family name, recipient last name, issued to last name, achternaam, familienaam, Nachname
-    Familienname, nom, nom de famille
+    Familienname, nom de famille
     """
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
@@ -217,6 +216,9 @@ def listed(names: Iterable[str]) -> str:
 
 FIRST_NAME, MIDDLE_NAME, LAST_NAME = map(titles_in, (_FIRST_NAME, _MIDDLE_NAME, _LAST_NAME))
 """The `folded` titles of the parts of a person's name."""
+
+NAME = titles_in("name, naam, nom")
+"""The `folded` titles of a whole name, or beside a first name of the last name."""
 
 EMAIL = titles_in(_TITLES["email"])
 """The `folded` titles of a column of e-mail addresses."""
@@ -451,16 +453,12 @@ def _pattern(column: str, text: str, titles: Sequence[str], names: Sequence[str]
 
 def _full_name(titles: Sequence[str]) -> str:
     """Return the pattern of people's whole names, if they stand in several columns of which each is clear."""
-    counts = Counter(map(folded, titles))
-    parts = []
-    for meant in (FIRST_NAME, MIDDLE_NAME, LAST_NAME):
-        found = [title for title in titles if folded(title) in meant]
-        if len(found) > 1 or any(counts[folded(title)] > 1 for title in found):
-            return ""
-        if not found and meant is not MIDDLE_NAME:
-            return ""
-        parts += [f"{{{title}}}" for title in found]
-    return " ".join(parts)
+    first, middle, last, name = (
+        [title for title in titles if folded(title) in meant] for meant in (FIRST_NAME, MIDDLE_NAME, LAST_NAME, NAME)
+    )
+    if not len(first) == len(last or name) == 1 or len(middle) > 1:
+        return ""
+    return " ".join(f"{{{title}}}" for title in (*first, *middle, *(last or name)))
 
 
 def _on_one_line(title: str) -> str:

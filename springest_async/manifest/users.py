@@ -18,6 +18,7 @@ from springest_async.manifest.columns import (
     FIRST_NAME,
     LAST_NAME,
     MIDDLE_NAME,
+    NAME,
     USER_IDS,
     USER_NAMES,
     folded,
@@ -33,8 +34,7 @@ from springest_async.records import email_fault, shown
 _IDS = USER_IDS | titles_in(
     "id, code, number, identifier, nummer, Nummer, identifiant, numéro, external, extern, externe"
 )
-_NAME = titles_in("name, naam, nom")
-_NAMES = USER_NAMES | _NAME
+_NAMES = USER_NAMES | NAME
 
 _MOST_SHOWN = 3  # people who can be meant
 
@@ -177,8 +177,7 @@ class _UserColumns:
             EMAIL
         )
         first = positions(FIRST_NAME)
-        # Beside a first name, "Name" is the last name, unless there is a column that says so.
-        last = (positions(LAST_NAME - _NAME) or positions(_NAME | LAST_NAME)) if first else ()
+        last = (positions(LAST_NAME) or positions(NAME)) if first else ()
         whole = tuple(position for position in positions(_IDS | _NAMES) if position not in last)
         columns = cls(tuple(titles), emails, whole, first, positions(MIDDLE_NAME), last)
         return columns if emails and columns.used else None

@@ -289,6 +289,10 @@ def test_parts_of_a_name_are_put_together() -> None:
     assert "user" not in Columns.of(["Voornaam", "Achternaam", "E-mail"])
     assert "user" not in Columns.of(["Voornaam", "Roepnaam", "Achternaam"])
     assert "user" not in Columns.of(["Voornaam"])
+    assert "user" not in Columns.of(["Voornaam", "Voornaam", "Achternaam"])
+    assert "user" not in Columns.of(["Naam", "Cursus"])
+    assert understood("Naam,Voornaam") == {"user": "{Voornaam} {Naam}"}
+    assert understood("Nom,Prénom,Nom de famille") == {"user": "{Prénom} {Nom de famille}"}
     assert "user" in Columns.of(["Voornaam", "Achternaam", "E-mail"], {"email": ""})
     assert "user" not in Columns.of(["Voornaam", "Achternaam"], {"user": ""})
     assert understood("First name,Last name,Employee number") == {"user": "Employee number"}
