@@ -157,7 +157,7 @@ class Manifest:
     def _names_certifications(self) -> bool:
         """Whether it depends on a list of certifications which ones are meant."""
         named = self.reading.certification
-        return not named.isdigit() if named else "certification" in self.columns
+        return not named.isdigit() if named else "certification" in self.layout
 
     @property
     def files(self) -> Path:
@@ -433,11 +433,11 @@ class Manifest:
     @cached_property
     def _shown(self) -> Mapping[str, "_ShownOrder"]:
         """What the dates with slashes of each column of dates begin with, as far as they show it."""
-        shown: dict[str, dict[DateOrder, tuple[int, str]]] = {name: {} for name in _DATES if name in self.columns}
+        shown: dict[str, dict[DateOrder, tuple[int, str]]] = {name: {} for name in _DATES if name in self.layout}
         with suppress(ManifestError):  # who reads the rows is told of it at its row
             for row in self:
                 for name, orders in shown.items():
-                    if "/" in row.cells[name] and (order := proves(cell := row.cells[name].strip())) is not None:
+                    if "/" in (cell := self.cell(row, name).strip()) and (order := proves(cell)) is not None:
                         orders.setdefault(order, (row.number, cell))
         return {name: _ShownOrder(orders) for name, orders in shown.items()}
 
@@ -485,7 +485,7 @@ def _header(table: Table, reading: Reading) -> _Header | ManifestError | None:
     try:
         for number, titles in _first_rows(table):
             with suppress(ColumnsError):  # `_no_header` says which, if no other row names the columns
-                columns = Columns.of(titles, reading.columns)
+                columns = _columns(titles, reading)
                 if not _missing(columns, reading):
                     if len(titles) > _MAX_COLUMNS:
                         reason = f"row {number} has {len(titles)} columns; the maximum is {_MAX_COLUMNS}"
@@ -502,6 +502,17 @@ def _header(table: Table, reading: Reading) -> _Header | ManifestError | None:
     except ManifestError as error:
         return error
     return None
+
+
+def _columns(titles: Sequence[str], reading: Reading) -> Columns:
+    """Return what these titles mean.
+
+    Raises:
+        ColumnsError: as `Columns.of`.
+    """
+    # With one certification for all rows, it does not matter which of several columns names it.
+    unneeded = {"certification": ""} if reading.certification else {}
+    return Columns.of(titles, {**unneeded, **reading.columns})
 
 
 def _missing(columns: Columns, reading: Reading) -> list[str]:
@@ -528,7 +539,7 @@ def _no_header(table: Table, reading: Reading) -> ManifestError:
     rows = [*_first_rows(table)] or [(1, [])]
     number, titles = max(rows, key=lambda row: (len(_plainly_known(row[1])), -row[0]))
     try:
-        columns = Columns.of(titles, reading.columns)
+        columns = _columns(titles, reading)
     except ColumnsError as error:
         return ManifestError(table.path, f"row {number}: {error}")
     missing = _missing(columns, reading)

@@ -190,3 +190,27 @@ def test_the_name_of_a_column_is_as_the_file_has_it(tmp_path: Path) -> None:
     (fault,) = caught.value.faults
     assert isinstance(fault, Fault)
     assert manifest.layout.title(fault.field) == "E-mailadres"
+
+
+def test_a_date_may_be_made_of_other_columns(tmp_path: Path) -> None:
+    text = "file,certification_id,email,day,month\n1.pdf,7,jan@example.org,5,12\n2.pdf,7,jan@example.org,31,12\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(columns={"valid_from": "{day}/{month}/2026"}))
+
+    assert [manifest.fields(row).valid_from for row in manifest] == [date(2026, 12, 5), date(2026, 12, 31)]
+
+
+def test_one_column_may_be_both_dates(tmp_path: Path) -> None:
+    text = "file,certification_id,email,day\n1.pdf,7,jan@example.org,31/12/2026\n"
+    both = Reading(columns={"valid_from": "day", "valid_until": "day"})
+
+    manifest = Manifest.open(written(tmp_path, text), both)
+    (fields,) = map(manifest.fields, manifest)
+
+    assert fields.valid_from == fields.valid_until == date(2026, 12, 31)
+
+
+def test_one_certification_for_all_needs_no_column(tmp_path: Path) -> None:
+    text = "file,course code,course name,email,valid_from\n1.pdf,B,BHV,jan@example.org,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(certification="8"))
+
+    assert [manifest.fields(row).certification_id for row in manifest] == [8]
