@@ -1,33 +1,65 @@
 """The rows of a sheet of a workbook: XLSX, XLS or ODS, read by calamine.
 
-A workbook can only be read whole. So a sheet is read once, and its rows are kept in a temporary file without a name: a
-million rows take the memory for as long as that reading lasts, and can be read again and again. What was checked is
-then what is sent. What the cells mean is not known here.
+calamine reads a sheet whole. So it is read once, and its rows are kept in a temporary file without a name, from which
+they are read as often as they are needed: what was checked is what is sent. Error cells are shown as a spreadsheet
+shows them, and a workbook with formulas that were never computed is refused (`sheet_facts`). What the cells mean is
+not known here.
 """
 
 import json
 import tempfile
 import threading
 import weakref
+import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
-from itertools import islice
+from io import FileIO
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO, Self, TypeAlias
+from typing import IO, Protocol, Self, TypeAlias
+from zipfile import BadZipFile, ZipFile
 
 from attrs import evolve, frozen
-from python_calamine import CalamineError, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
+from python_calamine import CalamineError, CalamineWorkbook, SheetMetadata, SheetTypeEnum, SheetVisibleEnum
 
 from springest_async.errors import ManifestError
+from springest_async.manifest.ods_facts import OdsFacts
+from springest_async.manifest.sheet_facts import MAX_CELLS, BadPartError, SheetFacts, column_name
 from springest_async.manifest.table_file import TableFile, opened
+from springest_async.manifest.xls_facts import CompoundFile, XlsFacts
+from springest_async.manifest.xlsx_facts import XlsxFacts
 
 _IN_MEMORY_BYTES = 1024 * 1024  # of kept rows; more of them go to a temporary file
 _ROWS_AT_ONCE = 500
 _EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
 
+_ODS = b"application/vnd.oasis.opendocument.spreadsheet"
+_PROTECTED = "is protected with a password: open it in Excel, remove the password (File, Info) and save it"
+_DAMAGED = "is damaged, or not a workbook that springest can read: open it in Excel and save it as XLSX"
+_OTHER_ZIPS = {
+    "xl/workbook.bin": "is an XLSB workbook: open it in Excel and save it as XLSX",
+    "Index/Document.iwa": "is a spreadsheet of Numbers: export it as Excel or CSV",
+    "word/document.xml": "is a text of Word: copy its table to Excel and save it as XLSX",
+}
+_OTHER_ZIP = "is a ZIP and no workbook: unpack the spreadsheet, and name the ZIP with --files if the PDFs are in it"
+
 _Cell: TypeAlias = int | float | str | bool | date | datetime | time | timedelta
+
+
+class _Parts(Protocol):
+    """What is known of the sheets of a workbook beside what calamine says."""
+
+    counts_from_1904: bool
+
+    def facts(self, index: int) -> SheetFacts: ...
+
+
+@frozen
+class _Sheet:
+    name: str
+    facts: SheetFacts
 
 
 @frozen
@@ -35,43 +67,38 @@ class WorkbookTable:
     """A sheet of a workbook. Make it with `open`.
 
     Attributes:
-        sheet: its name.
         kind: of the workbook: ``XLSX``, ``XLS`` or ``ODS``.
-        others: the other visible sheets that have rows.
         has_day_numbers: whether a number in a column of dates is Excel's number of a day.
     """
 
-    sheet: str
     kind: str
-    others: tuple[str, ...]
     has_day_numbers: bool
+    _sheet: _Sheet
+    _others: tuple[_Sheet, ...]
     _file: TableFile
 
     @classmethod
     def open(cls, path: Path, *, sheet: str | None = None) -> Self:
-        """Read which sheets there are, and take the one of this name, else the first visible one that has rows.
+        """Look through the sheet of this name, or else through all visible ones, and take the first one with rows.
 
         Raises:
             ManifestError: when it cannot be read, is encrypted or damaged, or has no such sheet.
         """
-        with opened(path) as stream:
+        with opened(path) as stream, _translated(path):
             file = TableFile.of(path, stream)
-            kind = "XLSX" if stream.read(2) == b"PK" else "XLS"
+            kind, parts = _parts(path, stream)
             stream.seek(0)
-            with _translated(path):
-                workbook = CalamineWorkbook.from_filelike(stream)
-                sheets = [known for known in workbook.sheets_metadata if known.typ == SheetTypeEnum.WorkSheet]
-                named = [known.name for known in sheets]
-                if sheet is None:
-                    visible = (known.name for known in sheets if known.visible == SheetVisibleEnum.Visible)
-                    filled = [name for name in visible if workbook.get_sheet_by_name(name).height]
-                elif sheet in named:
-                    filled = [sheet]
-                else:
-                    raise ManifestError(path, f"has no sheet “{sheet}”; it has {', '.join(named)}")
-        if not filled:
-            raise ManifestError(path, "has no sheet with rows that is not hidden")
-        return cls(filled[0], kind, tuple(filled[1:]), True, file)
+            known = CalamineWorkbook.from_filelike(stream).sheets_metadata
+            chosen = [(index, one.name) for index, one in enumerate(known) if _is_meant(one, sheet)]
+            sheets = [_Sheet(name, parts.facts(index)) for index, name in chosen]
+            file.check(stream)
+        if not sheets:
+            lack = "has no visible sheet" if sheet is None else f"has no sheet “{sheet}”"
+            names = ", ".join(f"“{one.name}”" for one in known)
+            raise ManifestError(path, f"{lack}: name one of its sheets with --sheet ({names})")
+        first, *others = [one for one in sheets if one.facts.width] or sheets[:1]
+        # Numbers that count from 1904 are rare, and not always meant so: they must be formatted as dates.
+        return cls(kind, not parts.counts_from_1904, first, tuple(others), file)
 
     @property
     def path(self) -> Path:
@@ -79,14 +106,21 @@ class WorkbookTable:
         return self._file.path
 
     @property
+    def sheet(self) -> str:
+        """The name of the sheet."""
+        return self._sheet.name
+
+    @property
     def form(self) -> str:
         """How the file is written, for people, as in ``sheet “Blad1” of an XLSX workbook``."""
-        return f"sheet “{self.sheet}” of an {self.kind} workbook"
+        hidden = self._sheet.facts.hidden_rows
+        also = f" (also its {hidden} hidden rows)" if hidden > 1 else " (also its hidden row)" if hidden else ""
+        return f"sheet “{self.sheet}” of an {self.kind} workbook{also}"
 
     @property
     def has_sheets(self) -> bool:
         """Whether there are other visible sheets with rows."""
-        return bool(self.others)
+        return bool(self._others)
 
     @property
     def sha256(self) -> bytes:
@@ -100,67 +134,130 @@ class WorkbookTable:
     def readings(self) -> Iterator[Self]:
         """Yield this sheet, and the other visible ones that have rows."""
         yield self
-        for name in self.others:
-            yield evolve(self, sheet=name)
+        for other in self._others:
+            yield evolve(self, sheet=other)
 
     def rows(self) -> Generator[tuple[int, list[str]], None, None]:
         """Yield the number of each row, as a spreadsheet shows it, and its cells. Close the generator to stop early.
 
         Raises:
-            ManifestError: when the sheet cannot be read, or the file has changed since `open`.
+            ManifestError: when the sheet cannot be read or is too large, a formula has no value, or the file has
+                changed since `open`.
         """
         yield from self._kept.rows()
 
     @cached_property
     def _kept(self) -> "_KeptRows":
-        with opened(self.path) as stream:
+        facts = self._sheet.facts
+        if facts.uncomputed:
+            reason = f"the formula in {facts.uncomputed} of sheet “{self.sheet}” has no value yet"
+            raise ManifestError(self.path, f"{reason}: open the file in Excel or LibreOffice, and save it again")
+        _refuse_large(self.path, self.sheet, facts)
+        with opened(self.path) as stream, _translated(self.path):
             self._file.check(stream)
-            with _translated(self.path):
-                sheet = CalamineWorkbook.from_filelike(stream).get_sheet_by_name(self.sheet)
-                left = [""] * (sheet.start or (0, 0))[1]
-                kept = _KeptRows([*left, *map(_text, cells)] for cells in sheet.iter_rows())
+            sheet = CalamineWorkbook.from_filelike(stream).get_sheet_by_name(self.sheet)
+            left = [""] * (sheet.start or (0, 0))[1]
+            rows = ([*left, *map(_text, cells)] for cells in sheet.iter_rows())
+            kept = _KeptRows(_with_errors(enumerate(rows, start=1), facts))
             self._file.check(stream)
         return kept
 
 
+def _parts(path: Path, stream: FileIO) -> tuple[str, _Parts]:
+    """Return the kind of a workbook, and what knows its parts.
+
+    Raises:
+        ManifestError: it is of a kind that springest cannot read, or encrypted.
+        BadPartError: it is damaged.
+    """
+    if stream.read(2) != b"PK":
+        stream.seek(0)
+        file = CompoundFile(stream.read())
+        if "EncryptedPackage" in file:
+            raise ManifestError(path, _PROTECTED)
+        xls = XlsFacts(file)
+        if xls.is_encrypted:
+            raise ManifestError(path, _PROTECTED)
+        return "XLS", xls
+    archive = ZipFile(stream)
+    names = set(archive.namelist())
+    for name, reason in _OTHER_ZIPS.items():
+        if name in names:
+            raise ManifestError(path, reason)
+    if any(name.lower().replace("\\", "/") == "xl/workbook.xml" for name in names):
+        return "XLSX", XlsxFacts(archive)
+    said, contents = (archive.read(name) if name in names else b"" for name in ("mimetype", "META-INF/manifest.xml"))
+    if _ODS not in said + contents:
+        raise ManifestError(path, _OTHER_ZIP)
+    if "encrypted-package" in names or b"encryption-data" in contents:
+        raise ManifestError(path, _PROTECTED)
+    ods = OdsFacts(archive)
+    for name, facts in ods.sheets:  # before calamine reads all of them at once
+        _refuse_large(path, name, facts)
+    return "ODS", ods
+
+
+def _refuse_large(path: Path, sheet: str, facts: SheetFacts) -> None:
+    if facts.is_too_large:
+        last = f"{column_name(facts.width)}{facts.height}"
+        reason = f"sheet “{sheet}” has a last cell {last}, and springest reads up to {MAX_CELLS} cells"
+        raise ManifestError(path, f"{reason}: delete what stands far below or beside the table")
+
+
+def _is_meant(known: SheetMetadata, name: str | None) -> bool:
+    if name is not None:
+        return known.name.strip().casefold() == name.strip().casefold()
+    return known.visible == SheetVisibleEnum.Visible and known.typ == SheetTypeEnum.WorkSheet
+
+
 @contextmanager
 def _translated(path: Path) -> Generator[None, None, None]:
-    """Raise what calamine raises within the block as a `ManifestError`, in words for people."""
+    """Raise what is raised for a damaged workbook within the block as a `ManifestError`, in words for people."""
     try:
         yield
-    except PasswordError:
-        reason = "is protected with a password: save it without one (in Excel: File, Info, Protect Workbook)"
-        raise ManifestError(path, reason) from None
-    except CalamineError as error:
-        reason = "is damaged, or not a workbook that springest can read: open it in Excel and save it as XLSX"
-        raise ManifestError(path, f"{reason} ({error})") from None
+    except (BadPartError, BadZipFile, CalamineError, EOFError, KeyError, NotImplementedError, zlib.error) as error:
+        raise ManifestError(path, f"{_DAMAGED} ({error})") from None
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # of Rust, which is no Exception
+            raise ManifestError(path, f"{_DAMAGED} ({error})") from None
+        raise
+
+
+def _with_errors(rows: Iterable[tuple[int, list[str]]], facts: SheetFacts) -> Iterator[tuple[int, list[str]]]:
+    """Put the texts of error cells into their rows."""
+    errors = facts.errors()
+    row, column, error = next(errors, (0, 0, ""))
+    for number, cells in rows:
+        while row == number:
+            cells.extend([""] * (column - len(cells)))
+            cells[column - 1] = error
+            row, column, error = next(errors, (0, 0, ""))
+        yield number, cells
 
 
 class _KeptRows:
     """The rows of a sheet in a file without a name, which threads may read at the same time."""
 
-    def __init__(self, rows: Iterable[list[str]]) -> None:
+    def __init__(self, rows: Iterable[tuple[int, list[str]]]) -> None:
         self._stream: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 # see finalize
         weakref.finalize(self, self._stream.close)
         self._lock = threading.Lock()
         self._ends = [0]
-        numbered = enumerate(rows, start=1)
-        while some := list(islice(numbered, _ROWS_AT_ONCE)):
+        left = iter(rows)
+        while some := list(islice(left, _ROWS_AT_ONCE)):
             self._stream.write(json.dumps(some).encode())
             self._ends.append(self._stream.tell())
 
     def rows(self) -> Generator[tuple[int, list[str]], None, None]:
-        start = 0
-        for end in self._ends[1:]:
+        for start, end in pairwise(self._ends):
             with self._lock:
                 self._stream.seek(start)
                 some = self._stream.read(end - start)
-            start = end
             yield from map(tuple, json.loads(some))
 
 
 def _text(cell: _Cell) -> str:
-    """Return a cell as text."""
+    """Return a cell as text: a date as in ISO 8601, a number with the digits that a spreadsheet keeps."""
     match cell:
         case str():
             return cell

@@ -1,11 +1,20 @@
-"""The rows of workbooks, as Excel and others write them."""
+"""The rows of workbooks, as Excel and others write them, and workbooks that are refused."""
 
-from datetime import date, datetime
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pytest
+import xlsxwriter
 import xlwt
+from odf.opendocument import OpenDocumentSpreadsheet
+from odf.table import Table as OdsTable
+from odf.table import TableCell, TableRow
+from odf.text import P
 
 from springest_async.errors import ManifestError
 from springest_async.manifest.table import Table, fitting, open_table
@@ -87,3 +96,282 @@ def test_a_table_that_changes_is_refused(path: Path) -> None:
         list(table.rows())
     with pytest.raises(ManifestError, match="was changed"):
         _ = table.sha256
+
+
+def xlsx(path: Path, write: Callable[[Any, Any], object], **options: Any) -> None:
+    """Make a workbook of one sheet with XlsxWriter, as Excel would write it: nothing is left to compute."""
+    workbook = xlsxwriter.Workbook(path, options)
+    write(workbook, workbook.add_worksheet("Blad1"))
+    workbook.close()
+    replace(path, "xl/workbook.xml", b' fullCalcOnLoad="1"', b"")
+
+
+def ods(path: Path, rows: list[list[dict[str, str]]]) -> None:
+    """Make a workbook of one sheet with odfpy: each cell has its attributes, and a text."""
+    document = OpenDocumentSpreadsheet()
+    table = OdsTable(name="Blad1")
+    for row in rows:
+        table_row = TableRow()
+        for attributes in row:
+            text = attributes.pop("text", None)
+            cell = TableCell(**attributes)
+            if text is not None:
+                cell.addElement(P(text=text))
+            table_row.addElement(cell)
+        table.addElement(table_row)
+    document.spreadsheet.addElement(table)
+    document.save(str(path))
+
+
+def replace(path: Path, member: str, old: bytes, new: bytes) -> None:
+    """Replace something in a member of a ZIP."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    assert old in contents[member]
+    contents[member] = contents[member].replace(old, new)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+def refusal(path: Path, sheet: str | None = None) -> str:
+    with pytest.raises(ManifestError) as caught:
+        rows_of(path, sheet)
+    return caught.value.reason
+
+
+def test_error_cells_of_an_xlsx_are_not_empty(path: Path) -> None:
+    def write(_: Any, sheet: Any) -> None:
+        sheet.write_row(0, 0, ["a", "b"])
+        sheet.write_formula(1, 1, "=NA()", None, "#N/A")
+        sheet.write_formula(2, 3, "=1/0", None, "#DIV/0!")
+        sheet.write_formula(3, 0, '=""', None, "")
+
+    xlsx(path, write)
+    replace(path, "xl/worksheets/sheet1.xml", b'<c r="A4">', b'<c r="A4" t="str">')  # as Excel writes it
+    expected = [(1, ["a", "b", "", ""]), (2, ["", "#N/A", "", ""]), (3, ["", "", "", "#DIV/0!"]), (4, [""] * 4)]
+    assert rows_of(path) == expected
+
+
+def test_error_cells_of_an_xls_are_not_empty(path: Path) -> None:
+    workbook = xlwt.Workbook()
+    workbook.add_sheet("other").write(0, 0, "x")
+    sheet = workbook.add_sheet("Blad1")
+    sheet.write(0, 0, "a")
+    sheet.row(1).set_cell_error(1, "#REF!")
+    workbook.save(str(path))
+    assert rows_of(path, "Blad1") == [(1, ["a", ""]), (2, ["", "#REF!"])]
+    assert rows_of(path, "other") == [(1, ["x"])]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"valuetype": "string", "stringvalue": "", "text": "#N/A"},  # as LibreOffice writes it
+        {"valuetype": "float", "value": "0", "text": "#N/A"},  # as OpenOffice does
+        {"text": "#N/A"},
+    ],
+)
+def test_error_cells_of_an_ods_are_not_empty(path: Path, error: dict[str, str]) -> None:
+    a = {"valuetype": "string", "text": "a"}
+    ods(path, [[a], [{}, {"formula": "of:=NA()"} | error, dict(a)]])
+    assert rows_of(path) == [(1, ["a", "", ""]), (2, ["", "#N/A", "a"])]
+
+
+def test_cells_of_an_ods_are_read_as_text(path: Path) -> None:
+    cells = [
+        {"valuetype": "date", "datevalue": "2026-05-06", "text": "06-05-26"},
+        {"valuetype": "date", "datevalue": "2026-05-06T13:05:00", "text": "6 mei"},
+        {"valuetype": "float", "value": "7", "text": "7,00"},
+        {"valuetype": "string", "text": "0012"},
+        {"formula": 'of:=""', "text": ""},
+        {"valuetype": "string", "text": "two  words"},
+    ]
+    ods(path, [cells])
+    assert rows_of(path) == [(1, ["2026-05-06", "2026-05-06 13:05:00", "7", "0012", "", "two  words"])]
+    assert open_table(path).form == "sheet “Blad1” of an ODS workbook"
+
+
+def test_formulas_that_nobody_computed_are_refused(path: Path) -> None:
+    workbook = openpyxl.Workbook()
+    workbook.active["C2"] = "=A1"
+    workbook.save(path)
+    assert refusal(path).startswith("the formula in C2 of sheet “Sheet” has no value yet: open the file in Excel")
+
+
+def test_a_zero_for_each_formula_is_no_value(path: Path) -> None:
+    workbook = xlsxwriter.Workbook(path)
+    workbook.add_worksheet().write_formula("B3", "=A1")
+    workbook.close()
+    assert "the formula in B3" in refusal(path)
+
+
+def test_formulas_of_a_script_have_no_value(path: Path) -> None:
+    workbook = xlwt.Workbook()
+    workbook.add_sheet("x").write(3, 2, xlwt.Formula("A1"))
+    workbook.save(str(path))
+    assert "the formula in C4" in refusal(path)
+    ods(path, [[{"formula": "of:=[.B1]"}]])
+    assert "the formula in A1" in refusal(path)
+
+
+def test_a_stray_cell_takes_no_memory(path: Path) -> None:
+    xlsx(path, lambda _, sheet: (sheet.write("A1", "x"), sheet.write("XFD1048576", "y")))
+    assert "a last cell XFD1048576" in refusal(path)
+    ods(path, [[{"numbercolumnsrepeated": "16384", "valuetype": "string", "text": "x"}]])
+    replace(path, "content.xml", b"<table:table-row>", b'<table:table-row table:number-rows-repeated="1048576">')
+    assert "a last cell XFD1048576" in refusal(path)
+
+
+def test_formats_far_from_the_table_do_no_harm(path: Path) -> None:
+    def write(workbook: Any, sheet: Any) -> None:
+        sheet.write("A1", "x")
+        sheet.write_blank("XFD1048576", None, workbook.add_format({"bold": True}))
+
+    xlsx(path, write)
+    assert next(open_table(path).rows()) == (1, ["x"])
+
+
+def test_numbers_that_count_from_1904_are_no_dates(path: Path) -> None:
+    def write(workbook: Any, sheet: Any) -> None:
+        sheet.write_datetime(0, 0, date(2026, 5, 6), workbook.add_format({"num_format": "d-m-yyyy"}))
+        sheet.write(0, 1, 46_000)
+
+    xlsx(path, write, date_1904=True)
+    assert rows_of(path) == [(1, ["2026-05-06", "46000"])]
+    assert not open_table(path).has_day_numbers
+    xlsx(path, write)
+    assert rows_of(path) == [(1, ["2026-05-06", "46000"])]
+    assert open_table(path).has_day_numbers
+
+
+def test_an_xls_may_count_from_1904(path: Path) -> None:
+    workbook = xlwt.Workbook()
+    workbook.add_sheet("x").write(0, 0, 46_000)
+    workbook.save(str(path))
+    assert open_table(path).has_day_numbers
+    workbook.dates_1904 = True
+    workbook.save(str(path))
+    assert not open_table(path).has_day_numbers
+
+
+def test_hidden_rows_are_told(path: Path) -> None:
+    def write(_: Any, sheet: Any) -> None:
+        for row in range(4):
+            sheet.write(row, 0, "x")
+        sheet.set_row(1, None, None, {"hidden": True})
+        sheet.set_row(3, None, None, {"hidden": True})
+
+    xlsx(path, write)
+    assert open_table(path).form == "sheet “Blad1” of an XLSX workbook (also its 2 hidden rows)"
+    assert len(rows_of(path)) == 4
+
+
+def test_numbers_have_the_digits_of_a_spreadsheet(path: Path) -> None:
+    numbers = [0.1 + 0.2, 123456789012345, 1234567890123456, -7.0, 1e-7, 7.10]
+    xlsx(path, lambda _, sheet: sheet.write_row(0, 0, numbers))
+    assert rows_of(path) == [(1, ["0.3", "123456789012345", "1.23456789012346e+15", "-7", "1e-07", "7.1"])]
+
+
+def test_times_and_durations_are_no_dates(path: Path) -> None:
+    workbook = openpyxl.Workbook()
+    workbook.active.append([time(3, 4), timedelta(hours=50)])
+    workbook.save(path)
+    assert rows_of(path) == [(1, ["03:04:00", "2 days, 2:00:00"])]
+
+
+def test_a_merged_title_is_in_its_first_cell(path: Path) -> None:
+    xlsx(path, lambda _, sheet: (sheet.merge_range("A1:C1", "Certificates of 2026"), sheet.write("A2", "x")))
+    assert rows_of(path) == [(1, ["Certificates of 2026"]), (2, ["x"])]
+
+
+def test_many_rows_are_read_again_and_again(path: Path) -> None:
+    xlsx(path, lambda _, sheet: [sheet.write_row(row, 0, [str(row), "x" * 900]) for row in range(3000)])
+    table = open_table(path)
+    first, second = table.rows(), table.rows()
+    pairs = list(zip(first, second, strict=True))
+    assert [number for (number, _), _ in pairs] == list(range(1, 3001))
+    assert all(one == other for one, other in pairs)
+
+
+def test_a_sheet_is_found_in_any_case(path: Path) -> None:
+    xlsx(path, lambda _, sheet: sheet.write("A1", "x"))
+    assert rows_of(path, "blad1") == [(1, ["x"])]
+    assert refusal(path, "Blad2") == "has no sheet “Blad2”: name one of its sheets with --sheet (“Blad1”)"
+
+
+def test_an_empty_workbook_has_no_rows(path: Path) -> None:
+    xlsx(path, lambda _, __: None)
+    assert rows_of(path) == []
+
+
+def test_a_text_has_no_sheets(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b\r\n")
+    assert refusal(path, "Blad1") == "is no workbook, so it has no sheets: leave out --sheet"
+
+
+ENCRYPTED_ODS = {
+    "mimetype": "application/vnd.oasis.opendocument.spreadsheet",
+    "META-INF/manifest.xml": "<manifest:encryption-data>",
+    "content.xml": "?",
+}
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (ENCRYPTED_ODS, "is protected with a password"),
+        ({"xl/workbook.bin": ""}, "is an XLSB workbook: open it in Excel and save it as XLSX"),
+        ({"Index/Document.iwa": ""}, "is a spreadsheet of Numbers"),
+        ({"word/document.xml": ""}, "is a text of Word"),
+        ({"a.pdf": ""}, "is a ZIP and no workbook"),
+        ({}, "is a ZIP and no workbook"),
+        ({"xl/workbook.xml": "<"}, "is damaged"),
+        ({"xl/workbook.xml": "<workbook/>"}, "is damaged"),
+        ({"mimetype": "application/vnd.oasis.opendocument.spreadsheet"}, "is damaged"),
+        (ENCRYPTED_ODS | {"META-INF/manifest.xml": "", "content.xml": "<"}, "is damaged"),
+    ],
+)
+def test_zips_that_are_no_workbooks_are_refused(path: Path, members: dict[str, str], expected: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert refusal(path).startswith(expected)
+
+
+def test_encrypted_workbooks_of_excel_are_refused(path: Path) -> None:
+    workbook = xlwt.Workbook()
+    workbook.add_sheet("x").write(0, 0, "x")
+    workbook.save(str(path))
+    content = path.read_bytes()
+    name = "Workbook".encode("utf-16-le")
+    assert content.count(name) == 1
+    path.write_bytes(content.replace(name, "Encrypte".encode("utf-16-le")))
+    assert refusal(path).startswith("is damaged")
+    at = content.index(name)
+    whole = "EncryptedPackage".encode("utf-16-le")
+    other = content[:at] + whole + content[at + len(whole) : at + 64] + b"\x22" + content[at + 65 :]
+    path.write_bytes(other)
+    assert refusal(path).startswith("is protected with a password")
+    codepage = b"\x42\x00\x02\x00"  # a record of which an encrypted workbook has another one in its place
+    path.write_bytes(content.replace(codepage, b"\x2f\x00\x02\x00"))
+    assert refusal(path).startswith("is protected with a password")
+
+
+@pytest.mark.parametrize("make", [xlsx, "xls"])
+def test_no_damage_raises_anything_else(path: Path, make: Any) -> None:
+    """A workbook that is cut off or has a wrong byte is read, or refused in words."""
+    if make is xlsx:
+        xlsx(path, lambda _, sheet: sheet.write_row(0, 0, ["x", 7]))
+    else:
+        workbook = xlwt.Workbook()
+        workbook.add_sheet("x").write(0, 0, "x")
+        workbook.save(str(path))
+    content = path.read_bytes()
+    step = len(content) // 80
+    for at in range(0, len(content), step):
+        for damaged in (content[:at], content[:at] + b"\xff" + content[at + 1 :]):
+            path.write_bytes(damaged)
+            with suppress(ManifestError):
+                list(open_table(path).rows())
