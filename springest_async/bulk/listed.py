@@ -208,7 +208,7 @@ class ListedCertificates:
             for number, fields in rows:
                 looks = lookalike(fields, self._origin)
                 if self._is_listed(looks) and self._take(looks, known):
-                    yield ListedRow(number, fields.certification_id, self._manifest.path.parent / fields.file)
+                    yield ListedRow(number, fields.certification_id, self._manifest.path_of(fields.file))
                 else:
                     yield None
 
