@@ -102,10 +102,16 @@ def duplicates(
     suspects: Suspects,
     known: KnownFiles | None,
     totals: Totals,
-) -> Iterator[Finding]:
-    """Yield what is wrong with the suspected rows, and leave those out of `totals` that cannot be sent."""
+) -> Iterator[Finding | None]:
+    """Yield what is wrong with the suspected rows, and leave those out of `totals` that cannot be sent.
+
+    None is yielded often, so that whoever checks can stop.
+    """
     with _Hashes(known) as hashes, _Firsts() as firsts:
         for suspect in _ahead(_suspect_rows(manifest, suspects, hashes)):
+            yield None
+            if suspect is None:
+                continue
             try:
                 content = hashes.result(suspect.reading)
             except OSError:
@@ -149,7 +155,8 @@ class _Suspect:
     reading: "Future[_Content]"
 
 
-def _suspect_rows(manifest: Manifest, suspects: Suspects, hashes: "_Hashes") -> Iterator[_Suspect]:
+def _suspect_rows(manifest: Manifest, suspects: Suspects, hashes: "_Hashes") -> Iterator[_Suspect | None]:
+    """Yield the suspected rows, and None for each other one."""
     with closing(iter(manifest)) as rows:
         for row in rows:
             try:
@@ -161,12 +168,17 @@ def _suspect_rows(manifest: Manifest, suspects: Suspects, hashes: "_Hashes") -> 
             if fingerprint is not None or has_file:
                 # Certificates made from one template may differ in their last bytes only, so hash the whole file.
                 yield _Suspect(row.number, fields, fingerprint, has_file, hashes.read(path))
+            else:
+                yield None
 
 
-def _ahead(items: Iterator[_T]) -> Iterator[_T]:
-    """Yield all, in order, while the files of the next ones are read."""
+def _ahead(items: Iterator[_T | None]) -> Iterator[_T | None]:
+    """Yield all in order, but None at once, while the files of the next ones are read."""
     waiting: deque[_T] = deque()
     for item in items:
+        if item is None:
+            yield None
+            continue
         waiting.append(item)
         if len(waiting) > _FILES_AHEAD:
             yield waiting.popleft()

@@ -58,7 +58,7 @@ def check_manifest(
         totals: where to count the rows and bytes to send; complete after the last finding.
 
     Yields:
-        Every finding, and None after each row, to show progress.
+        Every finding, and None after each row and often after the last one, to show progress and to stop.
 
     Raises:
         ManifestError: when a row cannot be read.
@@ -135,8 +135,8 @@ class _Check:
             found.extend(_certification_findings(row.number, certification, self._certifications, no_end))
         return found
 
-    def rest(self) -> Iterator[Finding]:
-        """Yield what can only be said after the last row."""
+    def rest(self) -> Iterator[Finding | None]:
+        """Yield what can only be said after the last row, and None where a check can stop."""
         yield from self._files.rest()
         if self._conversions:
             yield Finding(

@@ -201,3 +201,8 @@ def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
 
     same = "is the same certificate as in row 2"
     assert findings(manifest) == [Finding(Kind.TWICE, 3, "file", same), Finding(Kind.TWICE, 4, "file", same)]
+
+
+def test_a_check_can_be_stopped_while_files_are_compared(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "ok.pdf,*,,", *(f"ok.pdf,1,{n}@example.org,2026-01-31,," for n in range(3)))
+    assert [found is None for found in check_manifest(manifest)].count(True) > 4

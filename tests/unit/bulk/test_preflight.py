@@ -537,4 +537,4 @@ def test_any_bytes_raise_only_our_own_errors(module_folder: Path, content: bytes
                 with suppress(InvalidUpload):
                     read(row)
         rows = sum(1 for _ in manifest)
-        assert list(check_manifest(manifest, CERTIFICATIONS)).count(None) == rows
+        assert list(check_manifest(manifest, CERTIFICATIONS)).count(None) >= rows
