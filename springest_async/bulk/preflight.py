@@ -160,11 +160,13 @@ def _understood(manifest: Manifest) -> Iterator[Finding]:
         reason = f"these columns are unknown and will not be sent (check their spelling): {listed(manifest.unused)}"
         yield Finding(Kind.UNUSED_COLUMN, manifest.header_row, "", reason)
     if isinstance(manifest.table, CsvTable) and manifest.table.encoding == "cp1252":
-        with closing(iter(manifest)) as rows, suppress(ManifestError):  # of which the rows themselves are told
-            for row in rows:
-                if beyond_ascii := [(name, cell) for name, cell in row.cells.items() if not cell.isascii()]:
-                    name, cell = beyond_ascii[0]
-                    yield Finding(Kind.ENCODING, row.number, name, _GUESSED.format(shown(cell)))
+        with closing(manifest.table.rows()) as rows, suppress(ManifestError):  # of which the rows themselves are told
+            for number, cells in rows:
+                if beyond_ascii := [(index, cell) for index, cell in enumerate(cells) if not cell.isascii()]:
+                    index, cell = beyond_ascii[0]
+                    is_named = number > manifest.header_row and index < len(manifest.columns)
+                    name = manifest.columns[index] if is_named else ""
+                    yield Finding(Kind.ENCODING, number, name, _GUESSED.format(shown(cell)))
                     break
 
 

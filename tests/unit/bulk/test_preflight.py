@@ -273,6 +273,15 @@ def test_what_may_have_been_misunderstood_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
+def test_a_guessed_encoding_of_a_title_is_a_warning(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "ok.pdf,1,jan@example.org,2026-01-31,")
+    header, rest = manifest.path.read_text().split("\n", 1)
+    manifest.path.write_bytes(f"{header},gültig\n{rest}".encode("cp1252"))
+
+    found = [finding for finding in findings(Manifest.open(manifest.path)) if finding.kind is Kind.ENCODING]
+    assert [(finding.row, "'gültig'" in finding.reason) for finding in found] == [(1, True)]
+
+
 @pytest.mark.parametrize(
     ("year", "told"), [("0025", True), ("1939", True), ("1940", False), ("2099", False), ("2205", True)]
 )
