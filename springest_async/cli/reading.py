@@ -30,7 +30,7 @@ class ReadingOptions:
         dates: What dates such as 05/06/2026 begin with: the day (`dmy`) or the month (`mdy`). Not needed where some day
             over 12 in the same column shows it.
         columns: Which column is which, where its name does not show it: `--map email="E-mail adres"`; or what to make
-            a cell of: `--map file="{Name}.pdf"`. May be repeated.
+            a cell of: `--map file="{Name}.pdf"`; or that no column is: `--map conversion_id=`. May be repeated.
         users: A spreadsheet of the users, with an id, external id or name and the email address, where the manifest has
             no addresses.
         certification: The certification of all rows: its id or its exact name.
@@ -76,7 +76,7 @@ def _mapping(options: tuple[str, ...]) -> dict[str, str]:
     mapping: dict[str, str] = {}
     for option in options:
         name, equals, title = (part.strip() for part in option.partition("="))
-        if not (name and equals and title):
+        if not (name and equals):
             raise ConfigurationError(
                 f'--map {option}: write a column of ours and one of yours, as in email="E-mail adres"'
             )
