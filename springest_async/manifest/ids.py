@@ -16,9 +16,9 @@ _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?[Ee]\+[0-9]+")
 _MOST_MEANT = 10  # for one id or name, of which two are too many
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
+_ERROR = re.compile(r"#[^\W1-9]+(?:/[^\W1-9]+)?[!?]?|err:[0-9]+")  # #N/A, #DIV/0!, #NAAM? in any language, Err:502
 _NOTHING = """
-    #n/a #nv #n/b #ref! #verw! #bezug! #name? #naam? #nom? #value! #waarde! #wert! #valeur! #div/0! #null!
-    n/a n.a. nvt n.v.t. k.a. - -- ? null none nan 0 unknown onbekend unbekannt inconnu
+    n/a n.a. nvt n.v.t. k.a. n/b - -- ? null none nan 0 unknown onbekend unbekannt inconnu
 """
 _SAYS_NOTHING = frozenset(_NOTHING.split())
 
@@ -30,7 +30,7 @@ def comparable(text: str) -> str:
 
 def says_nothing(text: str) -> bool:
     """Return whether a cell, as it is compared, stands for no value: empty, ``n/a``, or an error of a formula."""
-    return not text or text in _SAYS_NOTHING
+    return not text or text in _SAYS_NOTHING or (text[0] in "#e" and _ERROR.fullmatch(text) is not None)
 
 
 def number_of(text: str) -> str | None:

@@ -46,10 +46,33 @@ def test_case_and_runs_of_spaces_do_not_matter() -> None:
     assert comparable("José") != comparable("Jose")
 
 
-@pytest.mark.parametrize("text", ["", "#N/A", "#NV", "#REF!", "n/a", "-", "NULL", "nan", "0", "N.v.t."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "#N/A",
+        "#NV",
+        "#REF!",
+        "#DIV/0!",
+        "#NAAM?",
+        "#NUM!",
+        "#GETTING_DATA",
+        "Err:502",
+        "n/a",
+        "-",
+        "NULL",
+        "nan",
+        "0",
+        "N.v.t.",
+    ],
+)
 def test_what_stands_for_no_value(text: str) -> None:
     assert says_nothing(comparable(text))
-    assert not says_nothing("jan")
+
+
+@pytest.mark.parametrize("text", ["jan", "erik", "#12", "#a1", "err:x", "00"])
+def test_what_is_a_value(text: str) -> None:
+    assert not says_nothing(text)
 
 
 @given(st.lists(st.sampled_from(["7", "07", "7.0", "70", "0", "n/a", "7,000", "jan", "1E+11"]), max_size=9))
