@@ -29,18 +29,19 @@ def find_header(
     Raises:
         ManifestError: the table cannot be read, or several of its sheets have such a row.
     """
-    unreadable: list[ManifestError] = []
+    errors: list[ManifestError | None] = []  # of each reading
 
     def fit(reading: Table) -> tuple[Table, int, _Columns] | None:
+        errors.append(None)
         try:
             with closing(reading.rows()) as rows:
                 for number, cells in islice(rows, HEADER_WITHIN):
                     if (columns := understand([cell.strip() for cell in cells])) is not None:
                         return reading, number, columns
         except ManifestError as error:  # with another separator it may be readable
-            unreadable.append(error)
+            errors[-1] = error
         return None
 
-    if (found := fitting(table, fit)) is None and unreadable:
-        raise unreadable[0]
+    if (found := fitting(table, fit)) is None and errors[0] is not None:
+        raise errors[0]
     return found
