@@ -42,6 +42,6 @@ def find_header(
             errors[-1] = error
         return None
 
-    if (found := fitting(table, fit)) is None and errors[0] is not None:
+    if (found := fitting(table, fit, "Hide or delete the other sheets")) is None and errors[0] is not None:
         raise errors[0]
     return found

@@ -81,8 +81,13 @@ def open_table(path: Path, *, sheet: str | None = None) -> Table:
     return WorkbookTable.open(path, sheet=sheet)
 
 
-def fitting(table: Table, fit: Callable[[Table], Found | None]) -> Found | None:
+def fitting(table: Table, fit: Callable[[Table], Found | None], way_out: str = "Use --sheet") -> Found | None:
     """Return the result of ``fit`` for the first reading of a table that has one; None if no reading has.
+
+    Args:
+        table: the table.
+        fit: returns what a reading is, or None.
+        way_out: what to do when several sheets have a result, for people.
 
     Raises:
         ManifestError: when several sheets have one, so that only the user knows which is meant; or as ``fit`` does.
@@ -94,5 +99,5 @@ def fitting(table: Table, fit: Callable[[Table], Found | None]) -> Found | None:
                 return result
             found[reading.form] = result
     if len(found) > 1:
-        raise ManifestError(table.path, f"has these columns in more than one place: {', '.join(found)}. Use --sheet")
+        raise ManifestError(table.path, f"has these columns in more than one place: {', '.join(found)}. {way_out}")
     return next(iter(found.values()), None)

@@ -192,6 +192,16 @@ def test_a_workbook_with_a_title_row_is_read(tmp_path: Path) -> None:
     assert users.email_of("0045") == users.email_of("45") == "jan@example.org"
 
 
+def test_two_lists_in_one_workbook_are_refused(tmp_path: Path) -> None:
+    workbook = Workbook()
+    for sheet in (workbook.active, workbook.create_sheet("Oud")):
+        sheet.append(["ID", "Email"])
+    workbook.save(tmp_path / "users.xlsx")
+    with pytest.raises(ManifestError, match=r"more than one place: .* “Oud” .* Hide or delete the other sheets"):
+        Users.open(tmp_path / "users.xlsx")
+    assert len(Users.open(tmp_path / "users.xlsx", sheet="Oud")) == 0
+
+
 def test_springests_list_of_employees_is_read(tmp_path: Path) -> None:
     users = users_of(tmp_path, "first_name,last_name,email_address,external_id\nJan,Jansen,jan@example.org,E1\n")
     assert users.email_of("e1") == users.email_of("Jan Jansen") == "jan@example.org"
