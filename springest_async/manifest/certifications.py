@@ -99,19 +99,18 @@ class Certifications:
         return cls(True, "the list of Springest", by_id, [(known.name, known.id) for known in by_id.values()])
 
     @classmethod
-    def open(cls, path: Path, *, sheet: str | None = None) -> Self:
+    def open(cls, path: Path) -> Self:
         """Read a table with the columns ID, Name, and if need be Code and Requires valid until.
 
         Several rows may have the same id: other names and codes of one certification.
 
         Args:
             path: the file, a CSV or a workbook.
-            sheet: the name of the sheet, if it is a workbook with several.
 
         Raises:
             ManifestError: when it cannot be read, lacks a column, or has an id that is none.
         """
-        table = open_table(path, sheet=sheet)
+        table = open_table(path)
         if (header := find_header(table, _CertificationColumns.of)) is None:
             raise ManifestError(path, _no_header(table))
         table, number, columns = header
