@@ -222,6 +222,7 @@ def test_a_list_without_the_columns_is_refused(tmp_path: Path) -> None:
 
 def test_a_list_that_is_no_csv_is_refused(tmp_path: Path) -> None:
     assert unreadable(tmp_path, 'id,email\n1,"a@example.org\n').startswith("row 2 is not valid CSV")
+    assert unreadable(tmp_path, 'id,email,"name\n').startswith("row 1 is not valid CSV")
     assert unreadable(tmp_path, 'id,phone\n1,2;"a" b\n') == (
         "row 1 lacks a column of e-mail addresses (such as “Email”); it has id, phone"
     )
