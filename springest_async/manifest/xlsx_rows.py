@@ -5,7 +5,7 @@ All cells are text, also those that look like numbers, dates or formulas: Excel 
 
 import errno
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from datetime import datetime
 from typing import IO, Protocol
@@ -55,6 +55,38 @@ class _SheetWriter:
         self._rows += 1
 
 
+class _Target:
+    """The stream that a workbook is written to. After an error it takes everything, and writes nothing.
+
+    XlsxWriter does not close the ZIP whose writing failed, so Python does when it frees it, and complains again.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream: IO[bytes] | None = stream
+
+    def write(self, piece: bytes) -> int:
+        return self._do(lambda stream: stream.write(piece))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._do(lambda stream: stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._do(lambda stream: stream.tell())
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            self._stream.flush()
+
+    def _do(self, function: Callable[[IO[bytes]], int]) -> int:
+        if self._stream is None:
+            return 0
+        try:
+            return function(self._stream)
+        except OSError:
+            self._stream = None
+            raise
+
+
 @contextmanager
 def xlsx_rows(stream: IO[bytes], sheet: str = "certificates") -> Generator[RowWriter, None, None]:
     """Write a workbook of one sheet to a stream; its rows stay in temporary files until the block ends.
@@ -69,7 +101,7 @@ def xlsx_rows(stream: IO[bytes], sheet: str = "certificates") -> Generator[RowWr
     """
     with tempfile.TemporaryDirectory(prefix="springest-") as folder:
         options = {"constant_memory": True, "tmpdir": folder}
-        workbook = xlsxwriter.Workbook(stream, options)
+        workbook = xlsxwriter.Workbook(_Target(stream), options)
         workbook.set_properties({"created": _MADE})
         writer = _SheetWriter(workbook, sheet)
         try:
