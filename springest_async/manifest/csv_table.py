@@ -1,8 +1,10 @@
 """The rows of a CSV file, in any form that Excel, LibreOffice, pandas or a database writes.
 
 The separator is ``,``, ``;`` or a tab, or what a first line ``sep=;`` names, which Excel reads and does not show. The
-text is UTF-8, UTF-16 or, if it cannot be UTF-8 anywhere, Windows-1252. Rows are read in pieces of 64 KiB and have a
-maximum length, so a million rows take no more memory than ten thousand. What the cells mean is not known here.
+text is UTF-8, UTF-16 or, if it cannot be UTF-8 anywhere, Windows-1252. Quotes stand around cells, as Excel writes them,
+and one that would join rows to one is an error; but databases write tabs without quotes. Rows are read in pieces of
+64 KiB and have a maximum length, so a million rows take no more memory than ten thousand. What the cells mean is not
+known here.
 """
 
 import codecs
@@ -12,7 +14,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Self, TextIO
+from typing import ClassVar, Literal, Self, TextIO
 
 from attrs import evolve, frozen
 
@@ -40,6 +42,7 @@ _NO_TEXT = {
 
 _NOT_IN_WINDOWS = b"\0\x81\x8d\x8f\x90\x9d"
 _INVALID_BYTE = re.compile("[\udc80-\udcff]")  # as "surrogateescape" lets it through
+_LINE_END = re.compile(r"\r\n?|\n")
 _BEYOND_ASCII = re.compile("[^\x00-\x7f\udc80-\udcff]")
 
 
@@ -51,12 +54,14 @@ class CsvTable:
         encoding: Python's name of its encoding.
         bom: whether it begins with a byte order mark.
         separator: of its cells.
+        quoted: whether a quote at the beginning of a cell stands around it; else it belongs to the cell.
     """
 
     encoding: str
     bom: bool
     separator: str
     _file: TableFile
+    quoted: bool = True
 
     has_day_numbers: ClassVar[bool] = False  # in a CSV, a number is no date that somebody has seen
     has_sheets: ClassVar[bool] = False
@@ -86,14 +91,29 @@ class CsvTable:
             return cls(encoding, bom, named[1], file)
         unquoted = re.sub(r'"[^"]*"', "", text).lstrip("\r\n")
         line = re.split(r"[\r\n]", unquoted, maxsplit=1)[0]
-        return cls(encoding, bom, max(SEPARATORS, key=line.count), file)
+        table = cls(encoding, bom, max(SEPARATORS, key=line.count), file)
+        if table.separator == "\t" and table._has_stray_quotes:
+            return evolve(table, quoted=False)
+        return table
+
+    @property
+    def _has_stray_quotes(self) -> bool:
+        """Whether the quotes cannot all stand around cells; that takes a reading of the whole file."""
+        try:
+            for _ in self.rows():
+                pass
+        except _NotQuotedError:
+            return True
+        except ManifestError:
+            pass  # raised again when its row is read
+        return False
 
     def readings(self) -> Iterator[Self]:
         """Yield this table, and the same file with each of the other separators."""
         yield self
         for separator in SEPARATORS:
             if separator != self.separator:
-                yield evolve(self, separator=separator)
+                yield evolve(self, separator=separator, quoted=True)
 
     @property
     def path(self) -> Path:
@@ -104,7 +124,8 @@ class CsvTable:
     def form(self) -> str:
         """How the file is written, for people, as in ``CSV in UTF-8, separated by “;”``."""
         separator = "tabs" if self.separator == "\t" else f"“{self.separator}”"
-        return f"CSV in {self.encoding_name}, separated by {separator}"
+        quotes = "" if self.quoted else ", without quotes around cells"
+        return f"CSV in {self.encoding_name}, separated by {separator}{quotes}"
 
     @property
     def encoding_name(self) -> str:
@@ -127,6 +148,7 @@ class CsvTable:
             ManifestError: when a row cannot be read, or the file has changed since `open`.
         """
         number = 0  # of the last row that was read
+        width = 0  # of the last row that is on one line
         try:
             # "surrogateescape" lets invalid bytes through until their row is read.
             errors = "surrogateescape" if self.encoding == "utf-8" else "strict"
@@ -134,9 +156,13 @@ class CsvTable:
                 opened(self.path) as raw,
                 io.TextIOWrapper(io.BufferedReader(raw), self.encoding, errors=errors, newline="") as stream,
             ):
-                lines = _Lines(stream, self.separator, lambda: self._file.check(raw, number + 1))
+                lines = _Lines(stream, self.separator, self.quoted, lambda: self._file.check(raw, number + 1))
                 for cells in lines.rows:
-                    lines.end_row()
+                    if lines.end_row() == 1:
+                        width = len(cells)
+                    elif _joins_rows(cells, self.separator, width):
+                        reason = 'a quote (") in it joins it to the rows below it: delete the quote, or write it twice'
+                        raise _NotQuotedError(self.path, f"row {number + 1}: {reason} within quotes around the cell")
                     if not number and cells == ["sep=", ""]:
                         continue
                     number += 1
@@ -148,7 +174,19 @@ class CsvTable:
             reason = f"after row {number}: the file is not in {self.encoding_name} (in Excel, save it as “CSV UTF-8”)"
             raise ManifestError(self.path, reason) from None
         except csv.Error as error:
-            raise ManifestError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
+            raise _NotQuotedError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
+
+
+class _NotQuotedError(ManifestError):
+    """A row has quotes that do not stand around cells."""
+
+
+def _joins_rows(cells: list[str], separator: str, width: int) -> bool:
+    """Return whether a row of several lines has exactly the separators of as many rows of this width."""
+    broken = [(cell, len(_LINE_END.findall(cell))) for cell in cells]
+    within = sum(cell.count(separator) for cell, breaks in broken if breaks)
+    lines = 1 + sum(breaks for _, breaks in broken)
+    return width > 2 and within + len(cells) - 1 == lines * (width - 1)
 
 
 def _encoding_of(start: bytes) -> str:
@@ -193,16 +231,19 @@ class _Lines:
         rows: the CSV reader; call `end_row` after each row.
     """
 
-    def __init__(self, stream: TextIO, separator: str, check: Callable[[], None]) -> None:
+    def __init__(self, stream: TextIO, separator: str, quoted: bool, check: Callable[[], None]) -> None:
         self._stream = stream
         self._check = check
         self._length = 0  # characters of the row that is being read
         self._ended = 0  # how many lines had been read when the last row ended
-        self.rows = csv.reader(chain.from_iterable(self), delimiter=separator, strict=True)
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        self.rows = csv.reader(chain.from_iterable(self), delimiter=separator, quoting=quoting, strict=True)
 
-    def end_row(self) -> None:
-        """Remember that the row that was just read ends here."""
+    def end_row(self) -> int:
+        """Remember that the row that was just read ends here, and return how many lines it has."""
+        lines = self._open_lines()
         self._ended = self.rows.line_num
+        return lines
 
     def __iter__(self) -> Iterator[Sequence[str]]:
         rest = ""

@@ -1,0 +1,62 @@
+"""The rows of CSV files: what quotes mean in them."""
+
+from pathlib import Path
+
+import pytest
+
+from springest_async.errors import ManifestError
+from springest_async.manifest.csv_table import CsvTable
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.csv"
+
+
+def rows_of(path: Path, text: str) -> list[list[str]]:
+    path.write_bytes(text.encode())
+    return [cells for _, cells in CsvTable.open(path).rows()]
+
+
+HEADER = ["name", "file", "remark"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [["Jan", "1.pdf", '"good'], ["Piet", "2.pdf", ""], ["An", "3.pdf", 'very good"']],
+        [['"Jan" Jansen', "1.pdf", ""]],
+        [["Jan", "1.pdf", '"never closed'], ["Piet", "2.pdf", ""]],
+        [['"Jan', "1.pdf", ""], ["Piet", '2.pdf"', ""]],
+    ],
+)
+def test_tabs_without_quotes_keep_every_row(path: Path, rows: list[list[str]]) -> None:
+    text = "".join("\t".join(row) + "\n" for row in [HEADER, *rows])
+    assert rows_of(path, text) == [HEADER, *rows]
+    assert CsvTable.open(path).form == "CSV in UTF-8, separated by tabs, without quotes around cells"
+
+
+def test_tabs_with_quotes_are_read_as_excel_writes_them(path: Path) -> None:
+    text = 'name\tfile\tremark\n"Jan ""J"" Jansen"\t1.pdf\t"two\nlines"\n'
+    assert rows_of(path, text) == [HEADER, ['Jan "J" Jansen', "1.pdf", "two\nlines"]]
+    assert CsvTable.open(path).form == "CSV in UTF-8, separated by tabs"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['Jan;1.pdf;"good', "Piet;2.pdf;", 'An;3.pdf;very good"'],
+        ['"Jan;1.pdf;', 'Piet";2.pdf;'],
+        ['Jan;"1.pdf;', 'Piet;2.pdf;"'],
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_quote_that_joins_rows_is_an_error(path: Path, lines: list[str], end: str) -> None:
+    text = end.join(["name;file;remark", "Bo;0.pdf;x", *lines, ""])
+    with pytest.raises(ManifestError, match=r"row 3: a quote \(\"\) in it joins it to the rows below it"):
+        rows_of(path, text)
+
+
+@pytest.mark.parametrize("remark", ["two\nlines", "one; two\nlines", "a\nb\nc", "a;b;c;d\ne"])
+def test_a_cell_of_several_lines_joins_no_rows(path: Path, remark: str) -> None:
+    assert rows_of(path, f'name;file;remark\nJan;1.pdf;"{remark}"\n') == [HEADER, ["Jan", "1.pdf", remark]]
