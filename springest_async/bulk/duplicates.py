@@ -20,6 +20,7 @@ from attrs import frozen
 
 from springest_async.bulk.findings import Finding, Kind
 from springest_async.bulk.pdf import Ends
+from springest_async.bulk.rows import RowSet
 from springest_async.bulk.temporary import TemporaryDatabase
 from springest_async.bulk.totals import Totals
 from springest_async.errors import InvalidUpload
@@ -30,6 +31,7 @@ from springest_async.manifest.manifest import Fields, Manifest
 from springest_async.source_file import SourceFile, open_source
 
 _FILES_AHEAD = 64
+_NAMES_KEPT = 10_000  # of the last files, so that a file that many rows name is not looked at again
 
 _COMPARED_HEAD, _COMPARED_TAIL = 1024, 2048  # bytes, where PDFs of one template have their dates, ids and offsets
 _MASK = 2**64 - 1
@@ -42,6 +44,10 @@ class Suspects:
 
     Args:
         origin: the host that the manifest is for.
+
+    Attributes:
+        found: whether there is something to look at again.
+        reported: the rows that are known to name the file of another person.
     """
 
     def __init__(self, origin: str) -> None:
@@ -49,21 +55,37 @@ class Suspects:
         self._seen = SeenDigests()
         self._seen_files = SeenDigests()
         self._suspects = SeenDigests()
+        self._named: dict[str, tuple[int, str]] = {}
+        self._has_files = False
         self.found = False
-        self.found_files = False
+        self.reported = RowSet()
 
-    def add(self, fields: Fields, ends: Ends | None) -> None:
-        """Add a row; `ends` are those of its file, if it was read."""
+    def add(self, row: int, fields: Fields, ends: Ends | None) -> Iterator[Finding]:
+        """Add a row; yield a warning if it names the file of another person.
+
+        Args:
+            row: its number.
+            fields: what it says.
+            ends: of its file; None if it will not be sent again.
+        """
         if self._seen.add(digest := self._fingerprint(fields)):
             self._suspects.add(digest)
             self.found = True
-        if ends is not None and self._seen_files.add(digest := _digest_of(ends)):
-            if not self._seen_files.add(_digest(digest, folded(fields.email))):
+        person = folded(fields.email)
+        if (first := self._named.pop(fields.file, None)) is not None:
+            if first[1] != person and ends is not None:
+                self.reported.add(row)
+                yield _shared(row, first[0])
+        elif ends is not None and self._seen_files.add(digest := _digest_of(ends)):
+            if not self._seen_files.add(_digest(digest, person)):
                 self._suspects.add(digest)
                 self._suspects.add(_digest(ends.size))
-                self.found = self.found_files = True
+                self.found = self._has_files = True
         elif ends is not None:
-            self._seen_files.add(_digest(digest, folded(fields.email)))
+            self._seen_files.add(_digest(digest, person))
+        self._named[fields.file] = first or (row, person)
+        if len(self._named) > _NAMES_KEPT:
+            del self._named[next(iter(self._named))]
 
     def has_row(self, fields: Fields) -> bytes | None:
         """Return a digest of all that makes a certificate except for its file, if another row may have it too."""
@@ -73,7 +95,7 @@ class Suspects:
     def has_file(self, path: Path) -> bool:
         """Return whether a file may be the same as one of another person."""
         try:
-            if not self.found_files or _digest(SourceFile.look(path).size) not in self._suspects:
+            if not self._has_files or _digest(SourceFile.look(path).size) not in self._suspects:
                 return False
             return _digest_of(Ends.read(path)) in self._suspects
         except (OSError, ValueError):
@@ -130,9 +152,12 @@ def duplicates(
                     yield Finding(Kind.TWO_PDFS, row, "file", reason)
             if suspect.has_file:
                 same, owner = firsts.of(b"file" + content.sha256, row, person)
-                if owner != person and _any_to_send(totals, row, same):
-                    reason = f"is the same PDF as in row {same}, which is for another person"
-                    yield Finding(Kind.SHARED_PDF, row, "file", reason)
+                if owner != person and row not in suspects.reported:
+                    yield _shared(row, same)
+
+
+def _shared(row: int, first: int) -> Finding:
+    return Finding(Kind.SHARED_PDF, row, "file", f"is the same PDF as in row {first}, which is for another person")
 
 
 def _any_to_send(totals: Totals, *rows: int) -> bool:

@@ -120,7 +120,7 @@ class _Check:
                 if fields.conversion_id is not None:
                     self._conversions += 1
                     self._first_conversion = self._first_conversion or row.number
-        self._suspects.add(fields, ends)
+        found.extend(self._suspects.add(row.number, fields, ends))
         return found
 
     def _faulty(self, row: Row, error: InvalidUpload) -> list[Finding]:
