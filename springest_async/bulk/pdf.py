@@ -8,12 +8,17 @@ from typing import Self
 from attrs import frozen
 
 from springest_async.bulk.findings import Kind
+from springest_async.bulk.pdf_pages import page_fault
 from springest_async.source_file import SourceFile, open_source
 
 EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
 
+_END = b"%%EOF"
 _VERSION = re.compile(rb"%PDF-[0-9]")
+_PLACE = re.compile(rb"startxref\s+([0-9]{1,18})")
+_LENGTH = re.compile(rb"/L\s+([0-9]{1,18})")
+_ENCRYPTED = re.compile(rb"/Encrypt\s*(?:[0-9]+\s+[0-9]+\s+R|<<)")
 
 NOT_FOUND = "there is no such file"
 
@@ -79,20 +84,53 @@ def check_ends(ends: Ends) -> Iterator[tuple[Kind, str]]:
     Yields:
         What is wrong with it, and how to say so.
     """
-    if (reason := no_pdf(ends.head)) is not None:
+    head, tail = ends.head, ends.tail
+    if (reason := no_pdf(head)) is not None:
         yield Kind.NO_PDF, reason
         return
-    if not ends.head.startswith(b"%PDF-"):
+    if not head.startswith(b"%PDF-"):
         yield Kind.OTHER_CONTENT, "has other content before the PDF (%PDF-)"
-    before, end, after = ends.tail.rpartition(b"%%EOF")
-    if not end or b"startxref" not in before:
-        yield Kind.CUT_OFF, "may be cut off: a PDF has startxref and %%EOF near its end"
-    elif after.strip(b"\0\t\n\f\r "):
+    if (cut_off := _cut_off(ends)) is not None:
+        yield Kind.CUT_OFF, f"may be cut off: {cut_off}"
+    elif tail[tail.rfind(_END) + len(_END) :].strip(b"\0\t\n\f\r "):
         yield Kind.OTHER_CONTENT, "has other content after the end of the PDF (%%EOF)"
+    if _is_encrypted(ends):
+        yield Kind.PASSWORD, "is encrypted, and may ask for a password"
+    elif ends.size == len(head) and cut_off is None and (pages := page_fault(head)) is not None:
+        yield Kind.NO_PAGES, pages
+
+
+def _cut_off(ends: Ends) -> str | None:
+    """Return what shows that the end of a PDF is missing, if something does."""
+    head, tail = ends.head, ends.tail
+    start = tail.rfind(b"startxref", 0, max(tail.rfind(_END), 0))
+    if start < 0:
+        return "a PDF has startxref and %%EOF near its end"
+    # A linearized PDF says at its beginning how long it is; what was saved later is appended.
+    linearized = _linearized(head)
+    if linearized >= 0 and (length := _LENGTH.search(head, linearized)) and int(length[1]) > ends.size:
+        return f"it says that it has {int(length[1])} bytes, and has {ends.size}"
+    if (place := _PLACE.match(tail, start)) and int(place[1]) >= ends.size:
+        return f"it refers to its byte {int(place[1])}, and has {ends.size}"
+    return None
+
+
+def _linearized(head: bytes) -> int:
+    """Return where a PDF says that its first page comes first; -1 if it does not. That must be in its first object."""
+    return head.find(b"/Linearized", 0, 1024)
+
+
+def _is_encrypted(ends: Ends) -> bool:
+    """Return whether a PDF is encrypted, which stands at its end, or at its beginning if it is linearized."""
+    if b"/Encrypt" in ends.tail and _ENCRYPTED.search(ends.tail):
+        return True
+    return ends.size > len(ends.head) and _linearized(ends.head) >= 0 and bool(_ENCRYPTED.search(ends.head))
 
 
 def no_pdf(head: bytes) -> str | None:
     """Return why a file that begins in this way is no PDF, if it is none."""
+    if _VERSION.match(head):
+        return None
     start = head.lstrip(b"\xef\xbb\xbf\0\t\n\f\r ")
     if not start:
         return "is an empty file" if not head else "contains only blanks"

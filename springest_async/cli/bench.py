@@ -54,8 +54,10 @@ _LOOK_EVERY = 0.05  # seconds between two looks at the limit
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _HEAD = (
-    b"%PDF-1.4\n1 0 obj <</Type /Catalog /Pages 2 0 R>> endobj\n2 0 obj <</Type /Pages /Kids [] /Count 0>> endobj\n"
-    b"3 0 obj <<>> stream\n"
+    b"%PDF-1.4\n1 0 obj <</Type /Catalog /Pages 2 0 R>> endobj\n"
+    b"2 0 obj <</Type /Pages /Kids [3 0 R] /Count 1>> endobj\n"
+    b"3 0 obj <</Type /Page /Parent 2 0 R /MediaBox [0 0 99 99] /Contents 4 0 R>> endobj\n"
+    b"4 0 obj <<>> stream\n0 0 99 99 re f\n"
 )
 _TAIL = b"\nendstream endobj\ntrailer <</Root 1 0 R>>\nstartxref\n0\n%%EOF\n"
 

@@ -4,10 +4,12 @@ import base64
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fpdf import FPDF
 
 from springest_async.bulk import Kind, check_pdf
 from tests.checks import PDF
@@ -237,3 +239,114 @@ def test_only_the_two_ends_of_a_file_are_read(tmp_path: Path, monkeypatch: pytes
 
     assert list(check_pdf(path)) == []
     assert (len(pieces), max(pieces)) == (2, 8 * 1024)
+
+
+# --- what can be seen in it ---
+
+
+def document(*objects: bytes, trailer: bytes = b"") -> bytes:
+    """Make a PDF of these objects, of which the first is the catalog."""
+    numbered = b"".join(b"%d 0 obj %s endobj\n" % (number, each) for number, each in enumerate(objects, start=1))
+    return b"%PDF-1.7\n" + numbered + b"trailer <</Root 1 0 R" + trailer + b">>\nstartxref\n9\n%%EOF\n"
+
+
+def stream(content: bytes, dictionary: bytes = b"") -> bytes:
+    return b"<<%s/Length %d>>\nstream\n%s\nendstream" % (dictionary, len(content), content)
+
+
+def one_page(content: bytes, dictionary: bytes = b"") -> bytes:
+    pages = b"<</Type /Pages /Kids [3 0 R] /Count 1>>"
+    page = b"<</Type /Page /Parent 2 0 R /Contents 4 0 R>>"
+    return document(b"<</Type /Catalog /Pages 2 0 R>>", pages, page, stream(content, dictionary))
+
+
+def library_made(*texts: str, password: str | None = None) -> bytes:
+    pdf = FPDF()
+    for text in texts:
+        pdf.add_page()
+        pdf.set_font("helvetica", size=24)
+        if text:
+            pdf.cell(text=text)
+    if password is not None:
+        pdf.set_encryption(owner_password="owner", user_password=password)
+    return bytes(pdf.output())
+
+
+FLATE = b"/Filter /FlateDecode "
+NO_PAGES = document(b"<</Type /Catalog /Pages 2 0 R>>", b"<</Type /Pages /Kids [] /Count 0>>")
+PACKED = zlib.compress(b"1 0 2 40 <</Type /Catalog /Pages 2 0 R>>      <</Type/Pages/Kids[]/Count 0>>")
+NO_PAGES_PACKED = document(stream(PACKED, b"/Type /ObjStm /N 2 /First 9 " + FLATE))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (library_made(""), "has only empty pages"),
+        (library_made("", ""), "has only empty pages"),
+        (one_page(b""), "has only empty pages"),
+        (one_page(b"q 0 0 99 99 re W n Q"), "has only empty pages"),
+        (one_page(b"BT /F1 11 Tf [( ) -3 (  )] TJ ( ) Tj ET"), "has only empty pages"),
+        (
+            one_page(base64.a85encode(zlib.compress(b"q Q")) + b"~>", b"/Filter [/ASCII85Decode /Fl] "),
+            "has only empty pages",
+        ),
+        (NO_PAGES, "has no pages"),
+        (NO_PAGES_PACKED, "has no pages"),
+    ],
+    ids=["a library's", "two", "nothing", "a clip", "blanks", "packed twice", "no pages", "no pages, packed"],
+)
+def test_a_pdf_without_anything_on_it_is_a_warning(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert findings_of(tmp_path, content) == [(Kind.NO_PAGES, reason)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        library_made("", "Jan"),
+        one_page(b"BT (Jan) Tj ET"),
+        one_page(b"BT [(J) -3 (an)] TJ ET"),
+        one_page(b"BT <004A> Tj ET"),
+        one_page(b"0 0 99 99 re f"),
+        one_page(b"BT (Jan)' ET"),
+        one_page(b"/Im1 Do", b"/Subtype /Image "),
+        one_page(b"q Q", b"/Filter /LZWDecode "),
+        one_page(b"no zlib", FLATE),
+        one_page(zlib.compress(b" " * 1_000_000), FLATE),
+        one_page(b"").replace(b"/Contents", b"/Annots [5 0 R] /Contents"),
+    ],
+    ids=["one of two", "text", "kerned", "hex", "path", "quote", "picture", "LZW", "damaged", "large", "a form"],
+)
+def test_a_pdf_with_something_on_it_is_good(tmp_path: Path, content: bytes) -> None:
+    assert findings_of(tmp_path, content) == []
+
+
+@pytest.mark.parametrize("filling", [0, 40_000])
+def test_an_encrypted_pdf_is_a_warning(tmp_path: Path, filling: int) -> None:
+    content = library_made("Jan", password="secret")
+
+    found = [(Kind.PASSWORD, "is encrypted, and may ask for a password")]
+    assert findings_of(tmp_path, content[:9] + b"\n" * filling + content[9:]) == found
+
+
+def test_the_metadata_of_an_encryption_are_none(tmp_path: Path) -> None:
+    content = document(b"<</Type /Catalog /EncryptMetadata true>>", trailer=b"/EncryptMetadata false")
+
+    assert findings_of(tmp_path, content) == []
+
+
+@pytest.mark.parametrize("size", [300, 50_000])
+def test_a_pdf_that_refers_beyond_its_end_is_cut_off(tmp_path: Path, size: int) -> None:
+    content = b"%PDF-1.7\n" + b"\n" * size + b"startxref\n90000\n%%EOF\n"
+
+    reason = f"may be cut off: it refers to its byte 90000, and has {len(content)}"
+    assert findings_of(tmp_path, content) == [(Kind.CUT_OFF, reason)]
+
+
+@pytest.mark.parametrize(("length", "is_cut_off"), [(90_000, True), (100, False)])
+def test_a_linearized_pdf_shows_how_long_it_was(tmp_path: Path, length: int, is_cut_off: bool) -> None:
+    """One that is longer was changed, and what was changed is appended."""
+    content = b"%%PDF-1.7\n1 0 obj <</Linearized 1 /L %d /H [9 9]>> endobj\nstartxref\n0\n%%%%EOF\n" % length
+    content += b"\n" * 2_000 + b"startxref\n9\n%%EOF\n"
+
+    reason = f"may be cut off: it says that it has 90000 bytes, and has {len(content)}"
+    assert findings_of(tmp_path, content) == [(Kind.CUT_OFF, reason)] * is_cut_off
