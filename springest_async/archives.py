@@ -466,14 +466,14 @@ class Member(io.RawIOBase):
         else:
             piece = b""
             while not piece and not self._unpacker.eof:
-                at_end = self._unpacker.needs_input and not self._packed_left
-                packed = self._packed(_PIECE) if self._unpacker.needs_input else b""
+                wants = self._unpacker.needs_input
+                packed = self._packed(_PIECE) if wants else b""
                 try:
                     piece = self._unpacker.decompress(packed, most)
                 except (zlib.error, lzma.LZMAError, OSError):
                     break
-                if at_end:
-                    break
+                if not packed and wants == self._unpacker.needs_input:
+                    break  # it gets nothing more, and makes nothing more of what it has
         if not piece:
             raise _fault(_DAMAGED)
         return piece

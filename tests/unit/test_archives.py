@@ -59,7 +59,7 @@ def fault(path: Path) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-@pytest.mark.parametrize("size", [10, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7])
+@pytest.mark.parametrize("size", [10, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 7])
 def test_a_member_is_read_as_it_was_packed(tmp_path: Path, size: int, method: int) -> None:
     path = zip_of(tmp_path / "certs.zip", {"jan.pdf": content(size)}, method) / "jan.pdf"
 
@@ -176,6 +176,16 @@ def test_a_member_shorter_than_listed_is_damaged(tmp_path: Path) -> None:
         path.write_bytes(longer)
 
         assert fault(path / "jan.pdf").startswith("is damaged in the archive")
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_member_that_leads_beyond_the_end_is_damaged(tmp_path: Path, method: int) -> None:
+    path = zip_of(tmp_path / "certs.zip", {"jan.pdf": content(300)}, method)
+    damaged = bytearray(path.read_bytes())
+    damaged[28:30] = b"\xff\xff"  # the length of the fields in front of the content
+    path.write_bytes(damaged)
+
+    assert fault(path / "jan.pdf").startswith("is damaged in the archive")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 21, 60, 300, -1, -30])
