@@ -37,8 +37,20 @@ _NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "cp125
 _NO_TEXT = {
     b"PK\x03\x04": "is a workbook (XLSX or ODS) or a ZIP",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "is a workbook (XLS)",
+    b"\x09\x00\x04\x00": "is a workbook of Excel 2",
+    b"\x09\x02\x06\x00": "is a workbook of Excel 3",
+    b"\x09\x04\x06\x00": "is a workbook of Excel 4",
     b"%PDF-": "is a PDF",
+    b"{\\rtf": "is a text with formats (RTF)",
+    b"\x1f\x8b": "is compressed (gzip)",
+    b"Rar!": "is an archive (RAR)",
+    b"7z\xbc\xaf": "is an archive (7z)",
+    b"SQLite format 3": "is a database (SQLite)",
+    b"PAR1": "is a table for programs (Parquet)",
+    b"ID;P": "is a table for programs (SYLK)",
 }
+_MARKUP = re.compile(r"\s*<(?:!doctype|html|head|meta|style|table|\?xml)\b", re.IGNORECASE)
+_INSTEAD = "open it in a spreadsheet, and save it as XLSX or as “CSV UTF-8”"
 
 _NOT_IN_WINDOWS = b"\0\x81\x8d\x8f\x90\x9d"
 _INVALID_BYTE = re.compile("[\udc80-\udcff]")  # as "surrogateescape" lets it through
@@ -80,13 +92,16 @@ class CsvTable:
             start = stream.read(_START_BYTES)
             for mark, what in _NO_TEXT.items():
                 if start.startswith(mark):
-                    raise ManifestError(path, f"{what}, not a CSV (in Excel, save it as “CSV UTF-8”)")
+                    raise ManifestError(path, f"{what}, not a CSV: {_INSTEAD}")
             encoding = _encoding_of(start)
             if encoding == "utf-8":
                 stream.seek(0)
                 encoding = _utf_8_or_windows(stream)
         bom = start.startswith(tuple(_MARKS))
         text = start.decode(encoding, "replace").lstrip("\ufeff")
+        if _MARKUP.match(text):
+            reason = "is a web page or XML, which some systems export with the name of a workbook or CSV"
+            raise ManifestError(path, f"{reason}: {_INSTEAD}")
         if named := re.match(r"""sep=(\t|[^\w\s"])[\r\n]""", text):
             return cls(encoding, bom, named[1], file)
         unquoted = re.sub(r'"[^"]*"', "", text).lstrip("\r\n")

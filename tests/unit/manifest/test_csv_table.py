@@ -60,3 +60,27 @@ def test_a_quote_that_joins_rows_is_an_error(path: Path, lines: list[str], end: 
 @pytest.mark.parametrize("remark", ["two\nlines", "one; two\nlines", "a\nb\nc", "a;b;c;d\ne"])
 def test_a_cell_of_several_lines_joins_no_rows(path: Path, remark: str) -> None:
     assert rows_of(path, f'name;file;remark\nJan;1.pdf;"{remark}"\n') == [HEADER, ["Jan", "1.pdf", remark]]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<html><table><tr><td>file</td></tr></table></html>", "is a web page or XML"),
+        (b"\r\n<!DOCTYPE HTML>", "is a web page or XML"),
+        ("\ufeff<table>".encode("utf-16-le"), "is a web page or XML"),
+        (b'<?xml version="1.0"?><?mso-application progid="Excel.Sheet"?>', "is a web page or XML"),
+        (b"\x09\x04\x06\x00\x00\x00\x10\x00", "is a workbook of Excel 4, not a CSV"),
+        (b"ID;PWXL;N;E", "is a table for programs (SYLK), not a CSV"),
+        (b"%PDF-1.4", "is a PDF, not a CSV"),
+    ],
+)
+def test_what_is_no_csv_is_refused(path: Path, content: bytes, what: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ManifestError) as caught:
+        CsvTable.open(path)
+    assert caught.value.reason.startswith(what)
+    assert caught.value.reason.endswith("open it in a spreadsheet, and save it as XLSX or as “CSV UTF-8”")
+
+
+def test_a_name_in_angle_brackets_is_no_web_page(path: Path) -> None:
+    assert rows_of(path, "<name>,b,c\n") == [["<name>", "b", "c"]]
