@@ -46,6 +46,7 @@ from springest_async.manifest.manifest import Manifest
 from springest_async.records import Certification
 
 _CERTIFICATIONS_SHOWN = 20
+_TICK = 0.25  # seconds between two updates of a line
 _WEEK = timedelta(days=6)  # a day's name alone says which one is meant
 
 
@@ -136,7 +137,8 @@ async def _open_journal(asked: Asked, where: str | None, stack: AsyncExitStack) 
     try:
         asked.journal = await stack.enter_async_context(environment.existing_journal(where))
     except JournalMissing:
-        pass  # nothing was sent yet, which is all that it could say
+        if where is not None:  # by default there is none before the first upload
+            asked.not_checked.append(f"which rows were stored before: there is no journal in {where}")
     except (ConfigurationError, JournalError) as error:
         asked.not_checked.append(f"which rows were stored before: the journal cannot be read ({error})")
 
@@ -231,20 +233,26 @@ async def _leave_out_listed(
         with err.status(cell("Asking Springest how long its lists are")):
             requests = await listed.count_requests(springest)
         say(err, _requests_line(requests, springest.limiter))
-        with err.status("") as status:
-            fetching = asyncio.create_task(listed.fetch(springest))
-            try:
-                while not (await asyncio.wait([fetching], timeout=0.25))[0]:
-                    status.update(cell(f"Asking Springest for its lists: {count(listed.asked, 'request')}"))
-                await fetching
-            finally:
-                fetching.cancel()
+        await _fetch(listed, springest, err)
         await in_thread(compare, lambda: f"Comparing the rows with the lists: {number(len(left_out))} listed", err)
         if listed.nameless:
             asked.not_checked.append(
                 f"{count(listed.nameless, 'listed certificate')} without a person, which may be of any row"
             )
     return left_out
+
+
+async def _fetch(listed: ListedCertificates, springest: Springest, err: Console) -> None:
+    """Fetch the lists, and show how many requests that took so far."""
+    fetching = asyncio.create_task(listed.fetch(springest))
+    with err.status("") as status:
+        try:
+            while not (await asyncio.wait([fetching], timeout=_TICK))[0]:
+                status.update(cell(f"Asking Springest for its lists: {count(listed.asked, 'request')}"))
+        finally:
+            fetching.cancel()
+            await asyncio.wait([fetching])
+    fetching.result()
 
 
 def _requests_line(requests: int | None, limiter: Limiter) -> str:

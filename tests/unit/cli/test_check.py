@@ -212,3 +212,11 @@ async def test_a_journal_that_cannot_be_read_is_told(
     code, out, _ = await checked(write(archive, "a.pdf,7,jan@example.org,2026-01-31,"))
     assert code == Exit.STORED
     assert "Not checked: which rows were stored before: the journal cannot be read" in out
+
+
+async def test_a_journal_that_is_named_must_exist_to_be_asked(archive: Path, tmp_path: Path) -> None:
+    where = str(tmp_path / "typing-error.sqlite3")
+    code, out, _ = await checked(write(archive, "a.pdf,7,jan@example.org,2026-01-31,"), journal=where)
+    assert code == Exit.STORED
+    assert f"Not checked: which rows were stored before: there is no journal in {where}." in out
+    assert names(tmp_path) == ["archive"]
