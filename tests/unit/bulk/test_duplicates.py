@@ -204,5 +204,7 @@ def test_any_name_that_a_file_has_will_do(tmp_path: Path, name: str) -> None:
 
 
 def test_a_check_can_be_stopped_while_files_are_compared(tmp_path: Path) -> None:
-    manifest = manifest_with(tmp_path, "ok.pdf,*,,", *(f"ok.pdf,1,{n}@example.org,2026-01-31,," for n in range(3)))
+    for n in range(3):
+        (tmp_path / f"{n}.pdf").write_bytes(PDF)
+    manifest = manifest_with(tmp_path, "ok.pdf,*,,", *(f"{n}.pdf,1,{n}@example.org,2026-01-31,," for n in range(3)))
     assert [found is None for found in check_manifest(manifest)].count(True) > 4
