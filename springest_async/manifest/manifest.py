@@ -35,7 +35,7 @@ from springest_async.manifest.formulas import unescape
 from springest_async.manifest.table import Table, fitting, open_table
 from springest_async.manifest.users import NoUserError, Users
 from springest_async.records import CertificateUpload, email_fault, shown
-from springest_async.source_file import exists
+from springest_async.source_file import check_folder, exists
 
 _MAX_COLUMNS = 16_384  # the limit of Excel and LibreOffice
 _APOSTROPHE = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
@@ -184,9 +184,17 @@ class Manifest:
             reading: how to read it, as far as somebody says so.
 
         Raises:
-            ManifestError: when it is not a readable table, or a column is missing or occurs twice.
+            ManifestError: when it is not a readable table, a column is missing or occurs twice, or its files should be
+                in what is neither a folder nor a readable archive. It may be gone, as files may that are stored.
         """
         reading = reading or Reading()
+        if reading.files is not None:
+            try:
+                check_folder(reading.files)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise ManifestError(reading.files, error.strerror or "cannot be read") from None
         table = open_table(path, sheet=reading.sheet)
 
         def fit(candidate: Table) -> _Header | None:
