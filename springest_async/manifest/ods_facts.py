@@ -12,6 +12,7 @@ _CONTENT = "content.xml"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
 _OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+_DAY_ZERO = "1899-12-30"
 _CELLS = {f"{_TABLE}table-cell", f"{_TABLE}covered-table-cell"}
 
 
@@ -19,16 +20,15 @@ class OdsFacts:
     """Knows the sheets of an ODS.
 
     Attributes:
-        counts_from_1904: False: LibreOffice writes no number for a date.
+        counts_from_1904: whether its numbers of days count from there, or from another day that is not Excel's.
         sheets: the name of each sheet, and what was found in it.
 
     Raises:
         BadPartError: when it is damaged.
     """
 
-    counts_from_1904 = False
-
     def __init__(self, archive: ZipFile) -> None:
+        self.counts_from_1904 = False
         self.sheets: list[tuple[str, SheetFacts]] = []
         try:
             with archive.open(_CONTENT) as stream:
@@ -57,6 +57,8 @@ class OdsFacts:
                 if is_start and tables == 1:
                     self.sheets.append((element.get(f"{_TABLE}name", ""), SheetFacts()))
                     number = 1
+            elif element.tag == f"{_TABLE}null-date":
+                self.counts_from_1904 = element.get(f"{_TABLE}date-value", _DAY_ZERO) != _DAY_ZERO
             elif element.tag == f"{_TABLE}table-row" and tables == 1 and not is_start:
                 number += _look_at(element, number, self.sheets[-1][1])
                 parents[-1].remove(element)

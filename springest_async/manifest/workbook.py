@@ -31,6 +31,7 @@ from springest_async.manifest.table_file import TableFile, opened
 from springest_async.manifest.xls_facts import CompoundFile, XlsFacts
 from springest_async.manifest.xlsx_facts import XlsxFacts
 
+_MAX_BYTES = 2 << 30  # unpacked; a million rows of six columns have 0.3 GB
 _IN_MEMORY_BYTES = 1024 * 1024  # of kept rows; more of them go to a temporary file
 _ROWS_AT_ONCE = 500
 _EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
@@ -180,11 +181,13 @@ def _parts(path: Path, stream: FileIO) -> tuple[str, _Parts]:
             raise ManifestError(path, _PROTECTED)
         return "XLS", xls
     archive = ZipFile(stream)
+    if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+        raise ManifestError(path, f"is larger than the {_MAX_BYTES >> 30} GB that springest reads: save it as a CSV")
     names = set(archive.namelist())
     for name, reason in _OTHER_ZIPS.items():
         if name in names:
             raise ManifestError(path, reason)
-    if any(name.lower().replace("\\", "/") == "xl/workbook.xml" for name in names):
+    if "[Content_Types].xml" in names:
         return "XLSX", XlsxFacts(archive)
     said, contents = (archive.read(name) if name in names else b"" for name in ("mimetype", "META-INF/manifest.xml"))
     if _ODS not in said + contents:

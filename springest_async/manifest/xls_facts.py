@@ -39,7 +39,7 @@ class CompoundFile:
             raise BadPartError("it is cut off") from None
 
     def __contains__(self, name: str) -> bool:
-        return name in self._streams
+        return name.lower() in self._streams
 
     def read(self, name: str) -> bytes:
         """Read a stream.
@@ -47,9 +47,9 @@ class CompoundFile:
         Raises:
             BadPartError: when it is cut off, or there is none.
         """
-        if name not in self._streams:
+        if name not in self:
             raise BadPartError(f"it has no {name}")
-        start, size = self._streams[name]
+        start, size = self._streams[name.lower()]
         if size >= self._mini_cutoff:
             return self._chain(start)[:size]
         small = self._chain(self._streams[""][0])  # the stream of the root, which holds all small ones
@@ -61,7 +61,7 @@ class CompoundFile:
             name_bytes, kind = struct.unpack_from("<HB", directory, at + 64)
             name = directory[at : at + max(name_bytes - 2, 0)].decode("utf-16-le", "replace")
             if kind:
-                yield "" if kind == 5 else name, struct.unpack_from("<II", directory, at + 116)
+                yield "" if kind == 5 else name.lower(), struct.unpack_from("<II", directory, at + 116)
 
     def _chain(self, start: int) -> bytes:
         return b"".join(self._sector(number) for number in _followed(self._next, start))

@@ -16,8 +16,6 @@ from attrs import frozen
 
 from springest_async.manifest.sheet_facts import BadPartError, SheetFacts, column_number
 
-_WORKBOOK = "xl/workbook.xml"
-_RELATIONS = "xl/_rels/workbook.xml.rels"
 _PIECE = 1024 * 1024
 _TRUE = {"1", "true"}
 _PREFIX = re.compile(rb"<((?:\w+:)?)sheetData\b")
@@ -37,10 +35,11 @@ class XlsxFacts:
         self._archive = archive
         # As Excel does: the names of parts may be in another case.
         self._names = {name.lower().replace("\\", "/"): name for name in archive.namelist()}
-        root = self._xml(_WORKBOOK)
-        targets = {one.get("Id"): one.get("Target", "") for one in self._xml(_RELATIONS)}
-        ids = (next((v for k, v in one.attrib.items() if k.endswith("}id")), None) for one in _named(root, "sheet"))
-        self._sheets = [posixpath.normpath(posixpath.join("/xl", targets.get(an_id, "")))[1:] for an_id in ids]
+        (workbook,) = [path for path, kind in self._related("").values() if kind == "officeDocument"] or ["/"]
+        root = self._xml(workbook)
+        related = self._related(workbook)
+        ids = (next((v for k, v in one.attrib.items() if k.endswith("}id")), "") for one in _named(root, "sheet"))
+        self._sheets = [related.get(an_id, ("/", ""))[0] for an_id in ids]
         self.counts_from_1904 = any(one.get("date1904") in _TRUE for one in _named(root, "workbookPr"))
         # Set by programs that write formulas without their values, or with 0 for each.
         self._recalculates = any(one.get("fullCalcOnLoad") in _TRUE for one in _named(root, "calcPr"))
@@ -58,7 +57,7 @@ class XlsxFacts:
             facts.width = max(facts.width, *(column_number(name.decode()) for name in columns), 0)
             if b"hidden=" in piece:
                 facts.hidden_rows += len(tags.hidden.findall(piece))
-            if not columns or tags.formula in piece or b't="e"' in piece:
+            if not columns or tags.formula.search(piece) or b't="e"' in piece:
                 for attributes, body in tags.cell.findall(piece):
                     facts.width = facts.width or 1  # its cells have no names: they follow one another
                     self._look_at(attributes, body, tags, facts)
@@ -71,7 +70,7 @@ class XlsxFacts:
         is_error = b't="e"' in attributes
         is_text = b't="str"' in attributes
         value = tags.value.search(body)
-        uncomputed = tags.formula in body and (self._recalculates or not (value or is_text))
+        uncomputed = tags.formula.search(body) and (self._recalculates or not (value or is_text))
         if not (is_error or uncomputed):
             return
         if (place := re.search(rb'\br="([A-Z]+)([0-9]+)"', attributes)) is None:
@@ -97,6 +96,17 @@ class XlsxFacts:
                     yield tags, piece[:end]
         if tags:
             yield tags, rest
+
+    def _related(self, path: str) -> dict[str, tuple[str, str]]:
+        """Return the paths and kinds of the parts that a part names, by their ids; the archive itself is ``""``."""
+        folder, name = posixpath.split(path)
+        return {
+            one.get("Id", ""): (
+                posixpath.normpath(posixpath.join("/", folder, one.get("Target", ""))).lstrip("/"),
+                posixpath.basename(one.get("Type", "")),
+            )
+            for one in self._xml(posixpath.join(folder, "_rels", f"{name}.rels"))
+        }
 
     def _xml(self, path: str) -> Element:
         try:
@@ -124,7 +134,7 @@ class _Tags:
     """
 
     row_end: bytes
-    formula: bytes
+    formula: re.Pattern[bytes]
     row: re.Pattern[bytes]
     column: re.Pattern[bytes]
     last: re.Pattern[bytes]
@@ -136,7 +146,7 @@ class _Tags:
     def of(cls, prefix: bytes) -> Self:
         return cls(
             row_end=b"</%brow>" % prefix,
-            formula=b"<%bf" % prefix,
+            formula=re.compile(rb"<%bf[\s/>]" % prefix),
             row=re.compile(rb'<%brow\s(?:[^>]*\s)?r="([0-9]+)"' % prefix),
             column=re.compile(rb'<%bc\s(?:[^>]*\s)?r="([A-Z]{1,3})[0-9]+"[^>]*(?<!/)>' % prefix),
             last=re.compile(rb'<%bc\s(?:[^>]*\s)?r="[A-Z]{1,3}([0-9]+)"[^>]*(?<!/)>' % prefix),

@@ -223,6 +223,14 @@ def test_a_stray_cell_takes_no_memory(path: Path) -> None:
     assert "a last cell XFD1048576" in refusal(path)
 
 
+def test_a_workbook_that_unpacks_to_too_much_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("springest_async.manifest.workbook._MAX_BYTES", 1 << 20)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", bytes(1 + (1 << 20)))
+    assert path.stat().st_size < 2000
+    assert refusal(path) == "is larger than the 0 GB that springest reads: save it as a CSV"
+
+
 def test_formats_far_from_the_table_do_no_harm(path: Path) -> None:
     def write(workbook: Any, sheet: Any) -> None:
         sheet.write("A1", "x")
@@ -265,6 +273,35 @@ def test_hidden_rows_are_told(path: Path) -> None:
     xlsx(path, write)
     assert open_table(path).form == "sheet “Blad1” of an XLSX workbook (also its 2 hidden rows)"
     assert len(rows_of(path)) == 4
+
+
+def test_an_ods_may_count_from_1904(path: Path) -> None:
+    ods(path, [[{"valuetype": "float", "value": "46000", "text": "46000"}]])
+    assert open_table(path).has_day_numbers
+    settings = (
+        b'<table:calculation-settings><table:null-date table:date-value="1904-01-01"/></table:calculation-settings>'
+    )
+    replace(path, "content.xml", b"<office:spreadsheet>", b"<office:spreadsheet>" + settings)
+    assert not open_table(path).has_day_numbers
+
+
+def test_an_xlsx_whose_parts_are_elsewhere_is_read(path: Path) -> None:
+    """Other programs write no folder xl, absolute paths, prefixes, and spaces between the tags."""
+    xlsx(path, lambda _, sheet: sheet.write("A1", 7))
+    sheet = (
+        '<x:worksheet xmlns:x="http://schemas.openxmlformats.org/spreadsheetml/2006/main"> <x:sheetData> <x:row r="2">'
+        ' <x:c r="B2" t="inlineStr"> <x:is> <x:t>a</x:t> <x:family/> </x:is> </x:c>'
+        ' <x:c r="C2" t="e"> <x:v>#REF!</x:v> </x:c> </x:row> </x:sheetData> </x:worksheet>'
+    )
+    with zipfile.ZipFile(path) as archive:
+        contents = {name.removeprefix("xl/"): archive.read(name) for name in archive.namelist()}
+    contents["worksheets/sheet1.xml"] = sheet.encode()
+    contents["_rels/.rels"] = contents["_rels/.rels"].replace(b'"xl/', b'"/')
+    contents["[Content_Types].xml"] = contents["[Content_Types].xml"].replace(b"/xl/", b"/")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    assert rows_of(path) == [(1, [""] * 3), (2, ["", "a", "#REF!"])]
 
 
 def test_numbers_have_the_digits_of_a_spreadsheet(path: Path) -> None:
@@ -327,8 +364,9 @@ ENCRYPTED_ODS = {
         ({"word/document.xml": ""}, "is a text of Word"),
         ({"a.pdf": ""}, "is a ZIP and no workbook"),
         ({}, "is a ZIP and no workbook"),
-        ({"xl/workbook.xml": "<"}, "is damaged"),
-        ({"xl/workbook.xml": "<workbook/>"}, "is damaged"),
+        ({"[Content_Types].xml": ""}, "is damaged"),
+        ({"[Content_Types].xml": "", "_rels/.rels": "<"}, "is damaged"),
+        ({"[Content_Types].xml": "", "_rels/.rels": "<Relationships/>"}, "is damaged"),
         ({"mimetype": "application/vnd.oasis.opendocument.spreadsheet"}, "is damaged"),
         (ENCRYPTED_ODS | {"META-INF/manifest.xml": "", "content.xml": "<"}, "is damaged"),
     ],
