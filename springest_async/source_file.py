@@ -145,6 +145,15 @@ def _says_which(missing: OSError) -> Iterator[None]:
         raise OSError(error.errno, f"its archive {error.strerror}") from None
 
 
+def size_of(stream: SourceStream) -> int:
+    """Return how many bytes an open file has.
+
+    Raises:
+        OSError: when it cannot be looked at.
+    """
+    return stream.entry.size if isinstance(stream, Member) else os.fstat(stream.fileno()).st_size
+
+
 def exists(path: Path) -> bool:
     """Return whether there is something of this name, if only a link that leads nowhere, on a disk or in an archive."""
     if os.path.lexists(path):

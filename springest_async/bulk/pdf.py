@@ -9,7 +9,7 @@ from attrs import frozen
 
 from springest_async.bulk.findings import Kind
 from springest_async.bulk.pdf_pages import page_fault
-from springest_async.source_file import SourceFile, open_source
+from springest_async.source_file import open_source, size_of
 
 EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
@@ -45,7 +45,7 @@ class Ends:
             OSError: as `open_source`, or it cannot be read.
         """
         with open_source(path) as stream:
-            size = SourceFile.of(path, stream).size
+            size = size_of(stream)
             if size <= 2 * EDGE_BYTES:
                 whole = stream.read(2 * EDGE_BYTES)
                 return cls(size, whole, whole)

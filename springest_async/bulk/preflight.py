@@ -115,7 +115,7 @@ class _Check:
                 found.extend(
                     _certification_findings(row.number, fields.certification_id, self._certifications, requires)
                 )
-            if ends is not None and not any(finding.is_fault for finding in found):
+            if ends is not None and not (found and any(finding.is_fault for finding in found)):
                 self._totals.add(row.number, fields.certification_id, ends.size)
                 if fields.conversion_id is not None:
                     self._conversions += 1
@@ -187,7 +187,7 @@ class _Files:
     def check(self, row: int, file: str, found: list[Finding]) -> Ends | None:
         """Add what is wrong with the file of a row, and return its ends if it can be read."""
         path = self._manifest.path_of(file)
-        if path != self._manifest.files / file:
+        if self._manifest.names is not None and path != self._manifest.files / file:
             found.append(Finding(Kind.FIXED_NAME, row, "file", f"{shown(file)}: {shown(path.name)} is taken"))
         try:
             ends = Ends.read(path)
