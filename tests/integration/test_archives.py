@@ -19,6 +19,7 @@ from tests.zips import zip_of
 
 from .command import (
     HeldSandbox,
+    end,
     environment,
     let_leases_end,
     names,
@@ -86,6 +87,21 @@ async def test_a_killed_run_from_an_archive_goes_on(tmp_path: Path) -> None:
         ran = await springest("upload", manifest, origin=sandbox.origin)
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=12)), ran.err
+    assert stored(sandbox) == hashes(contents)
+
+
+async def test_an_archive_may_be_packed_again_during_a_run(tmp_path: Path) -> None:
+    contents = members(20)
+    manifest = manifest_of(tmp_path, contents)
+    async with HeldSandbox() as sandbox:
+        process = await start("upload", manifest, env=environment(sandbox.origin))
+        await until(lambda: sandbox.held == 8)
+        zip_of(tmp_path / "new.zip", {"ann.pdf": certificate("Ann")} | contents, zipfile.ZIP_STORED)
+        (tmp_path / "new.zip").rename(tmp_path / "certs.zip")
+        sandbox.go_on.set()
+        ran = await end(process)
+
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=20)), ran.err
     assert stored(sandbox) == hashes(contents)
 
 
