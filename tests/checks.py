@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from springest_async.bulk import Finding, Manifest, check_manifest
-from springest_async.records import Certification
 from tests.bulk_runs import manifest_of
 from tests.pdfs import certificate
 
@@ -19,5 +18,5 @@ def manifest_with(folder: Path, *rows: str) -> Manifest:
     return manifest_of(folder, HEADER + "".join(f"{line}\n" for line in lines))
 
 
-def findings(manifest: Manifest, certifications: dict[int, Certification] | None = None) -> list[Finding]:
-    return [finding for finding in check_manifest(manifest, certifications) if finding is not None]
+def findings(manifest: Manifest) -> list[Finding]:
+    return [finding for finding in check_manifest(manifest) if finding is not None]

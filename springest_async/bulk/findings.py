@@ -94,6 +94,9 @@ _TABLE = (
 )
 
 
+_OF_FILES = {Kind.NO_FILE, Kind.UNREADABLE, Kind.NO_PDF, Kind.WRONG_FOLDER}
+
+
 class FindingLog:
     """All findings of a check, in bounded memory.
 
@@ -108,7 +111,8 @@ class FindingLog:
 
     Attributes:
         counts: how many findings there are of each kind.
-        faulty: the rows that cannot be sent; it can still be used after the ``with``.
+        faulty: the rows that cannot be sent.
+        faulty_anywhere: those of them that no machine can send: another one may have a better file, but no other row.
 
     Raises:
         ConfigurationError: from all methods: there is no space left for temporary files.
@@ -117,6 +121,7 @@ class FindingLog:
     def __init__(self) -> None:
         self.counts: Counter[Kind] = Counter()
         self.faulty = RowSet()
+        self.faulty_anywhere = RowSet()
         self._first: dict[Kind, list[tuple[int, int, Finding]]] = {}
         self._new: list[tuple[int, int, str, str, str]] = []
         self._number = 0
@@ -137,6 +142,8 @@ class FindingLog:
         self.counts[finding.kind] += 1
         if finding.is_fault:
             self.faulty.add(finding.row)
+            if finding.kind not in _OF_FILES:
+                self.faulty_anywhere.add(finding.row)
         self._note_first(finding)
         text = (_storable(finding.column), _storable(finding.reason))
         self._new.append((finding.row, self._number, finding.kind.slug, *text))

@@ -4,7 +4,7 @@ A fault in row 900 000 is found in minutes, and not after three weeks of uploadi
 file are read, and the whole file only if another row has, or seems to have, the same fields or file. Nothing is sent.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 
 from springest_async.bulk.duplicates import Suspects, duplicates
@@ -13,12 +13,13 @@ from springest_async.bulk.pdf import Ends, check_ends, unreadable
 from springest_async.bulk.totals import Totals
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.journal.known_files import KnownFiles
+from springest_async.manifest.certifications import Certifications
 from springest_async.manifest.columns import listed
 from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import is_never
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.manifest import MISSING, Fields, Manifest, Row
-from springest_async.records import Certification, shown
+from springest_async.records import shown
 from springest_async.source_file import exists
 
 _MANY = 10  # missing files of which none exists: then the folder is wrong, and not each name
@@ -43,7 +44,6 @@ _FAULTS = {
 
 def check_manifest(
     manifest: Manifest,
-    certifications: Mapping[int, Certification] | None = None,
     known: KnownFiles | None = None,
     origin: str = "",
     totals: Totals | None = None,
@@ -52,7 +52,6 @@ def check_manifest(
 
     Args:
         manifest: the manifest.
-        certifications: those that the key can list, by id; without them, the certifications are not checked.
         known: what a journal knows: hashes, and the files that will not be sent again and may be gone.
         origin: the host that the manifest is for, as in ``https://api.springest.nl``.
         totals: where to count the rows and bytes to send; complete after the last finding.
@@ -65,7 +64,7 @@ def check_manifest(
         JournalError: when the journal cannot be read or written.
         ConfigurationError: there is no place left for temporary files.
     """
-    check = _Check(manifest, certifications, known, origin, Totals() if totals is None else totals)
+    check = _Check(manifest, known, origin, Totals() if totals is None else totals)
     yield from _understood(manifest)
     with closing(iter(manifest)) as rows:
         for row in rows:
@@ -80,13 +79,12 @@ class _Check:
     def __init__(
         self,
         manifest: Manifest,
-        certifications: Mapping[int, Certification] | None,
         known: KnownFiles | None,
         origin: str,
         totals: Totals,
     ) -> None:
         self._manifest = manifest
-        self._certifications = certifications
+        self._certifications = manifest.reading.certifications
         self._known = known
         self._origin = origin
         self._totals = totals
@@ -224,13 +222,11 @@ def _date_findings(row: int, fields: Fields) -> Iterator[Finding]:
         yield Finding(Kind.ORDER, row, "valid_until", f"is before valid_from ({fields.valid_from})")
 
 
-def _certification_findings(
-    row: int, id_: int, certifications: Mapping[int, Certification], no_end: bool
-) -> Iterator[Finding]:
+def _certification_findings(row: int, id_: int, certifications: Certifications, no_end: bool) -> Iterator[Finding]:
     certification = certifications.get(id_)
-    if certification is None:
+    if certification is None and certifications.is_complete:
         reason = f"{id_} does not exist: springest certifications lists the {len(certifications)} that do"
         yield Finding(Kind.CERTIFICATION, row, "certification_id", reason)
-    elif certification.requires_valid_until and no_end:
+    elif certification is not None and certification.requires_valid_until and no_end:
         reason = f"is missing, but “{certification.name}” requires it"
         yield Finding(Kind.END_REQUIRED, row, "valid_until", reason)

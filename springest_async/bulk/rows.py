@@ -31,6 +31,12 @@ class RowSet:
         """A digest that two sets share only if they have the same rows."""
         return hashlib.sha256(self._bits.rstrip(b"\0")).digest()
 
+    def __or__(self, other: "RowSet") -> "RowSet":
+        both = RowSet()
+        for row in (*self, *other):
+            both.add(row)
+        return both
+
     def __contains__(self, row: int) -> bool:
         index = row >> 3
         return index < len(self._bits) and bool(self._bits[index] & 1 << (row & 7))

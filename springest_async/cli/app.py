@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from springest_async.cli.console import Format, say, to_help, to_stderr, to_stdout
 from springest_async.cli.exit_codes import Exit
+from springest_async.cli.reading import ReadingOptions
 
 app = App(
     name="springest",
@@ -23,30 +24,44 @@ app.command(journal)
 _FormatOption = Annotated[Format, Parameter(name="--format")]
 _Counting = Literal["fixed", "first-hit", "elastic", "sliding", "bucket", "paced"]
 _DatesOption = Annotated[Literal["dmy", "mdy"] | None, Parameter(name="--dates", negative="")]
+_AS_IT_IS = ReadingOptions()
 _JournalOption = Annotated[str | None, Parameter(name="--journal")]
 
 
 @app.command(help_epilogue="")
-def upload(manifest: Path, /, *, dates: _DatesOption = None, where: _JournalOption = None) -> Exit:
+def upload(
+    manifest: Path,
+    /,
+    *,
+    reading: ReadingOptions = _AS_IT_IS,
+    yes: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    skip_faulty: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    skip_listed: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    where: _JournalOption = None,
+) -> Exit:
     """Upload the certificates in a manifest; run the same command again to continue after an interruption.
 
-    The manifest is a CSV with the columns `file`, `certification_id`, `email`, `valid_from`, and optionally
-    `valid_until` and `conversion_id`. Paths are relative to the manifest; dates are `2026-12-31`,
-    `31-12-2026`, `31.12.2026` or `31 Dec 2026`. All faults are reported before anything is sent. A journal records
-    everything that is sent, so that no certificate is sent twice, whatever the manifest is called and wherever it lies.
-    Several runs may share the work. Rejected and failed rows are written to a new manifest beside the first.
+    The manifest is a CSV or a workbook (XLSX, XLS, ODS) with the columns `file`, `certification_id`, `email`,
+    `valid_from`, and optionally `valid_until` and `conversion_id`, or other names of these. It is checked first, as
+    `springest check` does; if there are faults, nothing is sent. A journal records everything that is sent, so that no
+    certificate is sent twice, whatever the manifest is called and wherever it lies. Several runs may share the work.
+    Rows that are not stored are written to a new manifest beside the first.
 
     Example: `springest upload certificates.csv`
 
     Args:
-        manifest: The CSV.
-        dates: What dates such as 05/06/2026 begin with: the day (`dmy`) or the month (`mdy`). Not needed where some day
-            over 12 in the same column shows it.
+        manifest: The CSV or workbook.
+        reading: How to read it.
+        yes: Do not wait five seconds when there are warnings.
+        skip_faulty: Send the rows that have no faults, and write the others to the file of failed rows.
+        skip_listed: Leave out the rows that Springest lists already (the same person, certification and dates).
         where: A file on a disk of this machine, or `postgresql://…`; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.upload import UploadOptions
     from springest_async.cli.upload import upload as upload_manifest
 
-    return _go(upload_manifest(manifest, where, dates, to_stdout(), to_stderr()), failed=Exit.USAGE)
+    options = UploadOptions(journal=where, yes=yes, skip_faulty=skip_faulty, skip_listed=skip_listed)
+    return _go(upload_manifest(manifest, reading, options, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
 
 @app.command(help_epilogue="")
@@ -87,7 +102,7 @@ def check(
     manifest: Path,
     /,
     *,
-    dates: _DatesOption = None,
+    reading: ReadingOptions = _AS_IT_IS,
     findings: Path | None = None,
     form: Annotated[Literal["table", "json"], Parameter(name="--format")] = "table",
     strict: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -111,8 +126,7 @@ def check(
 
     Args:
         manifest: The manifest.
-        dates: What dates such as 05/06/2026 begin with: the day (`dmy`) or the month (`mdy`). Not needed where some day
-            over 12 in the same column shows it.
+        reading: How to read it.
         findings: A new CSV for all findings by row. Without it, the first of each kind are shown.
         form: How to show the result: as a text (`table`), or as JSON for a script.
         strict: Warnings are faults: the exit code is 2.
@@ -124,7 +138,7 @@ def check(
     from springest_async.cli.check import check as check_rows
 
     options = CheckOptions(journal=where, findings=findings, form=form, strict=strict, skip_listed=skip_listed)
-    return _go(check_rows(manifest, dates, options, to_stdout(), to_stderr()))
+    return _go(check_rows(manifest, reading, options, to_stdout(), to_stderr()))
 
 
 @app.command(help_epilogue="")

@@ -34,6 +34,7 @@ from springest_async.cli.findings import (
 )
 from springest_async.cli.in_thread import GoOn, in_thread
 from springest_async.cli.progress import duration
+from springest_async.cli.reading import ReadingOptions
 from springest_async.client import Springest
 from springest_async.errors import ConfigurationError, JournalError, JournalMissing, SpringestError
 from springest_async.journal.journal import Journal
@@ -41,7 +42,6 @@ from springest_async.journal.known_files import KnownFiles
 from springest_async.journal.records import State
 from springest_async.limits.limiter import Limiter
 from springest_async.manifest.csv_table import SEPARATORS
-from springest_async.manifest.dates import DateOrder
 from springest_async.manifest.manifest import Manifest
 from springest_async.records import Certification
 
@@ -88,12 +88,12 @@ class Asked:
     not_checked: list[str] = field(factory=list)
 
 
-async def check(path: Path, dates: DateOrder | None, options: CheckOptions, out: Console, err: Console) -> Exit:
+async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out: Console, err: Console) -> Exit:
     """Check a manifest, and print the findings and the plan to `out`; progress goes to `err`.
 
     Args:
         path: the manifest.
-        dates: what its dates with slashes begin with, if the user has said so.
+        reading: how to read it.
         options: what else the user asks for.
         out: where to print the result.
         err: where to print progress.
@@ -105,11 +105,13 @@ async def check(path: Path, dates: DateOrder | None, options: CheckOptions, out:
     """
     if options.findings is not None:
         check_findings_file(options.findings)
+    manifest = await asyncio.to_thread(open_manifest, path, reading)
     asked = Asked(origin=environment.origin())
     asked.certifications, why = await known_certifications(err)
     if asked.certifications is None:
         asked.not_checked.append(f"whether the certifications exist, and which of them require valid_until ({why})")
-    manifest = Manifest.open(path, dates=dates)
+    else:
+        manifest = manifest.with_listed(asked.certifications.values())
     async with AsyncExitStack() as stack:
         await _open_journal(asked, options.journal, stack)
         await _open_springest(asked, stack, needed=options.skip_listed)
@@ -130,6 +132,11 @@ async def check(path: Path, dates: DateOrder | None, options: CheckOptions, out:
                 say(err, f"All findings are in {options.findings}.")
             is_wrong = log.count(Severity.FAULT) or (options.strict and log.count(Severity.WARNING))
             return Exit.USAGE if is_wrong else Exit.STORED
+
+
+def open_manifest(path: Path, reading: ReadingOptions) -> Manifest:
+    """Open a manifest as the user says; see `Manifest.open`. This reads files, so run it in a thread."""
+    return Manifest.open(path, reading.reading(path))
 
 
 async def _open_journal(asked: Asked, where: str | None, stack: AsyncExitStack) -> None:
@@ -195,7 +202,7 @@ async def check_and_plan(
 
     def check_rows(go_on: GoOn) -> None:
         with _known(manifest, asked) as known:
-            for finding in check_manifest(manifest, asked.certifications, known, asked.origin, totals):
+            for finding in check_manifest(manifest, known, asked.origin, totals):
                 go_on()
                 if finding is not None:
                     log.add(finding)
@@ -270,7 +277,7 @@ def _requests_line(requests: int | None, limiter: Limiter) -> str:
 def _show(manifest: Manifest, log: FindingLog, options: CheckOptions, out: Console) -> None:
     if options.form == "table":
         say(out, f"{manifest.path}: {summary(log)}.", "bold")
-        show_findings(log, out, written_to=options.findings)
+        show_findings(log, out, written_to=options.findings, title=manifest.layout.title)
 
 
 def show_plan(plan: Plan, asked: Asked, out: Console) -> None:

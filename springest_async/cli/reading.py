@@ -1,15 +1,10 @@
 """The options that say how a manifest is to be read, which several commands share."""
 
-import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-
-from springest_async.errors import ConfigurationError
-from springest_async.records import Certification
 
 if TYPE_CHECKING:
     from springest_async.manifest.certifications import Certifications
@@ -43,15 +38,14 @@ class ReadingOptions:
     dates: Annotated[Literal["dmy", "mdy"] | None, Parameter(negative="")] = None
     columns: Annotated[tuple[str, ...], Parameter(name="--map", negative="", show_default=False)] = ()
     users: Path | None = None
-    certification: str = ""
+    certification: Annotated[str, Parameter(show_default=False)] = ""
     fix_names: Annotated[bool, Parameter(negative="", show_default=False)] = False
 
-    async def reading(self, manifest: Path, listed: Mapping[int, Certification] | None) -> "Reading":
-        """Return how to read a manifest.
+    def reading(self, manifest: Path) -> "Reading":
+        """Return how to read a manifest. This reads the list of users, so run it in a thread.
 
         Args:
             manifest: the manifest.
-            listed: the certifications that Springest lists, by id, if they are known.
 
         Raises:
             ConfigurationError: an option is invalid.
@@ -66,13 +60,15 @@ class ReadingOptions:
             columns=_mapping(self.columns),
             files=self.files,
             fix_names=self.fix_names,
-            users=None if self.users is None else await asyncio.to_thread(Users.open, self.users),
+            users=None if self.users is None else Users.open(self.users),
             certification=self.certification.strip(),
-            certifications=await asyncio.to_thread(_certifications, manifest, listed),
+            certifications=_certifications_beside(manifest),
         )
 
 
 def _mapping(options: tuple[str, ...]) -> dict[str, str]:
+    from springest_async.errors import ConfigurationError
+
     mapping: dict[str, str] = {}
     for option in options:
         name, equals, title = (part.strip() for part in option.partition("="))
@@ -86,12 +82,9 @@ def _mapping(options: tuple[str, ...]) -> dict[str, str]:
     return mapping
 
 
-def _certifications(manifest: Path, listed: Mapping[int, Certification] | None) -> "Certifications | None":
-    """Return which certification is meant by a name or a code, as far as anything tells."""
+def _certifications_beside(manifest: Path) -> "Certifications | None":
+    """Return which certifications are meant by names and codes, if a list of them lies beside the manifest."""
     from springest_async.manifest.certifications import Certifications
 
     path = manifest.with_name(CERTIFICATIONS)
-    if path.exists() and path != manifest:
-        beside = Certifications.open(path)
-        return beside if listed is None else beside.with_listed(listed.values())
-    return None if listed is None else Certifications.of(listed.values())
+    return Certifications.open(path) if path != manifest and path.exists() else None

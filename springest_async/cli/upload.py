@@ -2,78 +2,153 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from attrs import frozen
 from rich.console import Console
 
 from springest_async.bulk import (
-    Finding,
-    KnownFiles,
+    LeftOut,
     Loaded,
     Manifest,
     OpenMigration,
-    Reading,
     Report,
     RowDone,
     RowSettling,
     RowStep,
     RunRecorder,
+    Severity,
     State,
     UploadQueue,
-    check_manifest,
     load_manifest,
-    source_of,
     write_failed,
 )
+from springest_async.bulk.findings import FindingLog
+from springest_async.bulk.plan import Plan
 from springest_async.cli import environment
+from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_plan
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
+from springest_async.cli.findings import show_findings
 from springest_async.cli.progress import UploadProgress, duration
+from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.signals import interrupts
 from springest_async.cli.status import runs_on, table_of
 from springest_async.client import Springest
-from springest_async.errors import ConfigurationError, JournalError, SpringestError
+from springest_async.errors import ConfigurationError, JournalError, ManifestError, SpringestError
 from springest_async.journal import place
-from springest_async.journal.journal import Journal
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
-from springest_async.manifest.dates import DateOrder
 from springest_async.records import Certification
 
+_SECOND_THOUGHTS = 5.0  # seconds to stop an upload that has warnings
 _LOOK_EVERY = 5.0  # seconds between two looks at what other runs do
 
 
-async def upload(path: Path, option: str | None, dates: DateOrder | None, out: Console, err: Console) -> Exit:
+@frozen(kw_only=True)
+class UploadOptions:
+    """What ``springest upload`` is asked for.
+
+    Attributes:
+        journal: the place of the journal as the user gave it, or None.
+        yes: whether to begin at once, also when there are warnings.
+        skip_faulty: whether to send the other rows when some have faults.
+        skip_listed: whether to leave out what Springest lists already.
+    """
+
+    journal: str | None = None
+    yes: bool = False
+    skip_faulty: bool = False
+    skip_listed: bool = False
+
+
+async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, out: Console, err: Console) -> Exit:
     """Upload a manifest, or continue it; print tables to `out` and messages to `err`.
 
     Args:
         path: the manifest.
-        option: the place of the journal as the user gave it, or None.
-        dates: what its dates with slashes begin with, if the user has said so.
+        reading: how to read it.
+        options: what else the user asks for.
         out: where to print tables.
         err: where to print messages.
     """
-    manifest = Manifest.open(path, Reading(dates=dates))
+    manifest = await asyncio.to_thread(open_manifest, path, reading)
     _refuse_old_journal(path)
-    journal = environment.journal_at(option)
+    journal = environment.journal_at(options.journal)
     springest = environment.springest(journal)  # a wrong key or host makes no journal
     async with journal, springest:
         if journal.warning:
             say(err, f"Warning: {journal.warning}")
-        rows = await _preflight(manifest, springest, journal, err)
-        if rows is None:
-            return Exit.USAGE
-        if rows == 0:
-            say(err, f"{path} has no rows: nothing to do.")
-            return Exit.STORED
-        with err.status(cell(f"Writing {rows} rows to {journal.where}")):
-            migration, loaded = await load_manifest(journal, manifest, springest.origin)
-        recorder = RunRecorder(loaded)
-        before = await recorder.report(migration)
-        hosts = await migration.hosts()
-        _print_start(loaded, before, hosts, springest, err)
-        return await _Run(springest, manifest, migration, recorder, before, out, err).run(hosts)
+        asked = Asked(origin=springest.origin, journal=journal, springest=springest)
+        asked.certifications = await _certifications(springest, err)
+        if asked.certifications is not None:
+            manifest = manifest.with_listed(asked.certifications.values())
+        with FindingLog() as log:
+            try:
+                plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
+            finally:
+                show_findings(log, err, title=manifest.layout.title)
+            if not plan.totals.rows:
+                say(err, f"{path} has no rows: nothing to do.")
+                return Exit.STORED
+            if log.count(Severity.FAULT) and not options.skip_faulty:
+                _print_refusal(manifest, log, plan, err)
+                return Exit.USAGE
+            show_plan(plan, asked, err)
+            if log.count(Severity.WARNING) and not options.yes:
+                await _wait_for_second_thoughts(err)
+            return await _load_and_run(manifest, log, plan, asked, out, err)
+
+
+async def _load_and_run(
+    manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, out: Console, err: Console
+) -> Exit:
+    journal, springest = asked.journal, asked.springest
+    assert journal is not None
+    assert springest is not None
+    # A row whose file is at fault is loaded, and fails here: another machine may have a better file.
+    faulty = log.faulty_anywhere
+    left_out = faulty if plan.listed is None else faulty | plan.listed
+    with err.status(cell(f"Writing {plan.totals.rows} rows to {journal.where}")):
+        migration, loaded = await load_manifest(journal, manifest, springest.origin, left_out)
+    recorder = RunRecorder(loaded)
+    before = await recorder.report(migration)
+    hosts = await migration.hosts()
+    _print_start(loaded, before, hosts, springest, err)
+    run = _Run(springest, manifest, migration, recorder, before, LeftOut(faulty, log.reasons), out, err)
+    return await run.run(hosts)
+
+
+def _print_refusal(manifest: Manifest, log: FindingLog, plan: Plan, err: Console) -> None:
+    faults, rows = log.count(Severity.FAULT), len(log.faulty)
+    more = f" --skip-faulty sends the other {len(plan.totals.to_send)}." if plan.totals.to_send else ""
+    say(
+        err,
+        f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}. Nothing was sent. Correct the rows,"
+        f" then run the same command again.{more} All are listed by: springest check"
+        f" {argument(manifest.path)} --findings FILE.csv",
+    )
+
+
+async def _wait_for_second_thoughts(err: Console) -> None:
+    """Wait some seconds, so that a person can read the warnings; without a terminal nobody does."""
+    if not (err.is_interactive and sys.stdin is not None and sys.stdin.isatty()):
+        return
+    say(err, f"Starting in {_SECOND_THOUGHTS:.0f} seconds. Enter begins at once, Ctrl-C ends without sending anything.")
+    loop = asyncio.get_running_loop()
+    pressed = asyncio.Event()
+    with contextlib.suppress(NotImplementedError):  # Windows: there is only the waiting
+        loop.add_reader(sys.stdin, pressed.set)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SECOND_THOUGHTS):
+                await pressed.wait()
+                sys.stdin.readline()  # else the shell would read it
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_reader(sys.stdin)
 
 
 def _refuse_old_journal(manifest: Path) -> None:
@@ -116,6 +191,7 @@ class _Run:
         migration: OpenMigration,
         recorder: RunRecorder,
         before: Report,
+        left_out: LeftOut,
         out: Console,
         err: Console,
     ) -> None:
@@ -125,6 +201,7 @@ class _Run:
         self._journal = migration.journal
         self._recorder = recorder
         self._before = before
+        self._left_out = left_out
         self._out = out
         self._err = err
         self._hosts: Sequence[str] = ()  # where other runs work on the migration
@@ -212,13 +289,14 @@ class _Run:
         try:
             await self._print_unfinished(report, hosts)
             await self._print_failed(report)
-        except (ConfigurationError, JournalError) as failure:
+        except (ConfigurationError, JournalError, ManifestError) as failure:
             say(self._err, str(failure))
-        return exit_of(report, error, before=self._before, interrupted=self._interrupted)
+        code = exit_of(report, error, before=self._before, interrupted=self._interrupted)
+        return Exit.NOT_ALL if code is Exit.STORED and self._left_out.rows else code
 
     async def _print_failed(self, report: Report) -> None:
-        if (failed := await write_failed(self._migration, self._manifest)) is not None:
-            count = _count(report.count(State.REJECTED, State.FAILED), "row")
+        if (failed := await write_failed(self._migration, self._manifest, self._left_out)) is not None:
+            count = _count(report.count(State.REJECTED, State.FAILED) + len(self._left_out.rows), "row")
             say(
                 self._err,
                 f"Not stored: {count}. The reasons are in {failed}: correct the rows there and upload that file.",
@@ -255,47 +333,6 @@ async def _certifications(springest: Springest, err: Console) -> Mapping[int, Ce
         )
         return None
     return {certification.id: certification async for certification in listed}
-
-
-async def _preflight(manifest: Manifest, springest: Springest, journal: Journal, err: Console) -> int | None:
-    """Check the manifest and print all findings; return the number of its rows, or None when it has faults."""
-    certifications = await _certifications(springest, err)
-    rows = 0
-    findings: list[Finding] = []
-    given_up = False
-
-    def check() -> None:
-        nonlocal rows
-        with KnownFiles(journal, source_of(manifest, springest.origin, journal.machine)) as known:
-            for finding in check_manifest(manifest, certifications, known, springest.origin):
-                if given_up:
-                    return
-                if finding is None:
-                    rows += 1
-                else:
-                    findings.append(finding)
-
-    with err.status("") as status:
-        checking = asyncio.create_task(asyncio.to_thread(check))
-        try:
-            while not (await asyncio.wait([checking], timeout=0.25))[0]:
-                status.update(cell(f"Checking {manifest.path.name}: {rows} rows"))
-        finally:
-            given_up = True  # the thread stops at its next row, also when this task is cancelled
-    for finding in sorted(findings, key=lambda finding: finding.row):
-        say(err, _line_of(finding))
-    await checking  # raises, if it failed, after the findings are printed
-    faults = sum(finding.is_fault for finding in findings)
-    if faults:
-        found = f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}"
-        say(err, f"{found}. Nothing was sent. Correct the rows, then run the same command again.")
-        return None
-    return rows
-
-
-def _line_of(finding: Finding) -> str:
-    line = str(finding)
-    return line if finding.is_fault else line.replace(": ", ": warning: ", 1)
 
 
 def _print_totals(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:

@@ -7,7 +7,7 @@ files exist and are PDFs is checked in `preflight`.
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import date
 from functools import cached_property
@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.manifest.certifications import Certifications, NoCertificationError
@@ -34,7 +34,7 @@ from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.formulas import unescape
 from springest_async.manifest.table import Table, fitting, open_table
 from springest_async.manifest.users import NoUserError, Users
-from springest_async.records import CertificateUpload, email_fault, shown
+from springest_async.records import CertificateUpload, Certification, email_fault, shown
 from springest_async.source_file import check_folder, exists
 
 _MAX_COLUMNS = 16_384  # the limit of Excel and LibreOffice
@@ -212,6 +212,16 @@ class Manifest:
             )
             raise ManifestError(path, reason)
         return cls(header.table, header.row, header.columns, reading)
+
+    def with_listed(self, certifications: Iterable[Certification]) -> Self:
+        """Return the same manifest for when Springest has listed its certifications.
+
+        Args:
+            certifications: as `Springest.certifications` yields them.
+        """
+        known = self.reading.certifications
+        listed = Certifications.of(certifications) if known is None else known.with_listed(certifications)
+        return evolve(self, reading=evolve(self.reading, certifications=listed))
 
     def __iter__(self) -> Generator[Row, None, None]:
         """Yield the rows, without empty ones. Close the generator, and so the file, if you stop early.

@@ -233,7 +233,7 @@ async def with_a_journal_that_machines_share() -> None:
 async def a_bulk_run(manifest: Manifest, listener: BulkListener) -> None:
     async with Journal() as journal, Springest(api_key="…", journal=journal) as springest:
         with KnownFiles(journal, source_of(manifest, springest.origin, journal.machine)) as known:
-            assert_type(next(check_manifest(manifest, None, known, springest.origin)), Finding | None)
+            assert_type(next(check_manifest(manifest, known, springest.origin)), Finding | None)
         migration, loaded = await load_manifest(journal, manifest, springest.origin)
         assert_type(migration, OpenMigration)
         assert_type(loaded, Loaded)

@@ -40,7 +40,7 @@ BASE64 = "is base64 text, not a PDF: decode it first"
 MORE_AT_THE_START = "has other content before the PDF (%PDF-)"
 FIRST_AID = Certification(id=1, name="First aid")
 FORKLIFT = Certification(id=2, name="Forklift driver", requires_valid_until=True)
-CERTIFICATIONS = {1: FIRST_AID, 2: FORKLIFT}
+CERTIFICATIONS = (FIRST_AID, FORKLIFT)
 
 
 # --- a manifest ---
@@ -49,7 +49,7 @@ CERTIFICATIONS = {1: FIRST_AID, 2: FORKLIFT}
 def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,*", "ok.pdf,1,jan@example.org,2026-02-28")
 
-    assert list(check_manifest(manifest, CERTIFICATIONS)) == [None, None]
+    assert list(check_manifest(manifest.with_listed(CERTIFICATIONS))) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_certificate_of_another_number_is_not_the_nearest(tmp_path: Path) ->
 def test_never_is_no_end_for_a_certification_that_requires_one(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,2,jan@example.org,2026-01-31,Never")
 
-    assert findings(manifest, CERTIFICATIONS) == [
+    assert findings(manifest.with_listed(CERTIFICATIONS)) == [
         Finding(Kind.END_REQUIRED, 2, "valid_until", "is missing, but “Forklift driver” requires it")
     ]
 
@@ -192,7 +192,7 @@ def test_one_file_shows_that_the_folder_is_right(tmp_path: Path) -> None:
 def test_an_id_of_thousands_of_noughts_is_a_fault_and_no_crash(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, f"ok.pdf,{'0' * 5000}1,jan@example.org,2026-01-31")
 
-    assert [(finding.row, finding.column) for finding in findings(manifest, CERTIFICATIONS)] == [
+    assert [(finding.row, finding.column) for finding in findings(manifest.with_listed(CERTIFICATIONS))] == [
         (2, "certification_id")
     ]
 
@@ -227,7 +227,7 @@ def test_a_great_many_columns_that_mean_nothing_are_a_short_line(tmp_path: Path)
 def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31")
 
-    assert findings(manifest, CERTIFICATIONS) == [
+    assert findings(manifest.with_listed(CERTIFICATIONS)) == [
         Finding(
             Kind.CERTIFICATION, 2, "certification_id", "99 does not exist: springest certifications lists the 2 that do"
         )
@@ -239,7 +239,7 @@ def test_a_missing_but_required_valid_until_is_a_fault(tmp_path: Path) -> None:
         tmp_path, "ok.pdf,2,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31,2031-01-31"
     )
 
-    assert findings(manifest, CERTIFICATIONS) == [
+    assert findings(manifest.with_listed(CERTIFICATIONS)) == [
         Finding(Kind.END_REQUIRED, 2, "valid_until", "is missing, but “Forklift driver” requires it")
     ]
 
@@ -247,7 +247,7 @@ def test_a_missing_but_required_valid_until_is_a_fault(tmp_path: Path) -> None:
 def test_without_certifications_what_needs_them_is_left_out(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,99,jan@example.org,2026-01-31", "ok.pdf,2,jan@example.org,2026-01-31")
 
-    assert findings(manifest, None) == []
+    assert findings(manifest) == []
 
 
 def test_an_end_before_the_beginning_is_a_warning(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
         "ok.pdf,*",
     )
 
-    assert findings(manifest, CERTIFICATIONS) == [
+    assert findings(manifest.with_listed(CERTIFICATIONS)) == [
         Finding(Kind.EMAIL, 2, "email", "'jan' is not an e-mail address: An email address must have an @-sign."),
         Finding(Kind.DATE, 2, "valid_from", "there is no 31 February 2026"),
         Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}"),
@@ -320,7 +320,7 @@ def test_a_bad_email_hides_no_unknown_certification(tmp_path: Path) -> None:
     """All faults of a row can be corrected at once."""
     manifest = manifest_with(tmp_path, "ok.pdf,99,jan,2026-01-31", "ok.pdf,2,jan,2026-01-31")
 
-    assert {(finding.row, finding.column) for finding in findings(manifest, CERTIFICATIONS)} == {
+    assert {(finding.row, finding.column) for finding in findings(manifest.with_listed(CERTIFICATIONS))} == {
         (2, "email"),
         (2, "certification_id"),
         (3, "email"),
@@ -358,7 +358,7 @@ def known_findings(
     manifest: Manifest, journal: Journal, origin: str = ORIGIN, totals: Totals | None = None
 ) -> list[Finding]:
     with KnownFiles(journal, source_of(manifest, origin, journal.machine)) as known:
-        return [finding for finding in check_manifest(manifest, None, known, origin, totals) if finding is not None]
+        return [finding for finding in check_manifest(manifest, known, origin, totals) if finding is not None]
 
 
 async def brought_to(migration: OpenMigration, *outcomes: State) -> Journal:
@@ -454,7 +454,7 @@ async def test_a_whole_file_is_read_once_only(tmp_path: Path, monkeypatch: pytes
 
         with KnownFiles(journal, source_of(manifest, ORIGIN, journal.machine)) as known:
             monkeypatch.setattr("hashlib.file_digest", refuse)
-            assert [finding for finding in check_manifest(manifest, None, known, ORIGIN) if finding] == same
+            assert [finding for finding in check_manifest(manifest, known, ORIGIN) if finding] == same
 
 
 async def test_hashes_are_remembered_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,7 +466,7 @@ async def test_hashes_are_remembered_many_at_a_time(tmp_path: Path, monkeypatch:
     async with Journal(tmp_path / "journal") as journal:
         with KnownFiles(journal, source_of(manifest, ORIGIN, journal.machine)) as known:
             monkeypatch.setattr(KnownFiles, "remember_hashes", lambda self, files: remember(self, list(files)))
-            found = [finding for finding in check_manifest(manifest, None, known, ORIGIN) if finding]
+            found = [finding for finding in check_manifest(manifest, known, ORIGIN) if finding]
             assert [finding.reason for finding in found if finding.is_fault] == ["is the same certificate as in row 9"]
             assert remember.call_count == 3
             status = (tmp_path / "140.pdf").stat()
@@ -546,4 +546,4 @@ def test_any_bytes_raise_only_our_own_errors(module_folder: Path, content: bytes
                 with suppress(InvalidUpload):
                     read(row)
         rows = sum(1 for _ in manifest)
-        assert list(check_manifest(manifest, CERTIFICATIONS)).count(None) >= rows
+        assert list(check_manifest(manifest.with_listed(CERTIFICATIONS))).count(None) >= rows

@@ -15,6 +15,7 @@ from springest_async.bulk.rows import RowSet
 from springest_async.bulk.totals import Totals
 from springest_async.cli.check import Asked, CheckOptions, check, forecast, show_plan
 from springest_async.cli.exit_codes import Exit
+from springest_async.cli.reading import ReadingOptions
 from springest_async.errors import ConfigurationError, ManifestError
 from springest_async.limits.limiter import Limiter
 from springest_async.records import Certification
@@ -22,6 +23,8 @@ from tests.pdfs import certificate
 
 HEADER = "file,certification_id,email,valid_from,valid_until\n"
 AMSTERDAM = timezone(timedelta(hours=1))
+
+AS_IT_IS = ReadingOptions()
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +125,9 @@ def test_plan_knows_how_long_the_limit_makes_it_take() -> None:
 
 async def checked(manifest: Path, **options: Any) -> tuple[Exit, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    code = await check(manifest, None, CheckOptions(**options), Console(file=out, width=200), Console(file=err))
+    code = await check(
+        manifest, ReadingOptions(), CheckOptions(**options), Console(file=out, width=200), Console(file=err)
+    )
     return code, out.getvalue(), err.getvalue()
 
 
@@ -195,7 +200,9 @@ async def test_what_was_found_before_a_broken_row_is_shown(archive: Path) -> Non
     manifest = write(archive, "c.pdf,7,jan,2026-01-31,", f'a.pdf,7,"{"a" * 200_000}",2026-01-31,')
     out = io.StringIO()
     with pytest.raises(ManifestError):
-        await check(manifest, None, CheckOptions(), Console(file=out, width=200), Console(file=io.StringIO()))
+        await check(
+            manifest, ReadingOptions(), CheckOptions(), Console(file=out, width=200), Console(file=io.StringIO())
+        )
     assert "row 2, email: 'jan' is not an e-mail address" in out.getvalue()
 
 

@@ -214,3 +214,13 @@ def test_one_certification_for_all_needs_no_column(tmp_path: Path) -> None:
     manifest = Manifest.open(written(tmp_path, text), Reading(certification="8"))
 
     assert [manifest.fields(row).certification_id for row in manifest] == [8]
+
+
+def test_names_of_a_file_are_known_beside_those_that_springest_lists(tmp_path: Path) -> None:
+    beside = Certifications.open(written(tmp_path, "ID,Name\n7,EHBO\n", "certifications.csv"))
+    text = "file,certification,email,valid_from\n" + "".join(
+        f"{name}.pdf,{name},jan@example.org,2026-01-31\n" for name in ("EHBO", "First Aid", "BHV")
+    )
+    manifest = Manifest.open(written(tmp_path, text), Reading(certifications=beside)).with_listed(LISTED)
+
+    assert [manifest.fields(row).certification_id for row in manifest] == [7, 7, 8]
