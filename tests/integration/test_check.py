@@ -134,3 +134,29 @@ async def test_ctrl_c_ends_a_check_at_once(tmp_path: Path) -> None:
 
     assert (ran.code, ran.out) == (130, "")
     assert names(tmp_path) == ["certificates.csv"]
+
+
+async def test_ctrl_c_ends_the_asking_for_lists_at_once(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 3)
+    asked = asyncio.Event()
+
+    async def certifications(_: web.Request) -> web.Response:
+        return web.json_response([{"id": 1, "name": "VCA"}])
+
+    async def certificates(request: web.Request) -> web.Response:
+        if request.query["size"] != "1":
+            asked.set()
+            await asyncio.Event().wait()
+        return web.json_response({"certificates": [], "meta": {"results": 120}})
+
+    app = web.Application()
+    app.router.add_get("/certifications.json", certifications)
+    app.router.add_get("/users/certificates.json", certificates)
+    async with TestServer(app, handler_cancellation=True) as server:
+        process = await start("check", manifest, LISTED, env=environment(str(server.make_url("/")).rstrip("/")))
+        await asked.wait()
+        process.send_signal(signal.SIGINT)
+        ran = await end(process)
+
+    assert (ran.code, ran.out) == (130, "")
+    assert "it is asked for its lists: 2 requests (of 4 000 an hour).\n" in ran.err
