@@ -42,11 +42,11 @@ _MAX_PLACE = 2**63 - 1
 _PIECE = 64 * 1024
 _LARGEST_PIECE = 1024 * 1024
 
-_END = struct.Struct("<4s4H2LH")
-_END_64_PLACE = struct.Struct("<4sLQL")
-_END_64 = struct.Struct("<4sQ2H2L4Q")
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_LOCAL = struct.Struct("<4s5H3L2H")
+_END = struct.Struct("<4s2H2xH2L2x")
+_END_64_PLACE = struct.Struct("<4s4xQ4x")
+_END_64 = struct.Struct("<4s12x2L8x3Q")
+_ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")
+_LOCAL = struct.Struct("<4s22x2H")
 _LONGEST_COMMENT = 0xFFFF
 
 _ENCRYPTED = 1 << 0
@@ -108,23 +108,9 @@ class Entry:
         head = stream.read(_ENTRY.size)
         if len(head) < _ENTRY.size or not head.startswith(b"PK\x01\x02"):
             raise ArchiveError(_INCOMPLETE)
-        (
-            _,
-            _,
-            _,
-            flags,
-            method,
-            _,
-            _,
-            crc,
-            packed_size,
-            size,
-            name_length,
-            extra_length,
-            comment_length,
-            *_,
-            offset,
-        ) = _ENTRY.unpack(head)
+        _, flags, method, crc, packed_size, size, name_length, extra_length, comment_length, offset = _ENTRY.unpack(
+            head
+        )
         rest = stream.read(name_length + extra_length + comment_length)
         raw_name, extra = rest[:name_length], rest[name_length : name_length + extra_length]
         fields = dict(_extra_fields(extra)) if extra else {}
@@ -285,7 +271,7 @@ def _find_list(stream: FileIO) -> tuple[int, int, int]:
     if found < 0 or len(tail) - found < _END.size:
         stream.seek(0)
         raise _no_archive(stream.read(8))
-    _, disk, list_disk, _, count, list_size, list_start, _ = _END.unpack_from(tail, found)
+    _, disk, list_disk, count, list_size, list_start = _END.unpack_from(tail, found)
     end = length - from_end + found
     if 0xFFFF in (disk, count) or 0xFFFFFFFF in (list_size, list_start):
         large = _find_large_end(stream, end)
@@ -303,7 +289,7 @@ def _find_large_end(stream: FileIO, end: int) -> tuple[int, int, int, int, int, 
     if end < _END_64_PLACE.size + _END_64.size:
         return None
     stream.seek(end - _END_64_PLACE.size)
-    mark, _, place, _ = _END_64_PLACE.unpack(_read_exactly(stream, _END_64_PLACE.size))
+    mark, place = _END_64_PLACE.unpack(_read_exactly(stream, _END_64_PLACE.size))
     if mark != b"PK\x06\x07":
         return None
     # It stands right before its place is told, also if other bytes stand before the archive.
@@ -313,7 +299,7 @@ def _find_large_end(stream: FileIO, end: int) -> tuple[int, int, int, int, int, 
         stream.seek(start)
         record = stream.read(_END_64.size)
         if len(record) == _END_64.size and record.startswith(b"PK\x06\x06"):
-            _, _, _, _, disk, list_disk, _, count, list_size, list_start = _END_64.unpack(record)
+            _, disk, list_disk, count, list_size, list_start = _END_64.unpack(record)
             return start, disk, list_disk, count, list_size, list_start
     raise ArchiveError(_INCOMPLETE)
 
@@ -373,10 +359,10 @@ class Member(io.RawIOBase):
                 way that is not known here.
         """
         super().__init__()
+        self._stream = stream
         _refuse_unreadable(entry)
         self.archive = archive
         self.entry = entry
-        self._stream = stream
         self._state = state_of(os.fstat(stream.fileno()))
         self._start = _content_start(stream, entry, before)
         self._rewind()
@@ -559,7 +545,7 @@ def _content_start(stream: FileIO, entry: Entry, before: int) -> int:
     head = stream.read(_LOCAL.size)
     if len(head) < _LOCAL.size or not head.startswith(b"PK\x03\x04"):
         raise _fault(_DAMAGED)
-    *_, name_length, extra_length = _LOCAL.unpack(head)
+    _, name_length, extra_length = _LOCAL.unpack(head)
     if stream.read(name_length) != entry.raw_name:
         raise _fault(_DAMAGED)
     content: int = place + _LOCAL.size + name_length + extra_length
