@@ -55,6 +55,7 @@ class Kind(enum.Enum):
     NO_PAGES = ("no-pages", Severity.WARNING, "PDFs without pages, or with empty ones")
     OTHER_CONTENT = ("other-content", Severity.WARNING, "PDFs with other content before or after them")
     YEAR = ("year", Severity.WARNING, "years that can hardly be meant")
+    DATE_ORDER = ("date-order", Severity.WARNING, "columns of dates that begin with the day and with the month")
     ORDER = ("order", Severity.WARNING, "rows that end before they begin")
     CONVERSION = ("conversion", Severity.WARNING, "rows that may set a participation to done")
     UNUSED_COLUMN = ("unused-column", Severity.WARNING, "columns that are not sent")

@@ -92,10 +92,12 @@ class _Check:
         self._suspects = Suspects(origin)
         self._conversions = 0
         self._first_conversion = 0  # its row
+        self._has_slashes = False  # in a date
 
     def row(self, row: Row) -> list[Finding]:
         """Return all that is to say of a row, apart from what the rows behind it show."""
         self._totals.rows += 1
+        self._has_slashes = self._has_slashes or "/" in self._manifest.cell(row, "valid_until")
         try:
             fields = self._manifest.checked_fields(row)
         except InvalidUpload as error:
@@ -136,6 +138,10 @@ class _Check:
     def rest(self) -> Iterator[Finding | None]:
         """Yield what can only be said after the last row, and None where a check can stop."""
         yield from self._files.rest()
+        if self._has_slashes and (dates := self._manifest.opposite_dates()):
+            (first, first_row, first_date), (column, row, day) = dates
+            reason = f"{day} has its day and month in the other order than {first_date} ({first}, row {first_row})"
+            yield Finding(Kind.DATE_ORDER, row, column, f"{reason}: check both columns")
         if self._conversions:
             yield Finding(
                 Kind.CONVERSION, self._first_conversion, "conversion_id", _CONVERSIONS.format(self._conversions)

@@ -45,6 +45,7 @@ _ADVICE = {
     Kind.NO_PAGES: "Open them: if there is nothing to see, make them again.",
     Kind.OTHER_CONTENT: "Open one: most viewers show such a PDF all the same.",
     Kind.YEAR: "Correct the year, unless it is meant.",
+    Kind.DATE_ORDER: "If both columns come from the same program, some of their dates were changed: compare them.",
     Kind.ORDER: "Correct one of the two dates.",
     Kind.CONVERSION: "Empty these cells, unless that is meant.",
     Kind.UNUSED_COLUMN: 'If one of them is meant to be sent, say so, as in --map email="E-mail of employee".',

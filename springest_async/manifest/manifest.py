@@ -448,6 +448,15 @@ class Manifest:
             beside = f", beside {month_first}" if month_first else ", with --dates mdy"
             raise NoDateError(f"{shown(cell)} may begin with the month{beside}: write it as in 2026-12-31")
 
+    def opposite_dates(self) -> tuple[tuple[str, int, str], ...]:
+        """Return the column, row and text of a date of each column, if the columns show opposite orders; else nothing.
+
+        It reads all rows, unless a date with slashes was read before.
+        """
+        shown = [(name, *orders.first) for name, orders in self._shown.items() if orders.order is not None]
+        opposite = not self.reading.dates and len({self._shown[name].order for name, *_ in shown}) > 1
+        return tuple(shown) if opposite else ()
+
     @cached_property
     def _shown(self) -> Mapping[str, "_ShownOrder"]:
         """What the dates with slashes of each column of dates begin with, as far as they show it."""
@@ -465,6 +474,11 @@ class _ShownOrder:
     """The first row and date of a column that show an order of day and month."""
 
     _first: Mapping[DateOrder, tuple[int, str]]
+
+    @property
+    def first(self) -> tuple[int, str]:
+        """The row and the text of the first date that shows an order."""
+        return next(iter(self._first.values()))
 
     @property
     def order(self) -> DateOrder | None:

@@ -292,6 +292,23 @@ def test_a_year_that_cannot_be_meant_is_a_warning(tmp_path: Path, year: str, tol
     assert findings(manifest) == [warning] * told
 
 
+def test_opposite_orders_of_dates_are_a_warning(tmp_path: Path) -> None:
+    """Each column shows its order, so nothing is guessed; but one program would not write both."""
+    manifest = manifest_with(
+        tmp_path, "ok.pdf,1,jan@example.org,05/06/2026,", "ok.pdf,2,jan@example.org,13/06/2026,06/14/2027"
+    )
+
+    reason = "06/14/2027 has its day and month in the other order than 13/06/2026 (valid_from, row 3)"
+    assert findings(manifest) == [Finding(Kind.DATE_ORDER, 3, "valid_until", f"{reason}: check both columns")]
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [("13/06/2026", "14/06/2027"), ("13/06/2026", ""), ("5-6-2026", "2027-06-05")]
+)
+def test_dates_in_one_order_are_good(tmp_path: Path, begin: str, end: str) -> None:
+    assert findings(manifest_with(tmp_path, f"ok.pdf,1,jan@example.org,{begin},{end}")) == []
+
+
 def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "text.pdf").write_bytes(base64.b64encode(PDF))
     manifest = manifest_with(
