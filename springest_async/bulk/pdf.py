@@ -9,6 +9,7 @@ from attrs import frozen
 
 from springest_async.bulk.findings import Kind
 from springest_async.bulk.pdf_pages import page_fault
+from springest_async.bulk.pdf_password import ENCRYPTED, asks_for_password
 from springest_async.source_file import open_source, size_of
 
 EDGE_BYTES = 8 * 1024
@@ -18,7 +19,6 @@ _END = b"%%EOF"
 _VERSION = re.compile(rb"%PDF-[0-9]")
 _PLACE = re.compile(rb"startxref\s+([0-9]{1,18})")
 _LENGTH = re.compile(rb"/L\s+([0-9]{1,18})")
-_ENCRYPTED = re.compile(rb"/Encrypt\s*(?:[0-9]+\s+[0-9]+\s+R|<<)")
 
 NOT_FOUND = "there is no such file"
 
@@ -95,7 +95,9 @@ def check_ends(ends: Ends) -> Iterator[tuple[Kind, str]]:
     elif tail[tail.rfind(_END) + len(_END) :].strip(b"\0\t\n\f\r "):
         yield Kind.OTHER_CONTENT, "has other content after the end of the PDF (%%EOF)"
     if _is_encrypted(ends):
-        yield Kind.PASSWORD, "is encrypted, and may ask for a password"
+        asks = asks_for_password((tail, head))
+        if asks is not False:  # else it is only protected against changes
+            yield Kind.PASSWORD, "asks for a password" if asks else "is encrypted, and may ask for a password"
     elif ends.size == len(head) and cut_off is None and (pages := page_fault(head)) is not None:
         yield Kind.NO_PAGES, pages
 
@@ -122,9 +124,9 @@ def _linearized(head: bytes) -> int:
 
 def _is_encrypted(ends: Ends) -> bool:
     """Return whether a PDF is encrypted, which stands at its end, or at its beginning if it is linearized."""
-    if b"/Encrypt" in ends.tail and _ENCRYPTED.search(ends.tail):
+    if b"/Encrypt" in ends.tail and ENCRYPTED.search(ends.tail):
         return True
-    return ends.size > len(ends.head) and _linearized(ends.head) >= 0 and bool(_ENCRYPTED.search(ends.head))
+    return ends.size > len(ends.head) and _linearized(ends.head) >= 0 and bool(ENCRYPTED.search(ends.head))
 
 
 def no_pdf(head: bytes) -> str | None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from fpdf import FPDF
+from fpdf.enums import EncryptionMethod
+from hypothesis import given
+from hypothesis import strategies as st
 
 from springest_async.bulk import Kind, check_pdf
 from tests.checks import PDF
@@ -260,16 +263,24 @@ def one_page(content: bytes, dictionary: bytes = b"") -> bytes:
     return document(b"<</Type /Catalog /Pages 2 0 R>>", pages, page, stream(content, dictionary))
 
 
-def library_made(*texts: str, password: str | None = None) -> bytes:
+def library_made(*texts: str) -> bytes:
+    return bytes(pages_of(*texts).output())
+
+
+def encrypted(password: str, method: EncryptionMethod) -> bytes:
+    pdf = pages_of("Jan")
+    pdf.set_encryption(owner_password="owner", user_password=password, encryption_method=method)
+    return bytes(pdf.output())
+
+
+def pages_of(*texts: str) -> FPDF:
     pdf = FPDF()
     for text in texts:
         pdf.add_page()
         pdf.set_font("helvetica", size=24)
         if text:
             pdf.cell(text=text)
-    if password is not None:
-        pdf.set_encryption(owner_password="owner", user_password=password)
-    return bytes(pdf.output())
+    return pdf
 
 
 FLATE = b"/Filter /FlateDecode "
@@ -320,12 +331,67 @@ def test_a_pdf_with_something_on_it_is_good(tmp_path: Path, content: bytes) -> N
     assert findings_of(tmp_path, content) == []
 
 
-@pytest.mark.parametrize("filling", [0, 40_000])
-def test_an_encrypted_pdf_is_a_warning(tmp_path: Path, filling: int) -> None:
-    content = library_made("Jan", password="secret")
+METHODS = [EncryptionMethod.RC4, EncryptionMethod.AES_128]
 
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("filling", [0, 40_000])
+def test_a_pdf_that_asks_for_a_password_is_a_warning(tmp_path: Path, method: EncryptionMethod, filling: int) -> None:
+    content = encrypted("secret", method)
+    content = content[:9] + b"\n" * filling + content[9:]
+
+    assert findings_of(tmp_path, content) == [(Kind.PASSWORD, "asks for a password")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pdf_that_cannot_be_changed_is_good(tmp_path: Path, method: EncryptionMethod) -> None:
+    """Only its owner needs a password; everybody can read it."""
+    assert findings_of(tmp_path, encrypted("", method)) == []
+
+
+@pytest.mark.parametrize("password", ["", "secret"])
+def test_a_pdf_with_newer_encryption_may_ask(tmp_path: Path, password: str) -> None:
     found = [(Kind.PASSWORD, "is encrypted, and may ask for a password")]
-    assert findings_of(tmp_path, content[:9] + b"\n" * filling + content[9:]) == found
+    assert findings_of(tmp_path, encrypted(password, EncryptionMethod.AES_256)) == found
+
+
+# What qpdf writes for the owner's password "o" and no other one. Revision 2 has keys of 40 bits.
+REVISION_2 = (
+    b"<</Filter /Standard /V 1 /R 2 /P -12 /Length 40"
+    b" /O <d8a81f2f756b03f0e776376607dc67c098531ac3e51f6e5cf0fc1473b1ce0975>"
+    b" /U <fe8d72c0a4dec42790424af21a3d4333b0b1d1305a36ebb3572b964880786d34>>>"
+)
+REVISION_2_ID = b"/Encrypt 2 0 R /ID [<ecd640fcb84e8ee74a724f9067410e44> <00>]"
+
+
+@pytest.mark.parametrize(("user", "asks"), [(b"fe8d", False), (b"fe8e", True)])
+def test_a_pdf_of_the_oldest_encryption_is_tried(tmp_path: Path, user: bytes, asks: bool) -> None:
+    content = document(b"<</Type /Catalog>>", REVISION_2.replace(b"fe8d", user), trailer=REVISION_2_ID)
+
+    assert findings_of(tmp_path, content) == [(Kind.PASSWORD, "asks for a password")] * asks
+
+
+@pytest.mark.parametrize(
+    ("change", "to"),
+    [(b"/Standard", b"/Adobe.PubSec"), (b"/R 2", b"/R 7"), (b"/O <d8", b"/O <"), (b"2 0 R", b"9 0 R")],
+    ids=["certificates", "a newer revision", "a short string", "elsewhere"],
+)
+def test_a_pdf_that_cannot_be_tried_may_ask(tmp_path: Path, change: bytes, to: bytes) -> None:
+    content = document(b"<</Type /Catalog>>", REVISION_2, trailer=REVISION_2_ID).replace(change, to)
+
+    assert findings_of(tmp_path, content) == [(Kind.PASSWORD, "is encrypted, and may ask for a password")]
+
+
+PASSWORDS = encrypted("", EncryptionMethod.RC4), encrypted("secret", EncryptionMethod.AES_128), NO_PAGES_PACKED
+
+
+@given(content=st.sampled_from(PASSWORDS), at=st.floats(0, 1), patch=st.binary(max_size=20), gone=st.integers(0, 20))
+def test_a_damaged_pdf_is_looked_at_all_the_same(
+    module_folder: Path, content: bytes, at: float, patch: bytes, gone: int
+) -> None:
+    place = int(at * len(content))
+
+    assert len(findings_of(module_folder, content[:place] + patch + content[place + gone :])) <= 3
 
 
 def test_the_metadata_of_an_encryption_are_none(tmp_path: Path) -> None:
