@@ -189,10 +189,16 @@ def check_folder(path: Path) -> None:
         stream = open_regular(path)
     except IsADirectoryError:
         return
-    except _NO_FOLDER:
-        if not is_folder(path):
-            raise
-        return
+    except _NO_FOLDER as error:
+        stream, archive, name = _open_archive(path, error)
+        with stream, _says_which(error):
+            index = archives.index_of(stream, archive)
+            if index.is_folder(name):
+                return
+            with suppress(FileNotFoundError):
+                index.find(stream, name)
+                raise OSError(errno.EIO, "is in an archive: unpack that first, ZIPs in ZIPs are not read") from None
+            raise OSError(errno.EIO, "there is no such folder in the archive") from None
     with stream:
         archives.index_of(stream, path)
 

@@ -7,10 +7,12 @@ import random
 import shutil
 import zipfile
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from springest_async import CertificateUpload, Springest
 from springest_async.bulk import COLUMNS
 from springest_async.sandbox import Sandbox
 from tests.pdfs import certificate
@@ -170,6 +172,25 @@ async def test_a_member_that_changed_is_a_new_certificate(tmp_path: Path) -> Non
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=3)), ran.err
     assert [post.fields["email"] for post in posts(sandbox, "stored")[3:]] == ["employee2@example.org"]
+
+
+@pytest.mark.parametrize("size", [0, 3_000_000], ids=["small", "large"])
+async def test_a_service_uploads_from_an_archive_once(tmp_path: Path, size: int) -> None:
+    content = large_pdf("Jan", size)
+    upload = CertificateUpload(
+        file=zip_of(tmp_path / "certs.zip", {"jan.pdf": content}) / "jan.pdf",
+        certification_id=1,
+        email="jan@example.org",
+        valid_from=date(2026, 1, 31),
+    )
+    async with (
+        springest_sandbox() as sandbox,
+        Springest(api_key=sandbox.api_key, host=sandbox.origin, journal=tmp_path / "x.sqlite3") as client,
+    ):
+        receipt, again = await client.upload(upload), await client.upload(upload)
+
+    assert (again.id, again.stored_before) == (receipt.id, True)
+    assert stored(sandbox) == [hashlib.sha256(content).hexdigest()]
 
 
 async def test_what_is_wrong_in_an_archive_is_found_before_sending(tmp_path: Path) -> None:

@@ -317,7 +317,9 @@ def test_where_files_can_be_is_checked(tmp_path: Path) -> None:
         ("certs.rar", "is a RAR archive, not a ZIP: unpack it, and name the folder"),
         ("certs.csv", "is neither a folder nor a ZIP archive"),
         ("certs", "No such file or directory"),
-        ("certs.zip/2024", "Not a directory"),
+        ("certs.zip/2024", "there is no such folder in the archive"),
+        ("certs.zip/2025/jan.pdf", "is in an archive: unpack that first, ZIPs in ZIPs are not read"),
+        ("certs.csv/2025", "Not a directory"),
     ):
         with pytest.raises(OSError) as caught:  # noqa: PT011 (below)
             check_folder(tmp_path / name)
