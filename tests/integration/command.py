@@ -151,6 +151,15 @@ async def springest(*arguments: str | Path, origin: str | None = None, **changes
     return ran
 
 
+async def printed(*arguments: str | Path, origin: str | None = None) -> tuple[int, str]:
+    """Run the command to its end, in this process; return its exit code, and all that it printed, as it came."""
+    both = io.BytesIO()
+    code = await _run(arguments, lambda: environment(origin), both, both)
+    text = both.getvalue().decode()
+    assert_no_key_in(text)
+    return code, text
+
+
 async def in_a_terminal(*arguments: str | Path, env: dict[str, str], shown: bytearray | None = None) -> tuple[int, str]:
     """Run the command in this process and a pseudo-terminal of 100 columns; return its exit code and what it showed.
 
