@@ -35,7 +35,8 @@ _ADVICE = {
     Kind.NO_FILE: "Put the PDFs where the manifest says, correct their names, or name their folder or ZIP with --files."
     " --fix-names takes files whose names are written a little differently.",
     Kind.WRONG_FOLDER: "If the PDFs are elsewhere, name their folder or ZIP: --files FOLDER.",
-    Kind.UNREADABLE: "Check that you may open these files, and that no other program holds them.",
+    Kind.UNREADABLE: "Check that you may open these files, and that no other program holds them. What cannot be read in"
+    " a ZIP can be unpacked: then name the folder with --files.",
     Kind.NO_PDF: "Save these documents as PDF.",
     Kind.TWICE: "Delete one of the two rows, or correct it if it is meant to be another certificate.",
     Kind.SHARED_PDF: "Open one: if it names one person, the others would get that person's certificate.",

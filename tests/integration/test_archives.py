@@ -41,16 +41,23 @@ def large_pdf(text: str, size: int) -> bytes:
     return head + b"\n%" + random.Random(text).randbytes(size).replace(b"\n", b" ").replace(b"\r", b" ") + b"\n" + body
 
 
-def manifest_of(folder: Path, members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """Write an archive, and a manifest beside it that names all of its files."""
+def manifest_of(
+    folder: Path, members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED, prefix: str = ""
+) -> Path:
+    """Write an archive, and a manifest beside it that names all of its files, after a prefix."""
     zip_of(folder / "certs.zip", members, method)
     path = folder / "certificates.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for number, name in enumerate(members, start=1):
-            writer.writerow([f"certs.zip/{name}", "1", f"employee{number}@example.org", "2026-01-31", "", ""])
+            writer.writerow([f"{prefix}{name}", "1", f"employee{number}@example.org", "2026-01-31", "", ""])
     return path
+
+
+def upload(manifest: Path) -> tuple[str | Path, ...]:
+    """Return the command that uploads a manifest whose files are in the archive beside it."""
+    return "upload", manifest, "--files", manifest.with_name("certs.zip")
 
 
 def members(count: int) -> dict[str, bytes]:
@@ -62,11 +69,13 @@ def hashes(contents: Mapping[str, bytes]) -> list[str]:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
-async def test_an_archive_is_uploaded_byte_for_byte(tmp_path: Path, method: int) -> None:
+@pytest.mark.parametrize("prefix", ["", "certs.zip/"], ids=["--files", "in the names"])
+async def test_an_archive_is_uploaded_byte_for_byte(tmp_path: Path, method: int, prefix: str) -> None:
     contents = members(20) | {"large.pdf": large_pdf("large", 3_000_000), "1 MiB.pdf": large_pdf("MiB", 1_048_576)}
-    manifest = manifest_of(tmp_path, contents, method)
+    manifest = manifest_of(tmp_path, contents, method, prefix)
+    command = ("upload", manifest) if prefix else upload(manifest)
     async with springest_sandbox() as sandbox:
-        ran = await springest("upload", manifest, origin=sandbox.origin)
+        ran = await springest(*command, origin=sandbox.origin)
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=22)), ran.err
     assert stored(sandbox) == hashes(contents)
@@ -80,13 +89,13 @@ async def test_a_killed_run_from_an_archive_goes_on(tmp_path: Path) -> None:
     contents = members(12)
     manifest = manifest_of(tmp_path, contents)
     async with HeldSandbox() as sandbox:
-        process = await start("upload", manifest, env=environment(sandbox.origin))
+        process = await start(*upload(manifest), env=environment(sandbox.origin))
         await until(lambda: sandbox.held == 8)
         process.kill()
         await process.communicate()
         let_leases_end()
         sandbox.go_on.set()
-        ran = await springest("upload", manifest, origin=sandbox.origin)
+        ran = await springest(*upload(manifest), origin=sandbox.origin)
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=12)), ran.err
     assert stored(sandbox) == hashes(contents)
@@ -96,7 +105,7 @@ async def test_an_archive_may_be_packed_again_during_a_run(tmp_path: Path) -> No
     contents = members(20)
     manifest = manifest_of(tmp_path, contents)
     async with HeldSandbox() as sandbox:
-        process = await start("upload", manifest, env=environment(sandbox.origin))
+        process = await start(*upload(manifest), env=environment(sandbox.origin))
         await until(lambda: sandbox.held == 8)
         zip_of(tmp_path / "new.zip", {"ann.pdf": certificate("Ann")} | contents, zipfile.ZIP_STORED)
         (tmp_path / "new.zip").rename(tmp_path / "certs.zip")
@@ -109,7 +118,7 @@ async def test_an_archive_may_be_packed_again_during_a_run(tmp_path: Path) -> No
 
 async def upload_again(manifest: Path, sandbox: Sandbox) -> None:
     before = len(sandbox.audit)
-    ran = await springest("upload", manifest, origin=sandbox.origin)
+    ran = await springest(*upload(manifest), origin=sandbox.origin)
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=5)), ran.err
     assert len(sandbox.audit) == before
@@ -119,7 +128,7 @@ async def test_an_archive_that_moves_or_grows_sends_nothing_again(tmp_path: Path
     contents = members(5)
     manifest = manifest_of(tmp_path, contents)
     async with springest_sandbox() as sandbox:
-        await springest("upload", manifest, origin=sandbox.origin)
+        await springest(*upload(manifest), origin=sandbox.origin)
 
         os.utime(tmp_path / "certs.zip", ns=(1, 1))
         await upload_again(manifest, sandbox)
@@ -146,7 +155,7 @@ async def test_an_archive_on_another_machine_is_not_even_read(
     contents = members(5)
     manifest = manifest_of(tmp_path, contents)
     async with springest_sandbox() as sandbox:
-        await springest("upload", manifest, origin=sandbox.origin)
+        await springest(*upload(manifest), origin=sandbox.origin)
 
         other = tmp_path / "other"
         shutil.copytree(state, other / "state")
@@ -154,7 +163,7 @@ async def test_an_archive_on_another_machine_is_not_even_read(
             shutil.copyfile(tmp_path / name, other / name)  # with another time
         monkeypatch.setattr("springest_async.archives.Member.read", None)
         ran = await springest(
-            "upload", other / "certificates.csv", origin=sandbox.origin, XDG_STATE_HOME=str(other / "state")
+            *upload(other / "certificates.csv"), origin=sandbox.origin, XDG_STATE_HOME=str(other / "state")
         )
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=5)), ran.err
@@ -165,10 +174,10 @@ async def test_a_member_that_changed_is_a_new_certificate(tmp_path: Path) -> Non
     contents = members(3)
     manifest = manifest_of(tmp_path, contents)
     async with springest_sandbox() as sandbox:
-        await springest("upload", manifest, origin=sandbox.origin)
+        await springest(*upload(manifest), origin=sandbox.origin)
         changed = contents | {"2025/Zoë 2.pdf": certificate("No. X")}
         zip_of(tmp_path / "certs.zip", changed)
-        ran = await springest("upload", manifest, origin=sandbox.origin)
+        ran = await springest(*upload(manifest), origin=sandbox.origin)
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=3)), ran.err
     assert [post.fields["email"] for post in posts(sandbox, "stored")[3:]] == ["employee2@example.org"]
@@ -177,7 +186,7 @@ async def test_a_member_that_changed_is_a_new_certificate(tmp_path: Path) -> Non
 @pytest.mark.parametrize("size", [0, 3_000_000], ids=["small", "large"])
 async def test_a_service_uploads_from_an_archive_once(tmp_path: Path, size: int) -> None:
     content = large_pdf("Jan", size)
-    upload = CertificateUpload(
+    jan = CertificateUpload(
         file=zip_of(tmp_path / "certs.zip", {"jan.pdf": content}) / "jan.pdf",
         certification_id=1,
         email="jan@example.org",
@@ -187,7 +196,7 @@ async def test_a_service_uploads_from_an_archive_once(tmp_path: Path, size: int)
         springest_sandbox() as sandbox,
         Springest(api_key=sandbox.api_key, host=sandbox.origin, journal=tmp_path / "x.sqlite3") as client,
     ):
-        receipt, again = await client.upload(upload), await client.upload(upload)
+        receipt, again = await client.upload(jan), await client.upload(jan)
 
     assert (again.id, again.stored_before) == (receipt.id, True)
     assert stored(sandbox) == [hashlib.sha256(content).hexdigest()]
@@ -200,12 +209,12 @@ async def test_what_is_wrong_in_an_archive_is_found_before_sending(tmp_path: Pat
     damaged[50_000] ^= 1
     (tmp_path / "certs.zip").write_bytes(damaged)
     with manifest.open("a", encoding="utf-8") as stream:
-        stream.write("certs.zip/1,1,employee4@example.org,2026-01-31,,\n")
+        stream.write("1,1,employee4@example.org,2026-01-31,,\n")
     async with springest_sandbox() as sandbox:
-        ran = await springest("upload", manifest, origin=sandbox.origin)
+        ran = await springest(*upload(manifest), origin=sandbox.origin)
 
     assert ran.code == 2
     assert sandbox.audit == ()
     assert "is damaged in the archive: copy or download the archive again" in ran.err
     assert "is a zip file, not a PDF" in ran.err
-    assert "there is 'certs.zip/1.pdf'" in ran.err
+    assert "there is '1.pdf'" in ran.err
