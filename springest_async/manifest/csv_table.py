@@ -77,6 +77,7 @@ class CsvTable:
 
     has_day_numbers: ClassVar[bool] = False  # in a CSV, a number is no date that somebody has seen
     has_sheets: ClassVar[bool] = False
+    real_dates: ClassVar[frozenset[int]] = frozenset()
 
     @classmethod
     def open(cls, path: Path) -> Self:

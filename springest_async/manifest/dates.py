@@ -55,6 +55,7 @@ _WEEKDAY = (
 _YEAR_FIRST = re.compile(rf"([0-9]{{4}})([-./])([0-9]{{1,2}})\2([0-9]{{1,2}}){_TIME}")
 _DAY_FIRST = re.compile(rf"([0-9]{{1,2}})([-.])([0-9]{{1,2}})\2([0-9]{{4}}){_TIME}")
 _SLASHES = re.compile(rf"([0-9]{{1,2}})/([0-9]{{1,2}})/([0-9]{{4}}|[0-9]{{2}}){_TIME}")
+_NUMBERS = re.compile(rf"([0-9]{{1,2}})[-./]([0-9]{{1,2}})[-./](?:[0-9]{{4}}|[0-9]{{2}}){_TIME}")
 _YEAR = r"([0-9]{4}|[0-9]{2})"
 _DAY_AND_NAME = re.compile(
     rf"{_WEEKDAY}([0-9]{{1,2}})(?:\.|er|st|nd|rd|th)?[-./ ]+([^\W\d_]{{3,9}})\.?[-./, ]+{_YEAR}{_TIME}"
@@ -102,6 +103,24 @@ def may_be_swapped(cell: str) -> bool:
     """Return whether a date with dashes or dots would be another one if its month came first."""
     found = _DAY_FIRST.fullmatch(cell) if len(cell) <= _LONGEST else None
     return found is not None and int(found[1]) <= 12 and int(found[1]) != int(found[3])
+
+
+def may_be_made_of_another(cell: str) -> bool:
+    """Return whether a real date of a spreadsheet may have been typed with day and month the other way round."""
+    found = _YEAR_FIRST.fullmatch(cell) if len(cell) <= _LONGEST else None
+    return found is not None and int(found[4]) <= 12 and int(found[4]) != int(found[3])
+
+
+def is_after_day_12(cell: str) -> bool:
+    """Return whether a real date of a spreadsheet is none of the first twelve days of a month."""
+    found = _YEAR_FIRST.fullmatch(cell) if len(cell) <= _LONGEST else None
+    return found is not None and int(found[4]) > 12
+
+
+def stayed_text(cell: str) -> bool:
+    """Return whether a spreadsheet takes this date for text where it expects the other order of day and month."""
+    found = _NUMBERS.fullmatch(cell) if len(cell) <= _LONGEST else None
+    return found is not None and (int(found[1]) > 12) != (int(found[2]) > 12)
 
 
 def proves(cell: str) -> DateOrder | None:

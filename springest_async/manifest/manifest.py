@@ -24,11 +24,14 @@ from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import (
     DateOrder,
     NoDateError,
+    is_after_day_12,
     is_ambiguous,
     is_never,
+    may_be_made_of_another,
     may_be_swapped,
     proves,
     read_date,
+    stayed_text,
 )
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.formulas import unescape
@@ -426,6 +429,11 @@ class Manifest:
             return None
         if may_be_swapped(cell):
             self._refuse_swapped(column, cell)
+        elif self._left_as_text and column in self._left_as_text and may_be_made_of_another(cell):
+            raise NoDateError(
+                f"{shown(cell)} may have day and month the wrong way round, as {self._left_as_text[column]} stayed text"
+                " when a spreadsheet made dates of this column: compare them with their source, and correct both"
+            )
         if "/" not in cell or not is_ambiguous(cell):
             return read_date(cell, day_numbers=self.table.has_day_numbers)
         if (order := self.reading.dates or self._shown[column].order) is None:
@@ -456,6 +464,27 @@ class Manifest:
         shown = [(name, *orders.first) for name, orders in self._shown.items() if orders.order is not None]
         opposite = not self.reading.dates and len({self._shown[name].order for name, *_ in shown}) > 1
         return tuple(shown) if opposite else ()
+
+    @cached_property
+    def _left_as_text(self) -> Mapping[str, str]:
+        """The first date, by column, that a spreadsheet took for text where it may have swapped all others.
+
+        A spreadsheet that expects the day first makes 5 June of 5/6/2026, and takes 12/31/2026 for text. If it had
+        expected the right order, some real date would be after the twelfth of a month.
+        """
+        real = {self.columns[index] for index in self.table.real_dates if index < len(self.columns)}
+        names = real.intersection(_DATES)
+        texts: dict[str, str] = {}
+        right: set[str] = set()
+        with suppress(ManifestError):  # who reads the rows is told of it at its row
+            for row in self if names else ():
+                for name in names:
+                    cell = row.cells[name].strip()
+                    if name not in texts and stayed_text(cell):
+                        texts[name] = f"{cell} in row {row.number}"
+                    elif name not in right and is_after_day_12(cell):
+                        right.add(name)
+        return {name: text for name, text in texts.items() if name not in right}
 
     @cached_property
     def _shown(self) -> Mapping[str, "_ShownOrder"]:

@@ -32,6 +32,14 @@ class Table(Protocol):
         """Whether a number in a column of dates is Excel's number of a day."""
 
     @property
+    def real_dates(self) -> frozenset[int]:
+        """The columns, from 0, with cells that are dates for the spreadsheet, and no texts or numbers.
+
+        Raises:
+            ManifestError: as `rows`.
+        """
+
+    @property
     def has_sheets(self) -> bool:
         """Whether its `readings` are several sheets, of which only one may fit."""
 

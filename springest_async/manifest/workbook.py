@@ -34,6 +34,7 @@ from springest_async.manifest.xlsx_facts import XlsxFacts
 _MAX_BYTES = 2 << 30  # unpacked; a million rows of six columns have 0.3 GB
 _IN_MEMORY_BYTES = 1024 * 1024  # of kept rows; more of them go to a temporary file
 _ROWS_AT_ONCE = 500
+_DATES = {date, datetime}
 _EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
 
 _ODS = b"application/vnd.oasis.opendocument.spreadsheet"
@@ -119,6 +120,15 @@ class WorkbookTable:
         return f"sheet “{self.sheet}” of an {self.kind} workbook{also}"
 
     @property
+    def real_dates(self) -> frozenset[int]:
+        """The columns, from 0, with cells that are dates for the spreadsheet.
+
+        Raises:
+            ManifestError: as `rows`.
+        """
+        return self._kept.real_dates
+
+    @property
     def has_sheets(self) -> bool:
         """Whether there are other visible sheets with rows."""
         return bool(self._others)
@@ -158,8 +168,15 @@ class WorkbookTable:
             self._file.check(stream)
             sheet = CalamineWorkbook.from_filelike(stream).get_sheet_by_name(self.sheet)
             left = [""] * (sheet.start or (0, 0))[1]
-            rows = ([*left, *map(_text, cells)] for cells in sheet.iter_rows())
-            kept = _KeptRows(_with_errors(enumerate(rows, start=1), facts))
+            real_dates: set[int] = set()
+
+            def rows() -> Iterator[list[str]]:
+                for cells in sheet.iter_rows():
+                    if not _DATES.isdisjoint(map(type, cells)):
+                        real_dates.update(index for index, cell in enumerate(cells, len(left)) if type(cell) in _DATES)
+                    yield [*left, *map(_text, cells)]
+
+            kept = _KeptRows(_with_errors(enumerate(rows(), start=1), facts), real_dates)
             self._file.check(stream)
         return kept
 
@@ -239,9 +256,14 @@ def _with_errors(rows: Iterable[tuple[int, list[str]]], facts: SheetFacts) -> It
 
 
 class _KeptRows:
-    """The rows of a sheet in a file without a name, which threads may read at the same time."""
+    """The rows of a sheet in a file without a name, which threads may read at the same time.
 
-    def __init__(self, rows: Iterable[tuple[int, list[str]]]) -> None:
+    Args:
+        rows: are read at once.
+        real_dates: is complete when they are read.
+    """
+
+    def __init__(self, rows: Iterable[tuple[int, list[str]]], real_dates: set[int]) -> None:
         self._stream: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 # see finalize
         weakref.finalize(self, self._stream.close)
         self._lock = threading.Lock()
@@ -250,6 +272,7 @@ class _KeptRows:
         while some := list(islice(left, _ROWS_AT_ONCE)):
             self._stream.write(json.dumps(some).encode())
             self._ends.append(self._stream.tell())
+        self.real_dates = frozenset(real_dates)
 
     def rows(self) -> Generator[tuple[int, list[str]], None, None]:
         for start, end in pairwise(self._ends):

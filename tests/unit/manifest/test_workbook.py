@@ -51,6 +51,15 @@ def test_rows_have_the_numbers_of_the_spreadsheet(path: Path) -> None:
     ]
 
 
+def test_columns_of_real_dates_are_known(path: Path) -> None:
+    def write(workbook: Any, sheet: Any) -> None:
+        sheet.write_row(1, 1, ["2026-05-06", 46_000])
+        sheet.write_datetime(2, 3, date(2026, 5, 6), workbook.add_format({"num_format": "d-m-yyyy"}))
+
+    xlsx(path, write)
+    assert open_table(path).real_dates == {3}
+
+
 def test_an_xls_is_read(path: Path) -> None:
     workbook = xlwt.Workbook()
     sheet = workbook.add_sheet("Blad1")
