@@ -9,7 +9,7 @@ from typing import IO
 
 from rich.console import Console
 
-from springest_async.cli.console import argument, say
+from springest_async.cli.console import argument, cell, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.errors import ConfigurationError
 from springest_async.manifest.csv_table import SEPARATORS
@@ -44,19 +44,21 @@ def template(folder: Path | None, text: str | None, output: Path | None, dates: 
         if text is not None:
             raise ConfigurationError("a pattern needs the folder of the PDFs: springest template FOLDER --pattern …")
         _write(target, COLUMNS, [EXAMPLE])
-        say(err, f"{target}: the names of the columns, and a row that shows what belongs in them. Replace that row.")
+        say(err, f"{target}: the names of the columns, and a row that shows what belongs in them.")
         _say_next(target, None, err)
         return Exit.STORED
     try:
         pattern = None if text is None else NamePattern.of(text)
     except PatternError as error:
         raise ConfigurationError(f"--pattern {text}: {error}") from None
-    found = Folder.list(folder)
+    with err.status(cell(f"Looking for PDFs in {folder}")):
+        found = Folder.list(folder)
     if not found.pdfs:
         others = f"; it has {_files(found.others)}" if found.others else ""
         raise ConfigurationError(f"there is no PDF in {folder} or its subfolders{others}")
-    made = Template.of(found.pdfs, pattern, dates)
-    _write(target, made.columns, made.rows)
+    with err.status(cell(f"Making {target}")):
+        made = Template.of(found.pdfs, pattern, dates)
+        _write(target, made.columns, made.rows)
     _say_made(target, made, found, pattern, err)
     _say_next(target, folder, err)
     return Exit.STORED
@@ -87,7 +89,7 @@ def _write_csv(stream: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
     plain = csv.writer(text, delimiter=";")
     quoting = csv.writer(text, delimiter=";", quoting=csv.QUOTE_ALL)
     for row in rows:
-        unsafe = any(separator in cell for cell in row for separator in SEPARATORS)
+        unsafe = any(separator in value for value in row for separator in SEPARATORS)
         (quoting if unsafe else plain).writerow(row)
     text.detach()
 
@@ -136,7 +138,8 @@ def _say_made(target: Path, made: Template, found: Folder, pattern: NamePattern 
 def _say_next(target: Path, folder: Path | None, err: Console) -> None:
     elsewhere = folder is not None and not _is_same(folder, target.parent)
     files = f" --files {argument(folder)}" if elsewhere and folder is not None else ""
-    say(err, f"Fill in what is empty, then: springest check {argument(target)}{files}")
+    first = "Replace that row" if folder is None else "Fill in what is empty (valid_until, where it is required)"
+    say(err, f"{first}, then: springest check {argument(target)}{files}")
 
 
 def _say_some(err: Console, lines: Sequence[str]) -> None:

@@ -1,7 +1,9 @@
 """``springest template`` as a user has it: from a folder of PDFs to stored certificates, and no file is overwritten."""
 
 import csv
+import hashlib
 import sys
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -36,6 +38,21 @@ async def test_names_become_stored_certificates(tmp_path: Path) -> None:
     assert sorted((post.fields["email"], post.fields["valid_from"]) for post in sandbox.audit) == [
         ("an@example.org", "2025-06-05"),
         ("zoë@example.org", "2026-01-31"),
+    ]
+
+
+async def test_names_in_a_zip_become_stored_certificates(tmp_path: Path) -> None:
+    content = pdf_of("of An")
+    with zipfile.ZipFile(tmp_path / "moodle.zip", "w") as archive:
+        archive.writestr("VCA/1_an@example.org_2025-06-05.pdf", content)
+    output = tmp_path / "moodle.xlsx"
+    made = await springest("template", tmp_path / "moodle.zip", "--pattern", USUAL, "--output", output)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", output, "--files", tmp_path / "moodle.zip", origin=sandbox.origin)
+
+    assert (made.code, ran.code) == (0, 0)
+    assert [(post.fields["email"], post.sha256) for post in sandbox.audit] == [
+        ("an@example.org", hashlib.sha256(content).hexdigest())
     ]
 
 
@@ -99,7 +116,7 @@ async def test_what_is_not_known_is_told(tmp_path: Path) -> None:
         "Cells left empty, because the name does not say them for certain: 1.",
         f"  1_an@example.org_05-06-2026.pdf, valid_from: {two_ways}",
         "Left out, because they do not end in .pdf: 1 file (notes.txt).",
-        f"Fill in what is empty, then: springest check {tmp_path}/certificates.csv",
+        f"Fill in what is empty (valid_until, where it is required), then: springest check {tmp_path}/certificates.csv",
     ]
 
 
