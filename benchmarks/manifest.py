@@ -184,7 +184,7 @@ def _hashing(files: int, size: int, rounds: int) -> Table:
                     hashlib.file_digest(stream, "sha256")
 
         def preflight() -> None:
-            assert not any(check_manifest(manifest))
+            assert not any(finding.is_fault for finding in check_manifest(manifest) if finding)
 
         ways = {_LOOP: one_loop, "the preflight": preflight}
         rates = medians(in_turns({label: _rate(way, files * size) for label, way in ways.items()}, rounds))

@@ -152,7 +152,7 @@ def duplicates(
                     yield Finding(Kind.TWO_PDFS, row, "file", reason)
             if suspect.has_file:
                 same, owner = firsts.of(b"file" + content.sha256, row, person)
-                if owner != person and row not in suspects.reported:
+                if owner != person:
                     yield _shared(row, same)
 
 
@@ -189,7 +189,7 @@ def _suspect_rows(manifest: Manifest, suspects: Suspects, hashes: "_Hashes") -> 
             except InvalidUpload:
                 continue  # already reported
             path, fingerprint = manifest.path_of(fields.file), suspects.has_row(fields)
-            has_file = suspects.has_file(path)
+            has_file = row.number not in suspects.reported and suspects.has_file(path)
             if fingerprint is not None or has_file:
                 # Certificates made from one template may differ in their last bytes only, so hash the whole file.
                 yield _Suspect(row.number, fields, fingerprint, has_file, hashes.read(path))
