@@ -46,6 +46,7 @@ _ENVIRONMENT = {
 
 _EXAMPLES = {
     "springest demo": "watch a whole migration on this machine.",
+    "springest template diplomas": "make a manifest with a row for each PDF of a folder.",
     "springest check certificates.csv": "see what is wrong with a manifest, and how long its upload takes.",
     "springest upload certificates.csv": "upload the PDFs in the manifest, or continue an upload.",
     "springest status certificates.csv": "see how far it is, and which rows are in doubt; without a manifest, all"
