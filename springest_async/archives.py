@@ -23,6 +23,8 @@ from typing import Any, Self
 
 from attrs import define, frozen
 
+from springest_async.records import shown
+
 MAX_MEMBER_BYTES = 512 * 1024 * 1024
 """A larger member is refused: it has to be unpacked again whenever its file is looked at."""
 
@@ -129,7 +131,8 @@ class Entry:
     def is_file(self) -> bool:
         """Whether a manifest can name it: it is no folder, not outside of the archive, and no addition of a Mac."""
         name = self.name
-        return not (name.endswith("/") or name.startswith("__MACOSX/") or (".." in name and ".." in name.split("/")))
+        is_outside = ".." in name and ".." in name.split("/")
+        return not (name.endswith("/") or name.startswith("__MACOSX/") or is_outside or "\0" in name)
 
 
 def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
@@ -215,7 +218,7 @@ class Index:
         folder = name
         while folder := folder.rpartition("/")[0]:
             if any(entry.name == folder for entry in self._candidates(stream, folder)):
-                raise _fault(f"is in “{folder}” inside the archive: unpack that first, ZIPs in ZIPs are not read")
+                raise _fault(f"is in {shown(folder)} inside the archive: unpack that first, ZIPs in ZIPs are not read")
         raise FileNotFoundError(errno.ENOENT, "there is no such file in the archive")
 
     def is_folder(self, name: str) -> bool:

@@ -59,7 +59,7 @@ def fault(path: Path) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-@pytest.mark.parametrize("size", [10, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 7])
+@pytest.mark.parametrize("size", [10, PIECE, PIECE + 1])
 def test_a_member_is_read_as_it_was_packed(tmp_path: Path, size: int, method: int) -> None:
     path = zip_of(tmp_path / "certs.zip", {"jan.pdf": content(size)}, method) / "jan.pdf"
 
@@ -244,7 +244,7 @@ def test_a_zip_in_a_zip_is_not_searched(tmp_path: Path) -> None:
         archive.writestr("jan.pdf", b"%PDF-1.7")
     path = zip_of(tmp_path / "certs.zip", {"2025/inner.zip": inner.getvalue()})
 
-    told = "is in “2025/inner.zip” inside the archive: unpack that first, ZIPs in ZIPs are not read"
+    told = "is in '2025/inner.zip' inside the archive: unpack that first, ZIPs in ZIPs are not read"
     assert fault(path / "2025/inner.zip/jan.pdf") == told
 
 
@@ -291,6 +291,13 @@ def test_what_no_manifest_can_name_is_left_out(tmp_path: Path) -> None:
     assert list(names_in(path)) == ["2025"]
     assert list(names_in(path / "2025")) == ["jan.pdf"]
     assert fault(path / "../jan.pdf") == "there is no such file in the archive"
+
+
+def test_a_name_with_a_nul_is_left_out(tmp_path: Path) -> None:
+    path = raw_zip(tmp_path / "certs.zip", {b"jan.pdf\0.exe": b"1", b"ann.pdf": b"2"})
+
+    assert list(names_in(path)) == ["ann.pdf"]
+    assert fault(path / "jan.pdf") == "there is no such file in the archive"
 
 
 def test_folders_of_an_archive_are_known(tmp_path: Path) -> None:
@@ -342,6 +349,17 @@ def test_an_archive_with_large_numbers_is_read(tmp_path: Path) -> None:
 
     assert [read(path / f"{number % 100}/{number}.pdf") for number in (0, 65_535, 69_999)] == [b"0", b"65535", b"69999"]
     assert len(list(names_in(path / "7"))) == 700
+
+
+def test_an_archive_beyond_4_gib_is_read(tmp_path: Path) -> None:
+    """Most of it is a hole, which takes no room on the disk."""
+    path = tmp_path / "certs.zip"
+    with path.open("wb") as stream:
+        stream.truncate(5 * 2**30)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("jan.pdf", content(1000))
+
+    assert read(path / "jan.pdf") == content(1000)
 
 
 def test_sizes_of_64_bits_are_read(tmp_path: Path) -> None:
