@@ -13,7 +13,7 @@ from tests.folders import module_folder
 
 __all__ = ["module_folder"]
 
-NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0/"), max_size=20)
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), max_size=20)
 
 
 @given(files=st.lists(NAMES.map("{}.pdf".format), min_size=1, max_size=5))
