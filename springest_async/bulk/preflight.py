@@ -26,9 +26,7 @@ _MANY = 10  # missing files of which none exists: then the folder is wrong, and 
 
 _GUESSED = "the manifest is not in UTF-8, and was read as Windows-1252: {} (if that is wrong, save it as “CSV UTF-8”)"
 
-_CONVERSIONS = (
-    "is in {} of the rows to send: Springest may set these participations to done (“Afgerond”), as its own page does"
-)
+_CONVERSIONS = "is in {} of the rows: Springest may set these participations to done (“Afgerond”), as its own page does"
 
 _LIKELY_YEARS = range(1940, 2100)  # working lives that go on today, and ends that are meant as "for ever"
 

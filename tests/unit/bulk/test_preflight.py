@@ -148,9 +148,7 @@ def test_a_mistake_in_all_names_is_no_wrong_folder(tmp_path: Path) -> None:
 def test_a_conversion_is_a_warning_once(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, "ok.pdf,*", *(f"ok.pdf,1,jan@example.org,2026-0{n}-01,,{n}" for n in (2, 3)))
 
-    reason = (
-        "is in 2 of the rows to send: Springest may set these participations to done (“Afgerond”), as its own page does"
-    )
+    reason = "is in 2 of the rows: Springest may set these participations to done (“Afgerond”), as its own page does"
     assert findings(manifest) == [Finding(Kind.CONVERSION, 3, "conversion_id", reason)]
 
 
