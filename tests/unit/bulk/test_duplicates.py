@@ -60,6 +60,17 @@ def test_the_pdf_of_another_person_is_a_warning(tmp_path: Path) -> None:
     assert findings(manifest) == [Finding(Kind.SHARED_PDF, row, "file", reason) for row in (3, 5)]
 
 
+def test_a_file_named_long_before_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("springest_async.bulk.duplicates._NAMES_KEPT", 1)
+    (tmp_path / "other.pdf").write_bytes(certificate("First aid: Piet Pietersen"))
+    manifest = manifest_with(
+        tmp_path, "ok.pdf,*,,", "other.pdf,1,piet@example.org,2026-01-31,,", "ok.pdf,1,anna@example.org,2026-01-31,,"
+    )
+
+    reason = "is the same PDF as in row 2, which is for another person"
+    assert findings(manifest) == [Finding(Kind.SHARED_PDF, 4, "file", reason)]
+
+
 def test_a_copy_of_the_pdf_of_another_person_is_a_warning(tmp_path: Path) -> None:
     for name in ("a.pdf", "b.pdf", "c.pdf"):
         (tmp_path / name).write_bytes(PDF[:-6] + b" " * 40_000 + b"%%EOF\n")

@@ -397,6 +397,15 @@ async def test_a_file_that_will_not_be_sent_again_may_be_gone(tmp_path: Path, ou
         assert len(known_findings(manifest, journal, "https://api.springest.be")) == 2
 
 
+async def test_a_new_row_with_a_stored_pdf_of_another_is_told(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "ok.pdf,*,,", "ok.pdf,1,piet@example.org,2026-01-31,,")
+    async with loaded(manifest) as migration:
+        journal = await brought_to(migration, State.STORED)
+
+        reason = "is the same PDF as in row 2, which is for another person"
+        assert known_findings(manifest, journal) == [Finding(Kind.SHARED_PDF, 3, "file", reason)]
+
+
 async def test_a_check_counts_what_there_is_to_send(tmp_path: Path) -> None:
     manifest = manifest_with(
         tmp_path,
