@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+import xlwt
 from attrs import frozen
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
@@ -124,6 +125,27 @@ def _dutch(folder: Path) -> None:
 _DUTCH = tuple(
     Stored(f"diplomas/{one.file}", one.certification_id, one.email, one.valid_from, one.valid_until) for one in _PLAIN
 )
+
+
+def _sheets(folder: Path) -> None:
+    _pdfs(folder, "jan.pdf", "zoë.pdf")
+    workbook = xlwt.Workbook()
+    day = xlwt.easyxf(num_format_str="dd.mm.yyyy")
+    titles = ["Datei", "E-Mail-Adresse", "Zertifizierung", "gültig ab"]
+    row_of = {
+        "2024": ["zoë.pdf", "zoe@example.org", "First aid", date(2024, 6, 5)],
+        "2025": ["jan.pdf", "jan@example.org", "First aid", date(2025, 5, 31)],
+    }
+    for title, row in row_of.items():
+        sheet = workbook.add_sheet(title)
+        for column, cell in enumerate(titles):
+            sheet.write(0, column, cell)
+        for column, value in enumerate(row):
+            sheet.write(1, column, value, *([day] if isinstance(value, date) else []))
+    workbook.save(str(folder / "zertifikate.xls"))
+
+
+_SHEETS = (Stored("jan.pdf", 7, "jan@example.org", "2025-05-31"),)
 
 
 # --- Springest's own pair ---
@@ -472,6 +494,7 @@ _FAULTY = (Stored("jan.pdf", 7, "jan@example.org", "2025-05-31"),)
 EXAMPLES: Mapping[str, Example] = {
     "plain": Example(_plain, _PLAIN),
     "dutch": Example(_dutch, _DUTCH),
+    "sheets": Example(_sheets, _SHEETS),
     "springest": Example(_springest, _SPRINGEST),
     "slashes": Example(_slashes, _SLASHES),
     "names": Example(_names, _NAMES),
