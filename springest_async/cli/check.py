@@ -112,6 +112,8 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
         asked.not_checked.append(f"whether the certifications exist, and which of them require valid_until ({why})")
     else:
         manifest = manifest.with_listed(asked.certifications.values())
+    if options.form == "table":
+        show_understood(manifest, out)
     async with AsyncExitStack() as stack:
         await _open_journal(asked, options.journal, stack)
         await _open_springest(asked, stack, needed=options.skip_listed)
@@ -126,7 +128,7 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
             else:
                 _show(manifest, log, options, out)
                 show_plan(plan, asked, out)
-                _show_end(manifest, log, asked, out)
+                _show_end(f"{argument(path)}{reading.arguments()}", log, asked, out)
             if options.findings is not None:
                 write_findings(log, options.findings, separator=_separator(manifest))
                 say(err, f"All findings are in {options.findings}.")
@@ -280,6 +282,16 @@ def _show(manifest: Manifest, log: FindingLog, options: CheckOptions, out: Conso
         show_findings(log, out, written_to=options.findings, title=manifest.layout.title)
 
 
+def show_understood(manifest: Manifest, console: Console) -> None:
+    """Print how a manifest is read, before anything that follows from it."""
+    first, *others = manifest.understood
+    say(console, f"{manifest.path} is read as {first}.")
+    for words in others:
+        say(console, f"  {words}.")
+    if manifest.reading.files is not None:
+        say(console, f"  The files are in {manifest.files}.")
+
+
 def show_plan(plan: Plan, asked: Asked, out: Console) -> None:
     """Print what an upload would do: the rows, the certifications, and how long it takes."""
     say(out, f"Plan for {asked.origin}:", "bold")
@@ -328,10 +340,10 @@ def forecast(plan: Plan, now: datetime | None = None) -> str:
     return f"At {count(plan.posts_per_minute, 'certificate')} a minute this takes {takes}: done {at} if started now."
 
 
-def _show_end(manifest: Manifest, log: FindingLog, asked: Asked, out: Console) -> None:
+def _show_end(arguments: str, log: FindingLog, asked: Asked, out: Console) -> None:
     for words in asked.not_checked:
         say(out, f"Not checked: {words}.")
-    command = f"springest upload {argument(manifest.path)}"
+    command = f"springest upload {arguments}"
     if not log.count(Severity.FAULT):
         say(out, f"Nothing was sent. To send the rows: {command}")
     else:
@@ -342,6 +354,7 @@ def _print_json(manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, o
     known, certifications = plan.totals.known, asked.certifications
     document: dict[str, Any] = {
         "manifest": str(manifest.path),
+        "understood": manifest.understood,
         "host": asked.origin,
         **{f"{severity.value}s": log.count(severity) for severity in Severity},
         "findings": as_json(log),

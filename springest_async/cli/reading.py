@@ -41,6 +41,22 @@ class ReadingOptions:
     certification: Annotated[str, Parameter(show_default=False)] = ""
     fix_names: Annotated[bool, Parameter(negative="", show_default=False)] = False
 
+    def arguments(self) -> str:
+        """Return the same options as they are written in a shell, with a space before each, to print a command."""
+        from springest_async.cli.console import argument
+
+        values = {
+            "--files": self.files,
+            "--sheet": self.sheet,
+            "--dates": self.dates,
+            "--users": self.users,
+            "--certification": self.certification,
+        }
+        named = [(name, str(value)) for name, value in values.items() if value]
+        named += [("--map", column) for column in self.columns]
+        words = [word for option in named for word in option] + ["--fix-names"] * self.fix_names
+        return "".join(f" {argument(word)}" for word in words)
+
     def reading(self, manifest: Path) -> "Reading":
         """Return how to read a manifest. This reads the list of users, so run it in a thread.
 

@@ -28,11 +28,11 @@ from springest_async.bulk import (
 from springest_async.bulk.findings import FindingLog
 from springest_async.bulk.plan import Plan
 from springest_async.cli import environment
-from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_plan
+from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_plan, show_understood
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
-from springest_async.cli.findings import show_findings
+from springest_async.cli.findings import number, show_findings, summary
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.signals import interrupts
@@ -85,6 +85,7 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
         asked.certifications = await _certifications(springest, err)
         if asked.certifications is not None:
             manifest = manifest.with_listed(asked.certifications.values())
+        show_understood(manifest, err)
         with FindingLog() as log:
             try:
                 plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
@@ -94,7 +95,7 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
                 say(err, f"{path} has no rows: nothing to do.")
                 return Exit.STORED
             if log.count(Severity.FAULT) and not options.skip_faulty:
-                _print_refusal(manifest, log, plan, err)
+                _print_refusal(f"{argument(path)}{reading.arguments()}", log, plan, err)
                 return Exit.USAGE
             show_plan(plan, asked, err)
             if log.count(Severity.WARNING) and not options.yes:
@@ -121,14 +122,12 @@ async def _load_and_run(
     return await run.run(hosts)
 
 
-def _print_refusal(manifest: Manifest, log: FindingLog, plan: Plan, err: Console) -> None:
-    faults, rows = log.count(Severity.FAULT), len(log.faulty)
-    more = f" --skip-faulty sends the other {len(plan.totals.to_send)}." if plan.totals.to_send else ""
+def _print_refusal(arguments: str, log: FindingLog, plan: Plan, err: Console) -> None:
+    more = f" --skip-faulty sends the other {number(len(plan.totals.to_send))}." if plan.totals.to_send else ""
     say(
         err,
-        f"{_count(faults, 'fault')} in {_count(rows, 'row')} of {manifest.path}. Nothing was sent. Correct the rows,"
-        f" then run the same command again.{more} All are listed by: springest check"
-        f" {argument(manifest.path)} --findings FILE.csv",
+        f"{summary(log)}. Nothing was sent. Correct the rows, then run the same command again.{more} All findings are"
+        f" listed by: springest check {arguments} --findings FILE.csv",
     )
 
 

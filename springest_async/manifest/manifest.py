@@ -49,6 +49,8 @@ MISSING = "is missing"
 
 _ID = "must be a whole number such as 7"
 _DATES = ("valid_from", "valid_until")
+_FIRST: Mapping[DateOrder, str] = {"dmy": "day", "mdy": "month"}
+_ROWS_OF_PROOF = 100  # that are looked at for dates that can be read in two ways
 _CELLS_OF_DATA = 4  # and an address among them: a row with so many is no title
 
 
@@ -302,6 +304,33 @@ class Manifest:
     def _is_there(self, file: str) -> bool:
         return exists(self.files / file)
 
+    @property
+    def understood(self) -> tuple[str, ...]:
+        """How it is read, in sentences for people: the form of the file, the columns, the order of day and month."""
+        titles = [
+            f"{name} is {f'“{title}”' if name in self.layout.names else title}"
+            for name, title in self.layout.understood
+            if title.lower() != name
+        ]
+        columns = f"; {', '.join(titles)}" if titles else ""
+        dates = [
+            f"{self.layout.title(name)}: the {_FIRST[order]} comes first in dates with slashes, as {proof} shows"
+            for name, (order, proof) in self._proved.items()
+        ]
+        return (f"{self.table.form}{columns}", *dates)
+
+    @property
+    def _proved(self) -> Mapping[str, tuple[DateOrder, str]]:
+        """The order of day and month that a column shows, where its first rows have dates that depend on it."""
+        if self.reading.dates is not None:
+            return {}
+        depends: set[str] = set()
+        with closing(iter(self)) as rows, suppress(ManifestError):  # of which the rows themselves are told
+            for row in islice(rows, _ROWS_OF_PROOF):
+                depends.update(name for name in _DATES if is_ambiguous(self.cell(row, name).strip()))
+        proved = {name: self._shown[name] for name in _DATES if name in depends}
+        return {name: (shown.order, shown.proof) for name, shown in proved.items() if shown.order is not None}
+
     def certification_id(self, row: Row) -> int | None:
         """Return the id of the certification of a row, if it names one, also if the row has other faults."""
         with suppress(NoCertificationError):
@@ -513,6 +542,12 @@ class _ShownOrder:
     def order(self) -> DateOrder | None:
         """The order, if there are not two."""
         return next(iter(self._first)) if len(self._first) == 1 else None
+
+    @property
+    def proof(self) -> str:
+        """The first date that shows it, and its row."""
+        number, cell = next(iter(self._first.values()))
+        return f"{cell} in row {number}"
 
     @property
     def words(self) -> str:

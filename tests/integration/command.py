@@ -83,6 +83,12 @@ def environment(origin: str | None, **changes: str | None) -> dict[str, str]:
     return {name: value for name, value in (values | changes).items() if value is not None}
 
 
+_STREAMS = {
+    "stdin": asyncio.subprocess.DEVNULL,
+    "stdout": asyncio.subprocess.PIPE,
+    "stderr": asyncio.subprocess.PIPE,
+}
+
 _started: list[asyncio.subprocess.Process] = []
 
 
@@ -93,8 +99,7 @@ async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> 
         "springest_async.cli",
         *arguments,
         env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        **({"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options),
+        **(_STREAMS | options),
     )
     kill_at_end(process)
     return process

@@ -43,6 +43,7 @@ from .command import (
     start,
     start_without_privileges,
     table_of,
+    write_rows,
 )
 
 Answer = Callable[[web.Request, str], Awaitable[web.Response]]  # a request and its e-mail address to its answer
@@ -109,7 +110,8 @@ async def test_all_faults_of_a_manifest_are_told_and_nothing_is_sent(tmp_path: P
         "row 7, file: is the same certificate as in row 6",
         "row 5, valid_until: is missing, but “Forklift driver” requires it",
     ]
-    assert lines[-1].startswith(f"5 faults in 5 rows of {manifest}. Nothing was sent. Correct the rows")
+    assert lines[-1].startswith("5 faults in 5 rows. Nothing was sent. Correct the rows")
+    assert lines[-1].endswith(f"springest check {manifest} --findings FILE.csv")
     assert csvs(tmp_path) == ["certificates.csv"]
 
 
@@ -132,7 +134,7 @@ async def test_dates_as_excel_rewrites_them_are_asked_about_and_stored(tmp_path:
         ran = await springest("upload", manifest, "--dates", "dmy", origin=sandbox.origin)
 
     assert (asked.code, ran.code) == (2, 0)
-    assert asked.err.splitlines()[2].strip() == (
+    assert asked.err.splitlines()[3].strip() == (
         "row 2, valid_from: '05/06/2026' can be read in two ways, and no other date of this column shows which: use"
         " --dates dmy (the day first) or --dates mdy"
     )
@@ -156,7 +158,7 @@ async def test_a_manifest_without_rows_is_nothing_to_do(tmp_path: Path) -> None:
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, origin=sandbox.origin)
 
-    assert ran == Ran(0, "", f"{manifest} has no rows: nothing to do.\n")
+    assert (ran.code, ran.out, ran.err.splitlines()[1:]) == (0, "", [f"{manifest} has no rows: nothing to do."])
 
 
 async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) -> None:
@@ -1073,3 +1075,52 @@ async def test_a_port_that_is_taken_is_told() -> None:
 
     assert (ran.code, ran.out) == (2, "")
     assert port in ran.err
+
+
+# --- rows that are left out, and manifests of other forms ---
+
+
+async def test_one_missing_pdf_holds_back_nothing_else(tmp_path: Path) -> None:
+    changes = {2: {"file": "none.pdf"}, 3: {"email": "jan"}}
+    manifest = archive(tmp_path, 4, changes=changes)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, "--skip-faulty", origin=sandbox.origin)
+        again = await springest("upload", manifest, "--skip-faulty", origin=sandbox.origin)
+
+    assert (ran.code, again.code) == (1, 1)
+    assert sorted(post.fields["email"] for post in sandbox.audit) == ["employee1@example.org", "employee4@example.org"]
+    failed = rows_of(tmp_path / "certificates.failed.csv")
+    assert [row["email"] for row in failed] == ["employee2@example.org", "jan"]
+    assert failed[0]["error"].startswith("file: there is no such file: 'none.pdf'")
+    assert failed[1]["error"].startswith("email: 'jan' is not an e-mail address")
+    assert csvs(tmp_path) == ["certificates.csv", "certificates.failed.csv"]
+
+
+async def test_what_springest_lists_is_left_out_when_asked(tmp_path: Path) -> None:
+    """Somebody has entered two of the certificates by hand, with another journal or none."""
+    manifest = archive(tmp_path, 4)
+    async with springest_sandbox() as sandbox:
+        by_hand = write_rows(tmp_path / "by hand.csv", rows_of(manifest)[:2])
+        first = await springest("upload", by_hand, "--journal", tmp_path / "other.sqlite3", origin=sandbox.origin)
+        ran = await springest("upload", manifest, "--skip-listed", origin=sandbox.origin)
+
+    assert (first.code, ran.code) == (0, 0)
+    assert [post.fields["email"] for post in sandbox.audit] == [f"employee{n}@example.org" for n in (1, 2, 3, 4)]
+
+
+async def test_the_same_manifest_is_read_with_other_options(tmp_path: Path) -> None:
+    """What was sent is not sent again, and `status` finds it by its bytes wherever it lies."""
+    manifest = archive(tmp_path, 2, changes={2: {"valid_from": "05/06/2026"}})
+    async with springest_sandbox() as sandbox:
+        first = await springest("upload", manifest, "--dates", "dmy", origin=sandbox.origin)
+        again = await springest("upload", manifest, "--dates", "mdy", "--yes", origin=sandbox.origin)
+        moved = manifest.rename(tmp_path / "renamed.csv")
+        status = await springest("status", moved, origin=sandbox.origin)
+
+    assert (first.code, again.code, status.code) == (0, 0, 0)
+    dates = sorted((post.fields["email"], post.fields["valid_from"]) for post in sandbox.audit)
+    assert dates == [
+        ("employee1@example.org", "2026-01-31"),
+        ("employee2@example.org", "2026-05-06"),
+        ("employee2@example.org", "2026-06-05"),
+    ]

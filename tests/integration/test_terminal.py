@@ -1,10 +1,16 @@
 """A terminal that the command writes to: nothing that servers, manifests and file systems say does anything to it."""
 
+import asyncio
 import csv
+import fcntl
 import io
+import os
+import pty
 import re
 import shlex
+import termios
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,8 +20,9 @@ from aiohttp.test_utils import TestServer
 from springest_async.bulk import COLUMNS
 from springest_async.manifest.formulas import unescape
 from tests.pdfs import archive
+from tests.waiting import A_WHILE
 
-from .command import environment, in_a_terminal, springest
+from .command import environment, in_a_terminal, springest, springest_sandbox, start
 
 # Clears the screen, resets the terminal, sets its title, and the like; feigns lines; and turns what follows around.
 DOES = (
@@ -90,7 +97,7 @@ async def test_an_upload_does_nothing_to_the_terminal(tmp_path: Path, origin: st
 
     lines = assert_harmless(shown)
     assert code == 3
-    assert [line for line in lines if line.startswith("row 1: warning: these columns are unknown ")]
+    assert [line for line in lines if "row 1: these columns are unknown " in line]
     assert [line for line in lines if line.startswith("Not stored: 1 row.")]
 
     code, shown = await in_a_terminal("status", manifest, env=environment(None))
@@ -120,7 +127,7 @@ async def test_faults_do_nothing_to_the_terminal(tmp_path: Path, origin: str) ->
     lines = assert_harmless(shown)
     assert code == 2
     for row in (2, 3, 4, 5, 6):
-        assert [line for line in lines if line.startswith(f"row {row}, ")], row
+        assert [line for line in lines if line.startswith(f"    row {row}, ")], row
     assert [line for line in lines if "Nothing was sent." in line]
 
 
@@ -166,3 +173,58 @@ async def test_hostile_arguments_are_told_in_one_line(arguments: list[str]) -> N
     code, shown = await in_a_terminal(*arguments, env=environment("http://127.0.0.1:9"))
 
     assert (code, len(assert_harmless(shown))) == (2, 2)
+
+
+async def answered(question: str, keys: str, *arguments: str | Path, env: dict[str, str]) -> int:
+    """Run the command in a process and a terminal of its own, press keys at a question, and return the exit code."""
+    terminal, inside = pty.openpty()
+
+    def take_the_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(inside, termios.TIOCSCTTY, 0)
+
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
+    process = await start(*arguments, env=env | {"TERM": "xterm"}, preexec_fn=take_the_terminal, **streams)
+    os.close(inside)
+    shown, loop, asked = bytearray(), asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
+        with suppress(OSError):  # how Linux reports the end
+            shown.extend(os.read(terminal, 65536))
+        if question.encode() in shown:
+            asked.set()
+
+    loop.add_reader(terminal, read)
+    try:
+        async with asyncio.timeout(A_WHILE):
+            await asked.wait()
+            os.write(terminal, keys.encode())
+            return await process.wait()
+    finally:
+        loop.remove_reader(terminal)
+        os.close(terminal)
+
+
+def warned(folder: Path) -> Path:
+    """Make an archive of which a check warns."""
+    manifest = archive(folder, 1)
+    (folder / "1.pdf").write_bytes(b"\n" + (folder / "1.pdf").read_bytes())
+    return manifest
+
+
+@pytest.mark.parametrize(("keys", "code", "sent"), [("\n", 0, 1), ("\x03", 130, 0)], ids=["Enter", "Ctrl-C"])
+async def test_warnings_wait_for_second_thoughts(tmp_path: Path, keys: str, code: int, sent: int) -> None:
+    manifest = warned(tmp_path)
+    async with springest_sandbox() as sandbox:
+        ended = await answered("Enter begins at once", keys, "upload", manifest, env=environment(sandbox.origin))
+
+    assert (ended, len(sandbox.audit)) == (code, sent)
+
+
+async def test_with_yes_nothing_waits(tmp_path: Path) -> None:
+    manifest = warned(tmp_path)
+    async with springest_sandbox() as sandbox:
+        ended, shown = await in_a_terminal("upload", manifest, "--yes", env=environment(sandbox.origin))
+
+    assert (ended, len(sandbox.audit)) == (0, 1)
+    assert "Starting in" not in shown

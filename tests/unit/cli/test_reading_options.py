@@ -1,5 +1,6 @@
 """The options that say how a manifest is to be read."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,17 @@ def test_a_list_beside_the_manifest_names_certifications(tmp_path: Path) -> None
 
     assert beside is not None
     assert (beside.is_complete, beside.id_of("EHBO")) == (False, 7)
+
+
+def test_the_options_can_be_printed_for_a_shell() -> None:
+    options = ReadingOptions(
+        files=Path("my pdfs.zip"), dates="dmy", columns=("email=E-mail adres", "file={Naam}.pdf"), fix_names=True
+    )
+
+    words = shlex.split(options.arguments())
+
+    assert words == [
+        *("--files", "my pdfs.zip", "--dates", "dmy", "--map", "email=E-mail adres", "--map", "file={Naam}.pdf"),
+        "--fix-names",
+    ]
+    assert ReadingOptions().arguments() == ""

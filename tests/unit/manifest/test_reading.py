@@ -224,3 +224,19 @@ def test_names_of_a_file_are_known_beside_those_that_springest_lists(tmp_path: P
     manifest = Manifest.open(written(tmp_path, text), Reading(certifications=beside)).with_listed(LISTED)
 
     assert [manifest.fields(row).certification_id for row in manifest] == [7, 7, 8]
+
+
+def test_how_it_is_understood_is_told(tmp_path: Path) -> None:
+    text = "Bestand;E-mailadres;Geldig vanaf;Naam\n1.pdf;a@example.org;5/6/2026;A\n2.pdf;b@example.org;31/12/2025;B\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(certification="7"))
+
+    assert manifest.understood == (
+        "CSV in UTF-8, separated by “;”; file is “Bestand”, email is “E-mailadres”, valid_from is “Geldig vanaf”",
+        "Geldig vanaf: the day comes first in dates with slashes, as 31/12/2025 in row 3 shows",
+    )
+
+
+def test_nothing_is_told_of_dates_that_can_be_read_in_one_way(tmp_path: Path) -> None:
+    text = "file,certification_id,email,valid_from\n1.pdf,7,jan@example.org,31-12-2025\n"
+
+    assert Manifest.open(written(tmp_path, text)).understood == ("CSV in UTF-8, separated by “,”",)
