@@ -46,12 +46,16 @@ class FileNames:
             near = f" (the nearest name is {shown(nearest)})" if nearest else ""
             return f"{shown(cell)} in {self._folder.absolute()}{near}"
         if unicodedata.normalize("NFC", cell) == unicodedata.normalize("NFC", meant):
-            return f"{shown(cell)} (one exists whose accents are encoded differently, as on a Mac: rename it)"
+            return f"{shown(cell)} (one exists whose accents are encoded differently, as on a Mac: rename it, or use --fix-names)"
+        if self._top is not None and self._meant_in(self._folder, _cleaned(cell)) is None:
+            return (
+                f"{shown(cell)} (there is {shown(meant)}: name the folder {shown(self._top)} in the ZIP with --files)"
+            )
         return f"{shown(cell)} (there is {shown(meant)}: correct the name)"
 
     def meant(self, cell: str) -> str | None:
         """Return the one name that is the same but for how it is written; None if there is none, or several."""
-        cleaned = cell.replace("\\", "/").strip("\"' ")
+        cleaned = _cleaned(cell)
         if not cleaned or "\0" in cleaned:
             return None
         if cleaned.startswith("/"):
@@ -115,6 +119,10 @@ class FileNames:
                 return {}
             self._folders[folder] = _names_in(folder)
         return self._folders[folder]
+
+
+def _cleaned(cell: str) -> str:
+    return cell.replace("\\", "/").strip("\"' ")
 
 
 def _digits(name: str) -> str:

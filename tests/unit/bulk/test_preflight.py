@@ -82,7 +82,7 @@ def test_a_file_with_other_unicode_accents_is_reported(
 
     manifest = manifest_with(tmp_path, f"{unicodedata.normalize(named, name)},*")
 
-    hint = "(one exists whose accents are encoded differently, as on a Mac: rename it)"
+    hint = "(one exists whose accents are encoded differently, as on a Mac: rename it, or use --fix-names)"
     reason = f"{NOT_FOUND}: '{unicodedata.normalize(named, name)}' {hint}"
     assert findings(manifest) == [Finding(Kind.NO_FILE, 2, "file", reason)]
 

@@ -54,3 +54,14 @@ def test_the_name_of_an_archive_and_the_nearest_are_told(tmp_path: Path) -> None
     told = names.explain("jan de vris.pdf")
 
     assert told == f"'jan de vris.pdf' in {tmp_path / 'certs.zip'} (the nearest name is 'jan de vries.pdf')"
+
+
+def test_the_only_folder_of_an_archive_is_named(tmp_path: Path) -> None:
+    names = FileNames(zip_of(tmp_path / "certs.zip", {"pdfs/jan.pdf": b"1", "pdfs/ann.pdf": b"2"}))
+
+    assert (
+        names.explain("jan.pdf")
+        == "'jan.pdf' (there is 'pdfs/jan.pdf': name the folder 'pdfs' in the ZIP with --files)"
+    )
+    assert names.explain("pdfs\\jan.pdf") == r"'pdfs\\jan.pdf' (there is 'pdfs/jan.pdf': correct the name)"
+    assert names.explain("pdfs/JAN.pdf") == "'pdfs/JAN.pdf' (there is 'pdfs/jan.pdf': correct the name)"
