@@ -24,7 +24,7 @@ from attrs import frozen
 
 from benchmarks.sink import keep_to_a_core
 from springest_async import CertificateUpload, Journal, Limiter, Settings, Springest
-from springest_async.bulk import COLUMNS, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
+from springest_async.bulk import COLUMNS, BulkEvent, Manifest, RowDone, State, UploadQueue, load_manifest
 
 __all__ = ["BulkClient", "Client", "Cost", "Files", "UploadClient"]
 
@@ -174,7 +174,7 @@ async def _upload_in_bulk(origin: str, folder: Path, in_flight: int, files: File
             async def upload(count: int) -> int:
                 stored = 0
 
-                def stop_in_time(event: RowStep | RowSettling | RowDone) -> None:
+                def stop_in_time(event: BulkEvent) -> None:
                     nonlocal stored
                     if isinstance(event, RowDone) and event.state is not State.WAITING:
                         assert event.state is State.STORED, event

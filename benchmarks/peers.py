@@ -40,7 +40,7 @@ import requests
 from attrs import frozen
 
 from springest_async import CertificateUpload, Journal, Settings, Springest
-from springest_async.bulk import Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
+from springest_async.bulk import BulkEvent, Manifest, RowDone, State, UploadQueue, load_manifest
 
 __all__ = [
     "AIOHTTP",
@@ -260,7 +260,7 @@ async def _bulk_run(job: Job) -> AsyncIterator[AsyncPrepare]:
             async def run() -> None:
                 states: Counter[State] = Counter()
 
-                def listen(event: RowStep | RowSettling | RowDone) -> None:
+                def listen(event: BulkEvent) -> None:
                     if isinstance(event, RowDone):
                         states[event.state] += 1
 

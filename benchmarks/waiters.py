@@ -27,7 +27,7 @@ from attrs import frozen
 from benchmarks.report import Table, in_turns, medians, parser, publish
 from benchmarks.sink import Sink
 from springest_async import Journal, Limiter, Settings, Springest
-from springest_async.bulk import COLUMNS, Manifest, RowDone, RowSettling, RowStep, UploadQueue, load_manifest
+from springest_async.bulk import COLUMNS, BulkEvent, Manifest, RowDone, UploadQueue, load_manifest
 
 __all__ = ["main"]
 
@@ -210,7 +210,7 @@ async def _run(origin: str, folder: Path, seconds: float) -> float:
         )
     stored, minute_is_full = 0, asyncio.Event()
 
-    def listen(event: RowStep | RowSettling | RowDone) -> None:
+    def listen(event: BulkEvent) -> None:
         nonlocal stored
         stored += isinstance(event, RowDone)
         if stored == 30:

@@ -53,6 +53,7 @@ class UploadStep:
         at: when (UTC).
         status: the HTTP status of the answer, if there was one.
         words: what the server said, or why it was not sent.
+        connected: False if there was no connection, so that no byte of the last POST has left.
     """
 
     kind: _Kind
@@ -60,6 +61,7 @@ class UploadStep:
     at: datetime
     status: int | None = None
     words: str = ""
+    connected: bool = True
 
 
 class UploadListener(Protocol):
@@ -132,7 +134,7 @@ class Upload:
         uploader: what it shares with others.
         certificate: what is sent.
         listener: called at each step.
-        bulk: whether uploads that somebody waits for go first.
+        bulk: whether uploads that somebody waits for go first. It ends when there is no connection: the caller waits.
         source: the file as it must be; None: as it is.
         claim: the right to send it, if there is a journal, which records each POST. The caller releases it.
         reader: of the file, if it was read just now.
@@ -211,8 +213,9 @@ class Upload:
                 receipt = await self._after_refusal(outcome, permit)
             except NotSent as error:
                 self._unsent += 1
-                self._report("unsent", status=self._status, words=error.reason)
-                if self._unsent >= TRIES or not error.trusted:
+                self._report("unsent", status=self._status, words=error.reason, connected=error.connected)
+                # A bulk run waits for a connection by itself, and lets one of its certificates try.
+                if self._unsent >= TRIES or not error.trusted or (self.bulk and not error.connected):
                     raise
                 await asyncio.sleep(backoff(self._unsent))
             else:
@@ -409,9 +412,9 @@ class Upload:
         """What the server answered to the last try."""
         return self._try.exchange.status if self._try else None
 
-    def _report(self, kind: _Kind, *, status: int | None = None, words: str = "") -> datetime:
+    def _report(self, kind: _Kind, *, status: int | None = None, words: str = "", connected: bool = True) -> datetime:
         now = datetime.now(UTC)
-        self.listener(UploadStep(kind, self.attempts, now, status, words))
+        self.listener(UploadStep(kind, self.attempts, now, status, words, connected))
         return now
 
     def _report_outcome(self, outcome: Receipt | SpringestError) -> None:
@@ -455,6 +458,7 @@ def report_outcome(
     """
     kind: _Kind
     words = "" if isinstance(outcome, Receipt) else outcome.words
+    connected = True
     match outcome:
         case Receipt() | CancelledTooLate():
             kind = "stored"
@@ -462,11 +466,11 @@ def report_outcome(
             kind, words = "in doubt", words or reason
         case Rejected():
             kind = "rejected"
-        case NotSent(reason=reason):
+        case NotSent(reason=reason, connected=connected):
             kind, words = "not stored", reason
         case _:
             kind = "not stored"
     try:
-        listener(UploadStep(kind, attempts, datetime.now(UTC), status, words))
+        listener(UploadStep(kind, attempts, datetime.now(UTC), status, words, connected))
     except Exception:  # noqa: BLE001 (what became of the certificate must not depend on who listens)
         _log.exception("the listener of an upload failed at its last step")

@@ -12,9 +12,12 @@ from typing import Literal
 
 from springest_async import Journal, Springest, SpringestError
 from springest_async.bulk import (
+    BulkEvent,
     Entry,
     Manifest,
     OpenMigration,
+    Outage,
+    OutageOver,
     RowDone,
     RowSettling,
     RowStep,
@@ -53,7 +56,7 @@ __all__ = [
     "was_killed",
 ]
 
-Event = RowStep | RowSettling | RowDone
+Event = BulkEvent
 Kind = Literal["waiting", "sending", "refused", "unsent"]
 
 ORIGIN = "https://api.springest.nl"
@@ -71,6 +74,7 @@ class Events:
         self.done: list[RowDone] = []
         self.steps: list[RowStep] = []
         self.settling: list[RowSettling] = []
+        self.outages: list[Outage | OutageOver] = []
         self._waiters: list[tuple[Callable[[], bool], Callable[[], object]]] = []
 
     def __call__(self, event: Event) -> None:
@@ -81,6 +85,8 @@ class Events:
                 self.settling.append(event)
             case RowStep():
                 self.steps.append(event)
+            case Outage() | OutageOver():
+                self.outages.append(event)
         for condition, callback in self._waiters:
             if condition():
                 callback()

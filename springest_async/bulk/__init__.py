@@ -1,6 +1,6 @@
 """Bulk uploads: the preflight of a manifest, loading it, the queue, its events and the report. Public names only."""
 
-from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
+from springest_async.bulk.events import BulkEvent, BulkListener, Outage, OutageOver, RowDone, RowSettling, RowStep
 from springest_async.bulk.failed_rows import LeftOut, write_failed
 from springest_async.bulk.findings import Finding, Kind, Severity
 from springest_async.bulk.loading import load_manifest, source_of
@@ -17,6 +17,7 @@ from springest_async.manifest.manifest import Manifest, Reading, Row
 
 __all__ = [
     "COLUMNS",
+    "BulkEvent",
     "BulkListener",
     "Entry",
     "Finding",
@@ -26,6 +27,8 @@ __all__ = [
     "Loaded",
     "Manifest",
     "OpenMigration",
+    "Outage",
+    "OutageOver",
     "Reading",
     "Report",
     "Row",

@@ -1,7 +1,7 @@
 """The events of a bulk run, as frozen records, for a progress bar for instance. Nothing is printed here."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -47,5 +47,40 @@ class RowDone:
     changed: bool = False
 
 
-BulkListener: TypeAlias = Callable[[RowStep | RowSettling | RowDone], None]
+@frozen
+class Outage:
+    """Springest cannot be reached: all rows wait, and one after another tries again. Each try is a new event.
+
+    Attributes:
+        since: when it began, in seconds on the event loop's clock.
+        what: ``no clear answer`` when something answers, mostly a gateway whose server is down.
+        reason: why the last try failed, for a person to read.
+        again_at: when the next one is, on the same clock; None while it is under way.
+    """
+
+    since: float
+    what: Literal["no connection", "no clear answer"]
+    reason: str
+    again_at: float | None
+
+
+@frozen
+class OutageOver:
+    """Springest is reached again, or the run ends.
+
+    Attributes:
+        what: as in the last `Outage`.
+        reason: why the last try failed.
+        seconds: how long it lasted.
+    """
+
+    what: Literal["no connection", "no clear answer"]
+    reason: str
+    seconds: float
+
+
+BulkEvent: TypeAlias = RowStep | RowSettling | RowDone | Outage | OutageOver
+"""Any event of a bulk run."""
+
+BulkListener: TypeAlias = Callable[[BulkEvent], None]
 """A function that receives the events. It is called from the event loop, so it must return quickly."""

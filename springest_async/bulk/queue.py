@@ -16,7 +16,8 @@ import attrs
 from attrs import frozen
 
 from springest_async.api.verdicts import TRIES, backoff
-from springest_async.bulk.events import BulkListener, RowDone, RowSettling, RowStep
+from springest_async.bulk.events import BulkEvent, BulkListener, Outage, OutageOver, RowDone, RowSettling, RowStep
+from springest_async.bulk.gate import Gate
 from springest_async.bulk.reading import ReadRow, read_row, read_together
 from springest_async.client import Springest
 from springest_async.errors import (
@@ -43,9 +44,6 @@ from springest_async.records import Receipt
 from springest_async.settling import doubt_of, settle_claimed
 from springest_async.source_file import FileReader, inspect_file
 from springest_async.upload import UploadStep
-
-# After so many unclear answers in a row, the server is probably down behind a gateway that still answers.
-_OUTAGE = 4
 
 # Seconds between two looks at what other workers do.
 _LOOK_EVERY = 2.0
@@ -103,7 +101,7 @@ class UploadQueue:
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()  # there may be rows to claim, or nothing left to do
         self._doubted = asyncio.Event()  # there is one more to settle
-        self._outage = asyncio.Lock()
+        self._gate = Gate(self._report_outage)
         self._concurrency = client.settings.concurrency
         self._claim_size = max(_CLAIM_AHEAD, self._concurrency)
         self._claimed: deque[Entry] = deque()  # rows that are not ready
@@ -117,9 +115,7 @@ class UploadQueue:
         self._in_flight = 0  # rows
         self._rechecked = 0  # the key of the last row whose file was compared at the end
         self._shared = False  # whether other workers were seen
-        self._doubts = 0  # unclear answers in a row
         self._strikes = 0  # answers in a row that suggest a wrong key or host
-        self._answered = False  # whether the server was ever reached in this run
         self._error: SpringestError | None = None
         self._bug: Exception | None = None
         self._in_doubt: dict[int, tuple[Entry, InDoubt]] = {}  # by certificate, until they are settled
@@ -139,6 +135,7 @@ class UploadQueue:
         """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
         self._changed.set()
+        self._gate.stop()
         for task in self._waiting.values():
             task.cancel()
 
@@ -165,6 +162,7 @@ class UploadQueue:
         except* JournalError as errors:
             self._end_run(_first(errors))
         finally:
+            self._gate.close()
             self._put_back()
             try:
                 states = await self._states_of_doubts()
@@ -192,7 +190,11 @@ class UploadQueue:
                     states[certificate] = (await self._journal.certificate(certificate)).state
         return states
 
-    def _report(self, event: RowStep | RowSettling | RowDone) -> None:
+    def _report_outage(self, event: Outage | OutageOver) -> None:
+        """Report an outage, also to whoever looks into the journal."""
+        self._report(event)
+
+    def _report(self, event: BulkEvent) -> None:
         """Call the listener; a bug of its own ends the run, and is raised when the uploads in progress have ended."""
         try:
             self._listener(event)
@@ -306,7 +308,7 @@ class UploadQueue:
         rows = len(self._claimed)
         while rows > 1 and self._client.limiter.seconds_until(rows) > 0:
             rows //= 2
-        if rows < 2 or self._doubts >= _OUTAGE or not self._is_quick:
+        if rows < 2 or self._gate.is_outage or not self._is_quick:
             return []
         first = [*islice(self._claimed, rows)]
         reading = asyncio.get_running_loop().run_in_executor(None, read_together, first)
@@ -342,7 +344,7 @@ class UploadQueue:
                     self._goes_on = self._has_more
                 if self._needs_rows and self._goes_on:
                     self._changed.set()
-                if self._doubts:
+                if self._gate.is_unclear:
                     await asyncio.sleep(0)  # others may end just now, and show that it is an outage
         except Exception:
             self._stopped.set()  # the other workers are cancelled, and must not take another row
@@ -371,10 +373,7 @@ class UploadQueue:
         self._again.pop(entry.id, None)
         try:
             try:
-                if self._doubts < _OUTAGE:
-                    await self._identify_and_upload(row, worker)
-                else:
-                    await self._alone(row, worker)
+                await self._identify_and_upload(row, worker)
             except (UnusableFile, InvalidUpload) as error:
                 self._report(RowDone(entry, await self._unreadable(entry, error), error=error))
         except ClaimLost:
@@ -399,35 +398,35 @@ class UploadQueue:
         except asyncio.CancelledError:
             return State.WAITING if self._shared else State.FAILED
 
-    async def _alone(self, row: Entry | _Identified, worker: asyncio.Task[Any]) -> None:
-        """Try one row alone after a pause; every row sent meanwhile would end up in doubt."""
-        async with self._outage:
-            if self._doubts >= _OUTAGE:  # still so, after waiting for the lock
-                await self._pause(backoff(self._doubts, longest=600.0))
-                await self._identify_and_upload(row, worker)
-                return
-        await self._identify_and_upload(row, worker)
-
     async def _identify_and_upload(self, row: Entry | _Identified, worker: asyncio.Task[Any]) -> None:
-        if isinstance(row, Entry):
-            read = await asyncio.get_running_loop().run_in_executor(None, read_row, row)
-            known, claim = await self._migration.identify(row, read.source.size, read.source.modified_ns, read.sha256)
-            if claim is None:
-                self._known(row, known)
-                return
-        else:
-            read, claim = row.row, row.claim
-            if not await self._is_unchanged(row):
-                self._migration.release(read.entry)
-                self._claim_again()  # and identify it anew
-                return
-        self._forget_doubt(read.entry, claim.certificate)
-        lost = 0
-        reader = read.reader
-        while not await self._upload(read, claim, worker, reader):
-            lost += 1
+        identified = await self._identify(row) if isinstance(row, Entry) else row
+        if identified is None:
+            return
+        entry, reader = identified.row.entry, identified.row.reader
+        self._forget_doubt(entry, identified.claim.certificate)
+        while True:
+            is_alone = not self._gate.is_open and await self._gate.wait_turn()
+            try:
+                if not await self._is_unchanged(identified):
+                    self._migration.release(entry)
+                    self._claim_again()  # and identify it anew
+                    return
+                if await self._upload(identified.row, identified.claim, worker, reader):
+                    return
+            finally:
+                if is_alone:
+                    self._gate.leave()
             reader = None
-            await self._pause(backoff(lost))
+
+    async def _identify(self, row: Entry) -> _Identified | None:
+        """Read the file of a row, and claim its certificate; None if it needs no POST of this worker."""
+        at = asyncio.get_running_loop().time()
+        read = await asyncio.get_running_loop().run_in_executor(None, read_row, row)
+        known, claim = await self._migration.identify(row, read.source.size, read.source.modified_ns, read.sha256)
+        if claim is not None:
+            return _Identified(read, claim, at, 0)
+        self._known(row, known)
+        return None
 
     async def _is_unchanged(self, row: _Identified) -> bool:
         """Return whether the file of a row is as it was, if its turn comes much later than was expected."""
@@ -482,17 +481,8 @@ class UploadQueue:
 
         def follow(step: UploadStep) -> None:
             nonlocal last
-            last = step.kind
-            if last in ("stored", "rejected", "not stored", "in doubt"):
-                return  # a `RowDone` says so
-            if last == "sending":
-                self._waiting.pop(entry.id, None)
-            else:
-                self._waiting[entry.id] = worker
-                self._answered = self._answered or last == "refused"
-            self._listener(RowStep(entry, step))
-            if self._stopped.is_set() and entry.id in self._waiting:
-                worker.cancel()
+            before, last = last, step.kind
+            self._follow(entry, step, before, worker)
 
         self._waiting[entry.id] = worker
         try:
@@ -514,10 +504,29 @@ class UploadQueue:
             self._end_with_bug(bug)
             self._done(entry, claim, State.IN_DOUBT if last == "in doubt" else State.WAITING)
         else:
-            self._answered = True
-            self._doubts = self._strikes = 0
+            self._gate.answered()
+            self._strikes = 0
             self._done(entry, claim, State.STORED, receipt=receipt)
         return True
+
+    def _follow(self, entry: Entry, step: UploadStep, before: str, worker: asyncio.Task[Any]) -> None:
+        """Note and report a step of an upload, whose last one was `before`."""
+        match step.kind:
+            case "stored" | "rejected" | "not stored" | "in doubt":  # a `RowDone` says so
+                if before == "sending" and not step.connected:  # stopped while it was connecting
+                    self._listener(RowStep(entry, attrs.evolve(step, kind="unsent")))
+                return
+            case "sending":
+                self._waiting.pop(entry.id, None)
+            case kind:
+                self._waiting[entry.id] = worker
+                if kind == "refused":
+                    self._gate.answered()
+                elif kind == "unsent" and step.connected:
+                    self._gate.connected()
+        self._listener(RowStep(entry, step))
+        if self._stopped.is_set() and entry.id in self._waiting:
+            worker.cancel()
 
     def _cancelled(self, entry: Entry, claim: Claim, cause: BaseException | None) -> None:
         match cause:
@@ -530,25 +539,26 @@ class UploadQueue:
 
     def _failed(self, entry: Entry, claim: Claim, error: SpringestError) -> bool:
         match error:
-            case NotSent(connected=False) if self._answered:
+            case NotSent(connected=False) if self._gate.lost(error):
                 return False  # no network: try again until it is back
-            case Forbidden() | NotFound() | Redirected() if self._answered and self._strikes == 0:
+            case Forbidden() | NotFound() | Redirected() if self._gate.is_proved and self._strikes == 0:
                 # Key and host were right so far, so it may be this row. A second such answer in a row ends the run.
                 self._strikes += 1
+                self._gate.connected()
                 self._done(entry, claim, State.FAILED, error=error)
             case UnusableFile():
                 self._done(entry, claim, State.FAILED, error=error)
             case UnexpectedStatus() | NotSent(connected=True):
                 # Mostly the answer of a gateway whose server is down.
-                self._doubts += 1
+                self._gate.unclear(_reason_of(error))
                 self._done(entry, claim, State.FAILED, error=error)
             case Rejected():
-                self._answered = True
-                self._doubts = self._strikes = 0
+                self._gate.answered()
+                self._strikes = 0
                 self._done(entry, claim, State.REJECTED, error=error)
             case InDoubt():
-                self._answered = True
-                self._doubts += 1
+                self._gate.unclear(_reason_of(error))
+                self._gate.was_reached = True
                 self._into_doubt(entry, claim, error)
             case _:
                 # The limit, the key, the host or the journal is at fault, so the next row would fail in the same way.
@@ -662,6 +672,10 @@ class UploadQueue:
         doubt = doubt_of(known, f"Springest could not be asked ({error})")
         self._journal.stop_settling(known, doubt.reason)
         self._end_doubt(entry, known, State.IN_DOUBT, doubt)
+
+
+def _reason_of(error: UnexpectedStatus | NotSent | InDoubt) -> str:
+    return f"the server answered {error.status}" if isinstance(error, UnexpectedStatus) else error.reason
 
 
 def _entry_of(row: Entry | _Identified) -> Entry:

@@ -4,7 +4,7 @@ from collections import Counter
 
 from attrs import field, frozen
 
-from springest_async.bulk.events import RowDone, RowSettling, RowStep
+from springest_async.bulk.events import BulkEvent, OutageOver, RowDone, RowStep
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Loaded, State
 
@@ -21,10 +21,13 @@ class Report:
 
     Attributes:
         counts: the rows by state, over all runs and workers. Rows that are still "sending" count as in doubt.
-        posts: how many POSTs this run has sent.
+        posts: how many POSTs this run has sent; one that found no connection is none.
         refusals: how many of these were refused without a reason.
         stored: how many rows this run has stored or found at Springest.
         stored_before: how many rows needed no POST, because another manifest or an upload had stored their certificate.
+        outages: how often Springest could not be reached for a while.
+        outage_seconds: for how long, all together.
+        last_outage: what was the matter the last time, as in ``no connection (Connection refused)``.
     """
 
     counts: Counter[State] = field(converter=_settled)
@@ -32,6 +35,9 @@ class Report:
     refusals: int = 0
     stored: int = 0
     stored_before: int = 0
+    outages: int = 0
+    outage_seconds: float = 0.0
+    last_outage: str = ""
 
     @property
     def rows(self) -> int:
@@ -62,16 +68,24 @@ class RunRecorder:
         self._refusals = 0
         self._stored = 0
         self._stored_before = loaded.known if loaded else 0
+        self._outages = 0
+        self._outage_seconds = 0.0
+        self._last_outage = ""
 
-    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
+    def __call__(self, event: BulkEvent) -> None:
         """Count an event."""
         match event:
             case RowStep():
                 self._posts += event.step.kind == "sending"
+                self._posts -= event.step.kind == "unsent" and not event.step.connected
                 self._refusals += event.step.kind == "refused"
             case RowDone(state=State.STORED) if event.row.number is not None:
                 self._stored_before += event.stored_before
                 self._stored += not event.stored_before
+            case OutageOver():
+                self._outages += 1
+                self._outage_seconds += event.seconds
+                self._last_outage = f"{event.what} ({event.reason})"
 
     async def report(self, migration: OpenMigration) -> Report:
         """Return the totals.
@@ -85,4 +99,7 @@ class RunRecorder:
             refusals=self._refusals,
             stored=self._stored,
             stored_before=self._stored_before,
+            outages=self._outages,
+            outage_seconds=self._outage_seconds,
+            last_outage=self._last_outage,
         )

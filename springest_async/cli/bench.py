@@ -22,10 +22,11 @@ from rich.console import Console
 
 from springest_async.bulk import (
     COLUMNS,
+    BulkEvent,
     Manifest,
     OpenMigration,
-    RowDone,
-    RowSettling,
+    Outage,
+    OutageOver,
     RowStep,
     RunRecorder,
     State,
@@ -156,8 +157,10 @@ class _Sends:
     by_row: defaultdict[int, list[float]] = field(factory=lambda: defaultdict(list))
     waiting: set[int] = field(factory=set)
 
-    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
+    def __call__(self, event: BulkEvent) -> None:
         """Note an event."""
+        if isinstance(event, Outage | OutageOver):
+            return
         row = event.row.id
         self.waiting.discard(row)
         if isinstance(event, RowStep):
@@ -225,7 +228,7 @@ class _Run:
         say(self._err, "Stopping: finishing the uploads in progress. Press Ctrl-C again to abort.")
         return True
 
-    def _listen(self, event: RowStep | RowSettling | RowDone) -> None:
+    def _listen(self, event: BulkEvent) -> None:
         self._recorder(event)
         self._progress(event)
         self._sends(event)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from springest_async.bulk import RowDone, RowSettling, RowStep, State
+from springest_async.bulk import BulkEvent, Outage, OutageOver, RowDone, RowSettling, RowStep, State
 from springest_async.limits.limiter import Limiter
 
 _LINE_EVERY = 10.0  # seconds between two lines without a terminal
@@ -28,6 +28,19 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes:02} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def outage_words(what: str, reason: str, seconds: float, again_in: float | None) -> str:
+    """Return what is said of an outage, as in ``no connection for 40 s (Connection refused), trying again in 8 s``.
+
+    Args:
+        what: as in `Outage`.
+        reason: as in `Outage`.
+        seconds: since when.
+        again_in: seconds until the next try; None while it is under way.
+    """
+    again = "trying again now" if again_in is None or again_in < 1 else f"trying again in {duration(again_in)}"
+    return f"{what} for {duration(seconds)} ({reason}), {again}"
 
 
 class UploadProgress:
@@ -61,13 +74,23 @@ class UploadProgress:
         self._spent = 0.0  # seconds, all POSTs together
         self._posts = 0
         self._most_at_once = 1
+        self._outage: Outage | None = None
+        self._away = 0.0  # seconds of the outages that are over
 
-    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
+    def __call__(self, event: BulkEvent) -> None:
         """Count an event."""
+        if isinstance(event, Outage):
+            self._outage = event
+            return
+        if isinstance(event, OutageOver):
+            self._outage = None
+            self._away += event.seconds
+            return
         now = asyncio.get_running_loop().time()
         row = event.row.id
         self._settling.discard(row)
-        if (began := self._sending.pop(row, None)) is not None:
+        began = self._sending.pop(row, None)
+        if began is not None and not (isinstance(event, RowStep) and not event.step.connected):
             self._spent += now - began
             self._posts += 1
         if isinstance(event, RowDone):
@@ -117,7 +140,8 @@ class UploadProgress:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _words(self, started: float) -> str:
-        elapsed = asyncio.get_running_loop().time() - started
+        now = asyncio.get_running_loop().time()
+        elapsed = now - started - self._away
         done = self._done.total()
         words = []
         if waits_for := self._waits_for():
@@ -126,6 +150,10 @@ class UploadProgress:
             words.append(f"{failed} not stored")
         if self._settling:
             words.append("checking rows in doubt")
+        if (outage := self._outage) is not None:  # nobody knows how long it lasts: there is no rate and no forecast
+            again_in = None if outage.again_at is None else outage.again_at - now
+            words.append(outage_words(outage.what, outage.reason, now - outage.since, again_in))
+            return ", ".join(words)
         if done and elapsed > 1:
             words.append(f"{done / elapsed * 60:.0f} a minute")
         if (posts_now := self._limiter.posts_now) < self._limiter.posts:

@@ -10,14 +10,13 @@ from attrs import frozen
 from rich.console import Console
 
 from springest_async.bulk import (
+    BulkEvent,
     LeftOut,
     Loaded,
     Manifest,
     OpenMigration,
     Report,
     RowDone,
-    RowSettling,
-    RowStep,
     RunRecorder,
     Severity,
     State,
@@ -244,7 +243,7 @@ class _Run:
             except asyncio.CancelledError:  # Ctrl-C while the journal cannot be reached
                 return Exit.INTERRUPTED
 
-    def _listen(self, event: RowStep | RowSettling | RowDone) -> None:
+    def _listen(self, event: BulkEvent) -> None:
         self._recorder(event)
         self._progress(event)
         if isinstance(event, RowDone) and event.changed:

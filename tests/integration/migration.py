@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from springest_async import CertificateUpload, Journal, Limiter, Settings, Springest, Timeouts
-from springest_async.bulk import Manifest, RowDone, RowSettling, RowStep, UploadQueue, load_manifest
+from springest_async.bulk import BulkEvent, Manifest, UploadQueue, load_manifest
 from springest_async.journal import certificates
 from springest_async.journal.engine import Connection
 from springest_async.journal.ledger import JournalLedger
@@ -89,7 +89,7 @@ class MortalJournal(Journal):
         return self._ledgers.setdefault(budget, MortalLedger(self, budget, self._moment, self._left))
 
 
-def ignore(_: RowStep | RowSettling | RowDone) -> None:
+def ignore(_: BulkEvent) -> None:
     """Listen to nothing."""
 
 

@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from springest_async import Journal, Limiter, Settings, Springest, SpringestError
 from springest_async.api.verdicts import backoff
-from springest_async.bulk import Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
+from springest_async.bulk import BulkEvent, Manifest, RowDone, RowStep, State, UploadQueue, load_manifest
 from springest_async.sandbox import Sandbox, Summary
 from springest_async.sandbox.certificates import Form
 from springest_async.sandbox.windows import Counting
@@ -52,7 +52,7 @@ async def migrate(manifest: Manifest, journal_path: Path, **counting: Any) -> Mi
     states: Counter[State] = Counter()
     told: Counter[str] = Counter()
 
-    def listen(event: RowStep | RowSettling | RowDone) -> None:
+    def listen(event: BulkEvent) -> None:
         match event:
             case RowStep():
                 told[event.step.kind] += 1

@@ -18,10 +18,10 @@ import pytest
 
 from springest_async import CertificateUpload, Journal, Limiter, Settings, Springest, UnusableFile
 from springest_async.bulk import (
+    BulkEvent,
     Manifest,
     OpenMigration,
     RowDone,
-    RowSettling,
     RowStep,
     State,
     UploadQueue,
@@ -137,7 +137,7 @@ class Meddler:
     def __init__(self) -> None:
         self.done: dict[int | None, RowDone] = {}
 
-    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
+    def __call__(self, event: BulkEvent) -> None:
         if isinstance(event, RowDone):
             self.done[event.row.number] = event
         elif isinstance(event, RowStep) and event.step.kind == "sending" and event.row.path.name != "1.pdf":

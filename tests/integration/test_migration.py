@@ -18,7 +18,16 @@ import pytest
 from fpdf import FPDF
 
 from springest_async import Journal, Limiter, Settings, Springest, SpringestError
-from springest_async.bulk import COLUMNS, Manifest, RowDone, RowSettling, RowStep, State, UploadQueue, load_manifest
+from springest_async.bulk import (
+    COLUMNS,
+    BulkEvent,
+    Manifest,
+    RowDone,
+    RowStep,
+    State,
+    UploadQueue,
+    load_manifest,
+)
 from springest_async.sandbox import Sandbox
 
 from .servers.nginx import nginx_in_front_of
@@ -95,7 +104,7 @@ class Recorder:
     steps: list[tuple[float, str]] = attrs.field(factory=list)
     states: Counter[State] = attrs.field(factory=Counter)
 
-    def __call__(self, event: RowStep | RowSettling | RowDone) -> None:
+    def __call__(self, event: BulkEvent) -> None:
         match event:
             case RowStep():
                 self.steps.append((time.monotonic(), event.step.kind))

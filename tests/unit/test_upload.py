@@ -646,7 +646,7 @@ class Recording(Limiter):
 async def test_the_limiter_knows_at_each_try_whether_it_is_bulk(
     bulk: bool, scripted: ScriptedAnswers, upload: CertificateUpload
 ) -> None:
-    scripted.post(CERTIFICATES, exception=REFUSED)
+    scripted.post(CERTIFICATES, exception=aiohttp.ServerDisconnectedError())
     scripted.post(CERTIFICATES, status=400, body="Too many requests")
     scripted.post(CERTIFICATES, status=201)
     limiter = Recording()
@@ -716,6 +716,21 @@ async def test_a_listener_hears_each_step(
     assert times == sorted(times)
     assert {step.at.tzinfo for step in steps} == {UTC}
     assert receipt.sent_at == steps[-2].at
+
+
+@pytest.mark.looptime
+async def test_in_bulk_no_connection_ends_it_at_once(
+    springest: Springest, scripted: ScriptedAnswers, upload: CertificateUpload
+) -> None:
+    """The run waits for a connection, and lets one certificate try for all."""
+    scripted.post(CERTIFICATES, exception=REFUSED, repeat=True)
+
+    with pytest.raises(NotSent) as raised:
+        await upload_in_bulk(springest, upload)
+
+    assert not raised.value.connected
+    assert (posts(scripted), now()) == (1, 0)
+    assert springest.limiter.seconds_until(30) == 0  # no token is lost
 
 
 @pytest.mark.looptime

@@ -201,6 +201,7 @@ class ModelClient:
     async def _follow(
         self, script: Script, upload: CertificateUpload, post: "_Post", listener: UploadListener
     ) -> Receipt:
+        connected = script.error is None or getattr(script.error(upload), "connected", True)
         try:
             for number, kind in enumerate(script.steps):
                 status, words = (400, "Bad Request") if kind == "refused" else (None, "")
@@ -209,7 +210,7 @@ class ModelClient:
                 elif post.is_under_way:
                     post.end(State.WAITING, status=status, words=words)
                 try:
-                    listener(UploadStep(kind, number, datetime.now(UTC), status, words))
+                    listener(UploadStep(kind, number, datetime.now(UTC), status, words, kind != "unsent" or connected))
                 except RuntimeError:  # it is not sent then
                     post.end(State.WAITING)
                     raise

@@ -105,22 +105,22 @@ async def test_rows_behind_a_slow_one_are_left_to_others(tmp_path: Path, large: 
 
 async def test_rows_without_a_worker_are_left_to_others(tmp_path: Path) -> None:
     """Six of eight workers are busy for an hour when more rows come back: two are begun, and six are not kept."""
-    manifest = rows_of(tmp_path, 14)
+    manifest = rows_of(tmp_path, 15)
     enlarge(manifest)
-    slow = client(*[Script(at={"sending": partial(asyncio.sleep, 3600)})] * 14, concurrency=8)
+    slow = client("stored", *[Script(at={"sending": partial(asyncio.sleep, 3600)})] * 14, concurrency=8)
     quick = client(concurrency=8)
     async with worker(manifest) as one, worker(manifest) as other, worker(manifest) as third:
-        held = await third.claim(14)
-        for entry in held[:6]:
+        held = await third.claim(15)
+        for entry in held[:7]:
             third.release(entry)
         first = asyncio.create_task(UploadQueue(slow, one, Events()).run())
         await asyncio.sleep(5)
-        for entry in held[6:]:
+        for entry in held[7:]:
             third.release(entry)
         await asyncio.sleep(5)
         second = asyncio.create_task(UploadQueue(quick, other, Events()).run())
         await asyncio.sleep(60)
-        assert (slow.posts, quick.posts) == (8, 6)
+        assert (slow.posts, quick.posts) == (9, 6)
         assert (await first, await second) == (None, None)
 
 
