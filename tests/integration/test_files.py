@@ -349,21 +349,21 @@ MEANWHILE: list[tuple[Change, str]] = [
 
 
 async def test_a_file_that_changed_since_the_preflight_is_reported(tmp_path: Path) -> None:
-    in_flight = 8
-    manifest = archive(tmp_path, in_flight + len(MEANWHILE) + 1)
+    begun = 9  # one is answered, and eight are held
+    manifest = archive(tmp_path, begun + len(MEANWHILE) + 1)
     whole = pdfs(tmp_path)
     async with HeldSandbox() as sandbox:
         process = await start_without_privileges("upload", manifest, origin=sandbox.origin)
-        await until(lambda: sandbox.held == in_flight)
-        for number, (change, _) in enumerate(MEANWHILE, start=in_flight + 1):
+        await until(lambda: sandbox.held == begun - 1)
+        for number, (change, _) in enumerate(MEANWHILE, start=begun + 1):
             change(tmp_path / f"{number}.pdf")
         sandbox.go_on.set()
         ran = await end(process)
 
-    good = [*range(1, in_flight + 1), in_flight + len(MEANWHILE) + 1]
+    good = [*range(1, begun + 1), begun + len(MEANWHILE) + 1]
     assert (ran.code, table_of(ran.out)) == (1, outcomes(stored=len(good), failed=len(MEANWHILE)))
     assert {row["file"]: row["error"] for row in rows_of(tmp_path / "certificates.failed.csv")} == {
-        f"{number}.pdf": reason for number, (_, reason) in enumerate(MEANWHILE, start=in_flight + 1)
+        f"{number}.pdf": reason for number, (_, reason) in enumerate(MEANWHILE, start=begun + 1)
     }
     assert stored(sandbox) == sorted(hashlib.sha256(whole[f"{number}.pdf"]).hexdigest() for number in good)
     assert len(sandbox.audit) == len(good)

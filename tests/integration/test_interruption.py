@@ -107,7 +107,7 @@ async def test_ctrl_c_in_a_wait_for_the_limit_ends_the_run(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_uploads_in_progress_at_an_interruption_finish(tmp_path: Path, number: signal.Signals) -> None:
-    manifest = archive(tmp_path, 12)
+    manifest = archive(tmp_path, 13)
     async with HeldSandbox() as sandbox:
         process = await upload_and_hold(manifest, sandbox)
         process.send_signal(number)
@@ -117,13 +117,13 @@ async def test_uploads_in_progress_at_an_interruption_finish(tmp_path: Path, num
         second = await springest("upload", manifest, origin=sandbox.origin)
         third = await springest("upload", manifest, origin=sandbox.origin)
 
-    assert (first.code, table_of(first.out)) == (130, outcomes(stored=8, waiting=4))
-    assert (second.code, table_of(second.out)) == (0, outcomes(stored=12))
-    assert "4 certificates of 12 to http://" in second.err
-    assert "From earlier runs: 8 stored before.\n" in second.err
+    assert (first.code, table_of(first.out)) == (130, outcomes(stored=9, waiting=4))
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=13))
+    assert "4 certificates of 13 to http://" in second.err
+    assert "From earlier runs: 9 stored before.\n" in second.err
     assert re.search(r"^4 certificates stored in \d s: 4 POSTs tried, 0 of them refused", second.out, re.MULTILINE)
-    assert (third.code, table_of(third.out)) == (0, outcomes(stored=12))
-    assert "0 certificates of 12 to http://" in third.err
+    assert (third.code, table_of(third.out)) == (0, outcomes(stored=13))
+    assert "0 certificates of 13 to http://" in third.err
     assert ": 0 POSTs tried," in third.out
     assert stored(sandbox) == hashes(tmp_path)
     assert names(tmp_path, "*.csv") == ["certificates.csv"]
@@ -133,13 +133,13 @@ async def test_uploads_in_progress_at_an_interruption_finish(tmp_path: Path, num
 async def test_what_was_given_up_is_found_at_springest_by_the_next_run(
     tmp_path: Path, give_up: Callable[[Process], Awaitable[Ran | None]]
 ) -> None:
-    manifest = archive(tmp_path, 12)
+    manifest = archive(tmp_path, 13)
     async with HeldSandbox() as sandbox:
         process = await upload_and_hold(manifest, sandbox)
         ran = await give_up(process)
         if ran is None:
             sending = await springest("status", manifest)
-            assert status_of(sending) == (0, outcomes(waiting=4) | {"being sent": 8})
+            assert status_of(sending) == (0, outcomes(stored=1, waiting=4) | {"being sent": 8})
             let_leases_end()
         told = await springest("status", manifest)
         sandbox.go_on.set()
@@ -149,22 +149,22 @@ async def test_what_was_given_up_is_found_at_springest_by_the_next_run(
         assert process.returncode == -signal.SIGKILL
         assert told.out.count("interrupted while it was being sent") == IN_FLIGHT
     else:
-        assert (ran.code, table_of(ran.out)) == (130, outcomes(in_doubt=8, waiting=4))
+        assert (ran.code, table_of(ran.out)) == (130, outcomes(stored=1, in_doubt=8, waiting=4))
         assert "In doubt: 8 rows that Springest may have stored. Run the same command again to ask it;" in ran.err
         assert "Waiting: 4 rows." in ran.err
         assert told.out.count("cancelled before the answer came") == IN_FLIGHT
-    assert (told.code, table_of(told.out), told.err) == (3, outcomes(in_doubt=8, waiting=4), "")
+    assert (told.code, table_of(told.out), told.err) == (3, outcomes(stored=1, in_doubt=8, waiting=4), "")
     assert "is uploading" not in told.out
-    assert (second.code, table_of(second.out)) == (0, outcomes(stored=12))
-    assert "4 certificates of 12 to http://" in second.err
-    assert "From earlier runs: 8 in doubt.\n" in second.err
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=13))
+    assert "4 certificates of 13 to http://" in second.err
+    assert "From earlier runs: 1 stored before, 8 in doubt.\n" in second.err
     assert "12 certificates stored in" in second.out
     assert ": 4 POSTs tried," in second.out
     assert stored(sandbox) == hashes(tmp_path)
 
 
 async def test_the_manifest_may_change_between_two_runs(tmp_path: Path) -> None:
-    manifest = archive(tmp_path, 12)
+    manifest = archive(tmp_path, 13)
     async with HeldSandbox() as sandbox:
         process = await upload_and_hold(manifest, sandbox)
         process.send_signal(signal.SIGINT)
@@ -187,12 +187,12 @@ async def test_the_manifest_may_change_between_two_runs(tmp_path: Path) -> None:
         second = await springest("upload", manifest, origin=sandbox.origin)
 
     # One that was renamed is known by its content, at its turn.
-    assert (second.code, table_of(second.out)) == (0, outcomes(stored=13))
-    assert "6 certificates of 13 to http://" in second.err
-    assert "From earlier runs: 7 stored before.\n" in second.err
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=14))
+    assert "6 certificates of 14 to http://" in second.err
+    assert "From earlier runs: 8 stored before.\n" in second.err
     assert "5 certificates stored in" in second.out or "6 certificates stored in" in second.out
     assert ": 5 POSTs tried," in second.out
-    assert noted(manifest) == outcomes(stored=13)
+    assert noted(manifest) == outcomes(stored=14)
     assert stored(sandbox) == sorted({*expected, *hashes(tmp_path)})
 
 
@@ -395,9 +395,10 @@ async def test_a_doubt_whose_row_left_the_manifest_is_kept(
 
 
 async def test_a_second_run_shares_the_work_and_says_so(tmp_path: Path) -> None:
-    manifest = archive(tmp_path, 12)
+    manifest = archive(tmp_path, 14)
     async with HeldSandbox() as sandbox:
         first = await upload_and_hold(manifest, sandbox)
+        sandbox.answers = 1
         second = await start("upload", manifest, env=environment(sandbox.origin))
         said = await until_said(second, "working on this manifest too")
         await until(lambda: sandbox.held == 12)
@@ -406,18 +407,19 @@ async def test_a_second_run_shares_the_work_and_says_so(tmp_path: Path) -> None:
         ran = [await end(first), await end(second)]
 
     assert said == f"A run on {platform.node()} is working on this manifest too.\n"
-    assert (told.code, table_of(told.out), told.err) == (0, outcomes() | {"being sent": 12}, "")
+    assert (told.code, table_of(told.out), told.err) == (0, outcomes(stored=2) | {"being sent": 12}, "")
     assert f"2 runs on {platform.node()} are uploading.\n" in told.out
-    assert [(each.code, table_of(each.out)) for each in ran] == [(0, outcomes(stored=12))] * 2
-    assert "8 certificates stored in " in ran[0].out
-    assert "4 certificates stored in " in ran[1].out
+    assert [(each.code, table_of(each.out)) for each in ran] == [(0, outcomes(stored=14))] * 2
+    assert "9 certificates stored in " in ran[0].out
+    assert "5 certificates stored in " in ran[1].out
     assert stored(sandbox) == hashes(tmp_path)
 
 
 async def test_ctrl_c_of_one_of_two_runs_lets_the_other_go_on(tmp_path: Path) -> None:
-    manifest = archive(tmp_path, 20)
+    manifest = archive(tmp_path, 22)
     async with HeldSandbox() as sandbox:
         first = await upload_and_hold(manifest, sandbox)
+        sandbox.answers = 1
         second = await start("upload", manifest, env=environment(sandbox.origin))
         await until(lambda: sandbox.held == 16)
         second.send_signal(signal.SIGINT)
@@ -430,7 +432,7 @@ async def test_ctrl_c_of_one_of_two_runs_lets_the_other_go_on(tmp_path: Path) ->
     assert ended.code == 130
     assert f"A run on {platform.node()} is still working on this manifest.\n" in ended.err
     assert "Waiting" not in ended.err
-    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=20))
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=22))
     assert stored(sandbox) == hashes(tmp_path)
 
 

@@ -189,6 +189,6 @@ async def test_an_interruption_leaves_no_key_behind(
             interrupted(lists, silent.origin, lambda: bool(silent.exchanges)),
             interrupted(certificates, holding.origin, lambda: holding.held == 8),
         )
-        assert noted(certificates / "certificates.csv", certificates) == outcomes(in_doubt=8, waiting=4)
+        assert noted(certificates / "certificates.csv", certificates) == outcomes(stored=1, in_doubt=8, waiting=3)
         assert names(certificates / "springest", "journal.sqlite3*")
         left(tmp_path, state)

@@ -85,7 +85,7 @@ async def test_a_full_disk_is_reported_and_a_closed_stdout_is_not(tmp_path: Path
 
 
 async def test_a_reader_who_went_away_changes_no_exit_code(tmp_path: Path) -> None:
-    async with HeldSandbox() as sandbox:
+    async with HeldSandbox(answers=0) as sandbox:
         process = await start("upload", archive(tmp_path, 1), env=environment(sandbox.origin))
         await until(lambda: sandbox.held == 1)
         process.kill()
@@ -114,7 +114,7 @@ async def test_a_terminal_that_is_closed_ends_an_upload_in_good_order(tmp_path: 
         ran = await end(process)
 
     assert ran.code == 130
-    assert noted(manifest) == outcomes(stored=8, waiting=4)
+    assert noted(manifest) == outcomes(stored=9, waiting=3)
 
 
 async def test_with_nohup_an_upload_outlives_its_terminal(tmp_path: Path) -> None:
