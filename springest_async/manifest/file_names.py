@@ -46,7 +46,8 @@ class FileNames:
             near = f" (the nearest name is {shown(nearest)})" if nearest else ""
             return f"{shown(cell)} in {self._folder.absolute()}{near}"
         if unicodedata.normalize("NFC", cell) == unicodedata.normalize("NFC", meant):
-            return f"{shown(cell)} (one exists whose accents are encoded differently, as on a Mac: rename it, or use --fix-names)"
+            reason = "one exists whose accents are encoded differently, as on a Mac: rename it, or use --fix-names"
+            return f"{shown(cell)} ({reason})"
         if self._top is not None and self._meant_in(self._folder, _cleaned(cell)) is None:
             return (
                 f"{shown(cell)} (there is {shown(meant)}: name the folder {shown(self._top)} in the ZIP with --files)"
