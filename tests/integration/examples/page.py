@@ -10,6 +10,7 @@ import shlex
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 from attrs import frozen
 from openpyxl import load_workbook
@@ -107,7 +108,8 @@ class _Shell:
     async def _run(self, words: Sequence[str]) -> str:
         match words:
             case ["springest", *arguments]:
-                with contextlib.chdir(self._folder):
+                # On a busy machine, a line would say after ten seconds how far it is.
+                with contextlib.chdir(self._folder), patch("springest_async.cli.progress._LINE_EVERY", 3600.0):
                     self._code, text = await printed(*arguments, origin=self._sandbox.origin)
                 return text
             case ["cat", name]:
