@@ -235,7 +235,16 @@ def _translated(path: Path) -> Generator[None, None, None]:
     """Raise what is raised for a damaged workbook within the block as a `ManifestError`, in words for people."""
     try:
         yield
-    except (BadPartError, BadZipFile, CalamineError, EOFError, KeyError, NotImplementedError, zlib.error) as error:
+    except (
+        BadPartError,
+        BadZipFile,
+        CalamineError,
+        EOFError,
+        LookupError,
+        OverflowError,
+        RuntimeError,
+        zlib.error,
+    ) as error:
         raise ManifestError(path, f"{_DAMAGED} ({error})") from None
     except BaseException as error:
         if type(error).__name__ == "PanicException":  # of Rust, which is no Exception

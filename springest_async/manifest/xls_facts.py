@@ -10,6 +10,8 @@ _ENTRY_BYTES = 128  # of the directory
 
 _BEGIN, _END = 0x0809, 0x000A
 _EPOCH, _SHEET, _PASSWORD = 0x0022, 0x0085, 0x002F
+_SIZE, _TEXTS = 0x0200, 0x00FC
+_MAX_ROWS, _MAX_COLUMNS = 65_536, 256
 _FORMULA, _BOOL_OR_ERROR, _ROW = 0x0006, 0x0205, 0x0208
 _CELLS = {_FORMULA, _BOOL_OR_ERROR, 0x0203, 0x0204, 0x00FD, 0x027E, 0x00BD, 0x00D6}
 _ERRORS = {0: "#NULL!", 7: "#DIV/0!", 15: "#VALUE!", 23: "#REF!", 29: "#NAME?", 36: "#NUM!", 42: "#N/A"}
@@ -107,33 +109,45 @@ class XlsFacts:
         # Excel and LibreOffice always write one. A script that does not writes formulas without their values.
         self._is_from_a_script = "\x05SummaryInformation" not in file
         self.counts_from_1904 = self.is_encrypted = False
-        self._sheets: list[int] = []
+        try:
+            starts = list(self._global_records())
+            self._sheets = [self._look_through(start) for start in starts if not self.is_encrypted]
+        except (struct.error, IndexError):
+            raise BadPartError("a record is cut off") from None
+
+    def facts(self, index: int) -> SheetFacts:
+        """Return what was found in a sheet; the first one has the index 0."""
+        return self._sheets[index]
+
+    def _global_records(self) -> Iterator[int]:
+        """Read what concerns the whole workbook, and yield where each sheet begins."""
         for kind, data in self._substream(0):
             if kind == _EPOCH:
                 self.counts_from_1904 = data[0] == 1
             elif kind == _PASSWORD:
                 self.is_encrypted = True
+                return  # what comes after it cannot be read
             elif kind == _SHEET:
-                self._sheets.append(struct.unpack_from("<I", data)[0])
+                yield struct.unpack_from("<I", data)[0]
+            elif kind == _TEXTS and struct.unpack_from("<4xI", data)[0] > len(self._records):
+                raise BadPartError("its number of texts is wrong")  # calamine would take memory for so many
 
-    def facts(self, index: int) -> SheetFacts:
-        """Look through a sheet; the first one has the index 0.
-
-        Raises:
-            BadPartError: it is damaged.
-        """
+    def _look_through(self, start: int) -> SheetFacts:
         facts = SheetFacts()
-        try:
-            for kind, data in self._substream(self._sheets[index]):
-                if kind in _CELLS:
-                    row, column = struct.unpack_from("<HH", data)
-                    facts.height = max(facts.height, row + 1)
-                    facts.width = max(facts.width, column + 1)
-                    self._look_at(kind, data, row + 1, column + 1, facts)
-                elif kind == _ROW:
-                    facts.hidden_rows += bool(data[12] & 0x20)
-        except (struct.error, IndexError):
-            raise BadPartError("a sheet is cut off") from None
+        for kind, data in self._substream(start):
+            if kind in _CELLS:
+                row, column = struct.unpack_from("<HH", data)
+                facts.height = max(facts.height, row + 1)
+                facts.width = max(facts.width, column + 1)
+                self._look_at(kind, data, row + 1, column + 1, facts)
+            elif kind == _ROW:
+                facts.hidden_rows += bool(data[12] & 0x20)
+            elif kind == _SIZE and len(data) >= 14:
+                above, height, left, width = struct.unpack_from("<IIHH", data)
+                if not (above <= height <= _MAX_ROWS and left <= width <= _MAX_COLUMNS):
+                    raise BadPartError("the size of a sheet is wrong")  # calamine would take memory for it
+        if facts.width > _MAX_COLUMNS:
+            raise BadPartError("a cell of a sheet is out of bounds")
         return facts
 
     def _look_at(self, kind: int, data: memoryview, row: int, column: int, facts: SheetFacts) -> None:

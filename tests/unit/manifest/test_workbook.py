@@ -422,3 +422,23 @@ def test_no_damage_raises_anything_else(path: Path, make: Any) -> None:
             path.write_bytes(damaged)
             with suppress(ManifestError):
                 list(open_table(path).rows())
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [
+        (0, 0x7FFFFFFF),  # the first row is behind the last one
+        (4, 0x7FFFFFFF),  # the last row
+        (8, 0xFF00FF00),  # the first and last column
+    ],
+)
+def test_wrong_sizes_of_an_xls_take_no_memory(path: Path, offset: int, value: int) -> None:
+    """Calamine takes the memory for them at once, which ends the process."""
+    workbook = xlwt.Workbook()
+    workbook.add_sheet("x").write(0, 0, "x")
+    workbook.save(str(path))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\x00\x02\x0e\x00") + 4 + offset
+    content[at : at + 4] = value.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert "the size of a sheet is wrong" in refusal(path)
