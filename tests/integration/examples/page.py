@@ -117,6 +117,8 @@ class _Shell:
                 return (
                     path.read_text(encoding="utf-8-sig") if path.exists() else f"cat: {name}: No such file or directory"
                 )
+            case ["iconv", "-f", encoding, name]:
+                return (self._folder / name).read_text(encoding=encoding)
             case ["unzip", "-Z1", name]:
                 with zipfile.ZipFile(self._folder / name) as archive:
                     return "\n".join(archive.namelist())
