@@ -191,7 +191,13 @@ class UploadQueue:
         return states
 
     def _report_outage(self, event: Outage | OutageOver) -> None:
-        """Report an outage, also to whoever looks into the journal."""
+        """Report an outage, also to those who look into the journal."""
+        if isinstance(event, OutageOver):
+            self._journal.note_trouble("")
+        else:
+            now = asyncio.get_running_loop().time()
+            again_in = None if event.again_at is None else event.again_at - now
+            self._journal.note_trouble(event.what, event.reason, seconds=now - event.since, again_in=again_in)
         self._report(event)
 
     def _report(self, event: BulkEvent) -> None:

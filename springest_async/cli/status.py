@@ -13,11 +13,12 @@ from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
+from springest_async.cli.progress import outage_words
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
 from springest_async.journal.journal import Journal
 from springest_async.journal.open_migration import OpenMigration
-from springest_async.journal.records import Entry, KnownCertificate, Migration, State
+from springest_async.journal.records import Entry, KnownCertificate, Migration, State, Worker
 
 
 def table_of(report: Report, sending: int = 0) -> Table:
@@ -71,12 +72,15 @@ async def status(manifest: Path | None, option: str | None, out: Console) -> Exi
         counts = await migration.counts()
         sending = counts.pop(State.SENDING, 0)
         doubts = await _doubts(migration)
-        hosts = await migration.hosts()
+        workers = await migration.workers()
     report = Report(counts=counts, posts=0, refusals=0)
     try:
         out.print(table_of(report, sending))
-        if hosts:
+        if hosts := [worker.host for worker in workers if not worker.trouble]:
             say(out, f"{runs_on(hosts)} uploading.")
+        for worker in workers:
+            if worker.trouble:
+                say(out, f"A run on {worker.host}: {_trouble_of(worker)}.")
         if doubts:
             say(out, "In doubt: these were sent, but no answer said whether they are stored.")
             out.print(_table_of_doubts(doubts))
@@ -172,9 +176,17 @@ def _table_of_migrations(migrations: Sequence[Migration]) -> Table:
     table = folding_table("manifest", "host", "stored", "last moved (UTC)", "uploading on")
     for each in migrations:
         stored = f"{each.stored} of {each.rows}"
-        hosts = ", ".join(sorted(set(each.workers)))
+        hosts = ", ".join(
+            dict.fromkeys(
+                f"{worker.host}: {_trouble_of(worker)}" if worker.trouble else worker.host for worker in each.workers
+            )
+        )
         table.add_row(*map(cell, (each.name, each.origin, stored, _shown(each.moved_at), hosts)))
     return table
+
+
+def _trouble_of(worker: Worker) -> str:
+    return outage_words(worker.trouble, worker.reason, worker.seconds, worker.again_in)
 
 
 def _shown(at: datetime | None) -> str:

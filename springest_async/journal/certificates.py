@@ -325,13 +325,32 @@ def renew(
     take_over(connection)
     now = microseconds(datetime.now(UTC))
     connection.execute(
-        "INSERT INTO workers (id, machine, host, migration, doing, trouble, heartbeat_at, lease_until)"
-        " VALUES (?, ?, ?, ?, '', '', ?, ?) ON CONFLICT (id) DO UPDATE SET migration = excluded.migration,"
+        "INSERT INTO workers (id, machine, host, migration, heartbeat_at, lease_until)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET migration = excluded.migration,"
         " heartbeat_at = excluded.heartbeat_at, lease_until = excluded.lease_until",
         (worker, machine, host, migration, now, connection.now() + lease),
     )
     if migration is not None:
         connection.execute("UPDATE migrations SET moved_at = ? WHERE id = ?", (now, migration))
+
+
+def set_trouble(
+    connection: Connection, worker: str, trouble: str, reason: str, since: float | None, again_at: float | None
+) -> None:
+    """Record what keeps a worker from sending, for other processes to show; times are on the journal's clock.
+
+    Args:
+        connection: in a transaction.
+        worker: the worker.
+        trouble: what it is; empty when it is over.
+        reason: why.
+        since: when it began.
+        again_at: when the worker tries again; None while it does.
+    """
+    connection.execute(
+        "UPDATE workers SET trouble = ?, reason = ?, trouble_since = ?, again_at = ? WHERE id = ?",
+        (trouble, storable(reason), since, again_at, worker),
+    )
 
 
 def is_alive(connection: Connection, worker: str) -> bool:

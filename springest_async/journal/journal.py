@@ -260,6 +260,20 @@ class Journal:
         if not certificates.is_alive(connection, self.worker):
             self._renew(connection)
 
+    def note_trouble(
+        self, trouble: str, reason: str = "", *, seconds: float = 0.0, again_in: float | None = None
+    ) -> None:
+        """Note what keeps this worker from sending, for other processes to show; see `Worker`."""
+        noted_at = elapsed()
+
+        def job(connection: Connection) -> None:
+            now = connection.now() - (elapsed() - noted_at)
+            since = now - seconds if trouble else None
+            again_at = None if again_in is None else now + again_in
+            certificates.set_trouble(connection, self.worker, trouble, reason, since, again_at)
+
+        self.note(job)
+
     def _schedule(self) -> None:
         assert self._loop is not None
         if self._beat is not None:

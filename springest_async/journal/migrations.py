@@ -15,7 +15,7 @@ from attrs import frozen
 from springest_async.errors import JournalError
 from springest_async.journal.certificates import moment, storable
 from springest_async.journal.engine import Connection
-from springest_async.journal.records import Migration, State
+from springest_async.journal.records import Migration, State, Worker
 
 
 class FoundNames(Protocol):
@@ -113,13 +113,18 @@ def has_other_workers(connection: Connection, migration: int, worker: str) -> bo
     )
 
 
-def hosts(connection: Connection, migration: int, *, without: str = "") -> tuple[str, ...]:
-    """Return the machines that work on the migration now, apart from one worker, each once for each of its workers."""
+def workers(connection: Connection, migration: int, *, without: str = "") -> tuple[Worker, ...]:
+    """Return the workers that work on the migration now, apart from one, by the names of their machines."""
+    now = connection.now()
     lines = connection.execute(
-        "SELECT host FROM workers WHERE migration = ? AND id <> ? AND lease_until >= ? ORDER BY host",
-        (migration, without, connection.now()),
+        "SELECT host, trouble, reason, trouble_since, again_at FROM workers"
+        " WHERE migration = ? AND id <> ? AND lease_until >= ? ORDER BY host, id",
+        (migration, without, now),
     )
-    return tuple(host for (host,) in lines)
+    return tuple(
+        Worker(host, trouble, reason, now - (since or now), None if again_at is None else max(0.0, again_at - now))
+        for host, trouble, reason, since, again_at in lines
+    )
 
 
 def all_migrations(connection: Connection) -> list[Migration]:
@@ -145,7 +150,7 @@ def all_migrations(connection: Connection) -> list[Migration]:
                 stored=states[State.STORED.value],
                 rows=states.total(),
                 moved_at=at,
-                workers=hosts(connection, id_),
+                workers=workers(connection, id_),
             )
         )
     return migrations

@@ -17,7 +17,7 @@ from springest_async.journal.erasure import Forgotten
 from springest_async.journal.journal import Claim, Journal
 from springest_async.journal.loading import ManifestRow
 from springest_async.journal.migrations import Source
-from springest_async.journal.records import Entry, FileHash, KnownCertificate, Loaded, State
+from springest_async.journal.records import Entry, FileHash, KnownCertificate, Loaded, State, Worker
 from springest_async.random_names import random_name
 from springest_async.source_file import open_regular
 
@@ -243,9 +243,13 @@ class OpenMigration:
         """Return the certificates in doubt at this host that no manifest names."""
         return await self.journal.run(partial(manifest_rows.orphans, source=self.source))
 
+    async def workers(self) -> tuple[Worker, ...]:
+        """Return the other workers that work on the migration now."""
+        return await self.journal.run(partial(migrations.workers, migration=self.id, without=self.journal.worker))
+
     async def hosts(self) -> tuple[str, ...]:
-        """Return the machines on which other workers work on the migration now."""
-        return await self.journal.run(partial(migrations.hosts, migration=self.id, without=self.journal.worker))
+        """Return the machines on which other workers work on the migration now, each once for each of its workers."""
+        return tuple(worker.host for worker in await self.workers())
 
     async def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
         """Record a person's word on rows in doubt, and return how many rows were changed.

@@ -208,6 +208,25 @@ class Loaded:
     changed_rows: tuple[int, ...]
 
 
+@frozen
+class Worker:
+    """A worker that works on a migration now, as it was when it was read.
+
+    Attributes:
+        host: the name of its machine.
+        trouble: what keeps it from sending, such as ``no connection``; empty while nothing does.
+        reason: why, for a person to read.
+        seconds: how long it has lasted.
+        again_in: seconds until it tries again; None while it does.
+    """
+
+    host: str
+    trouble: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    again_in: float | None = None
+
+
 @frozen(kw_only=True)
 class Migration:
     """A manifest that was loaded for a host.
@@ -217,7 +236,7 @@ class Migration:
         name: the name of the manifest's file.
         path: where it was loaded from last.
         moved_at: when any of its rows last changed its state (UTC).
-        workers: the hosts that work on it now.
+        workers: those that work on it now.
     """
 
     id: int
@@ -227,4 +246,4 @@ class Migration:
     stored: int
     rows: int
     moved_at: datetime
-    workers: tuple[str, ...] = ()
+    workers: tuple[Worker, ...] = ()

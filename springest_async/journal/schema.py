@@ -14,6 +14,8 @@ VERSION = 3
 # One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
 # a person is empty after `forget`; the identity stays, so that the certificate is never sent again.
 #
+# A worker's `trouble` is what keeps it from sending, and `again_at` when it tries again.
+#
 # A row is of one load of a manifest; a migration's `load` says which one counts. It has the state of its certificate,
 # or waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
 #
@@ -29,8 +31,10 @@ CREATE TABLE workers (
     machine TEXT NOT NULL,
     host TEXT NOT NULL,
     migration {integer},
-    doing TEXT NOT NULL,
-    trouble TEXT NOT NULL,
+    trouble TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    trouble_since {real},
+    again_at {real},
     heartbeat_at {integer} NOT NULL,
     lease_until {real} NOT NULL
 );

@@ -95,6 +95,24 @@ async def test_the_machine_of_a_running_upload_is_shown(tmp_path: Path, out: io.
     assert "│ being sent │    1 │" in out.getvalue()
 
 
+@pytest.mark.parametrize("everything", [False, True], ids=["of one", "of all"])
+async def test_an_outage_of_a_running_upload_is_shown(tmp_path: Path, out: io.StringIO, everything: bool) -> None:
+    path, journal = await doubtful(tmp_path, ("a.pdf", "no answer"))
+    async with loaded(Manifest.open(path)) as migration:
+        migration.journal.note_trouble("no connection", "Connection refused", seconds=40, again_in=3600)
+        await migration.counts()  # with which it is written
+        await status(None if everything else path, journal, console(out))
+        words = r"no connection for 4\d s \(Connection refused\), trying again in (60 min|1 h 00 min)"
+        assert re.search(rf"{re.escape(platform.node())}: {words}", out.getvalue())
+        assert "is uploading" not in out.getvalue()
+
+        migration.journal.note_trouble("")
+        await migration.counts()
+        await status(None if everything else path, journal, console(out))
+
+    assert out.getvalue().count("no connection") == 1
+
+
 @pytest.mark.parametrize(
     ("hosts", "words"),
     [
