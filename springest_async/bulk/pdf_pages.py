@@ -9,7 +9,9 @@ import re
 import zlib
 from collections.abc import Iterator
 
-_MOST_UNPACKED = 256 * 1024  # bytes of one stream; more than that is no blank page
+_MOST_PACKED = 2 * 1024  # bytes of what is on a page; more than that is no blank page
+_MOST_ENCODED = 100  # bytes of text in base 85, which takes long to read
+_MOST_UNPACKED = 256 * 1024
 
 _FILTERS = re.compile(rb"/Filter\s*(\[[^\]]*\]|/\w+)")
 _NAME = re.compile(rb"/(\w+)")
@@ -30,10 +32,12 @@ def page_fault(whole: bytes) -> str | None:
     for dictionary, packed in _streams(whole):
         if _NO_CONTENT.search(dictionary):
             continue
-        unpacked = None if b"/Image" in dictionary else _unpacked(dictionary, packed)
-        if unpacked is None:
+        has_objects = _OBJECTS.search(dictionary)
+        if b"/Image" in dictionary or (len(packed) > _MOST_PACKED and not has_objects):
             return None
-        if _OBJECTS.search(dictionary):
+        if (unpacked := _unpacked(dictionary, packed)) is None:
+            return None
+        if has_objects:
             packed_objects.append(unpacked)
         elif _PAINTS.search(_BLANK_TEXT.sub(b"", unpacked)):
             return None
@@ -67,7 +71,7 @@ def _unpacked(dictionary: bytes, packed: bytes) -> bytes | None:
                 packed = unpacker.decompress(packed, _MOST_UNPACKED)
                 if unpacker.unconsumed_tail:
                     return None
-            elif name in (b"ASCII85Decode", b"A85"):
+            elif name in (b"ASCII85Decode", b"A85") and len(packed) <= _MOST_ENCODED:
                 packed = base64.a85decode(packed.strip().removesuffix(b"~>"))
             else:
                 return None

@@ -323,9 +323,25 @@ def test_a_pdf_without_anything_on_it_is_a_warning(tmp_path: Path, content: byte
         one_page(b"q Q", b"/Filter /LZWDecode "),
         one_page(b"no zlib", FLATE),
         one_page(zlib.compress(b" " * 1_000_000), FLATE),
+        one_page(b" " * 3_000),
+        one_page(base64.a85encode(b" " * 300) + b"~>", b"/Filter /A85 "),
         one_page(b"").replace(b"/Contents", b"/Annots [5 0 R] /Contents"),
     ],
-    ids=["one of two", "text", "kerned", "hex", "path", "quote", "picture", "LZW", "damaged", "large", "a form"],
+    ids=[
+        "one of two",
+        "text",
+        "kerned",
+        "hex",
+        "path",
+        "quote",
+        "picture",
+        "LZW",
+        "damaged",
+        "large",
+        "long",
+        "text in base 85",
+        "a form",
+    ],
 )
 def test_a_pdf_with_something_on_it_is_good(tmp_path: Path, content: bytes) -> None:
     assert findings_of(tmp_path, content) == []
