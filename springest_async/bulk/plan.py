@@ -11,6 +11,7 @@ from springest_async.bulk.rows import RowSet
 from springest_async.bulk.totals import Totals
 from springest_async.journal.known_files import KnownFiles
 from springest_async.limits.limiter import Limiter
+from springest_async.manifest.certifications import Certifications
 from springest_async.source_file import SourceFile
 
 
@@ -23,18 +24,32 @@ class Plan:
         listed: the rows that are not sent because Springest lists them already; None if it was not asked.
         seconds: how long the limit makes it take, at least.
         posts_per_minute: the limit.
+        certifications: what is known of the certifications, if anything is.
     """
 
     totals: Totals
     listed: RowSet | None
     seconds: float
     posts_per_minute: int
+    certifications: Certifications | None = None
 
     @classmethod
-    def of(cls, totals: Totals, limiter: Limiter, listed: RowSet | None = None) -> "Plan":
+    def of(
+        cls,
+        totals: Totals,
+        limiter: Limiter,
+        *,
+        listed: RowSet | None = None,
+        certifications: Certifications | None = None,
+    ) -> "Plan":
         """Return the plan for what a check has counted, if it began now."""
-        seconds = limiter.seconds_until(len(totals.to_send))
-        return cls(totals=totals, listed=listed, seconds=seconds, posts_per_minute=limiter.posts_now)
+        return cls(
+            totals=totals,
+            listed=listed,
+            seconds=limiter.seconds_until(len(totals.to_send)),
+            posts_per_minute=limiter.posts_now,
+            certifications=certifications,
+        )
 
     @property
     def faulty(self) -> int:

@@ -111,8 +111,12 @@ def check(
 ) -> Exit:
     """Check a manifest and its PDFs, and show what an upload would do and how long it takes. It sends nothing.
 
-    A manifest is a table with a row for each certificate: which PDF, for whom, for which certification, and from when
-    to when it is valid (`springest template` makes one). Each finding is one of three:
+    A manifest is a CSV or a workbook (XLSX, XLS, ODS) with a row for each certificate: the name of its PDF (`file`),
+    the employee (`email`), the certification (`certification_id`, or its name in `certification`), and the first and
+    last day on which it is valid (`valid_from`, `valid_until`). Many other names of these columns are known, in four
+    languages; `--map` names the rest. `springest template` makes an example.
+
+    Each finding is one of three:
 
     - a fault: this row cannot be sent, and `springest upload` sends nothing before it is corrected or left out;
     - a warning: the row can be sent, but look at it, because it may not be what you mean;

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +18,7 @@ from springest_async.bulk.preflight import check_manifest
 from springest_async.bulk.rows import RowSet
 from springest_async.bulk.totals import Totals
 from springest_async.cli import environment
-from springest_async.cli.bench_figures import readable
-from springest_async.cli.console import argument, cell, folding_table, say
+from springest_async.cli.console import argument, cell, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import explained
 from springest_async.cli.findings import (
@@ -33,21 +31,19 @@ from springest_async.cli.findings import (
     write_findings,
 )
 from springest_async.cli.in_thread import GoOn, in_thread
+from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.progress import duration
 from springest_async.cli.reading import ReadingOptions
 from springest_async.client import Springest
 from springest_async.errors import ConfigurationError, JournalError, JournalMissing, SpringestError
 from springest_async.journal.journal import Journal
 from springest_async.journal.known_files import KnownFiles
-from springest_async.journal.records import State
 from springest_async.limits.limiter import Limiter
 from springest_async.manifest.csv_table import SEPARATORS
 from springest_async.manifest.manifest import Manifest
 from springest_async.records import Certification
 
-_CERTIFICATIONS_SHOWN = 20
 _TICK = 0.25  # seconds between two updates of a line
-_WEEK = timedelta(days=6)  # a day's name alone says which one is meant
 
 
 @frozen(kw_only=True)
@@ -75,14 +71,12 @@ class Asked:
 
     Attributes:
         origin: the host.
-        certifications: those that there are, by id, if they are known.
         journal: open, if there is one.
         springest: open, if there is a key.
         not_checked: what could not be asked, in sentences.
     """
 
     origin: str
-    certifications: Mapping[int, Certification] | None = None
     journal: Journal | None = None
     springest: Springest | None = None
     not_checked: list[str] = field(factory=list)
@@ -107,11 +101,11 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
         check_findings_file(options.findings)
     manifest = await asyncio.to_thread(open_manifest, path, reading)
     asked = Asked(origin=environment.origin())
-    asked.certifications, why = await known_certifications(err)
-    if asked.certifications is None:
+    listed, why = await known_certifications(err)
+    if listed is None:
         asked.not_checked.append(f"whether the certifications exist, and which of them require valid_until ({why})")
     else:
-        manifest = manifest.with_listed(asked.certifications.values())
+        manifest = manifest.with_listed(listed)
     if options.form == "table":
         show_understood(manifest, out)
     async with AsyncExitStack() as stack:
@@ -127,7 +121,7 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
                 _print_json(manifest, log, plan, asked, out)
             else:
                 _show(manifest, log, options, out)
-                show_plan(plan, asked, out)
+                show_plan(plan, asked.origin, out)
                 _show_end(f"{argument(path)}{reading.arguments()}", log, asked, out)
             if options.findings is not None:
                 write_findings(log, options.findings, separator=_separator(manifest))
@@ -166,12 +160,12 @@ async def _open_springest(asked: Asked, stack: AsyncExitStack, *, needed: bool) 
     asked.springest = await stack.enter_async_context(springest)
 
 
-async def known_certifications(err: Console) -> tuple[Mapping[int, Certification] | None, str]:
-    """Ask Springest for its certifications; return them by id, or None and why they are not known."""
+async def known_certifications(err: Console) -> tuple[Sequence[Certification] | None, str]:
+    """Ask Springest for its certifications; return them, or None and why they are not known."""
     try:
         async with environment.springest_for_certifications() as springest:
             with err.status(cell("Asking Springest for its certifications")):
-                return {found.id: found async for found in springest.certifications()}, ""
+                return [found async for found in springest.certifications()], ""
     except ConfigurationError as error:
         return None, str(error)
     except SpringestError as error:
@@ -214,7 +208,8 @@ async def check_and_plan(
     if skip_listed and len(totals.to_send):
         assert asked.springest is not None
         listed = await _leave_out_listed(manifest, totals, asked, asked.springest, err)
-    return Plan.of(totals, asked.springest.limiter if asked.springest else Limiter(), listed)
+    limiter = asked.springest.limiter if asked.springest else Limiter()
+    return Plan.of(totals, limiter, listed=listed, certifications=manifest.reading.certifications)
 
 
 def _known(manifest: Manifest, asked: Asked) -> AbstractContextManager[KnownFiles | None]:
@@ -292,54 +287,6 @@ def show_understood(manifest: Manifest, console: Console) -> None:
         say(console, f"  The files are in {manifest.files}.")
 
 
-def show_plan(plan: Plan, asked: Asked, out: Console) -> None:
-    """Print what an upload would do: the rows, the certifications, and how long it takes."""
-    say(out, f"Plan for {asked.origin}:", "bold")
-    for rows, words in _lines_of(plan):
-        say(out, f"  {number(rows):>9}  {words}")
-    certifications = plan.totals.certifications.most_common()
-    if certifications := [(key, rows) for key, rows in certifications if rows]:
-        table = folding_table("Certification", "Name", "Rows to send", "valid_until")
-        for key, rows in certifications[:_CERTIFICATIONS_SHOWN]:
-            found = asked.certifications.get(key) if asked.certifications else None
-            needs = "" if found is None else "required" if found.requires_valid_until else "optional"
-            name = found.name if found else "unknown" if asked.certifications is None else "is not listed"
-            table.add_row(*map(cell, (str(key), name, number(rows), needs)))
-        out.print(table)
-        if (more := len(certifications) - _CERTIFICATIONS_SHOWN) > 0:
-            say(out, f"… and {count(more, 'other certification')}")
-    if plan.totals.to_send:
-        say(out, forecast(plan))
-
-
-def _lines_of(plan: Plan) -> list[tuple[int, str]]:
-    known = plan.totals.known
-    lines = [
-        (known[State.STORED], "stored before, so not sent again"),
-        (known[State.REJECTED], "rejected before, so not sent again (springest resolve … --send-again)"),
-        (known[State.IN_DOUBT], "in doubt: an upload asks Springest whether they are stored"),
-        (len(plan.listed or ()), "listed by Springest already, so not sent"),
-        (plan.faulty, "with faults, so not sent"),
-    ]
-    to_send = len(plan.totals.to_send)
-    return [
-        (plan.totals.rows, "rows"),
-        *((rows, words) for rows, words in lines if rows),
-        (to_send, f"to send{f' ({readable(plan.totals.size)})' if to_send else ''}"),
-    ]
-
-
-def forecast(plan: Plan, now: datetime | None = None) -> str:
-    """Return how long an upload takes and when it is done, if it began now, in this machine's time zone."""
-    now = (now or datetime.now(UTC)).astimezone()
-    done = plan.done_at(now)
-    at = f"{done:%H:%M}"
-    if done.date() != now.date():
-        at = f"{done:%A} {at}" if done - now < _WEEK else f"{done:%A} {done.day} {done:%B %Y} {at}"
-    takes = f"about {duration(plan.seconds)}" if plan.seconds >= 1 else "a moment"
-    return f"At {count(plan.posts_per_minute, 'certificate')} a minute this takes {takes}: done {at} if started now."
-
-
 def _show_end(arguments: str, log: FindingLog, asked: Asked, out: Console) -> None:
     for words in asked.not_checked:
         say(out, f"Not checked: {words}.")
@@ -351,38 +298,13 @@ def _show_end(arguments: str, log: FindingLog, asked: Asked, out: Console) -> No
 
 
 def _print_json(manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, out: Console) -> None:
-    known, certifications = plan.totals.known, asked.certifications
     document: dict[str, Any] = {
         "manifest": str(manifest.path),
         "understood": manifest.understood,
         "host": asked.origin,
         **{f"{severity.value}s": log.count(severity) for severity in Severity},
         "findings": as_json(log),
-        "plan": {
-            "rows": plan.totals.rows,
-            "to_send": len(plan.totals.to_send),
-            "bytes": plan.totals.size,
-            "stored_before": known[State.STORED],
-            "rejected_before": known[State.REJECTED],
-            "in_doubt": known[State.IN_DOUBT],
-            "listed": None if plan.listed is None else len(plan.listed),
-            "faulty": plan.faulty,
-            "certifications": [
-                {
-                    "id": key,
-                    "rows": rows,
-                    "name": found.name if found else None,
-                    "is_listed": None if certifications is None else found is not None,
-                    "requires_valid_until": found.requires_valid_until if found else None,
-                }
-                for key, rows in plan.totals.certifications.most_common()
-                if rows
-                for found in [certifications.get(key) if certifications else None]
-            ],
-            "posts_per_minute": plan.posts_per_minute,
-            "seconds": round(plan.seconds),
-            "done_at": plan.done_at().isoformat(timespec="seconds"),
-        },
+        "plan": plan_as_json(plan),
         "not_checked": asked.not_checked,
     }
     text = json.dumps(document, indent=2).replace("\x7f", "\\u007f")

@@ -65,7 +65,12 @@ def count(value: int, noun: str) -> str:
 
 
 def show_findings(
-    log: FindingLog, console: Console, *, written_to: Path | None = None, title: Callable[[str], str] = str
+    log: FindingLog,
+    console: Console,
+    *,
+    written_to: Path | None = None,
+    lister: str = "--findings FILE.csv",
+    title: Callable[[str], str] = str,
 ) -> None:
     """Print all kinds of findings with their first rows, and what to do about them.
 
@@ -73,6 +78,7 @@ def show_findings(
         log: the findings.
         console: where to print.
         written_to: the file that has all of them, if there is one.
+        lister: otherwise, the command or the option that lists all.
         title: returns how the manifest calls a column of ours.
     """
     for severity, (words, style) in _SEVERITIES.items():
@@ -80,12 +86,10 @@ def show_findings(
         if kinds:
             say(console, words, style)
         for kind in kinds:
-            _show_kind(log, kind, console, written_to, title)
+            _show_kind(log, kind, console, f" in {written_to}" if written_to else f": {lister} lists all", title)
 
 
-def _show_kind(
-    log: FindingLog, kind: Kind, console: Console, written_to: Path | None, title: Callable[[str], str]
-) -> None:
+def _show_kind(log: FindingLog, kind: Kind, console: Console, others: str, title: Callable[[str], str]) -> None:
     found, total = log.first(kind), log.counts[kind]
     say(console, f"  {kind.heading[0].upper()}{kind.heading[1:]}: {number(total)}", _SEVERITIES[kind.severity][1])
     shown = found if total <= FIRST else found[:_SHOWN]
@@ -93,8 +97,7 @@ def _show_kind(
         column = f", {title(finding.column)}" if finding.column else ""
         say(console, f"    row {finding.row}{column}: {finding.reason}")
     if more := total - len(shown):
-        where = f"in {written_to}" if written_to else "--findings FILE.csv lists all"
-        say(console, f"    … and {number(more)} more{' ' if written_to else ': '}{where}")
+        say(console, f"    … and {number(more)} more{others}")
     if kind in _ADVICE:
         say(console, f"    {_ADVICE[kind]}", "italic")
 

@@ -27,11 +27,12 @@ from springest_async.bulk import (
 from springest_async.bulk.findings import FindingLog
 from springest_async.bulk.plan import Plan
 from springest_async.cli import environment
-from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_plan, show_understood
+from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_understood
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.findings import number, show_findings, summary
+from springest_async.cli.plan import show_plan
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.signals import interrupts
@@ -81,22 +82,22 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
         if journal.warning:
             say(err, f"Warning: {journal.warning}")
         asked = Asked(origin=springest.origin, journal=journal, springest=springest)
-        asked.certifications = await _certifications(springest, err)
-        if asked.certifications is not None:
-            manifest = manifest.with_listed(asked.certifications.values())
+        if (certifications := await _certifications(springest, err)) is not None:
+            manifest = manifest.with_listed(certifications.values())
         show_understood(manifest, err)
         with FindingLog() as log:
             try:
                 plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
             finally:
-                show_findings(log, err, title=manifest.layout.title)
+                lister = f"springest check {argument(path)}{reading.arguments()} --findings FILE.csv"
+                show_findings(log, err, lister=lister, title=manifest.layout.title)
             if not plan.totals.rows:
                 say(err, f"{path} has no rows: nothing to do.")
                 return Exit.STORED
             if log.count(Severity.FAULT) and not options.skip_faulty:
                 _print_refusal(f"{argument(path)}{reading.arguments()}", log, plan, err)
                 return Exit.USAGE
-            show_plan(plan, asked, err)
+            show_plan(plan, asked.origin, err)
             if log.count(Severity.WARNING) and not options.yes:
                 await _wait_for_second_thoughts(err)
             return await _load_and_run(manifest, log, plan, asked, out, err)

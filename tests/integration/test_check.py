@@ -132,7 +132,8 @@ async def test_ctrl_c_ends_a_check_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         ran = await end(process)
 
-    assert (ran.code, ran.out) == (130, "")
+    assert ran.code == 130
+    assert "Plan for" not in ran.out
     assert names(tmp_path) == ["certificates.csv"]
 
 
@@ -158,5 +159,6 @@ async def test_ctrl_c_ends_the_asking_for_lists_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         ran = await end(process)
 
-    assert (ran.code, ran.out) == (130, "")
+    assert ran.code == 130
+    assert "Plan for" not in ran.out
     assert "it is asked for its lists: 2 requests (of 4 000 an hour).\n" in ran.err

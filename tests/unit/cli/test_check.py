@@ -1,24 +1,19 @@
-"""What ``springest check`` prints of its plan, and which exit code it has; without a network."""
+"""What ``springest check`` prints, and which exit code it has; without a network."""
 
 import io
 import json
-from datetime import datetime, timedelta, timezone
+import re
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from springest_async.bulk import State
-from springest_async.bulk.plan import Plan
-from springest_async.bulk.rows import RowSet
-from springest_async.bulk.totals import Totals
-from springest_async.cli.check import Asked, CheckOptions, check, forecast, show_plan
+from springest_async.cli.check import CheckOptions, check
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.reading import ReadingOptions
 from springest_async.errors import ConfigurationError, ManifestError
-from springest_async.limits.limiter import Limiter
-from springest_async.records import Certification
 from tests.pdfs import certificate
 
 HEADER = "file,certification_id,email,valid_from,valid_until\n"
@@ -42,87 +37,6 @@ def archive(tmp_path: Path) -> Path:
     return folder
 
 
-def plan(rows: int, *, to_send: int, seconds: float = 0.0, listed: RowSet | None = None, **known: int) -> Plan:
-    totals = Totals(rows=rows)
-    for row in range(2, to_send + 2):
-        totals.add(row, 7, 50_000)
-    totals.known.update({State[name.upper()]: count for name, count in known.items()})
-    return Plan(totals=totals, listed=listed, seconds=seconds, posts_per_minute=30)
-
-
-def shown(plan: Plan, **asked: Any) -> list[str]:
-    out = io.StringIO()
-    show_plan(plan, Asked(origin="https://api.springest.nl", **asked), Console(file=out, width=100))
-    return out.getvalue().splitlines()
-
-
-def row_set(*numbers: int) -> RowSet:
-    rows = RowSet()
-    for number in numbers:
-        rows.add(number)
-    return rows
-
-
-def test_plan_accounts_for_every_row() -> None:
-    lines = shown(plan(1012, to_send=1000, listed=row_set(1008, 1009), stored=4, rejected=2, in_doubt=1))
-    assert lines[:8] == [
-        "Plan for https://api.springest.nl:",
-        "      1 012  rows",
-        "          4  stored before, so not sent again",
-        "          2  rejected before, so not sent again (springest resolve … --send-again)",
-        "          1  in doubt: an upload asks Springest whether they are stored",
-        "          2  listed by Springest already, so not sent",
-        "          3  with faults, so not sent",
-        "      1 000  to send (50 MB)",
-    ]
-
-
-def test_plan_says_what_certifications_need() -> None:
-    certifications = {7: Certification(id=7, name="VCA Basis", requires_valid_until=True)}
-    assert any("required" in line for line in shown(plan(3, to_send=3), certifications=certifications))
-    assert any("unknown" in line for line in shown(plan(3, to_send=3)))
-    assert any("is not listed" in line for line in shown(plan(3, to_send=3), certifications={8: certifications[7]}))
-
-
-def test_a_plan_of_nothing_has_no_forecast() -> None:
-    assert shown(plan(5, to_send=0, stored=5))[1:] == [
-        "          5  rows",
-        "          5  stored before, so not sent again",
-        "          0  to send",
-    ]
-
-
-def test_many_certifications_are_a_short_table() -> None:
-    long = plan(0, to_send=0)
-    for key in range(1, 501):
-        long.totals.add(key, key, 1)
-    assert "… and 480 other certifications" in shown(long)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "a moment: done 14:05 if"),
-        (3600, "about 1 h 00 min: done 15:05 if"),
-        (22 * 3600 + 13 * 60, "about 22 h 13 min: done Wednesday 12:18 if"),
-        (23 * 86400, "about 23 d 0 h: done Thursday 24 December 2026 14:05 if"),
-    ],
-)
-def test_forecast_says_when_it_is_done(seconds: float, words: str) -> None:
-    now = datetime(2026, 12, 1, 14, 5).astimezone()  # wherever this machine is
-    assert words in forecast(plan(40_000, to_send=40_000, seconds=seconds), now)
-
-
-def test_plan_knows_how_long_the_limit_makes_it_take() -> None:
-    totals = Totals(rows=90)
-    for row in range(2, 92):
-        totals.add(row, 7, 1)
-    made = Plan.of(totals, Limiter())
-    assert 120 <= made.seconds < 121
-    now = datetime(2026, 12, 1, 14, 5, tzinfo=AMSTERDAM)
-    assert made.done_at(now) == now + timedelta(seconds=made.seconds)
-
-
 async def checked(manifest: Path, **options: Any) -> tuple[Exit, str, str]:
     out, err = io.StringIO(), io.StringIO()
     code = await check(
@@ -143,7 +57,8 @@ def write(folder: Path, *rows: str) -> Path:
 async def test_a_good_manifest_needs_no_key_and_makes_no_journal(archive: Path, tmp_path: Path) -> None:
     code, out, err = await checked(write(archive, "a.pdf,7,jan@example.org,2026-01-31,2027-01-31"))
     assert code == Exit.STORED
-    assert f"{archive / 'certificates.csv'}: nothing to correct." in out
+    assert out.startswith(f"{archive / 'certificates.csv'} is read as CSV in UTF-8, separated by “,”")
+    assert "certificates.csv: nothing to correct.\n" in out
     assert "Not checked: whether the certifications exist, and which of them require valid_until" in out
     assert f"Nothing was sent. To send the rows: springest upload {archive / 'certificates.csv'}" in out
     assert err == ""
@@ -227,3 +142,22 @@ async def test_a_journal_that_is_named_must_exist_to_be_asked(archive: Path, tmp
     assert code == Exit.STORED
     assert f"Not checked: which rows were stored before: there is no journal in {where}." in out
     assert names(tmp_path) == ["archive"]
+
+
+async def test_printed_command_has_the_options_of_the_check(archive: Path) -> None:
+    (manifest := archive / "certificates.csv").write_text(
+        "Bewijs,certification,mail,valid_from\na,7,jan@example.org,01/02/2026\n"
+    )
+    reading = ReadingOptions(dates="dmy", columns=("file={Bewijs}.pdf",), files=archive, fix_names=True)
+    out = io.StringIO()
+    await check(manifest, reading, CheckOptions(), Console(file=out, width=200), Console(file=io.StringIO()))
+    command = f"springest upload {manifest} --files {archive} --dates dmy --map 'file={{Bewijs}}.pdf' --fix-names\n"
+    assert command in out.getvalue()
+
+
+async def test_a_list_beside_the_manifest_names_certifications(archive: Path) -> None:
+    (archive / "certifications.csv").write_text("ID,Name,Requires valid until\n7,VCA Basis,true\n")
+    manifest = write(archive, "a.pdf,7,jan@example.org,2026-01-31,", "b.pdf,7,jan@example.org,2026-01-31,2027-01-31")
+    _, out, _ = await checked(manifest)
+    assert "row 2, valid_until: is missing, but “VCA Basis” requires it" in out
+    assert re.search(r"7 +│ VCA Basis │ 1 +│ required", out)

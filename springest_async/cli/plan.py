@@ -1,0 +1,100 @@
+"""Show the plan of an upload: for people, and as JSON."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+
+from springest_async.bulk.plan import Plan
+from springest_async.cli.bench_figures import readable
+from springest_async.cli.console import cell, folding_table, say
+from springest_async.cli.findings import count, number
+from springest_async.cli.progress import duration
+from springest_async.journal.records import State
+from springest_async.manifest.certifications import Certifications
+
+_CERTIFICATIONS_SHOWN = 20
+_WEEK = timedelta(days=6)  # a day's name alone says which one is meant
+
+
+def show_plan(plan: Plan, origin: str, out: Console) -> None:
+    """Print what an upload would do: the rows, the certifications, and how long it takes."""
+    say(out, f"Plan for {origin}:", "bold")
+    for rows, words in _lines_of(plan):
+        say(out, f"  {number(rows):>9}  {words}")
+    certifications = plan.totals.certifications.most_common()
+    if certifications := [(key, rows) for key, rows in certifications if rows]:
+        table = folding_table("Certification", "Name", "Rows to send", "valid_until")
+        for key, rows in certifications[:_CERTIFICATIONS_SHOWN]:
+            name, needs = _words_of(plan.certifications, key)
+            table.add_row(*map(cell, (str(key), name, number(rows), needs)))
+        out.print(table)
+        if (more := len(certifications) - _CERTIFICATIONS_SHOWN) > 0:
+            say(out, f"… and {count(more, 'other certification')}")
+    if plan.totals.to_send:
+        say(out, forecast(plan))
+
+
+def _words_of(certifications: Certifications | None, key: int) -> tuple[str, str]:
+    """Return the name of a certification, and whether it requires valid_until, as far as they are known."""
+    if certifications is None or (found := certifications.get(key)) is None:
+        return "is not listed" if certifications is not None and certifications.is_complete else "unknown", ""
+    return found.name, "required" if found.requires_valid_until else "optional"
+
+
+def _lines_of(plan: Plan) -> list[tuple[int, str]]:
+    known = plan.totals.known
+    lines = [
+        (known[State.STORED], "stored before, so not sent again"),
+        (known[State.REJECTED], "rejected before, so not sent again (springest resolve … --send-again)"),
+        (known[State.IN_DOUBT], "in doubt: an upload asks Springest whether they are stored"),
+        (len(plan.listed or ()), "listed by Springest already, so not sent"),
+        (plan.faulty, "with faults, so not sent"),
+    ]
+    to_send = len(plan.totals.to_send)
+    return [
+        (plan.totals.rows, "rows"),
+        *((rows, words) for rows, words in lines if rows),
+        (to_send, f"to send{f' ({readable(plan.totals.size)})' if to_send else ''}"),
+    ]
+
+
+def forecast(plan: Plan, now: datetime | None = None) -> str:
+    """Return how long an upload takes and when it is done, if it began now, in this machine's time zone."""
+    now = (now or datetime.now(UTC)).astimezone()
+    done = plan.done_at(now)
+    at = f"{done:%H:%M}"
+    if done.date() != now.date():
+        at = f"{done:%A} {at}" if done - now < _WEEK else f"{done:%A} {done.day} {done:%B %Y} {at}"
+    takes = f"about {duration(plan.seconds)}" if plan.seconds >= 1 else "a moment"
+    return f"At {count(plan.posts_per_minute, 'certificate')} a minute this takes {takes}: done {at} if started now."
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """Return the plan, for ``--format json``."""
+    known, certifications = plan.totals.known, plan.certifications
+    return {
+        "rows": plan.totals.rows,
+        "to_send": len(plan.totals.to_send),
+        "bytes": plan.totals.size,
+        "stored_before": known[State.STORED],
+        "rejected_before": known[State.REJECTED],
+        "in_doubt": known[State.IN_DOUBT],
+        "listed": None if plan.listed is None else len(plan.listed),
+        "faulty": plan.faulty,
+        "certifications": [
+            {
+                "id": key,
+                "rows": rows,
+                "name": found.name if found else None,
+                "is_listed": found is not None if certifications and certifications.is_complete else None,
+                "requires_valid_until": found.requires_valid_until if found else None,
+            }
+            for key, rows in plan.totals.certifications.most_common()
+            if rows
+            for found in [certifications.get(key) if certifications else None]
+        ],
+        "posts_per_minute": plan.posts_per_minute,
+        "seconds": round(plan.seconds),
+        "done_at": plan.done_at().isoformat(timespec="seconds"),
+    }
