@@ -122,7 +122,7 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
             else:
                 _show(manifest, log, options, out)
                 show_plan(plan, asked.origin, out)
-                _show_end(f"{argument(path)}{reading.arguments()}", log, asked, out)
+                _show_end(f"{argument(path)}{reading.arguments()}", log, plan, asked, out)
             if options.findings is not None:
                 write_findings(log, options.findings, separator=_separator(manifest))
                 say(err, f"All findings are in {options.findings}.")
@@ -287,14 +287,19 @@ def show_understood(manifest: Manifest, console: Console) -> None:
         say(console, f"  The files are in {manifest.files}.")
 
 
-def _show_end(arguments: str, log: FindingLog, asked: Asked, out: Console) -> None:
+def _show_end(arguments: str, log: FindingLog, plan: Plan, asked: Asked, out: Console) -> None:
     for words in asked.not_checked:
         say(out, f"Not checked: {words}.")
     command = f"springest upload {arguments}"
-    if not log.count(Severity.FAULT):
+    faulty, to_send = log.count(Severity.FAULT), len(plan.totals.to_send)
+    if faulty and to_send:
+        say(out, f"Nothing was sent. Correct the faults; or send the other rows: {command} --skip-faulty")
+    elif faulty:
+        say(out, "Nothing was sent. Correct the faults.")
+    elif to_send:
         say(out, f"Nothing was sent. To send the rows: {command}")
     else:
-        say(out, f"Nothing was sent. Correct the faults; or send the other rows: {command} --skip-faulty")
+        say(out, "There is nothing to send." if plan.totals.rows else "There are no rows, so there is nothing to send.")
 
 
 def _print_json(manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, out: Console) -> None:

@@ -17,9 +17,12 @@ from .command import (
     in_a_terminal,
     journal_path,
     names,
+    outcomes,
+    row_of,
     springest,
     springest_sandbox,
     start,
+    table_of,
 )
 
 LISTED = "--skip-listed"
@@ -162,3 +165,21 @@ async def test_ctrl_c_ends_the_asking_for_lists_at_once(tmp_path: Path) -> None:
     assert ran.code == 130
     assert "Plan for" not in ran.out
     assert "it is asked for its lists: 2 requests (of 4 000 an hour).\n" in ran.err
+
+
+async def test_an_upload_leaves_out_what_springest_lists(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", archive(first, 3), origin=sandbox.origin)).code == 0
+        other = tmp_path / "other.sqlite3"  # as that of a colleague
+        command = ("upload", archive(second, 5), LISTED, "--journal", other)
+        ran = await springest(*command, origin=sandbox.origin)
+        again = await springest(*command, origin=sandbox.origin)
+
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=2))
+    assert [row_of(post) for post in sandbox.audit] == [2, 3, 4, 5, 6]
+    assert "          3  listed by Springest already, so not sent\n          2  to send" in ran.err
+    assert (again.code, table_of(again.out)) == (0, outcomes(stored=2))
+    assert "          2  stored before, so not sent again\n          3  listed by Springest already" in again.err

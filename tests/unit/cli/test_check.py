@@ -161,3 +161,9 @@ async def test_a_list_beside_the_manifest_names_certifications(archive: Path) ->
     _, out, _ = await checked(manifest)
     assert "row 2, valid_until: is missing, but “VCA Basis” requires it" in out
     assert re.search(r"7 +│ VCA Basis │ 1 +│ required", out)
+
+
+async def test_a_manifest_without_rows_has_nothing_to_send(archive: Path) -> None:
+    code, out, _ = await checked(write(archive))
+    assert code == Exit.STORED
+    assert out.endswith("There are no rows, so there is nothing to send.\n")
