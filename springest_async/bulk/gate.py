@@ -102,16 +102,16 @@ class Gate:
 
         That is at the start, when the server was never reached.
         """
-        if self._lost_since is None:
-            self._lost_since = _now()
+        if self._lost_since is None:  # answers that were lost a moment ago are of the same outage
+            self._lost_since = self._unclear_since if self._unclear else _now()
         self._reason = error.reason.removeprefix("no connection: ")
         return self.was_reached or (error.trusted and self._pauses < TRIES - 1)
 
     def is_asked(self, error: NotSent, pause: float) -> None:
         """Note that there was no connection to ask Springest about a doubt, which is asked again in `pause` seconds."""
         self.lost(error)
-        if not self._is_taken:  # else another one tries earlier
-            self._report_outage(again_at=_now() + pause)
+        certificate_tries = self._reported is not None and self._is_taken
+        self._report_outage(self._reported.again_at if certificate_tries and self._reported else _now() + pause)
 
     # --- whose turn it is ---
 

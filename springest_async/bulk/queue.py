@@ -652,13 +652,16 @@ class UploadQueue:
         while True:
             try:
                 return await settle_claimed(self._journal, known, self._client.settle, fails=fails)
-            except (ServerError, NoAnswer, NotSent):
+            except (ServerError, NoAnswer, NotSent) as error:
                 asked += 1
                 if asked >= TRIES and not (self._in_flight or self._ready or self._claimed):
                     self.stop()  # nothing else is left to do, and the server does not answer
                 if self._stopped.is_set():
                     raise
-                await self._pause(backoff(asked, longest=600.0))
+                pause = backoff(asked, longest=600.0)
+                if isinstance(error, NotSent):
+                    self._gate.is_asked(error, pause)
+                await self._pause(pause)
 
     def _was_not_stored(self, known: KnownCertificate, doubt: InDoubt) -> None:
         """Take the row of a certificate that was in doubt up again, unless it has its turn already."""

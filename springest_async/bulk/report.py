@@ -27,7 +27,7 @@ class Report:
         stored_before: how many rows needed no POST, because another manifest or an upload had stored their certificate.
         outages: how often Springest could not be reached for a while.
         outage_seconds: for how long, all together.
-        last_outage: what was the matter the last time, as in ``no connection (Connection refused)``.
+        last_outage: the last of them.
     """
 
     counts: Counter[State] = field(converter=_settled)
@@ -37,7 +37,7 @@ class Report:
     stored_before: int = 0
     outages: int = 0
     outage_seconds: float = 0.0
-    last_outage: str = ""
+    last_outage: OutageOver | None = None
 
     @property
     def rows(self) -> int:
@@ -70,7 +70,7 @@ class RunRecorder:
         self._stored_before = loaded.known if loaded else 0
         self._outages = 0
         self._outage_seconds = 0.0
-        self._last_outage = ""
+        self._last_outage: OutageOver | None = None
 
     def __call__(self, event: BulkEvent) -> None:
         """Count an event."""
@@ -85,7 +85,7 @@ class RunRecorder:
             case OutageOver():
                 self._outages += 1
                 self._outage_seconds += event.seconds
-                self._last_outage = f"{event.what} ({event.reason})"
+                self._last_outage = event
 
     async def report(self, migration: OpenMigration) -> Report:
         """Return the totals.

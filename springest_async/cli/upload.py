@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
 _SECOND_THOUGHTS = 5.0  # seconds to stop an upload that has warnings
+_REASONS_SHOWN = 5
+_OURS = re.compile(r"^POST \S+ (rejected the certificate \(\d+\): )?")  # in front of the server's words
 _LOOK_EVERY = 5.0  # seconds between two looks at what other runs do
 
 
@@ -158,17 +161,17 @@ def _refuse_old_journal(manifest: Path) -> None:
 
 def _print_start(loaded: Loaded, before: Report, hosts: Sequence[str], springest: Springest, err: Console) -> None:
     waiting = before.count(State.WAITING)
-    forecast = duration(springest.limiter.seconds_until(waiting))
-    of_all = f" of {loaded.rows}" if waiting < loaded.rows else ""
-    say(
-        err,
-        f"{_count(waiting, 'certificate')}{of_all} to {springest.origin}:"
-        f" about {forecast} at {springest.limiter.posts_now} a minute.",
-    )
+    words = {State.STORED: "stored before", State.REJECTED: "rejected before"}
     done = [state for state in State if state is not State.WAITING and before.count(state)]
-    words = {State.STORED: "stored before"}
-    if known := ", ".join(f"{before.count(state)} {words.get(state, state.value)}" for state in done):
-        say(err, f"From earlier runs: {known}.")
+    parts = [f"{before.count(state)} {words.get(state, state.value)}" for state in done]
+    if waiting:
+        takes = duration(springest.limiter.seconds_until(waiting))
+        parts.append(
+            f"{waiting} to send to {springest.origin}: about {takes} at {springest.limiter.posts_now} a minute"
+        )
+    else:
+        parts.append(f"nothing to send to {springest.origin}")
+    say(err, f"{', '.join(parts)}.")
     if hosts:
         say(err, f"{runs_on(hosts)} working on this manifest too.")
     if loaded.changed:
@@ -294,12 +297,22 @@ class _Run:
         return Exit.NOT_ALL if code is Exit.STORED and self._left_out.rows else code
 
     async def _print_failed(self, report: Report) -> None:
+        await self._print_reasons()
         if (failed := await write_failed(self._migration, self._manifest, self._left_out)) is not None:
             count = _count(report.count(State.REJECTED, State.FAILED) + len(self._left_out.rows), "row")
             say(
                 self._err,
                 f"Not stored: {count}. The reasons are in {failed}: correct the rows there and upload that file.",
             )
+
+    async def _print_reasons(self) -> None:
+        """Print the most frequent reasons of rejected and failed rows, so that nobody has to open a file for them."""
+        reasons, found = await self._migration.reasons(_REASONS_SHOWN)
+        for reason in reasons:
+            words = _OURS.sub("", reason.words) or "no reason was recorded"
+            say(self._err, f"{_count(reason.rows, 'row')} {reason.state.value}: {words}")
+        if found > len(reasons):
+            say(self._err, f"… and {_count(found - len(reasons), 'other reason')}")
 
     async def _print_unfinished(self, report: Report, hosts: Sequence[str]) -> None:
         manifest = argument(self._manifest.path)
@@ -336,6 +349,26 @@ async def _certifications(springest: Springest, err: Console) -> Mapping[int, Ce
 
 def _print_totals(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:
     out.print(table_of(report))
+    # The report counts what the journal knew when the manifest was loaded, and so does `before`.
+    known = report.stored_before - before.stored_before
+    stored_before = before.count(State.STORED) + known
+    if report.posts:
+        _print_posts(report, seconds, limiter, out)
+    elif report.stored:
+        say(out, f"{_count(report.stored, 'certificate')} in doubt found at Springest: nothing was sent")
+    elif not stored_before:
+        say(out, "Nothing was sent")
+    if stored_before:
+        nothing = "" if report.posts or report.stored else "Nothing was sent: "
+        say(out, f"{nothing}{stored_before} stored before")
+    if (outage := report.last_outage) is not None:
+        often = "" if report.outages == 1 else f" in all, {report.outages} times"
+        say(out, f"{outage.what} for {duration(report.outage_seconds)}{often} ({outage.reason})")
+    if (by_others := report.count(State.STORED) - stored_before - report.stored) > 0:
+        say(out, f"{_count(by_others, 'certificate')} stored by other runs meanwhile")
+
+
+def _print_posts(report: Report, seconds: float, limiter: Limiter, out: Console) -> None:
     agreed = ", as agreed with Springest" if limiter.posts > POSTS_PER_MINUTE else ""
     pace = ", then one at a time, because the server refused POSTs as too fast" if limiter.slow else ""
     say(
@@ -343,12 +376,6 @@ def _print_totals(report: Report, before: Report, seconds: float, limiter: Limit
         f"{_count(report.stored, 'certificate')} stored in {duration(seconds)}: {report.posts} POSTs tried,"
         f" {report.refusals} of them refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
     )
-    if report.stored_before:
-        say(out, f"{report.stored_before} stored before, by another manifest or upload: not sent again")
-    by_others = report.count(State.STORED) - before.count(State.STORED) - report.stored
-    by_others -= report.stored_before
-    if by_others > 0:
-        say(out, f"{_count(by_others, 'certificate')} stored by other runs meanwhile")
 
 
 def _count(number: int, noun: str) -> str:

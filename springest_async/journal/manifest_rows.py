@@ -14,7 +14,7 @@ from springest_async.journal.certificates import ClaimLost, moment, storable
 from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.migrations import Source, load_of
-from springest_async.journal.records import Entry, FileHash, KnownCertificate, State
+from springest_async.journal.records import Entry, FileHash, KnownCertificate, Reason, State
 
 ROW = (
     "SELECT r.id, r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until, r.conversion_id,"
@@ -198,6 +198,17 @@ def counts(connection: Connection, migration: int) -> Counter[State]:
         "SELECT state, count(*) FROM manifest_rows WHERE load = ? GROUP BY state", (load_of(connection, migration),)
     )
     return Counter({State(state): count for state, count in lines})
+
+
+def reasons(connection: Connection, migration: int, limit: int) -> tuple[list[Reason], int]:
+    """Return the most frequent reasons of rejected and failed rows, the first ones first, and how many there are."""
+    lines = connection.execute(
+        "SELECT state, said, count(*), count(*) OVER () FROM (SELECT state, replace(replace(reason, file, '…'), email,"
+        " '…') AS said FROM manifest_rows WHERE load = ? AND state IN ('rejected', 'failed')) AS found"
+        " GROUP BY state, said ORDER BY count(*) DESC, said LIMIT ?",
+        (load_of(connection, migration), limit),
+    )
+    return [Reason(State(state), said, rows) for state, said, rows, _ in lines], lines[0][3] if lines else 0
 
 
 def entries(

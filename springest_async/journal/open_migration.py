@@ -17,7 +17,7 @@ from springest_async.journal.erasure import Forgotten
 from springest_async.journal.journal import Claim, Journal
 from springest_async.journal.loading import ManifestRow
 from springest_async.journal.migrations import Source
-from springest_async.journal.records import Entry, FileHash, KnownCertificate, Loaded, State, Worker
+from springest_async.journal.records import Entry, FileHash, KnownCertificate, Loaded, Reason, State, Worker
 from springest_async.random_names import random_name
 from springest_async.source_file import open_regular
 
@@ -230,6 +230,10 @@ class OpenMigration:
     async def counts(self) -> Counter[State]:
         """Count the rows by state."""
         return await self.journal.run(partial(manifest_rows.counts, migration=self.id))
+
+    async def reasons(self, limit: int) -> tuple[list[Reason], int]:
+        """Return the most frequent reasons of rejected and failed rows, at most `limit`, and how many there are."""
+        return await self.journal.run(partial(manifest_rows.reasons, migration=self.id, limit=limit))
 
     async def entries(self, *states: State, after: int = 0, limit: int = 500) -> list[Entry]:
         """Return the next rows in these states (default: all) after a row number, in the manifest's order."""

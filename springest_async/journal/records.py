@@ -209,6 +209,21 @@ class Loaded:
 
 
 @frozen
+class Reason:
+    """Why some rows of a manifest are not stored.
+
+    Attributes:
+        state: REJECTED or FAILED.
+        words: for a person to read; … stands for the email address or the file of a row.
+        rows: how many rows have it.
+    """
+
+    state: State
+    words: str
+    rows: int
+
+
+@frozen
 class Worker:
     """A worker that works on a migration now, as it was when it was read.
 

@@ -7,11 +7,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
+import attrs
 import pytest
 from rich.console import Console
 
 from springest_async import Limiter
-from springest_async.bulk import Entry, RowDone, RowSettling, RowStep, State
+from springest_async.bulk import Entry, Outage, OutageOver, RowDone, RowSettling, RowStep, State
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.upload import UploadStep
 from tests.waiting import A_WHILE
@@ -221,6 +222,29 @@ async def test_a_terminal_that_cannot_move_its_cursor_has_lines(
     async with progress.shown():
         progress(RowDone(row(2), State.STORED))
         assert await until_shown(screen, r".*\n") == "1 of 4 done, 0 s left\n"
+
+
+async def test_an_outage_is_shown_without_rate_and_forecast(screen: io.StringIO) -> None:
+    """The times that failed are no POSTs, and the outage is no time of the rate that follows."""
+    progress = UploadProgress(Console(file=screen, width=20), 4, Limiter())
+    started = asyncio.get_running_loop().time()
+    async with progress.shown():
+        progress(RowDone(row(2), State.STORED))
+        progress(step(3, "sending"))
+        progress(attrs.evolve(step(3, "unsent"), step=attrs.evolve(step(3, "unsent").step, connected=False)))
+        progress(Outage(started, "no connection", "Connection refused", started + 48))
+        words = r"1 of 4 done, no connection for (39|40) s \(Connection refused\), trying again in [89] s\n"
+        await until_shown(screen, words)
+        progress(Outage(started, "no connection", "Connection refused", None))
+        await until_shown(screen, r"1 of 4 done, no connection for 50 s \(Connection refused\), trying again now\n")
+        lines = screen.getvalue()
+        progress(OutageOver("no connection", "Connection refused", 50))
+        progress(RowDone(row(3), State.STORED))
+        rate = await until_shown(screen, r"2 of 4 done, [0-9]+ a minute, 0 s left\n")
+
+    assert "a minute" not in lines
+    assert "left" not in lines
+    assert 60 <= int(rate.split()[4]) <= 125
 
 
 async def test_an_error_inside_goes_through(screen: io.StringIO) -> None:
