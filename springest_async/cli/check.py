@@ -287,9 +287,14 @@ def show_understood(manifest: Manifest, console: Console) -> None:
         say(console, f"  The files are in {manifest.files}.")
 
 
-def _show_end(arguments: str, log: FindingLog, plan: Plan, asked: Asked, out: Console) -> None:
+def show_not_checked(asked: Asked, console: Console) -> None:
+    """Print what could not be asked."""
     for words in asked.not_checked:
-        say(out, f"Not checked: {words}.")
+        say(console, f"Not checked: {words}.")
+
+
+def _show_end(arguments: str, log: FindingLog, plan: Plan, asked: Asked, out: Console) -> None:
+    show_not_checked(asked, out)
     command = f"springest upload {arguments}"
     faulty, to_send = log.count(Severity.FAULT), len(plan.totals.to_send)
     if faulty and to_send:

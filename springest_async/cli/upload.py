@@ -28,7 +28,7 @@ from springest_async.bulk import (
 from springest_async.bulk.findings import FindingLog
 from springest_async.bulk.plan import Plan
 from springest_async.cli import environment
-from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_understood
+from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_not_checked, show_understood
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
@@ -101,6 +101,7 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
                 _print_refusal(f"{argument(path)}{reading.arguments()}", log, plan, err)
                 return Exit.USAGE
             show_plan(plan, asked.origin, err)
+            show_not_checked(asked, err)
             if log.count(Severity.WARNING) and not options.yes:
                 await _wait_for_second_thoughts(err)
             return await _load_and_run(manifest, log, plan, asked, out, err)

@@ -183,3 +183,20 @@ async def test_an_upload_leaves_out_what_springest_lists(tmp_path: Path) -> None
     assert "          3  listed by Springest already, so not sent\n          2  to send" in ran.err
     assert (again.code, table_of(again.out)) == (0, outcomes(stored=2))
     assert "          2  stored before, so not sent again\n          3  listed by Springest already" in again.err
+
+
+async def test_a_listed_certificate_of_nobody_is_told(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1)
+
+    async def certificates(_: web.Request) -> web.Response:
+        return web.json_response([{"id": 5, "certification_id": 1, "valid_from": "2026-01-31"}])
+
+    app = web.Application()
+    app.router.add_get("/users/certificates.json", certificates)
+    async with TestServer(app) as server:
+        origin = str(server.make_url("/")).rstrip("/")
+        ran = await springest("check", manifest, LISTED, origin=origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+
+    assert ran.code == 0
+    assert "          1  to send" in ran.out
+    assert "Not checked: 1 listed certificate without a person, which may be of any row.\n" in ran.out
