@@ -19,6 +19,7 @@ from springest_async.manifest.new_file import new_file
 from springest_async.manifest.template import COLUMNS, EXAMPLE, Folder, Template
 
 _NAME = "certificates.csv"
+_OTHER_WORKBOOKS = (".ods", ".xls", ".xlsb", ".xlsm", ".numbers")
 _SHOWN = 3  # files of each kind of remark
 
 
@@ -40,6 +41,8 @@ def template(folder: Path | None, text: str | None, output: Path | None, dates: 
     target = output or (beside or Path()) / _NAME
     if os.path.lexists(target):
         raise ConfigurationError(f"{target} exists already: name another file with --output")
+    if target.suffix.lower() in _OTHER_WORKBOOKS:
+        raise ConfigurationError(f"{target}: a template is a CSV or an XLSX: let its name end in .csv or .xlsx")
     if folder is None:
         if text is not None:
             raise ConfigurationError("a pattern needs the folder of the PDFs: springest template FOLDER --pattern …")
@@ -75,6 +78,8 @@ def _write(target: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) 
         with new_file(target.parent) as file:
             write(file.stream, (columns, *rows))
             file.publish([target])
+    except FileNotFoundError:
+        raise ConfigurationError(f"{target} cannot be written: there is no such folder") from None
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise ConfigurationError(f"{target} cannot be written: {reason}") from None

@@ -158,7 +158,8 @@ async def test_no_file_is_overwritten(tmp_path: Path, name: str) -> None:
         (["--pattern", "{email}"], "a pattern needs the folder of the PDFs"),
         (["{folder}/nothing"], "nothing: there is no such folder: check its name"),
         (["{folder}/empty"], "there is no PDF in"),
-        (["{folder}", "--output", "{folder}/nowhere/made.csv"], "cannot be written: No such file or directory"),
+        (["{folder}", "--output", "{folder}/nowhere/made.csv"], "cannot be written: there is no such folder"),
+        (["{folder}", "--output", "{folder}/made.ods"], "let its name end in .csv or .xlsx"),
     ],
 )
 async def test_what_cannot_be_made_is_refused(tmp_path: Path, arguments: list[str], words: str) -> None:
