@@ -23,6 +23,7 @@ from springest_async.manifest.table_file import TableFile, opened
 
 _MAX_ROW_CHARS = 128 * 1024  # also Python's limit for one CSV cell
 _PIECE_CHARS = 64 * 1024  # read at a time; at most _MAX_ROW_CHARS
+_SIGNATURE_CHARS = 16  # a picture and what is not saved completely have a NUL among them
 _START_BYTES = 64 * 1024  # that show the encoding and the separator
 
 SEPARATORS = (",", ";", "\t")
@@ -35,6 +36,8 @@ _MARKS = {
 }
 _NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "cp1252": "Windows-1252"}
 _NO_TEXT = {
+    codecs.BOM_UTF32_LE: "is in UTF-32",
+    codecs.BOM_UTF32_BE: "is in UTF-32",
     b"PK\x03\x04": "is a workbook (XLSX or ODS) or a ZIP",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "is a workbook (XLS)",
     b"\x09\x00\x04\x00": "is a workbook of Excel 2",
@@ -95,11 +98,13 @@ class CsvTable:
                 if start.startswith(mark):
                     raise ManifestError(path, f"{what}, not a CSV: {_INSTEAD}")
             encoding = _encoding_of(start)
-            if encoding == "utf-8":
+            if encoding == "utf-8" and not start.startswith(codecs.BOM_UTF8):
                 stream.seek(0)
                 encoding = _utf_8_or_windows(stream)
         bom = start.startswith(tuple(_MARKS))
         text = start.decode(encoding, "replace").lstrip("\ufeff")
+        if "\0" in text[:_SIGNATURE_CHARS]:  # further on, a cell may have one
+            raise ManifestError(path, f"is neither text nor a workbook, or is damaged: {_INSTEAD}")
         if _MARKUP.match(text):
             reason = "is a web page or XML, which some systems export with the name of a workbook or CSV"
             raise ManifestError(path, f"{reason}: {_INSTEAD}")
@@ -190,7 +195,17 @@ class CsvTable:
             reason = f"after row {number}: the file is not in {self.encoding_name} (in Excel, save it as “CSV UTF-8”)"
             raise ManifestError(self.path, reason) from None
         except csv.Error as error:
-            raise _NotQuotedError(self.path, f"row {number + 1} is not valid CSV: {error}") from None
+            raise _NotQuotedError(self.path, f"row {number + 1} is not valid CSV: {_plain(error)}") from None
+
+
+def _plain(error: csv.Error) -> str:
+    """Return in plain words what the CSV reader says of a row."""
+    words = str(error)
+    if words == "unexpected end of data":
+        return 'a quote (") in it is never closed: delete it, or write it twice within quotes around the cell'
+    if "expected after" in words:
+        return 'there is text behind the quote (") that ends a cell: write quotes within a cell twice'
+    return words
 
 
 class _NotQuotedError(ManifestError):

@@ -632,7 +632,10 @@ def _first_rows(table: Table) -> Iterator[tuple[int, list[str]]]:
 
 def _no_header(table: Table, reading: Reading) -> ManifestError:
     """Return what the row lacks that comes nearest to naming the columns."""
-    rows = [*_first_rows(table)] or [(1, [])]
+    if not (rows := [*_first_rows(table)]):
+        return ManifestError(
+            table.path, "is empty: it must have a row for each certificate, below the names of the columns"
+        )
     number, titles = max(rows, key=lambda row: (len(_plainly_known(row[1])), -row[0]))
     try:
         columns = _columns(titles, reading)

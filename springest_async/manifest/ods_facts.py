@@ -74,10 +74,11 @@ def _look_at(row: Element, number: int, facts: SheetFacts) -> int:
         columns = int(cell.get(f"{_TABLE}number-columns-repeated", "1"))
         text = cell.findtext(f"{_TEXT}p") or ""
         kind = cell.get(f"{_OFFICE}value-type")
-        if kind or text:
+        formula = cell.get(f"{_TABLE}formula")
+        if kind or text or formula:
             facts.height = max(facts.height, number + repeated - 1)
             facts.width = max(facts.width, column + columns - 1)
-        if cell.get(f"{_TABLE}formula") is not None:
+        if formula is not None:
             if kind is None and cell.find(f"{_TEXT}p") is None:  # an empty text has an empty paragraph
                 facts.add_uncomputed(number, column)
             elif _is_error(cell, kind, text) and not facts.is_too_large:

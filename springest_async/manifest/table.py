@@ -74,6 +74,8 @@ def open_table(path: Path, *, sheet: str | None = None) -> Table:
     Raises:
         ManifestError: when it cannot be read, is neither text nor a workbook, or has no such sheet.
     """
+    if path.name.startswith("~$"):
+        raise ManifestError(path, "is a file that Excel makes while it has a workbook open: name the one without “~$”")
     with opened(path) as stream:
         is_workbook = stream.read(8).startswith(_WORKBOOKS)
     if not is_workbook:

@@ -26,6 +26,9 @@ def opened(path: Path) -> Generator[FileIO, None, None]:
             yield stream
     except FileNotFoundError:
         raise ManifestError(path, "there is no such file: check its name and folder") from None
+    except IsADirectoryError:
+        reason = f"is a folder: name the spreadsheet in it, or make one with springest template {path}"
+        raise ManifestError(path, reason) from None
     except OSError as error:
         raise ManifestError(path, error.strerror or "cannot be read") from None
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import weakref
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
@@ -91,16 +91,15 @@ class WorkbookTable:
             kind, parts = _parts(path, stream)
             stream.seek(0)
             known = CalamineWorkbook.from_filelike(stream).sheets_metadata
-            chosen = [(index, one.name) for index, one in enumerate(known) if _is_meant(one, sheet)]
-            sheets = [_Sheet(name, parts.facts(index)) for index, name in chosen]
+            sheets = [(one, parts.facts(index)) for index, one in enumerate(known) if _is_meant(one, sheet)]
+            filled = [_Sheet(one.name, facts) for one, facts in sheets if facts.width]
+            others = [one.name for index, one in enumerate(known) if parts.facts(index).width] if not filled else []
             file.check(stream)
-        if not sheets:
-            lack = "has no visible sheet" if sheet is None else f"has no sheet “{sheet}”"
-            names = ", ".join(f"“{one.name}”" for one in known)
-            raise ManifestError(path, f"{lack}: name one of its sheets with --sheet ({names})")
-        first, *others = [one for one in sheets if one.facts.width] or sheets[:1]
+        if not filled:
+            raise ManifestError(path, _without_rows(sheet, others, exists=bool(sheets)))
+        first, *rest = filled
         # Numbers that count from 1904 are rare, and not always meant so: they must be formatted as dates.
-        return cls(kind, not parts.counts_from_1904, first, tuple(others), file)
+        return cls(kind, not parts.counts_from_1904, first, tuple(rest), file)
 
     @property
     def path(self) -> Path:
@@ -222,6 +221,17 @@ def _refuse_large(path: Path, sheet: str, facts: SheetFacts) -> None:
         last = f"{column_name(facts.width)}{facts.height}"
         reason = f"sheet “{sheet}” has a last cell {last}, and springest reads up to {MAX_CELLS} cells"
         raise ManifestError(path, f"{reason}: delete what stands far below or beside the table")
+
+
+def _without_rows(sheet: str | None, others: Sequence[str], *, exists: bool) -> str:
+    """Return why no rows were found, and where there are some."""
+    if not others:
+        return "is empty: no sheet has any rows"
+    if sheet is None:
+        lack = "has rows in hidden sheets only"
+    else:
+        lack = f"has an empty sheet “{sheet}”" if exists else f"has no sheet “{sheet}”"
+    return f"{lack}: name one of these with --sheet: {', '.join(f'“{name}”' for name in others)}"
 
 
 def _is_meant(known: SheetMetadata, name: str | None) -> bool:

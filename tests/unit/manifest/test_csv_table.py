@@ -72,6 +72,9 @@ def test_a_cell_of_several_lines_joins_no_rows(path: Path, remark: str) -> None:
         (b"\x09\x04\x06\x00\x00\x00\x10\x00", "is a workbook of Excel 4, not a CSV"),
         (b"ID;PWXL;N;E", "is a table for programs (SYLK), not a CSV"),
         (b"%PDF-1.4", "is a PDF, not a CSV"),
+        ("a,b".encode("utf-32"), "is in UTF-32, not a CSV"),
+        (bytes(5000), "is neither text nor a workbook"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "is neither text nor a workbook"),
     ],
 )
 def test_what_is_no_csv_is_refused(path: Path, content: bytes, what: str) -> None:
@@ -84,3 +87,24 @@ def test_what_is_no_csv_is_refused(path: Path, content: bytes, what: str) -> Non
 
 def test_a_name_in_angle_brackets_is_no_web_page(path: Path) -> None:
     assert rows_of(path, "<name>,b,c\n") == [["<name>", "b", "c"]]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('"Jan;1.pdf', 'a quote (") in it is never closed: delete it, or write it twice within quotes around the cell'),
+        ('"Jan" J;1.pdf', 'there is text behind the quote (") that ends a cell: write quotes within a cell twice'),
+        ("x" * 200_000, "it is longer than 131072 characters (is a closing quote missing?)"),
+    ],
+)
+def test_a_row_that_is_no_csv_is_told(path: Path, row: str, reason: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        rows_of(path, f"name;file\n{row}\n")
+    assert caught.value.reason == f"row 2 is not valid CSV: {reason}"
+
+
+def test_a_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        ManifestError, match="is a folder: name the spreadsheet in it, or make one with springest template"
+    ):
+        CsvTable.open(tmp_path)

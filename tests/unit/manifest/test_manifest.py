@@ -104,7 +104,7 @@ def test_unknown_columns_are_kept(tmp_path: Path) -> None:
             "file,email,naam,certification_id\n",
             f"row 1 lacks valid_from {SAY_WHICH.format('valid_from')}; it has file, email, naam, certification_id",
         ),
-        ("", NO_COLUMNS),
+        ("", "is empty: it must have a row for each certificate, below the names of the columns"),
         (
             HEADER.replace("conversion_id", "Email"),
             "row 1: columns 3 and 6 have the same title, “email”: rename or delete the others",
@@ -176,7 +176,7 @@ def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         Manifest.open(tmp_path)
 
-    assert caught.value.reason == "is a folder"
+    assert caught.value.reason.startswith("is a folder: name the spreadsheet in it")
 
 
 def test_a_missing_manifest_is_reported(tmp_path: Path) -> None:
@@ -645,14 +645,14 @@ def test_the_columns_are_not_looked_for_far_below(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ((HEADER + JAN).encode("utf-32"), "row 1: the file is not in UTF-8"),
+        ((HEADER + JAN).encode("utf-8-sig") + b"\xff", "row 3: the file is not in UTF-8"),
         ((HEADER + JAN).encode("utf-16")[:-1], "after row 0: the file is not in UTF-16"),
     ],
-    ids=["UTF-32", "half of UTF-16"],
+    ids=["damaged UTF-8", "half of UTF-16"],
 )
 def test_what_is_no_csv_is_said(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(ManifestError) as caught:
-        manifest_of(tmp_path, content)
+        list(manifest_of(tmp_path, content))
 
     assert caught.value.reason == f"{reason} (in Excel, save it as “CSV UTF-8”)"
 
@@ -673,14 +673,16 @@ def test_a_row_that_is_damaged_is_reported_by_its_number(tmp_path: Path, before:
 # --- what is no CSV ---
 
 
+NEVER_CLOSED = 'a quote (") in it is never closed: delete it, or write it twice within quotes around the cell'
+BEHIND = 'there is text behind the quote (") that ends a cell: write quotes within a cell twice'
 TOO_LONG = "row 3 is not valid CSV: it is longer than 131072 characters (is a closing quote missing?)"
 
 
 @pytest.mark.parametrize(
     ("rest", "reason"),
     [
-        ('"jan.pdf,7,jan@example.org,2026-01-31,,\n' + JAN, "row 3 is not valid CSV: unexpected end of data"),
-        ('"jan".pdf,7,jan@example.org,2026-01-31,,\n', "row 3 is not valid CSV: ',' expected after '\"'"),
+        ('"jan.pdf,7,jan@example.org,2026-01-31,,\n' + JAN, f"row 3 is not valid CSV: {NEVER_CLOSED}"),
+        ('"jan".pdf,7,jan@example.org,2026-01-31,,\n', f"row 3 is not valid CSV: {BEHIND}"),
         ('"jan.pdf,7,jan@example.org,2026-01-31,,\n' + JAN * 4000, TOO_LONG),
         ("x" * 131_072 + ",7,,,,\n", TOO_LONG),
         ("," * 131_072 + "\n", TOO_LONG),
@@ -722,7 +724,7 @@ def memory_below(limit: int) -> Iterator[None]:
     assert peak < limit
 
 
-@pytest.mark.parametrize("start", ["", HEADER], ids=["as its header", "as a row"])
+@pytest.mark.parametrize("start", ["a title of more than a line", HEADER], ids=["as its header", "as a row"])
 def test_a_line_of_a_hundred_megabytes_is_not_read_whole(tmp_path: Path, start: str) -> None:
     path = tmp_path / "certificates.csv"
     with path.open("w") as stream:

@@ -343,12 +343,30 @@ def test_many_rows_are_read_again_and_again(path: Path) -> None:
 def test_a_sheet_is_found_in_any_case(path: Path) -> None:
     xlsx(path, lambda _, sheet: sheet.write("A1", "x"))
     assert rows_of(path, "blad1") == [(1, ["x"])]
-    assert refusal(path, "Blad2") == "has no sheet “Blad2”: name one of its sheets with --sheet (“Blad1”)"
+    assert refusal(path, "Blad2") == "has no sheet “Blad2”: name one of these with --sheet: “Blad1”"
 
 
 def test_an_empty_workbook_has_no_rows(path: Path) -> None:
     xlsx(path, lambda _, __: None)
-    assert rows_of(path) == []
+    assert refusal(path) == "is empty: no sheet has any rows"
+
+
+def test_rows_of_hidden_sheets_must_be_asked_for(path: Path) -> None:
+    def write(workbook: Any, sheet: Any) -> None:
+        workbook.add_worksheet("visible").activate()
+        sheet.write("A1", "x")
+        sheet.hide()
+
+    xlsx(path, write)
+    assert refusal(path) == "has rows in hidden sheets only: name one of these with --sheet: “Blad1”"
+    assert refusal(path, "Visible") == "has an empty sheet “Visible”: name one of these with --sheet: “Blad1”"
+    assert rows_of(path, "Blad1") == [(1, ["x"])]
+
+
+def test_a_lock_file_of_excel_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "~$lijst.xlsx"
+    path.write_bytes(b"\x05HR")
+    assert refusal(path).endswith("name the one without “~$”")
 
 
 def test_a_text_has_no_sheets(tmp_path: Path) -> None:
