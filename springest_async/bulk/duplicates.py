@@ -34,7 +34,7 @@ _FILES_AHEAD = 64
 _NAMES_KEPT = 10_000  # of the last files, so that a file that many rows name is not looked at again
 
 _COMPARED_HEAD, _COMPARED_TAIL = 1024, 2048  # bytes, where PDFs of one template have their dates, ids and offsets
-_MASK = 2**64 - 1
+_HALF = 2**32 - 1
 
 _T = TypeVar("_T")
 
@@ -77,12 +77,12 @@ class Suspects:
                 self.reported.add(row)
                 yield _shared(row, first[0])
         elif ends is not None and self._seen_files.add(digest := _digest_of(ends)):
-            if not self._seen_files.add(_digest(digest, person)):
+            if not self._seen_files.add(quick_digest(digest, person)):
                 self._suspects.add(digest)
-                self._suspects.add(_digest(ends.size))
+                self._suspects.add(quick_digest(ends.size))
                 self.found = self._has_files = True
         elif ends is not None:
-            self._seen_files.add(_digest(digest, person))
+            self._seen_files.add(quick_digest(digest, person))
         self._named[fields.file] = first or (row, person)
         if len(self._named) > _NAMES_KEPT:
             del self._named[next(iter(self._named))]
@@ -95,7 +95,7 @@ class Suspects:
     def has_file(self, path: Path) -> bool:
         """Return whether a file may be the same as one of another person."""
         try:
-            if not self._has_files or _digest(SourceFile.look(path).size) not in self._suspects:
+            if not self._has_files or quick_digest(SourceFile.look(path).size) not in self._suspects:
                 return False
             return _digest_of(Ends.read(path)) in self._suspects
         except (OSError, ValueError):
@@ -110,13 +110,14 @@ class Suspects:
 
 
 def _digest_of(ends: Ends) -> bytes:
-    return _digest(ends.size, ends.head[:_COMPARED_HEAD], ends.tail[-_COMPARED_TAIL:])
+    return quick_digest(ends.size, ends.head[:_COMPARED_HEAD], ends.tail[-_COMPARED_TAIL:])
 
 
-def _digest(*values: object) -> bytes:
+def quick_digest(*values: object) -> bytes:
     """Return 16 bytes that are the same for the same values within this process, in less than a microsecond."""
-    first, second = hash(values), hash((1, *values))
-    return (first & _MASK).to_bytes(8, "big") + (second & _MASK).to_bytes(8, "big")
+    value = hash(values)
+    # Two hashes of the same values would not be independent of each other, but the halves of one are.
+    return (value >> 32 & _HALF).to_bytes(8, "big") + (value & _HALF).to_bytes(8, "big")
 
 
 def duplicates(
@@ -139,7 +140,7 @@ def duplicates(
             except OSError:
                 continue  # already reported
             row, fields = suspect.row, suspect.fields
-            person = _digest(folded(fields.email))
+            person = quick_digest(folded(fields.email))
             if suspect.fingerprint is not None:
                 same, _ = firsts.of(suspects.identity(fields, content.sha256), row, person)
                 if same != row:

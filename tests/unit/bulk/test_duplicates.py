@@ -1,12 +1,15 @@
 """Rows that repeat another one: the same certificate, or the same PDF for another person."""
 
 import os
+import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from springest_async.bulk import Finding, Kind, Totals, check_manifest
+from springest_async.bulk.duplicates import quick_digest
+from springest_async.journal.repeats import SeenDigests
 from tests.checks import PDF, findings, manifest_with
 from tests.pdfs import certificate
 from tests.pipes import becomes_a_pipe, swap_after_a_look, without_waiting
@@ -106,6 +109,15 @@ def test_files_with_other_ends_are_not_read_whole(
     monkeypatch.setattr("hashlib.file_digest", refuse)
 
     assert findings(manifest) == []
+
+
+def test_the_halves_of_a_digest_are_independent() -> None:
+    """Else different files are suspected, and each suspicion costs another look at all rows."""
+    numbers = random.Random(14)
+    digests = [quick_digest(numbers.getrandbits(60), numbers.getrandbits(60)) for _ in range(40_000)]
+    seen = SeenDigests()
+
+    assert not any(map(seen.add, digests))
 
 
 def test_two_pdfs_for_one_certificate_are_a_warning(tmp_path: Path) -> None:
