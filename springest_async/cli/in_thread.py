@@ -66,6 +66,7 @@ async def in_thread(work: Callable[[GoOn], _T], words: Callable[[], str], err: C
                 status.update(cell(words()))
         finally:
             given_up = True
+            result.cancel()  # unless it is there: else asyncio would complain that nobody has looked at it
             thread.join(_PATIENCE)
     return result.result()
 

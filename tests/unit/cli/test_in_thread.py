@@ -1,6 +1,7 @@
 """Work in a thread, whose end nobody has to wait for."""
 
 import asyncio
+import gc
 import io
 import threading
 
@@ -31,7 +32,7 @@ async def test_error_is_that_of_the_thread() -> None:
         await in_thread(work, str, err())
 
 
-async def test_thread_ends_when_nobody_waits_any_more() -> None:
+async def test_thread_ends_when_nobody_waits_any_more(caplog: pytest.LogCaptureFixture) -> None:
     began, ended = threading.Event(), threading.Event()
 
     def work(go_on: GoOn) -> None:
@@ -48,6 +49,9 @@ async def test_thread_ends_when_nobody_waits_any_more() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.to_thread(ended.wait)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_a_disk_that_hangs_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
