@@ -38,7 +38,9 @@ _MONTHS = (
 _MONTH_NUMBERS = {name: number for number, names in enumerate(_MONTHS, start=1) for name in names.split()}
 _ENGLISH = [names.split()[0].title() for names in _MONTHS]
 
-_NEVER = {"never", "nooit", "nie", "niemals", "jamais"}
+_NEVER = frozenset(
+    "never nooit nie niemals jamais unlimited onbeperkt onbepaald unbegrenzt unbefristet illimité".split()  # noqa: SIM905
+)
 
 _TIME = (
     r"(?:,?[T ]+(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?"

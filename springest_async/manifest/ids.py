@@ -30,7 +30,12 @@ def comparable(text: str) -> str:
 
 def says_nothing(text: str) -> bool:
     """Return whether a cell, as it is compared, stands for no value: empty, ``n/a``, or an error of a formula."""
-    return not text or text in _SAYS_NOTHING or (text[0] in "#e" and _ERROR.fullmatch(text) is not None)
+    return not text or text in _SAYS_NOTHING or is_error(text)
+
+
+def is_error(text: str) -> bool:
+    """Return whether a cell, as it is compared, is the error of a formula, such as ``#n/a`` or ``#bezug!``."""
+    return text[:1] in ("#", "e") and _ERROR.fullmatch(text) is not None
 
 
 def number_of(text: str) -> str | None:

@@ -7,6 +7,7 @@ files exist and are PDFs is checked in `preflight`.
 
 import hashlib
 import json
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import date
@@ -22,6 +23,7 @@ from springest_async.manifest.certifications import Certifications, NoCertificat
 from springest_async.manifest.columns import ERROR, Columns, ColumnsError, listed
 from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import (
+    MUST_BE_A_DATE,
     DateOrder,
     NoDateError,
     is_after_day_12,
@@ -35,6 +37,7 @@ from springest_async.manifest.dates import (
 )
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.formulas import unescape
+from springest_async.manifest.ids import comparable, is_error
 from springest_async.manifest.table import Table, fitting, open_table
 from springest_async.manifest.users import NoUserError, Users
 from springest_async.records import CertificateUpload, Certification, email_fault, shown
@@ -48,6 +51,9 @@ MISSING = "is missing"
 """The reason of the fault of an empty cell."""
 
 _ID = "must be a whole number such as 7"
+_WHOLE = re.compile(r"([0-9]{1,18})[.,]0", re.ASCII)
+_OF_A_FORMULA = "is the error of a formula ({}): mend the formula, or write the value itself"
+_NO_END = " (leave it empty if there is no end)"
 _DATES = ("valid_from", "valid_until")
 _FIRST: Mapping[DateOrder, str] = {"dmy": "day", "mdy": "month"}
 _ROWS_OF_PROOF = 100  # that are looked at for dates that can be read in two ways
@@ -411,6 +417,11 @@ class Manifest:
 
     def _faults(self, row: Row) -> Iterator[Fault]:
         """Yield the faults of a row."""
+        for fault in self._plain_faults(row):
+            cell = self.cell(row, fault.field).strip()
+            yield Fault(fault.field, _OF_A_FORMULA.format(cell)) if is_error(comparable(cell)) else fault
+
+    def _plain_faults(self, row: Row) -> Iterator[Fault]:
         if extra := row.cells[""]:
             yield Fault("", f"has more cells than there are columns: {shown(extra)}")
         if not self.file(row):
@@ -431,7 +442,8 @@ class Manifest:
                 if self._date(name, cell) is None and name == "valid_from":
                     yield Fault(name, MISSING)
             except NoDateError as error:
-                yield Fault(name, str(error))
+                is_other = name == "valid_until" and str(error).startswith(MUST_BE_A_DATE)
+                yield Fault(name, f"{error}{_NO_END if is_other else ''}")
         if isinstance(conversion := _number(self.cell(row, "conversion_id")), str):
             yield Fault("conversion_id", f"{_ID}, not {shown(conversion)}")
 
@@ -659,4 +671,8 @@ def _plainly_known(titles: Sequence[str]) -> Sequence[object]:
 def _number(cell: str) -> int | str | None:
     """Return a positive number of up to 18 digits as an int, any other cell as it is, and an empty one as None."""
     cell = cell.strip()
-    return (int(cell) or cell) if cell.isascii() and cell.isdigit() and len(cell) <= 18 else cell or None
+    if cell.isascii() and cell.isdigit() and len(cell) <= 18:
+        return int(cell) or cell
+    # 7.0 is what pandas makes of 7 if another cell of the column is empty.
+    found = _WHOLE.fullmatch(cell) if cell else None
+    return (int(found[1]) or cell) if found else cell or None

@@ -240,3 +240,35 @@ def test_nothing_is_told_of_dates_that_can_be_read_in_one_way(tmp_path: Path) ->
     text = "file,certification_id,email,valid_from\n1.pdf,7,jan@example.org,31-12-2025\n"
 
     assert Manifest.open(written(tmp_path, text)).understood == ("CSV in UTF-8, separated by “,”",)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "reason"),
+    [
+        ("email", "#N/A", "is the error of a formula (#N/A): mend the formula, or write the value itself"),
+        ("valid_until", "#WERT!", "is the error of a formula (#WERT!): mend the formula, or write the value itself"),
+        (
+            "valid_until",
+            "n.v.t.",
+            "must be a date such as 2026-12-31 or 31-12-2026, not 'n.v.t.' (leave it empty if there is no end)",
+        ),
+    ],
+)
+def test_what_a_spreadsheet_left_in_a_cell_is_said(tmp_path: Path, column: str, cell: str, reason: str) -> None:
+    cells = {"email": "jan@example.org", "valid_until": ""} | {column: cell}
+    text = f"file,certification_id,valid_from,{','.join(cells)}\n1.pdf,7,2026-01-31,{','.join(cells.values())}\n"
+    manifest = Manifest.open(written(tmp_path, text))
+    (row,) = manifest
+
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.checked_fields(row)
+
+    assert caught.value.faults == (Fault(column, reason),)
+
+
+@pytest.mark.parametrize("cell", ["7.0", "7,0", " 7.0"])
+def test_a_whole_number_may_have_a_decimal_point(tmp_path: Path, cell: str) -> None:
+    text = f"file;certification_id;email;valid_from\n1.pdf;{cell};jan@example.org;2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text))
+
+    assert [manifest.fields(row).certification_id for row in manifest] == [7]
