@@ -16,6 +16,7 @@ from springest_async.manifest.formulas import escape
 from springest_async.random_names import random_name
 
 _SHOWN = 3  # findings of a kind that has more than the log has at hand
+_WORKBOOKS = (".xlsx", ".xls", ".ods")
 _COLUMNS = ("row", "column", "severity", "kind", "reason")
 
 _SEVERITIES = {
@@ -142,9 +143,11 @@ def check_findings_file(path: Path) -> None:
     """Check that the findings can be written to a file, before a check that takes long.
 
     Raises:
-        ConfigurationError: its folder does not exist, or the file is there and is not a list of findings: no other
+        ConfigurationError: its folder does not exist, or it has the name of a workbook, or the file is there and is not a list of findings: no other
             file is ever overwritten.
     """
+    if path.suffix.lower() in _WORKBOOKS:
+        raise ConfigurationError(f"--findings {path}: the findings are written as a CSV: name it {path.stem}.csv")
     if not path.parent.is_dir():
         raise ConfigurationError(f"--findings {path}: there is no folder {path.parent}")
     if os.path.lexists(path) and not _has_findings(path):

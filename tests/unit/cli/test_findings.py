@@ -149,6 +149,8 @@ def test_folders_and_missing_folders_are_refused_at_once(tmp_path: Path) -> None
         check_findings_file(tmp_path)
     with pytest.raises(ConfigurationError, match="there is no folder"):
         check_findings_file(tmp_path / "gone" / "findings.csv")
+    with pytest.raises(ConfigurationError, match=r"are written as a CSV: name it findings\.csv"):
+        check_findings_file(tmp_path / "findings.XLSX")
     check_findings_file(tmp_path / "findings.csv")
     assert list(tmp_path.iterdir()) == []
 
