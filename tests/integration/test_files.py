@@ -349,12 +349,12 @@ MEANWHILE: list[tuple[Change, str]] = [
 
 
 async def test_a_file_that_changed_since_the_preflight_is_reported(tmp_path: Path) -> None:
-    begun = 9  # one is answered, and eight are held
+    begun = 24  # one is answered, eight are held, and some of the others are read ahead
     manifest = archive(tmp_path, begun + len(MEANWHILE) + 1)
     whole = pdfs(tmp_path)
     async with HeldSandbox() as sandbox:
         process = await start_without_privileges("upload", manifest, origin=sandbox.origin)
-        await until(lambda: sandbox.held == begun - 1)
+        await until(lambda: sandbox.held == 8)
         for number, (change, _) in enumerate(MEANWHILE, start=begun + 1):
             change(tmp_path / f"{number}.pdf")
         sandbox.go_on.set()
@@ -512,7 +512,7 @@ async def test_a_file_whose_name_is_no_text_is_stored(tmp_path: Path) -> None:
 
 async def test_only_the_owner_can_read_what_a_run_leaves_behind(tmp_path: Path, state: Path) -> None:
     """Whatever the umask is, while it runs, when it was killed, and when it has ended."""
-    manifest = archive(tmp_path, 9, changes={9: {"certification_id": "99"}})
+    manifest = archive(tmp_path, 10, changes={10: {"certification_id": "99"}})
     before = names(tmp_path, "*")
     modes: dict[str, set[int]] = {}
 
