@@ -143,8 +143,8 @@ def check_findings_file(path: Path) -> None:
     """Check that the findings can be written to a file, before a check that takes long.
 
     Raises:
-        ConfigurationError: its folder does not exist, or it has the name of a workbook, or the file is there and is not a list of findings: no other
-            file is ever overwritten.
+        ConfigurationError: it has the name of a workbook, its folder does not exist, or the file is there and is not a
+            list of findings: no other file is ever overwritten.
     """
     if path.suffix.lower() in _WORKBOOKS:
         raise ConfigurationError(f"--findings {path}: the findings are written as a CSV: name it {path.stem}.csv")
