@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 
+_FIRST_OBJECT_WITHIN = 2 * 1024  # bytes; what has none there is no PDF that can be read here
 _MOST_PACKED = 2 * 1024  # bytes of what is on a page; more than that is no blank page
 _MOST_ENCODED = 100  # bytes of text in base 85, which takes long to read
 _MOST_UNPACKED = 256 * 1024
@@ -28,6 +29,8 @@ _PAINTS = re.compile(rb"(?<![\w/])(?:Tj|TJ|sh|EI|[fBb]\*?|[FSs])(?!\w)|[)>]\s*['
 
 def page_fault(whole: bytes) -> str | None:
     """Return what is wrong with the pages of a PDF that is here as a whole; None if nothing seems to be."""
+    if whole.find(b"obj", 0, _FIRST_OBJECT_WITHIN) < 0:
+        return None
     packed_objects = []
     for dictionary, packed in _streams(whole):
         if _NO_CONTENT.search(dictionary):
