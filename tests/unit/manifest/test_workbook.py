@@ -1,5 +1,6 @@
 """The rows of workbooks, as Excel and others write them, and workbooks that are refused."""
 
+import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -361,6 +362,12 @@ def test_rows_of_hidden_sheets_must_be_asked_for(path: Path) -> None:
     assert refusal(path) == "has rows in hidden sheets only: name one of these with --sheet: “Blad1”"
     assert refusal(path, "Visible") == "has an empty sheet “Visible”: name one of these with --sheet: “Blad1”"
     assert rows_of(path, "Blad1") == [(1, ["x"])]
+
+
+def test_a_workbook_without_the_extra_says_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    xlsx(path, lambda _, sheet: sheet.write("A1", "x"))
+    monkeypatch.setitem(sys.modules, "springest_async.manifest.workbook", None)
+    assert "pip install 'springest-async[xlsx]' (or save it as “CSV UTF-8” in Excel)" in refusal(path)
 
 
 def test_a_lock_file_of_excel_is_refused(tmp_path: Path) -> None:
