@@ -53,10 +53,14 @@ class CompoundFile:
             raise BadPartError(f"it has no {name}")
         start, size = self._streams[name.lower()]
         if size >= self._mini_cutoff:
-            return self._chain(start)[:size]
-        small = self._chain(self._streams[""][0])  # the stream of the root, which holds all small ones
-        pieces = (small[64 * number : 64 * number + 64] for number in _followed(self._mini_next, start))
-        return b"".join(pieces)[:size]
+            stream = self._chain(start)
+        else:
+            small = self._chain(self._streams[""][0])  # the stream of the root, which holds all small ones
+            pieces = (small[64 * number : 64 * number + 64] for number in _followed(self._mini_next, start))
+            stream = b"".join(pieces)
+        if len(stream) < size:  # calamine would not say so
+            raise BadPartError("a stream is cut off")
+        return stream[:size]
 
     def _entries(self, directory: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
         for at in range(0, len(directory) - _ENTRY_BYTES + 1, _ENTRY_BYTES):
@@ -70,6 +74,8 @@ class CompoundFile:
 
     def _sector(self, number: int) -> bytes:
         at = (number + 1) * self._sector_bytes
+        if at + self._sector_bytes > len(self._data):
+            raise BadPartError("it is cut off")
         return self._data[at : at + self._sector_bytes]
 
     @staticmethod

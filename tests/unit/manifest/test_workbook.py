@@ -467,3 +467,15 @@ def test_wrong_sizes_of_an_xls_take_no_memory(path: Path, offset: int, value: in
     content[at : at + 4] = value.to_bytes(4, "little")
     path.write_bytes(content)
     assert "the size of a sheet is wrong" in refusal(path)
+
+
+def test_an_xls_that_is_cut_off_is_told_once(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where calamine finds out, it also writes a trace to the terminal."""
+    workbook = xlwt.Workbook()
+    workbook.add_sheet("x").write(0, 0, "x" * 5000)
+    workbook.save(str(path))
+    content = path.read_bytes()
+    for length in range(8, len(content), 100):
+        path.write_bytes(content[:length])
+        assert refusal(path).startswith("is damaged")
+    assert capfd.readouterr().err == ""
