@@ -824,7 +824,7 @@ async def test_in_a_terminal_a_bar_tells_how_much_is_left(tmp_path: Path) -> Non
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="ignore"))
 
     async def answer(_: web.Request, email: str) -> web.Response:
-        if email.startswith("employee1@"):
+        if email.startswith("employee10@"):
             await until(lambda: re.search(r"━+╺━+ +9/10 .*0 s left\r", read()) is not None)
         return created()
 
