@@ -75,6 +75,9 @@ def _look_at(row: Element, number: int, facts: SheetFacts) -> int:
         text = cell.findtext(f"{_TEXT}p") or ""
         kind = cell.get(f"{_OFFICE}value-type")
         formula = cell.get(f"{_TABLE}formula")
+        if (rows := cell.get(f"{_TABLE}number-rows-spanned", "1")) != "1":
+            right = column + int(cell.get(f"{_TABLE}number-columns-spanned", "1")) - 1
+            facts.add_merged(number, number + int(rows) - 1, column, right)
         if kind or text or formula:
             facts.height = max(facts.height, number + repeated - 1)
             facts.width = max(facts.width, column + columns - 1)

@@ -1,14 +1,15 @@
-"""What calamine does not say of a sheet: its error cells, formulas without a value, hidden rows, and how large it is.
+"""What calamine does not say of a sheet: error cells, formulas without a value, merged cells, hidden rows, its size.
 
-calamine reads a cell that shows ``#N/A`` as an empty one, and likewise a formula that no spreadsheet has computed. An
-empty ``valid_until`` has a meaning of its own, so such cells are looked for in the file itself. And a sheet is measured
-before it is read: calamine takes memory for all cells up to the last one, and a stray one may be in row 1048576.
+calamine reads a cell that shows ``#N/A`` as an empty one, and likewise a formula that no spreadsheet has computed, and
+all but the first of merged cells. An empty ``valid_until`` has a meaning of its own, so such cells are looked for in
+the file itself. And a sheet is measured before it is read: calamine takes memory for all cells up to the last one, and
+a stray one may be in row 1048576.
 """
 
 from array import array
 from collections.abc import Iterator
 
-from attrs import Factory, define
+from attrs import Factory, define, frozen
 
 MAX_CELLS = 40_000_000
 """Of a sheet, up to its last row and column that have a value: they take about 2 GB of memory."""
@@ -21,6 +22,16 @@ class BadPartError(Exception):
     """A part of a workbook is missing, or is not what it should be; its text says which."""
 
 
+@frozen
+class Merged:
+    """Cells of several rows that are merged; the numbers of its first and last rows and columns begin with 1."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
 @define(eq=False)
 class SheetFacts:
     """What was found in a sheet.
@@ -30,12 +41,14 @@ class SheetFacts:
         width: the number of its last column that has one.
         hidden_rows: how many of its rows a filter or a person has hidden.
         uncomputed: the first cell with a formula whose value nobody has computed, such as ``C2``; empty if none has.
+        merged: the cells that are merged over several rows.
     """
 
     height: int = 0
     width: int = 0
     hidden_rows: int = 0
     uncomputed: str = ""
+    merged: list[Merged] = Factory(list)
     _errors: "array[int]" = Factory(lambda: array("Q"))  # eight bytes each: there may be one in each row
 
     @property
@@ -51,6 +64,11 @@ class SheetFacts:
     def add_uncomputed(self, row: int, column: int) -> None:
         """Note a formula without a value; both numbers begin with 1."""
         self.uncomputed = self.uncomputed or f"{column_name(column)}{row}"
+
+    def add_merged(self, top: int, bottom: int, left: int, right: int) -> None:
+        """Note merged cells, unless all of them are in one row."""
+        if bottom > top:
+            self.merged.append(Merged(top, bottom, left, right))
 
     def errors(self) -> Iterator[tuple[int, int, str]]:
         """Yield the row, the column (both from 1) and the text of each error cell, by row."""

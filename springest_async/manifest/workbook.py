@@ -26,7 +26,7 @@ from python_calamine import CalamineError, CalamineWorkbook, SheetMetadata, Shee
 
 from springest_async.errors import ManifestError
 from springest_async.manifest.ods_facts import OdsFacts
-from springest_async.manifest.sheet_facts import MAX_CELLS, BadPartError, SheetFacts, column_name
+from springest_async.manifest.sheet_facts import MAX_CELLS, BadPartError, Merged, SheetFacts, column_name
 from springest_async.manifest.table_file import TableFile, opened
 from springest_async.manifest.xls_facts import CompoundFile, XlsFacts
 from springest_async.manifest.xlsx_facts import XlsxFacts
@@ -45,6 +45,7 @@ _OTHER_ZIPS = {
     "Index/Document.iwa": "is a spreadsheet of Numbers: export it as Excel or CSV",
     "word/document.xml": "is a text of Word: copy its table to Excel and save it as XLSX",
 }
+_MERGED = "(merged with the cell above)"
 _OTHER_ZIP = "is a ZIP and no workbook: unpack the spreadsheet, and name the ZIP with --files if the PDFs are in it"
 
 _Cell: TypeAlias = int | float | str | bool | date | datetime | time | timedelta
@@ -175,7 +176,7 @@ class WorkbookTable:
                         real_dates.update(index for index, cell in enumerate(cells, len(left)) if type(cell) in _DATES)
                     yield [*left, *map(_text, cells)]
 
-            kept = _KeptRows(_with_errors(enumerate(rows(), start=1), facts), real_dates)
+            kept = _KeptRows(_with_merged(_with_errors(enumerate(rows(), start=1), facts), facts), real_dates)
             self._file.check(stream)
         return kept
 
@@ -271,6 +272,22 @@ def _with_errors(rows: Iterable[tuple[int, list[str]]], facts: SheetFacts) -> It
             cells.extend([""] * (column - len(cells)))
             cells[column - 1] = error
             row, column, error = next(errors, (0, 0, ""))
+        yield number, cells
+
+
+def _with_merged(rows: Iterable[tuple[int, list[str]]], facts: SheetFacts) -> Iterator[tuple[int, list[str]]]:
+    """Put `_MERGED` into the cells below the first one of merged cells: whom its value is for can only be guessed."""
+    beginning: dict[int, list[Merged]] = {}
+    for merged in facts.merged:
+        beginning.setdefault(merged.top, []).append(merged)
+    open_ones: list[Merged] = []
+    for number, cells in rows:
+        open_ones = [merged for merged in open_ones if merged.bottom >= number]
+        for merged in open_ones:
+            right = min(merged.right, facts.width)
+            cells.extend([""] * (right - len(cells)))
+            cells[merged.left - 1 : right] = [_MERGED] * (right - merged.left + 1)
+        open_ones += [merged for merged in beginning.get(number, ()) if any(cells[merged.left - 1 : merged.left])]
         yield number, cells
 
 

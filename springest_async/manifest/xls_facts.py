@@ -12,7 +12,7 @@ _BEGIN, _END = 0x0809, 0x000A
 _EPOCH, _SHEET, _PASSWORD = 0x0022, 0x0085, 0x002F
 _SIZE, _TEXTS = 0x0200, 0x00FC
 _MAX_ROWS, _MAX_COLUMNS = 65_536, 256
-_FORMULA, _BOOL_OR_ERROR, _ROW = 0x0006, 0x0205, 0x0208
+_FORMULA, _BOOL_OR_ERROR, _ROW, _MERGED = 0x0006, 0x0205, 0x0208, 0x00E5
 _CELLS = {_FORMULA, _BOOL_OR_ERROR, 0x0203, 0x0204, 0x00FD, 0x027E, 0x00BD, 0x00D6}
 _ERRORS = {0: "#NULL!", 7: "#DIV/0!", 15: "#VALUE!", 23: "#REF!", 29: "#NAME?", 36: "#NUM!", 42: "#N/A"}
 
@@ -148,6 +148,9 @@ class XlsFacts:
                 self._look_at(kind, data, row + 1, column + 1, facts)
             elif kind == _ROW:
                 facts.hidden_rows += bool(data[12] & 0x20)
+            elif kind == _MERGED:
+                for first, last, left, right in struct.iter_unpack("<4H", data[2 : len(data) - (len(data) - 2) % 8]):
+                    facts.add_merged(first + 1, last + 1, left + 1, right + 1)
             elif kind == _SIZE and len(data) >= 14:
                 above, height, left, width = struct.unpack_from("<IIHH", data)
                 if not (above <= height <= _MAX_ROWS and left <= width <= _MAX_COLUMNS):

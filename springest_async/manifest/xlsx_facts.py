@@ -61,6 +61,9 @@ class XlsxFacts:
                 for attributes, body in tags.cell.findall(piece):
                     facts.width = facts.width or 1  # its cells have no names: they follow one another
                     self._look_at(attributes, body, tags, facts)
+            if b"mergeCell" in piece:
+                for left, top, right, bottom in tags.merged.findall(piece):
+                    facts.add_merged(int(top), int(bottom), column_number(left.decode()), column_number(right.decode()))
         if facts.is_too_large:  # its last rows may be empty
             last = (found for tags, piece in self._pieces(self._sheets[index]) for found in tags.last.finditer(piece))
             facts.height = max(int(found[1]) for found in last)
@@ -131,6 +134,7 @@ class _Tags:
         column: the letters of a cell that is not empty.
         last: the row of such a cell.
         cell: its attributes and what is in it.
+        merged: the first and the last one of merged cells.
     """
 
     row_end: bytes
@@ -141,6 +145,7 @@ class _Tags:
     hidden: re.Pattern[bytes]
     cell: re.Pattern[bytes]
     value: re.Pattern[bytes]
+    merged: re.Pattern[bytes]
 
     @classmethod
     def of(cls, prefix: bytes) -> Self:
@@ -153,6 +158,9 @@ class _Tags:
             hidden=re.compile(rb'<%brow\s(?:[^>]*\s)?hidden="(?:1|true)"' % prefix),
             cell=re.compile(rb"<%bc\b([^>]*)(?<!/)>(.*?)</%bc>" % (prefix, prefix), re.DOTALL),
             value=re.compile(rb"<%bv\b[^>]*>([^<]+)<" % prefix),
+            merged=re.compile(
+                rb'<%bmergeCell\s(?:[^>]*\s)?ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"' % prefix
+            ),
         )
 
 

@@ -332,6 +332,45 @@ def test_a_merged_title_is_in_its_first_cell(path: Path) -> None:
     assert rows_of(path) == [(1, ["Certificates of 2026"]), (2, ["x"])]
 
 
+MERGED = "(merged with the cell above)"
+
+
+def test_cells_merged_over_rows_of_an_xlsx_are_not_empty(path: Path) -> None:
+    """Whether their value is meant for each row can only be guessed."""
+
+    def write(_: Any, sheet: Any) -> None:
+        for row in range(4):
+            sheet.write(row, 0, f"r{row + 1}")
+        sheet.merge_range("B1:C3", "x")
+        sheet.merge_range("D2:E2", "y")
+        sheet.merge_range("D3:D4", "")  # shows nothing
+
+    xlsx(path, write)
+    assert rows_of(path) == [
+        (1, ["r1", "x", "", ""]),
+        (2, ["r2", MERGED, MERGED, "y"]),
+        (3, ["r3", MERGED, MERGED, ""]),
+        (4, ["r4", "", "", ""]),
+    ]
+
+
+def test_cells_merged_over_rows_of_an_xls_are_not_empty(path: Path) -> None:
+    workbook = xlwt.Workbook()
+    sheet = workbook.add_sheet("Blad1")
+    sheet.write(0, 0, "r1")
+    sheet.write_merge(0, 1, 1, 1, "x")
+    sheet.write(2, 0, "r3")
+    workbook.save(str(path))
+    assert rows_of(path) == [(1, ["r1", "x"]), (2, ["", MERGED]), (3, ["r3", ""])]
+
+
+def test_cells_merged_over_rows_of_an_ods_are_not_empty(path: Path) -> None:
+    merged = {"numberrowsspanned": "2", "numbercolumnsspanned": "1"}
+    text = {"valuetype": "string"}
+    ods(path, [[text | {"text": "a"}, text | merged | {"text": "x"}], [text | {"text": "b"}]])
+    assert rows_of(path) == [(1, ["a", "x"]), (2, ["b", MERGED])]
+
+
 def test_many_rows_are_read_again_and_again(path: Path) -> None:
     xlsx(path, lambda _, sheet: [sheet.write_row(row, 0, [str(row), "x" * 900]) for row in range(3000)])
     table = open_table(path)
