@@ -128,12 +128,15 @@ def as_json(log: FindingLog) -> list[dict[str, Any]]:
 
 
 def _by_seriousness(log: FindingLog) -> list[Kind]:
-    severities = list(Severity)
+    severities, kinds = list(Severity), list(Kind)
     first = Kind.WRONG_FOLDER  # which explains the others
-    return sorted(
-        log.counts,
-        key=lambda kind: (severities.index(kind.severity), kind is not first, -log.counts[kind], kind.slug),
-    )
+
+    def seriousness(kind: Kind) -> tuple[int, bool, int, str]:
+        # All faults have to be corrected, the most frequent first. Of the warnings, one may be a leak.
+        rank = -log.counts[kind] if kind.severity is Severity.FAULT else kinds.index(kind)
+        return severities.index(kind.severity), kind is not first, rank, kind.slug
+
+    return sorted(log.counts, key=seriousness)
 
 
 # --- all findings, as a file ---

@@ -88,7 +88,8 @@ def test_memory_of_a_log_does_not_grow() -> None:
         tracemalloc.stop()
         return size
 
-    assert peak(20_000) < peak(4_000) + 20_000
+    # 16 000 findings more, of more than a hundred bytes each.
+    assert peak(20_000) < peak(4_000) + 500_000
 
 
 def test_row_set_counts_each_row_once() -> None:
