@@ -374,7 +374,7 @@ def _print_posts(report: Report, seconds: float, limiter: Limiter, out: Console)
     pace = ", then one at a time, because the server refused POSTs as too fast" if limiter.slow else ""
     say(
         out,
-        f"{_count(report.stored, 'certificate')} stored in {duration(seconds)}: {report.posts} POSTs tried,"
+        f"{_count(report.stored, 'certificate')} stored in {duration(seconds)}: {_count(report.posts, 'POST')} tried,"
         f" {report.refusals} of them refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
     )
 

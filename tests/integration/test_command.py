@@ -811,6 +811,30 @@ async def test_ctrl_c_during_a_list_is_no_traceback() -> None:
     assert (ran.code, ran.out) == (130, "")
 
 
+async def test_a_wrong_key_costs_one_post(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 20)
+    async with springest_sandbox() as sandbox:
+        env = {"SPRINGEST_API_KEY": "another-key", "SPRINGEST_CERTIFICATIONS_API_KEY": None}
+        ran = await springest("upload", manifest, origin=sandbox.origin, **env)
+
+    assert (ran.code, table_of(ran.out)) == (4, outcomes(waiting=20))
+    assert ": 1 POST tried," in ran.out
+    assert len(sandbox.audit) == 1
+
+
+async def test_the_reasons_of_rejected_rows_are_shown(tmp_path: Path) -> None:
+    """As the server said them, the most frequent ones first."""
+    wrong: dict[int, dict[str, str]] = {2: {"certification_id": "99"}, 3: {"certification_id": "99"}}
+    manifest = archive(tmp_path, 6, changes=wrong | {4: {"certification_id": "2"}})
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+
+    assert (ran.code, table_of(ran.out)) == (1, outcomes(stored=3, rejected=3))
+    reasons = re.findall(r"^(\d rows?) rejected: (.+)$", ran.err, re.MULTILINE)
+    assert [rows for rows, _ in reasons] == ["2 rows", "1 row"]
+    assert not any("POST" in words for _, words in reasons)
+
+
 # --- upload, in a terminal ---
 
 

@@ -33,8 +33,9 @@ from springest_async.bulk import (
 )
 from springest_async.bulk.rows import RowSet
 from springest_async.errors import Fault, InvalidUpload
+from springest_async.journal.records import Reason
 from springest_async.upload import UploadStep
-from tests.bulk_runs import NOW, ORIGIN, csv_table_of, found, loaded, manifest_of, settle
+from tests.bulk_runs import NOW, ORIGIN, csv_table_of, found, loaded, manifest_of, rows_of, settle
 
 HEADER = "Naam,file,certification_id,email,valid_from\n"
 ROWS = 'Jan,1.pdf,7,jan@example.org,31-01-2026\n"Piet; ""de"", jr",2.pdf,8,piet@example.org,2026-02-01\n'
@@ -543,3 +544,20 @@ async def test_rows_of_a_workbook_come_back_as_one(tmp_path: Path, name: str) ->
     assert failed.stat().st_mode & 0o777 == 0o600
     async with found(manifest) as migration:
         assert await write_failed(migration, manifest) == failed
+
+
+async def test_the_most_frequent_reasons_come_first(tmp_path: Path) -> None:
+    """The address and the file of a row make no reason of their own."""
+    manifest = rows_of(tmp_path, 9)
+    async with loaded(manifest) as migration:
+        for number in range(1, 5):
+            await settle(migration, State.REJECTED, reason=f"employee{number}@example.org is unknown")
+        for number in (5, 6):
+            await settle(migration, State.FAILED, reason=f"/archive/{number}.pdf: changed")
+        await settle(migration, State.REJECTED, State.STORED, reason="no certification")
+
+        assert await migration.reasons(2) == (
+            [Reason(State.REJECTED, "… is unknown", 4), Reason(State.FAILED, "/archive/…: changed", 2)],
+            3,
+        )
+        assert (await migration.reasons(5))[0][-1] == Reason(State.REJECTED, "no certification", 1)
