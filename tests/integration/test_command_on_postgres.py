@@ -91,3 +91,18 @@ async def test_without_a_journal_there_is_nothing_to_trust(database: Database) -
 
     assert (ran.code, ran.out) == (2, "")
     assert "there is no journal yet" in ran.err
+
+
+async def test_a_wrong_key_costs_one_post_on_postgresql(tmp_path: Path, database: Database) -> None:
+    manifest = archive(tmp_path, 20)
+    async with springest_sandbox() as sandbox:
+        ran = await springest(
+            *("upload", manifest),
+            origin=sandbox.origin,
+            SPRINGEST_JOURNAL=database.url,
+            SPRINGEST_API_KEY="another-key",
+            SPRINGEST_CERTIFICATIONS_API_KEY=None,
+        )
+
+    assert (ran.code, table_of(ran.out)) == (4, outcomes(waiting=20))
+    assert len(sandbox.audit) == 1
