@@ -125,6 +125,12 @@ def stayed_text(cell: str) -> bool:
     return found is not None and (int(found[1]) > 12) != (int(found[2]) > 12)
 
 
+def begins_with_month(cell: str) -> bool:
+    """Return whether a date with dashes or dots has its month first for certain, as in 12-31-2026: it is a fault."""
+    found = _DAY_FIRST.fullmatch(cell) if len(cell) <= _LONGEST else None
+    return found is not None and 1 <= int(found[1]) <= 12 < int(found[3]) <= 31
+
+
 def proves(cell: str) -> DateOrder | None:
     """Return which order a date with slashes has for certain, because one of its numbers is no month.
 

@@ -26,6 +26,7 @@ from springest_async.manifest.dates import (
     MUST_BE_A_DATE,
     DateOrder,
     NoDateError,
+    begins_with_month,
     is_after_day_12,
     is_ambiguous,
     is_never,
@@ -485,13 +486,16 @@ class Manifest:
             raise NoDateError(f"{error} (--dates {order} was given)" if self.reading.dates else str(error)) from None
 
     def _refuse_swapped(self, column: str, cell: str) -> None:
-        """Refuse a date such as 5-6-2026 in a column whose slashes begin with the month: Excel may have made it.
+        """Refuse a date such as 5-6-2026 in a column with dates that begin with the month.
 
-        Where dates begin with the day, Excel takes 5/6/2026 for its own date, and 12/31/2026 in the next row for text.
+        Excel may have made it of slashes: where dates begin with the day, Excel takes 5/6/2026 for its own date, and
+        12/31/2026 in the next row for text. Or somebody begins with the month also before dashes, as in 12-31-2026.
 
         Raises:
             NoDateError: it is one.
         """
+        if begins_with_month(cell):
+            raise NoDateError(f"{shown(cell)} begins with the month: write it as in 2026-12-31")
         month_first = self._shown[column].month_first
         if month_first or self.reading.dates == "mdy":
             beside = f", beside {month_first}" if month_first else ", with --dates mdy"
@@ -531,12 +535,16 @@ class Manifest:
     def _shown(self) -> Mapping[str, "_ShownOrder"]:
         """What the dates with slashes of each column of dates begin with, as far as they show it."""
         shown: dict[str, dict[DateOrder, tuple[int, str]]] = {name: {} for name in _DATES if name in self.layout}
+        others: dict[str, tuple[int, str]] = {}  # with dashes or dots, where the day should come first
         with suppress(ManifestError):  # who reads the rows is told of it at its row
             for row in self:
                 for name, orders in shown.items():
-                    if "/" in (cell := self.cell(row, name).strip()) and (order := proves(cell)) is not None:
-                        orders.setdefault(order, (row.number, cell))
-        return {name: _ShownOrder(orders) for name, orders in shown.items()}
+                    if "/" in (cell := self.cell(row, name).strip()):
+                        if (order := proves(cell)) is not None:
+                            orders.setdefault(order, (row.number, cell))
+                    elif name not in others and begins_with_month(cell):
+                        others[name] = (row.number, cell)
+        return {name: _ShownOrder(orders, others.get(name)) for name, orders in shown.items()}
 
 
 @frozen
@@ -544,6 +552,7 @@ class _ShownOrder:
     """The first row and date of a column that show an order of day and month."""
 
     _first: Mapping[DateOrder, tuple[int, str]]
+    _month_in_front: tuple[int, str] | None = None  # of a date with dashes or dots
 
     @property
     def first(self) -> tuple[int, str]:
@@ -572,9 +581,9 @@ class _ShownOrder:
     @property
     def month_first(self) -> str:
         """The first date that begins with the month, and its row; an empty text if there is none."""
-        if "mdy" not in self._first:
+        if (found := self._first.get("mdy", self._month_in_front)) is None:
             return ""
-        number, cell = self._first["mdy"]
+        number, cell = found
         return f"{cell} in row {number}"
 
 

@@ -433,6 +433,20 @@ def test_a_date_that_excel_may_have_swapped_is_a_fault(
     assert caught.value.faults == (Fault("valid_from", reason),)
 
 
+@pytest.mark.parametrize(("wrong", "cell"), [("01-15-2026", "03-04-2026"), ("01.15.2026", "03.04.2026")])
+def test_a_column_may_begin_with_the_month_before_dashes(tmp_path: Path, wrong: str, cell: str) -> None:
+    """The first row is a fault, and without it the other one would be sent as of 3 April."""
+    first, row, same = (manifest := dated(tmp_path, (wrong, ""), (cell, ""), ("04-04-2026", "")))
+
+    with pytest.raises(InvalidUpload, match="begins with the month: write it as in 2026-12-31"):
+        manifest.fields(first)
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.fields(row)
+    reason = f"{cell!r} may begin with the month, beside {wrong} in row 2: write it as in 2026-12-31"
+    assert caught.value.faults == (Fault("valid_from", reason),)
+    assert manifest.fields(same).valid_from == date(2026, 4, 4)
+
+
 def test_dashes_beside_slashes_of_the_same_order_are_read(tmp_path: Path) -> None:
     manifest = dated(tmp_path, ("31/12/2026", ""), ("5-6-2026", ""))
 
