@@ -165,5 +165,6 @@ class UploadProgress:
             by_limit = self._limiter.seconds_until(left - len(self._sending))
             # Big files on a slow connection may take longer than the limit.
             by_line = left * self._spent / self._posts / self._most_at_once if self._posts else 0.0
-            words.append(f"{duration(max(by_limit, by_line))} left")
+            if (seconds := max(by_limit, by_line)) >= 1 or not self._settling:  # how long that takes, nobody knows
+                words.append(f"{duration(seconds)} left")
         return ", ".join(words)

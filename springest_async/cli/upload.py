@@ -261,7 +261,7 @@ class _Run:
         if self._journal.trouble:
             return f"the journal: {self._journal.trouble}"
         if self._queue.waits_for_others:
-            return ", ".join(sorted(set(self._hosts))) or "another run"
+            return ", ".join(sorted(set(self._hosts)))  # none while this run itself settles what is in doubt
         return ""
 
     async def _watch(self) -> None:
