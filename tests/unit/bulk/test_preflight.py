@@ -324,7 +324,7 @@ def test_all_faults_of_all_rows_are_reported_together(tmp_path: Path) -> None:
         Finding(Kind.DATE, 2, "valid_from", "there is no 31 February 2026"),
         Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}: 'none.pdf' in {tmp_path}"),
         Finding(Kind.CELL, 5, "file", "is missing"),
-        Finding(Kind.DATE, 5, "valid_until", f"{DATE}, not 'yesterday'"),
+        Finding(Kind.DATE, 5, "valid_until", f"{DATE}, not 'yesterday' (leave it empty if there is no end)"),
         Finding(Kind.NO_PDF, 6, "file", BASE64),
         Finding(Kind.END_REQUIRED, 6, "valid_until", "is missing, but “Forklift driver” requires it"),
         Finding(Kind.TWICE, 7, "file", "is the same certificate as in row 3"),
