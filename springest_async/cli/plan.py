@@ -53,7 +53,7 @@ def _lines_of(plan: Plan) -> list[tuple[int, str]]:
     ]
     to_send = len(plan.totals.to_send)
     return [
-        (plan.totals.rows, "rows"),
+        (plan.totals.rows, "row" if plan.totals.rows == 1 else "rows"),
         *((rows, words) for rows, words in lines if rows),
         (to_send, f"to send{f' ({readable(plan.totals.size)})' if to_send else ''}"),
     ]
