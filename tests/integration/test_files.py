@@ -392,14 +392,16 @@ async def test_files_that_cannot_be_read_are_reported_before_any_post(tmp_path: 
     (tmp_path / "secret.pdf").chmod(0)
     changes = {number: {"file": name} for number, (name, _) in enumerate(odd, start=1)}
     manifest = archive(tmp_path, len(odd) + 1, changes=changes)
+    findings = tmp_path / "findings.csv"
     async with springest_sandbox() as sandbox:
         ran = await end(await start_without_privileges("upload", manifest, origin=sandbox.origin))
+        await end(await start_without_privileges("check", manifest, "--findings", findings, origin=sandbox.origin))
 
     assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
     advice = "Nothing was sent. Correct the rows, then run the same command again."
-    assert ran.err.splitlines() == [
-        *(f"row {row}, file: {reason}" for row, (_, reason) in enumerate(odd, start=2)),
-        f"{len(odd)} faults in {len(odd) + 1} rows of {manifest}. {advice}",
+    assert ran.err.splitlines()[-1].startswith(f"{len(odd)} faults in {len(odd)} rows. {advice}")
+    assert [(row, column, reason) for row, column, _, _, reason in map(dict.values, rows_of(findings))] == [
+        (str(row), "file", reason) for row, (_, reason) in enumerate(odd, start=2)
     ]
 
 
@@ -484,12 +486,16 @@ async def test_a_fault_of_any_file_name_is_reported_in_one_line(folder: Path) ->
     manifest = archive_of_names(folder, email="jan\x1b[31m\nrow 9: fine\u202e")
     for name in NAMES:
         (folder / name).write_bytes(b"")
+    findings = folder / "findings.csv"
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, origin=sandbox.origin)
+        checked = await springest("check", manifest, "--findings", findings, origin=sandbox.origin)
 
     assert (ran.code, ran.out, sandbox.audit) == (2, "", ())
-    assert len(ran.err.splitlines()) == 2 * len(NAMES) + 1
+    assert checked.code == 2
+    assert len([row for row in rows_of(findings) if row["reason"].isprintable()]) == 2 * len(NAMES)
     assert_harmless(ran)
+    assert_harmless(checked)
 
 
 async def test_a_file_whose_name_is_no_text_is_stored(tmp_path: Path) -> None:
