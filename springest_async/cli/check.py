@@ -24,13 +24,12 @@ from springest_async.cli.exits import explained
 from springest_async.cli.findings import (
     as_json,
     check_findings_file,
-    count,
-    number,
     show_findings,
     summary,
     write_findings,
 )
 from springest_async.cli.in_thread import GoOn, in_thread
+from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.progress import duration
 from springest_async.cli.reading import ReadingOptions

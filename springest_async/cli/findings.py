@@ -11,6 +11,7 @@ from rich.console import Console
 
 from springest_async.bulk.findings import FIRST, Finding, FindingLog, Kind, Severity
 from springest_async.cli.console import say
+from springest_async.cli.numbers import count, number
 from springest_async.errors import ConfigurationError
 from springest_async.manifest.formulas import escape
 from springest_async.random_names import random_name
@@ -53,16 +54,6 @@ _ADVICE = {
     Kind.UNUSED_COLUMN: 'If one of them is meant to be sent, say so, as in --map email="E-mail of employee".',
     Kind.ENCODING: "If the letters shown are wrong, save the manifest as “CSV UTF-8”.",
 }
-
-
-def number(value: int) -> str:
-    """Return a number with spaces between the thousands: ``19 997``."""
-    return f"{value:,}".replace(",", " ")
-
-
-def count(value: int, noun: str) -> str:
-    """Return a number of things: ``1 row``, ``20 000 rows``."""
-    return f"{number(value)} {noun}" if value == 1 else f"{number(value)} {noun}s"
 
 
 def show_findings(

@@ -11,6 +11,7 @@ from rich.table import Table
 from springest_async.cli import environment
 from springest_async.cli.console import cell, folding_table, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
+from springest_async.cli.numbers import count
 from springest_async.cli.status import migration_of
 from springest_async.errors import ConfigurationError
 from springest_async.http.transport import Timeouts
@@ -50,12 +51,12 @@ async def forget(
             forgotten = await journal.erase(partial(erasure.forget_email, email=email))
         else:
             forgotten = await journal.erase(older)
-    counts = f"{_count(forgotten.certificates, 'certificate')} and {_count(forgotten.migrations, 'migration')}"
+    counts = f"{count(forgotten.certificates, 'certificate')} and {count(forgotten.migrations, 'migration')}"
     say(out, f"Erased from {counts} what identifies people. None of these certificates is ever sent again.")
     for name in forgotten.kept:
         say(out, f"Kept: {name}, because rows of it wait or are in doubt.")
     if forgotten.doubts:
-        say(out, f"Kept: {_count(forgotten.doubts, 'certificate')} of no manifest, because of being in doubt.")
+        say(out, f"Kept: {count(forgotten.doubts, 'certificate')} of no manifest, because of being in doubt.")
     return Exit.NOT_ALL if forgotten.kept or forgotten.doubts else Exit.STORED
 
 
@@ -83,7 +84,3 @@ def _print(table: Table, out: Console) -> None:
         out.print(table)
     except BrokenPipeError:  # the reader has seen enough
         forget_stdout()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

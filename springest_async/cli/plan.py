@@ -8,7 +8,7 @@ from rich.console import Console
 from springest_async.bulk.plan import Plan
 from springest_async.cli.bench_figures import readable
 from springest_async.cli.console import cell, folding_table, say
-from springest_async.cli.findings import count, number
+from springest_async.cli.numbers import count, number
 from springest_async.cli.progress import duration
 from springest_async.journal.records import State
 from springest_async.manifest.certifications import Certifications

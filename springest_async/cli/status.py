@@ -13,6 +13,7 @@ from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
+from springest_async.cli.numbers import count
 from springest_async.cli.progress import outage_words
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
@@ -124,9 +125,9 @@ async def resolve(
     _refuse_old(manifest)
     async with environment.existing_journal(option) as journal:
         migration = await migration_of(journal, manifest)
-        count = await migration.resolve(rows, state)
+        resolved = await migration.resolve(rows, state)
     noted = "marked as stored" if state is State.STORED else "put back to waiting for the next springest upload"
-    say(out, f"{count} {'row' if count == 1 else 'rows'} {noted}.")
+    say(out, f"{count(resolved, 'row')} {noted}.")
 
 
 def runs_on(hosts: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from springest_async.cli.console import argument, cell, say
 from springest_async.cli.exit_codes import Exit
+from springest_async.cli.numbers import count, number
 from springest_async.errors import ConfigurationError
 from springest_async.manifest.csv_table import SEPARATORS
 from springest_async.manifest.dates import DateOrder
@@ -120,19 +121,19 @@ def _write_xlsx(stream: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
 
 def _say_made(target: Path, made: Template, found: Folder, pattern: NamePattern | None, err: Console) -> None:
     rows = len(made.rows)
-    say(err, f"{target}: {_count(rows, 'row')}, one for each PDF.")
+    say(err, f"{target}: {count(rows, 'row')}, one for each PDF.")
     empty = made.empty
     if whole := [column for column in made.columns if empty[column] < rows and column != "file"]:
-        parts = [f"{column} ({empty[column]} empty)" if empty[column] else column for column in whole]
+        parts = [f"{column} ({number(empty[column])} empty)" if empty[column] else column for column in whole]
         say(err, f"Filled in from the names: {', '.join(parts)}.")
     if lacking := [column for column in made.columns if empty[column] == rows]:
         say(err, f"Empty, because no name says it: {', '.join(lacking)}.")
     if made.misfits:
         assert pattern is not None
-        say(err, f"Names that do not fit {pattern.text}: {len(made.misfits)}. Their rows have the file alone.")
+        say(err, f"Names that do not fit {pattern.text}: {number(len(made.misfits))}. Their rows have the file alone.")
         _say_some(err, [f"{file}: {reason}" for file, reason in made.misfits])
     if made.unclear:
-        say(err, f"Cells left empty, because the name does not say them for certain: {len(made.unclear)}.")
+        say(err, f"Cells left empty, because the name does not say them for certain: {number(len(made.unclear))}.")
         _say_some(err, [f"{file}, {column}: {ways}" for file, column, ways in made.unclear])
     if found.others:
         say(err, f"Left out, because they do not end in .pdf: {_files(found.others)}.")
@@ -151,12 +152,12 @@ def _say_some(err: Console, lines: Sequence[str]) -> None:
     for line in lines[:_SHOWN]:
         say(err, f"  {line}")
     if len(lines) > _SHOWN:
-        say(err, f"  … and {len(lines) - _SHOWN} more")
+        say(err, f"  … and {number(len(lines) - _SHOWN)} more")
 
 
 def _files(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{_count(len(names), 'file')} ({', '.join(names[:_SHOWN])}{more})"
+    more = f" and {number(len(names) - _SHOWN)} more" if len(names) > _SHOWN else ""
+    return f"{count(len(names), 'file')} ({', '.join(names[:_SHOWN])}{more})"
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -164,7 +165,3 @@ def _is_same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return False
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -32,7 +32,8 @@ from springest_async.cli.check import Asked, check_and_plan, open_manifest, show
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
-from springest_async.cli.findings import number, show_findings, summary
+from springest_async.cli.findings import show_findings, summary
+from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import show_plan
 from springest_async.cli.progress import UploadProgress, duration
 from springest_async.cli.reading import ReadingOptions
@@ -116,7 +117,7 @@ async def _load_and_run(
     # A row whose file is at fault is loaded, and fails here: another machine may have a better file.
     faulty = log.faulty_anywhere
     left_out = faulty if plan.listed is None else faulty | plan.listed
-    with err.status(cell(f"Writing {plan.totals.rows} rows to {journal.where}")):
+    with err.status(cell(f"Writing {count(plan.totals.rows, 'row')} to {journal.where}")):
         migration, loaded = await load_manifest(journal, manifest, springest.origin, left_out)
     recorder = RunRecorder(loaded)
     before = await recorder.report(migration)
@@ -164,11 +165,11 @@ def _print_start(loaded: Loaded, before: Report, hosts: Sequence[str], springest
     waiting = before.count(State.WAITING)
     words = {State.STORED: "stored before", State.REJECTED: "rejected before"}
     done = [state for state in State if state is not State.WAITING and before.count(state)]
-    parts = [f"{before.count(state)} {words.get(state, state.value)}" for state in done]
+    parts = [f"{number(before.count(state))} {words.get(state, state.value)}" for state in done]
     if waiting:
         takes = duration(springest.limiter.seconds_until(waiting))
         parts.append(
-            f"{waiting} to send to {springest.origin}: about {takes} at {springest.limiter.posts_now} a minute"
+            f"{number(waiting)} to send to {springest.origin}: about {takes} at {springest.limiter.posts_now} a minute"
         )
     else:
         parts.append(f"nothing to send to {springest.origin}")
@@ -176,7 +177,9 @@ def _print_start(loaded: Loaded, before: Report, hosts: Sequence[str], springest
     if hosts:
         say(err, f"{runs_on(hosts)} working on this manifest too.")
     if loaded.changed:
-        more = f" and {loaded.changed - len(loaded.changed_rows)} more" * (loaded.changed > len(loaded.changed_rows))
+        more = f" and {number(loaded.changed - len(loaded.changed_rows))} more" * (
+            loaded.changed > len(loaded.changed_rows)
+        )
         say(
             err,
             f"Changed since they were uploaded, so uploaded as new certificates: rows"
@@ -300,10 +303,10 @@ class _Run:
     async def _print_failed(self, report: Report) -> None:
         await self._print_reasons()
         if (failed := await write_failed(self._migration, self._manifest, self._left_out)) is not None:
-            count = _count(report.count(State.REJECTED, State.FAILED) + len(self._left_out.rows), "row")
+            rows = count(report.count(State.REJECTED, State.FAILED) + len(self._left_out.rows), "row")
             say(
                 self._err,
-                f"Not stored: {count}. The reasons are in {failed}: correct the rows there and upload that file.",
+                f"Not stored: {rows}. The reasons are in {failed}: correct the rows there and upload that file.",
             )
 
     async def _print_reasons(self) -> None:
@@ -311,28 +314,28 @@ class _Run:
         reasons, found = await self._migration.reasons(_REASONS_SHOWN)
         for reason in reasons:
             words = _OURS.sub("", reason.words) or "no reason was recorded"
-            say(self._err, f"{_count(reason.rows, 'row')} {reason.state.value}: {words}")
+            say(self._err, f"{count(reason.rows, 'row')} {reason.state.value}: {words}")
         if found > len(reasons):
-            say(self._err, f"… and {_count(found - len(reasons), 'other reason')}")
+            say(self._err, f"… and {count(found - len(reasons), 'other reason')}")
 
     async def _print_unfinished(self, report: Report, hosts: Sequence[str]) -> None:
         manifest = argument(self._manifest.path)
-        if count := report.count(State.IN_DOUBT):
+        if doubts := report.count(State.IN_DOUBT):
             say(
                 self._err,
-                f"In doubt: {_count(count, 'row')} that Springest may have stored. Run the same command again to ask"
+                f"In doubt: {count(doubts, 'row')} that Springest may have stored. Run the same command again to ask"
                 f" it; springest status {manifest} lists them.",
             )
         if gone := len(await self._migration.orphans()):
             say(
                 self._err,
-                f"In doubt: {_count(gone, 'certificate')} of earlier runs that no manifest names any more:"
+                f"In doubt: {count(gone, 'certificate')} of earlier runs that no manifest names any more:"
                 f" springest status {manifest} lists them.",
             )
         if hosts:
             say(self._err, f"{runs_on(hosts)} still working on this manifest.")
-        elif count := report.count(State.WAITING):
-            say(self._err, f"Waiting: {_count(count, 'row')}. Run the same command again to continue.")
+        elif waiting := report.count(State.WAITING):
+            say(self._err, f"Waiting: {count(waiting, 'row')}. Run the same command again to continue.")
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
@@ -356,17 +359,17 @@ def _print_totals(report: Report, before: Report, seconds: float, limiter: Limit
     if report.posts:
         _print_posts(report, seconds, limiter, out)
     elif report.stored:
-        say(out, f"{_count(report.stored, 'certificate')} in doubt found at Springest: nothing was sent")
+        say(out, f"{count(report.stored, 'certificate')} in doubt found at Springest: nothing was sent")
     elif not stored_before:
         say(out, "Nothing was sent")
     if stored_before:
         nothing = "" if report.posts or report.stored else "Nothing was sent: "
-        say(out, f"{nothing}{stored_before} stored before")
+        say(out, f"{nothing}{number(stored_before)} stored before")
     if (outage := report.last_outage) is not None:
         often = "" if report.outages == 1 else f" in all, {report.outages} times"
         say(out, f"{outage.what} for {duration(report.outage_seconds)}{often} ({outage.reason})")
     if (by_others := report.count(State.STORED) - stored_before - report.stored) > 0:
-        say(out, f"{_count(by_others, 'certificate')} stored by other runs meanwhile")
+        say(out, f"{count(by_others, 'certificate')} stored by other runs meanwhile")
 
 
 def _print_posts(report: Report, seconds: float, limiter: Limiter, out: Console) -> None:
@@ -374,10 +377,6 @@ def _print_posts(report: Report, seconds: float, limiter: Limiter, out: Console)
     pace = ", then one at a time, because the server refused POSTs as too fast" if limiter.slow else ""
     say(
         out,
-        f"{_count(report.stored, 'certificate')} stored in {duration(seconds)}: {_count(report.posts, 'POST')} tried,"
+        f"{count(report.stored, 'certificate')} stored in {duration(seconds)}: {count(report.posts, 'POST')} tried,"
         f" {report.refusals} of them refused without a reason; the limit was {limiter.posts} a minute{agreed}{pace}",
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
