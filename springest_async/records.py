@@ -87,9 +87,9 @@ class CertificateUpload:
 
 
 def shown(value: object) -> str:
-    """Return the value's ``repr``, shortened so that it fits into a message."""
+    """Return the value's ``repr``, shortened so that it fits into a message; a backslash is one, as in the cell."""
     try:
-        return _shortened(repr(value))
+        return _shortened(repr(value).replace("\\\\", "\\"))
     except ValueError:  # Python refuses to write a number with more than 4300 digits
         return "a number of thousands of digits"
 

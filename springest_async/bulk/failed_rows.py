@@ -9,8 +9,8 @@ import csv
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from itertools import count, takewhile
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,7 @@ from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, State
 from springest_async.manifest.columns import COLUMNS, ERROR
 from springest_async.manifest.csv_table import SEPARATORS, CsvTable
+from springest_async.manifest.dates import NoDateError, proves, read_date
 from springest_async.manifest.formulas import escape
 from springest_async.manifest.manifest import Manifest
 from springest_async.manifest.new_file import new_file
@@ -35,10 +36,12 @@ class LeftOut:
     Attributes:
         rows: their numbers.
         reason: returns what is wrong with a row; an empty text if nothing is.
+        refused_dates: returns the columns of a row whose dates were refused.
     """
 
     rows: RowSet
     reason: Callable[[int], str]
+    refused_dates: Callable[[int], Collection[str]]
 
 
 async def write_failed(migration: OpenMigration, manifest: Manifest, left_out: LeftOut | None = None) -> Path | None:
@@ -46,8 +49,9 @@ async def write_failed(migration: OpenMigration, manifest: Manifest, left_out: L
 
     A CSV has the separator of the first one. It is UTF-8, with a byte order mark unless the first one is UTF-8 without
     one; a cell that a spreadsheet would run as a formula gets an apostrophe in front, which `Manifest` removes again. A
-    workbook becomes an XLSX whose cells are text. The reasons are in a column ``error``. No file is ever overwritten.
-    Only the owner can read it, because it contains personal data.
+    workbook becomes an XLSX whose cells are text. The reasons are in a column ``error``. A date that was refused
+    although it looks like one gets a question mark: what showed that it may be another is not in this file. No file is
+    ever overwritten. Only the owner can read it, because it contains personal data.
 
     Args:
         migration: the migration of the manifest.
@@ -111,7 +115,17 @@ def _left_out_rows(manifest: Manifest, left_out: LeftOut | None) -> Generator[_L
     with closing(iter(manifest)) as rows:
         for row in rows:
             if row.number in left_out.rows:
-                yield _LeftOutRow(row.number, row.cells, left_out.reason(row.number))
+                cells = dict(row.cells)
+                for column in left_out.refused_dates(row.number):
+                    if _looks_like_a_date(cell := cells.get(column, "").strip()):
+                        cells[column] = f"{cell} ?"
+                yield _LeftOutRow(row.number, cells, left_out.reason(row.number))
+
+
+def _looks_like_a_date(cell: str) -> bool:
+    with suppress(NoDateError):
+        return read_date(cell, "mdy" if proves(cell) == "mdy" else "dmy", day_numbers=True) is not None
+    return False
 
 
 async def _failed(migration: OpenMigration) -> AsyncIterator[Entry]:

@@ -123,7 +123,9 @@ async def _load_and_run(
     before = await recorder.report(migration)
     hosts = await migration.hosts()
     _print_start(loaded, before, hosts, springest, err)
-    run = _Run(springest, manifest, migration, recorder, before, LeftOut(faulty, log.reasons), out, err)
+    run = _Run(
+        springest, manifest, migration, recorder, before, LeftOut(faulty, log.reasons, log.refused_dates), out, err
+    )
     return await run.run(hosts)
 
 

@@ -16,6 +16,7 @@ from springest_async.errors import JournalError
 from springest_async.journal.certificates import moment, storable
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import Migration, State, Worker
+from springest_async.source_file import exists
 
 
 class FoundNames(Protocol):
@@ -51,9 +52,9 @@ class Source:
     def path_of(self, file: str) -> Path:
         """Return where the file of a row is on this machine; `file` is what the manifest says."""
         path = self.folder / file
-        if self.names is not None and (meant := self.names.meant(file)) is not None:
-            return self.folder / meant
-        return path
+        if self.names is None or exists(path) or (meant := self.names.meant(file)) is None:
+            return path
+        return self.folder / meant
 
     @property
     def shown_path(self) -> str:

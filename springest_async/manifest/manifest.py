@@ -183,9 +183,10 @@ class Manifest:
 
     def path_of(self, file: str) -> Path:
         """Return where the file of a row is; `file` is what the row says."""
-        if self.names is not None and (meant := self.names.meant(file)) is not None:
-            return self.files / meant
-        return self.files / file
+        path = self.files / file
+        if self.names is None or exists(path) or (meant := self.names.meant(file)) is None:
+            return path
+        return self.files / meant
 
     @classmethod
     def open(cls, path: Path, reading: Reading | None = None) -> Self:

@@ -470,7 +470,11 @@ def left_out(**reasons: str) -> LeftOut:
     rows = RowSet()
     for row in by_row:
         rows.add(row)
-    return LeftOut(rows, lambda row: by_row.get(row, ""))
+    return LeftOut(
+        rows,
+        lambda row: by_row.get(row, ""),
+        lambda row: [name for name in ("valid_from",) if name in by_row.get(row, "")],
+    )
 
 
 async def test_rows_left_out_stand_among_the_others(tmp_path: Path) -> None:
@@ -491,10 +495,24 @@ async def test_rows_left_out_stand_among_the_others(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_date_that_was_refused_is_not_read_again(tmp_path: Path) -> None:
+    """Other rows showed that it may be the fifth of June or the sixth of May, and these rows are stored."""
+    manifest = archive_of(tmp_path, HEADER + "Jan,1.pdf,7,jan@example.org,5-6-2026\n")
+    async with loaded(manifest) as migration:
+        failed = await write_failed(migration, manifest, left_out(row_2="valid_from: may begin with the month"))
+
+    assert failed is not None
+    again = Manifest.open(failed)
+    (row,) = again
+    assert row.cells["valid_from"] == "5-6-2026 ?"
+    with pytest.raises(InvalidUpload, match="must be a date"):
+        again.fields(row)
+
+
 async def test_what_the_check_said_of_a_file_is_the_reason(tmp_path: Path) -> None:
     """The row was loaded, because another machine may have its file."""
     manifest = archive_of(tmp_path)
-    out = LeftOut(RowSet(), lambda row: "file: there is no such file: '1.pdf'" if row == 2 else "")
+    out = LeftOut(RowSet(), lambda row: "file: there is no such file: '1.pdf'" if row == 2 else "", lambda _: ())
     async with loaded(manifest) as migration:
         await settle(migration, FAILED, FAILED, reason="No such file or directory")
         failed = await write_failed(migration, manifest, out)

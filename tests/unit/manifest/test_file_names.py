@@ -63,5 +63,5 @@ def test_the_only_folder_of_an_archive_is_named(tmp_path: Path) -> None:
         names.explain("jan.pdf")
         == "'jan.pdf' (there is 'pdfs/jan.pdf': name the folder 'pdfs' in the ZIP with --files)"
     )
-    assert names.explain("pdfs\\jan.pdf") == r"'pdfs\\jan.pdf' (there is 'pdfs/jan.pdf': correct the name)"
+    assert names.explain("pdfs\\jan.pdf") == r"'pdfs\jan.pdf' (there is 'pdfs/jan.pdf': correct the name)"
     assert names.explain("pdfs/JAN.pdf") == "'pdfs/JAN.pdf' (there is 'pdfs/jan.pdf': correct the name)"

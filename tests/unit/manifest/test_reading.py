@@ -272,3 +272,13 @@ def test_a_whole_number_may_have_a_decimal_point(tmp_path: Path, cell: str) -> N
     manifest = Manifest.open(written(tmp_path, text))
 
     assert [manifest.fields(row).certification_id for row in manifest] == [7]
+
+
+def test_a_file_of_the_very_name_is_taken_before_any_other(tmp_path: Path) -> None:
+    rows = "'a.pdf,7,jan@example.org,2026-01-31\na.pdf,7,zoe@example.org,2026-01-31\n"
+    text = f"file,certification_id,email,valid_from\n{rows}"
+    for name in ("'a.pdf", "a.pdf"):
+        (tmp_path / name).write_bytes(b"%PDF-1.4")
+    manifest = Manifest.open(written(tmp_path, text), Reading(fix_names=True))
+
+    assert [manifest.upload(row).file.name for row in manifest] == ["'a.pdf", "a.pdf"]
