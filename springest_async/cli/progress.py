@@ -94,7 +94,8 @@ class UploadProgress:
             self._spent += now - began
             self._posts += 1
         if isinstance(event, RowDone):
-            self._done[event.state] += event.row.number is not None  # rows of this manifest only
+            # Rows of this manifest only, and none that was handed back.
+            self._done[event.state] += event.row.number is not None and event.state is not State.WAITING
         elif isinstance(event, RowSettling):
             self._settling.add(row)
         elif event.step.kind == "sending":

@@ -142,18 +142,24 @@ async def _wait_for_second_thoughts(err: Console) -> None:
     """Wait some seconds, so that a person can read the warnings; without a terminal nobody does."""
     if not (err.is_interactive and sys.stdin is not None and sys.stdin.isatty()):
         return
-    say(err, f"Starting in {_SECOND_THOUGHTS:.0f} seconds. Enter begins at once, Ctrl-C ends without sending anything.")
     loop = asyncio.get_running_loop()
     pressed = asyncio.Event()
-    with contextlib.suppress(NotImplementedError):  # Windows: there is only the waiting
+    enter = "Enter begins at once, "
+    try:
         loop.add_reader(sys.stdin, pressed.set)
+    except NotImplementedError:  # Windows: there is only the waiting
+        enter = ""
+    say(err, f"Starting in {_SECOND_THOUGHTS:.0f} seconds. {enter}Ctrl-C ends without sending anything.")
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECOND_THOUGHTS):
                 await pressed.wait()
                 sys.stdin.readline()  # else the shell would read it
+    except asyncio.CancelledError:
+        say(err, "Nothing was sent.")
+        raise
     finally:
-        with contextlib.suppress(NotImplementedError):
+        if enter:
             loop.remove_reader(sys.stdin)
 
 

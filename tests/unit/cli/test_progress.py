@@ -107,6 +107,16 @@ async def test_what_earlier_runs_did_is_counted_and_takes_no_time(screen: io.Str
     assert line == "91 of 94 done, 0 s left\n"
 
 
+async def test_rows_that_are_handed_back_are_not_done(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 4, Limiter())
+    async with progress.shown():
+        progress(RowDone(row(2), State.STORED))
+        progress(RowDone(row(3), State.WAITING))
+        line = await until_shown(screen, r".*\n")
+
+    assert line == "1 of 4 done, 0 s left\n"
+
+
 async def test_in_a_terminal_the_bar_begins_where_earlier_runs_ended(screen: io.StringIO) -> None:
     progress = UploadProgress(Console(file=screen, width=100, force_terminal=True), 1, Limiter(), before=3)
     async with progress.shown():
