@@ -74,7 +74,7 @@ def show_findings(
         title: returns how the manifest calls a column of ours.
     """
     for severity, (words, style) in _SEVERITIES.items():
-        kinds = [kind for kind in _by_seriousness(log) if kind.severity is severity]
+        kinds = [kind for kind in _shown(log) if kind.severity is severity]
         if kinds:
             say(console, words, style)
         for kind in kinds:
@@ -83,7 +83,8 @@ def show_findings(
 
 def _show_kind(log: FindingLog, kind: Kind, console: Console, others: str, title: Callable[[str], str]) -> None:
     found, total = log.first(kind), log.counts[kind]
-    say(console, f"  {kind.heading[0].upper()}{kind.heading[1:]}: {number(total)}", _SEVERITIES[kind.severity][1])
+    counted = "" if kind is Kind.WRONG_FOLDER else f": {number(total)}"  # there is one folder
+    say(console, f"  {kind.heading[0].upper()}{kind.heading[1:]}{counted}", _SEVERITIES[kind.severity][1])
     shown = found if total <= FIRST else found[:_SHOWN]
     for finding in shown:
         column = f", {title(finding.column)}" if finding.column else ""
@@ -96,8 +97,11 @@ def _show_kind(log: FindingLog, kind: Kind, console: Console, others: str, title
 
 def summary(log: FindingLog) -> str:
     """Return how much was found, in one line: ``3 faults in 2 rows, 1 warning``."""
-    parts = [count(found, severity.value) for severity in Severity if (found := log.count(severity))]
-    if log.count(Severity.FAULT):
+    counts = {
+        severity: sum(log.counts[kind] for kind in _shown(log) if kind.severity is severity) for severity in Severity
+    }
+    parts = [count(found, severity.value) for severity, found in counts.items() if found]
+    if counts[Severity.FAULT]:
         parts[0] += f" in {count(len(log.faulty), 'row')}"
     return ", ".join(parts) or "nothing to correct"
 
@@ -116,6 +120,12 @@ def as_json(log: FindingLog) -> list[dict[str, Any]]:
         }
         for kind in _by_seriousness(log)
     ]
+
+
+def _shown(log: FindingLog) -> list[Kind]:
+    """Return the kinds for people: if the folder is wrong, it is one fault, and not one for each file."""
+    is_folder = Kind.WRONG_FOLDER in log.counts
+    return [kind for kind in _by_seriousness(log) if not (is_folder and kind is Kind.NO_FILE)]
 
 
 def _by_seriousness(log: FindingLog) -> list[Kind]:

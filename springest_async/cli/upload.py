@@ -98,11 +98,13 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
             if not plan.totals.rows:
                 say(err, f"{path} has no rows: nothing to do.")
                 return Exit.STORED
+            show_plan(plan, asked.origin, err)
+            show_not_checked(asked, err)
             if log.count(Severity.FAULT) and not options.skip_faulty:
                 _print_refusal(f"{argument(path)}{reading.arguments()}", log, plan, err)
                 return Exit.USAGE
-            show_plan(plan, asked.origin, err)
-            show_not_checked(asked, err)
+            if tried := len(log.faulty) - len(log.faulty_anywhere):
+                say(err, f"Also tried, because only their files are at fault: {count(tried, 'row')}.")
             if log.count(Severity.WARNING) and not options.yes:
                 await _wait_for_second_thoughts(err)
             return await _load_and_run(manifest, log, plan, asked, out, err)

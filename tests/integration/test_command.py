@@ -98,7 +98,7 @@ async def test_all_faults_of_a_manifest_are_told_and_nothing_is_sent(tmp_path: P
         },
     )
     async with springest_sandbox() as sandbox:
-        ran = await springest("upload", manifest, origin=sandbox.origin)
+        ran = await springest("upload", manifest, origin=(sandbox_origin := sandbox.origin))
 
     assert (ran.code, ran.out) == (2, "")
     assert sandbox.audit == ()
@@ -110,6 +110,7 @@ async def test_all_faults_of_a_manifest_are_told_and_nothing_is_sent(tmp_path: P
         "row 7, file: is the same certificate as in row 6",
         "row 5, valid_until: is missing, but “Forklift driver” requires it",
     ]
+    assert f"Plan for {sandbox_origin}:\n          6  rows\n          5  with faults, so not sent\n" in ran.err
     assert lines[-1].startswith("5 faults in 5 rows. Nothing was sent. Correct the rows")
     assert lines[-1].endswith(f"springest check {manifest} --findings FILE.csv")
     assert csvs(tmp_path) == ["certificates.csv"]
@@ -1109,6 +1110,8 @@ async def test_one_missing_pdf_holds_back_nothing_else(tmp_path: Path) -> None:
         again = await springest("upload", manifest, "--skip-faulty", origin=sandbox.origin)
 
     assert (ran.code, again.code) == (1, 1)
+    assert "          2  with faults, so not sent\n          2  to send" in ran.err
+    assert "Also tried, because only their files are at fault: 1 row.\n3 to send to" in ran.err
     assert sorted(post.fields["email"] for post in sandbox.audit) == ["employee1@example.org", "employee4@example.org"]
     failed = rows_of(tmp_path / "certificates.failed.csv")
     assert [row["email"] for row in failed] == ["employee2@example.org", "jan"]

@@ -80,6 +80,18 @@ def test_a_few_of_a_kind_are_all_shown(log: FindingLog) -> None:
     assert not any("more" in line for line in shown(log))
 
 
+def test_a_wrong_folder_is_one_fault(log: FindingLog) -> None:
+    for row in range(2, 302):
+        log.add(missing(row))
+    log.add(Finding(Kind.WRONG_FOLDER, 2, "file", "none of the files of 300 rows is in /pdfs"))
+    assert shown(log)[1:] == [
+        "  No file was found: the folder of the files may be another one",
+        "    row 2, file: none of the files of 300 rows is in /pdfs",
+        "    If the PDFs are elsewhere, name their folder or ZIP: --files FOLDER.",
+    ]
+    assert summary(log) == "1 fault in 300 rows"
+
+
 def test_columns_are_called_as_in_the_manifest(log: FindingLog) -> None:
     log.add(missing(2))
     out = io.StringIO()
