@@ -12,13 +12,16 @@ from springest_async.bulk.totals import Totals
 from springest_async.journal.known_files import KnownFiles
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, Loaded, State
+from springest_async.manifest.certifications import Certifications
 from springest_async.manifest.columns import COLUMNS
 from springest_async.manifest.manifest import Manifest, Reading, Row
+from springest_async.manifest.users import Users
 
 __all__ = [
     "COLUMNS",
     "BulkEvent",
     "BulkListener",
+    "Certifications",
     "Entry",
     "Finding",
     "Kind",
@@ -40,6 +43,7 @@ __all__ = [
     "State",
     "Totals",
     "UploadQueue",
+    "Users",
     "check_manifest",
     "check_pdf",
     "load_manifest",

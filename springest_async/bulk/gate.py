@@ -150,12 +150,12 @@ class Gate:
         return not self.is_outage or self._is_stopped
 
     def leave(self) -> None:
-        """Let the next one try."""
+        """End a turn, so that the next one may try."""
         self._is_taken = False
         self._look_again()
 
     def stop(self) -> None:
-        """Let all that wait go on, because nothing more is sent."""
+        """Wake all that wait, because nothing more is sent."""
         self._is_stopped = True
         self._look_again()
 

@@ -147,7 +147,7 @@ class Meddler:
 
 @pytest.fixture
 def leaves_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no file leave within a second after it was read, as if the limit did not allow that."""
+    """Keep each file for more than a second after it was read, as if the limit did not allow to send it."""
     monkeypatch.setattr("springest_async.source_file._FRESH_SECONDS", 0.0)
 
 

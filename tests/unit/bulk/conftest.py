@@ -10,5 +10,5 @@ __all__ = ["module_folder", "tmp_path"]
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Let journals and files work in virtual time, and return the clock of the journals."""
+    """Make journals and files work in virtual time, and return the clock of the journals."""
     return run_at_once(monkeypatch)
