@@ -229,7 +229,7 @@ USER_IDS = titles_in(_TITLES["user"])
 USER_NAMES = titles_in(_PERHAPS["user"])
 """The `folded` titles of a column of whole names of people, or of what they log in with."""
 
-_LEVELS = tuple({name: titles_in(text) for name, text in level.items()} for level in (_TITLES, _PERHAPS))
+_LEVELS = tuple({name: titles_in(level.get(name, "")) for name in KNOWN} for level in (_TITLES, _PERHAPS))
 _QUESTIONS = {name: titles_in(text) for name, text in _ASK.items()}
 
 
@@ -326,6 +326,16 @@ class Columns:
         used = {*KNOWN, ERROR, *(name for pattern in self.patterns.values() for name in pattern.names)}
         return tuple(name for name in self.names if name not in used)
 
+    def meaning(self, name: str) -> tuple[str, ...]:
+        """Return the titles that mean a known column, whether they are taken for it or not."""
+        return tuple(
+            _on_one_line(title)
+            for title, used in zip(self.titles, self.names, strict=True)
+            if name == used
+            or _with_underscores(title) == name
+            or any(folded(title) in level[name] for level in _LEVELS)
+        )
+
     def possible(self, name: str) -> tuple[str, ...]:
         """Return the titles that may mean a known column, and are not taken for it unless the user says so."""
         meant = _QUESTIONS[name]
@@ -385,8 +395,7 @@ class _Claims:
         for ours in (str.lower, _with_underscores):
             yield [position for position, title in enumerate(self._titles) if ours(title) == name]
         for level in _LEVELS:
-            meant = level.get(name, frozenset())
-            yield [position for position, title in enumerate(self._folded) if title in meant]
+            yield [position for position, title in enumerate(self._folded) if title in level[name]]
 
     def _several(self, name: str, positions: Sequence[int]) -> str:
         titles = [_on_one_line(self._titles[position]) for position in positions]

@@ -56,6 +56,7 @@ _WHOLE = re.compile(r"([0-9]{1,18})[.,]0", re.ASCII)
 _OF_A_FORMULA = "is the error of a formula ({}): mend the formula, or write the value itself"
 _NO_END = " (leave it empty if there is no end)"
 _DATES = ("valid_from", "valid_until")
+_CERTIFICATIONS = ("certification_id", "certification")
 _FIRST: Mapping[DateOrder, str] = {"dmy": "day", "mdy": "month"}
 _ROWS_OF_PROOF = 100  # that are looked at for dates that can be read in two ways
 _CELLS_OF_DATA = 4  # and an address among them: a row with so many is no title
@@ -318,14 +319,27 @@ class Manifest:
         titles = [
             f"{name} is {f'“{title}”' if name in self.layout.names else title}"
             for name, title in self.layout.understood
-            if title.lower() != name
+            if title.lower() != name and not (self.reading.certification and name in _CERTIFICATIONS)
         ]
         columns = f"; {', '.join(titles)}" if titles else ""
         dates = [
             f"{self.layout.title(name)}: the {_FIRST[order]} comes first in dates with slashes, as {proof} shows"
             for name, (order, proof) in self._proved.items()
         ]
-        return (f"{self.table.form}{columns}", *dates)
+        return (f"{self.table.form}{columns}", *self._told_of_certifications(), *dates)
+
+    def _told_of_certifications(self) -> Iterator[str]:
+        """Yield which certification is that of all rows, and which columns of certifications are so left alone."""
+        if not self.reading.certification:
+            return
+        with suppress(NoCertificationError):  # `check_manifest` raises it
+            number, known = self._certification_of_all, self.reading.certifications
+            found = known.get(number) if known else None
+            name = f", “{found.name}”," if found else ""
+            unused = [f"“{title}”" for column in _CERTIFICATIONS for title in self.layout.meaning(column)]
+            columns, are = ("columns", "are") if len(unused) > 1 else ("column", "is")
+            more = f"; the {columns} {' and '.join(unused)} {are} not used" if unused else ""
+            yield f"certification is {number}{name} for all rows{more}"
 
     @property
     def _proved(self) -> Mapping[str, tuple[DateOrder, str]]:

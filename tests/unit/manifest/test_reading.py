@@ -232,7 +232,26 @@ def test_how_it_is_understood_is_told(tmp_path: Path) -> None:
 
     assert manifest.understood == (
         "CSV in UTF-8, separated by “;”; file is “Bestand”, email is “E-mailadres”, valid_from is “Geldig vanaf”",
+        "certification is 7 for all rows",
         "Geldig vanaf: the day comes first in dates with slashes, as 31/12/2025 in row 3 shows",
+    )
+
+
+@pytest.mark.parametrize(
+    ("titles", "unused"),
+    [
+        ("Certification ID,x", "; the column “Certification ID” is not used"),
+        ("certification_id,Cursus", "; the columns “certification_id” and “Cursus” are not used"),
+        ("x,y", ""),
+    ],
+)
+def test_a_column_beside_one_certification_is_told(tmp_path: Path, titles: str, unused: str) -> None:
+    text = f"file,email,valid_from,{titles}\n1.pdf,jan@example.org,2026-01-31,2,8\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(certification="first aid", certifications=LISTED))
+
+    assert manifest.understood == (
+        "CSV in UTF-8, separated by “,”",
+        f"certification is 7, “First Aid”, for all rows{unused}",
     )
 
 
