@@ -131,7 +131,7 @@ def _plain_load(path: Path, database: Path) -> None:
 def _check(journal: Journal, manifest: Manifest) -> None:
     with KnownFiles(journal, source_of(manifest, _ORIGIN, journal.machine)) as known:
         kinds = {finding.kind for finding in check_manifest(manifest, known, _ORIGIN) if finding is not None}
-    assert kinds <= {Kind.UNUSED_COLUMN, Kind.SHARED_PDF}
+    assert kinds <= {Kind.OTHER_COLUMN, Kind.SHARED_PDF}
 
 
 def _store(journal: Journal, file: Path) -> None:

@@ -61,6 +61,7 @@ class Kind(enum.Enum):
     UNUSED_COLUMN = ("unused-column", Severity.WARNING, "columns that are not sent")
     ENCODING = ("encoding", Severity.WARNING, "letters that may have been read wrongly")
 
+    OTHER_COLUMN = ("other-column", Severity.NOTE, "columns that springest does not use")
     TITLE_ROWS = ("title-rows", Severity.NOTE, "rows above the names of the columns")
     FIXED_NAME = ("fixed-name", Severity.NOTE, "files that were found under another name")
 

@@ -158,9 +158,11 @@ def _understood(manifest: Manifest) -> Iterator[Finding]:
     if manifest.header_row > 1:
         reason = f"the names of the columns are in row {manifest.header_row}: what is above them is left out"
         yield Finding(Kind.TITLE_ROWS, 1, "", reason)
-    if manifest.unused:
-        reason = f"these columns are unknown and will not be sent (check their spelling): {listed(manifest.unused)}"
+    if mistyped := manifest.mistyped:
+        reason = f"these columns are unknown and will not be sent (check their spelling): {listed(mistyped)}"
         yield Finding(Kind.UNUSED_COLUMN, manifest.header_row, "", reason)
+    if others := [title for title in manifest.unused if title not in mistyped]:
+        yield Finding(Kind.OTHER_COLUMN, manifest.header_row, "", f"these columns will not be sent: {listed(others)}")
     if isinstance(manifest.table, CsvTable) and manifest.table.encoding == "cp1252":
         with closing(manifest.table.rows()) as rows, suppress(ManifestError):  # of which the rows themselves are told
             for number, cells in rows:

@@ -184,6 +184,8 @@ _LAST_NAME = """
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _MAX_LISTED_CHARS = 500
+_NEAR = 0.8  # of 1, for the same title
+_MOST_COMPARED = 500  # titles, each of which may take a millisecond
 
 
 class ColumnsError(ValueError):
@@ -322,9 +324,10 @@ class Columns:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The names of the columns that are not known, and not part of a pattern."""
+        """The titles of the columns that are not known, and not part of a pattern; "column 3" for one without."""
         used = {*KNOWN, ERROR, *(name for pattern in self.patterns.values() for name in pattern.names)}
-        return tuple(name for name in self.names if name not in used)
+        columns = zip(self.titles, self.names, strict=True)
+        return tuple(_on_one_line(title) or name for title, name in columns if name not in used)
 
     def meaning(self, name: str) -> tuple[str, ...]:
         """Return the titles that mean a known column, whether they are taken for it or not."""
@@ -341,6 +344,16 @@ class Columns:
         meant = _QUESTIONS[name]
         free = (title for title, used in zip(self.titles, self.names, strict=True) if used not in KNOWN)
         return tuple(_on_one_line(title) for title in free if folded(title) in meant)
+
+    def nearly(self, name: str) -> tuple[str, ...]:
+        """Return the unused titles that may mean a known column, or are written almost like one that does."""
+        possible, meant = self.possible(name), [title for level in _LEVELS for title in level[name]]
+        meant.append(folded(name))
+
+        def is_near(title: str) -> bool:
+            return title in possible or bool(difflib.get_close_matches(folded(title), meant, n=1, cutoff=_NEAR))
+
+        return tuple(title for title in self.unused[:_MOST_COMPARED] if is_near(title))
 
 
 class _Claims:

@@ -57,6 +57,7 @@ _OF_A_FORMULA = "is the error of a formula ({}): mend the formula, or write the 
 _NO_END = " (leave it empty if there is no end)"
 _DATES = ("valid_from", "valid_until")
 _CERTIFICATIONS = ("certification_id", "certification")
+_OPTIONAL = ("valid_until", "conversion_id")
 _FIRST: Mapping[DateOrder, str] = {"dmy": "day", "mdy": "month"}
 _ROWS_OF_PROOF = 100  # that are looked at for dates that can be read in two ways
 _CELLS_OF_DATA = 4  # and an address among them: a row with so many is no title
@@ -137,8 +138,16 @@ class Manifest:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The unknown columns, one of which may be a typing error."""
-        return self.layout.unused
+        """The titles of the unknown columns, without those that are not needed beside one certification of all rows."""
+        overruled = {title for name in _CERTIFICATIONS for title in self.layout.meaning(name)}
+        return tuple(title for title in self.layout.unused if not (self.reading.certification and title in overruled))
+
+    @property
+    def mistyped(self) -> tuple[str, ...]:
+        """Those of the `unused` that may mean a column which the manifest does not seem to have."""
+        missing = [name for name in _OPTIONAL if name not in self.layout and name not in self.reading.columns]
+        may_mean = {title for name in missing for title in self.layout.nearly(name)}
+        return tuple(title for title in self.unused if title in may_mean)
 
     @property
     def sha256(self) -> bytes:

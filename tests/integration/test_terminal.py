@@ -97,7 +97,7 @@ async def test_an_upload_does_nothing_to_the_terminal(tmp_path: Path, origin: st
 
     lines = assert_harmless(shown)
     assert code == 3
-    assert [line for line in lines if "row 1: these columns are unknown " in line]
+    assert [line for line in lines if "row 1: these columns will not be sent: " in line]
     assert [line for line in lines if line.startswith("Not stored: 1 row.")]
 
     code, shown = await in_a_terminal("status", manifest, env=environment(None))

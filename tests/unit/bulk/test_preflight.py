@@ -209,17 +209,34 @@ def test_columns_that_mean_nothing_are_named_once(tmp_path: Path) -> None:
     path.write_text(header + "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,,Jan\n")
     (tmp_path / "ok.pdf").write_bytes(PDF)
 
-    named = (
-        r"these columns are unknown and will not be sent (check their spelling): valid_untill, naam, column 8, 'a\x1bb'"
+    assert findings(Manifest.open(path)) == [
+        Finding(
+            Kind.UNUSED_COLUMN,
+            1,
+            "",
+            "these columns are unknown and will not be sent (check their spelling): valid_untill",
+        ),
+        Finding(Kind.OTHER_COLUMN, 1, "", r"these columns will not be sent: Naam, column 8, 'a\x1bb'"),
+    ]
+
+
+def test_an_unknown_column_is_a_note_where_none_is_missing(tmp_path: Path) -> None:
+    """Most sheets have columns of people's names and remarks."""
+    path = tmp_path / "manifest.csv"
+    path.write_text(
+        HEADER.replace("\n", ",Naam,Datum,booking\n") + "ok.pdf,1,jan@example.org,2026-01-31,2031-01-31,,Jan,,\n"
     )
-    assert findings(Manifest.open(path)) == [Finding(Kind.UNUSED_COLUMN, 1, "", named)]
+    (tmp_path / "ok.pdf").write_bytes(PDF)
+
+    note = Finding(Kind.OTHER_COLUMN, 1, "", "these columns will not be sent: Naam, Datum, booking")
+    assert findings(Manifest.open(path)) == [note]
 
 
 def test_a_great_many_columns_that_mean_nothing_are_a_short_line(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, HEADER.replace("\n", ",n".join(map(str, range(9000))) + "\n"))
 
-    (finding,) = findings(manifest)
-    assert len(finding.reason) < 600
+    assert [finding.kind for finding in findings(manifest)] == [Kind.UNUSED_COLUMN, Kind.OTHER_COLUMN]
+    assert all(len(finding.reason) < 600 for finding in findings(manifest))
 
 
 def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_unknown_columns_are_kept(tmp_path: Path) -> None:
 
     assert manifest.columns == (*COLUMNS, "naam")
     assert list(manifest) == [Row(2, JANS_CELLS | {"naam": "Jan Jansen"})]
-    assert manifest.unused == ("naam",)
+    assert manifest.unused == ("Naam",)
 
 
 @pytest.mark.parametrize(

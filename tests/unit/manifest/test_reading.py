@@ -253,6 +253,7 @@ def test_a_column_beside_one_certification_is_told(tmp_path: Path, titles: str, 
         "CSV in UTF-8, separated by “,”",
         f"certification is 7, “First Aid”, for all rows{unused}",
     )
+    assert not {"Cursus", "certification_id", "Certification ID"}.intersection(manifest.unused)
 
 
 def test_nothing_is_told_of_dates_that_can_be_read_in_one_way(tmp_path: Path) -> None:
