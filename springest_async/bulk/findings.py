@@ -6,7 +6,7 @@ The log has a temporary database, so that a million findings need no more memory
 import enum
 from bisect import insort
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -183,10 +183,15 @@ class FindingLog:
         """Return the columns of a row whose dates cannot be read, or may be others than they seem."""
         return {finding.column for finding in self.of_row(row) if finding.kind is Kind.DATE}
 
-    def reasons(self, row: int) -> str:
-        """Return why a row cannot be sent, as in the column ``error`` of a file of failed rows; empty if it can."""
+    def reasons(self, row: int, *, title: Callable[[str], str] = str) -> str:
+        """Return why a row cannot be sent, as in the column ``error`` of a file of failed rows; empty if it can.
+
+        Args:
+            row: its number.
+            title: returns how the manifest names a known column.
+        """
         return "; ".join(
-            f"{finding.column}: {finding.reason}" if finding.column else finding.reason
+            f"{title(finding.column)}: {finding.reason}" if finding.column else finding.reason
             for finding in self.of_row(row)
             if finding.is_fault
         )

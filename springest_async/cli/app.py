@@ -124,7 +124,8 @@ def check(
 
     It works without a network, keys or a journal, and says what it could not check. It asks Springest only for the list
     of its certifications (`SPRINGEST_CERTIFICATIONS_API_KEY`) and, with `--skip-listed`, of its certificates
-    (`SPRINGEST_API_KEY`). The exit code is 0, also with warnings, or 2 with faults.
+    (`SPRINGEST_API_KEY`). The exit code is 0, also with warnings; 2 with faults, or if `--skip-listed` cannot ask
+    Springest; 4 if Springest refuses the key for that.
 
     Example: `springest check certificates.csv --findings findings.csv`
 
@@ -142,7 +143,7 @@ def check(
     from springest_async.cli.check import check as check_rows
 
     options = CheckOptions(journal=where, findings=findings, form=form, strict=strict, skip_listed=skip_listed)
-    return _go(check_rows(manifest, reading, options, to_stdout(), to_stderr()))
+    return _go(check_rows(manifest, reading, options, to_stdout(), to_stderr()), failed=Exit.USAGE)
 
 
 @app.command(help_epilogue="")

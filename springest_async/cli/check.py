@@ -115,6 +115,7 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
                 plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
             except SpringestError:
                 _show(manifest, log, options, out)
+                _write(manifest, log, options, err)
                 raise
             if options.form == "json":
                 _print_json(manifest, log, plan, asked, out)
@@ -122,9 +123,7 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
                 _show(manifest, log, options, out)
                 show_plan(plan, asked.origin, out)
                 _show_end(f"{argument(path)}{reading.arguments()}", log, plan, asked, out)
-            if options.findings is not None:
-                write_findings(log, options.findings, separator=_separator(manifest))
-                say(err, f"All findings are in {options.findings}.")
+            _write(manifest, log, options, err)
             is_wrong = log.count(Severity.FAULT) or (options.strict and log.count(Severity.WARNING))
             return Exit.USAGE if is_wrong else Exit.STORED
 
@@ -274,6 +273,12 @@ def _show(manifest: Manifest, log: FindingLog, options: CheckOptions, out: Conso
     if options.form == "table":
         say(out, f"{manifest.path}: {summary(log)}.", "bold")
         show_findings(log, out, written_to=options.findings, title=manifest.layout.title)
+
+
+def _write(manifest: Manifest, log: FindingLog, options: CheckOptions, err: Console) -> None:
+    if options.findings is not None:
+        write_findings(log, options.findings, separator=_separator(manifest), title=manifest.layout.title)
+        say(err, f"All findings are in {options.findings}.")
 
 
 def show_understood(manifest: Manifest, console: Console) -> None:

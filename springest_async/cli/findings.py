@@ -71,7 +71,7 @@ def show_findings(
         console: where to print.
         written_to: the file that has all of them, if there is one.
         lister: otherwise, the command or the option that lists all.
-        title: returns how the manifest calls a column of ours.
+        title: returns how the manifest names a known column.
     """
     for severity, (words, style) in _SEVERITIES.items():
         kinds = [kind for kind in _shown(log) if kind.severity is severity]
@@ -166,11 +166,17 @@ def _has_findings(path: Path) -> bool:
         return False
 
 
-def write_findings(log: FindingLog, path: Path, *, separator: str = ",") -> None:
+def write_findings(log: FindingLog, path: Path, *, separator: str = ",", title: Callable[[str], str] = str) -> None:
     """Write all findings to a CSV by row, in UTF-8 with a byte order mark, as Excel needs it.
 
     A cell that a spreadsheet would run as a formula gets an apostrophe in front. Only the owner can read the file,
     because it contains personal data. Findings of an earlier check are replaced at once.
+
+    Args:
+        log: the findings.
+        path: the file.
+        separator: what stands between two cells.
+        title: returns how the manifest names a known column.
 
     Raises:
         ConfigurationError: as `check_findings_file`, or the file cannot be written.
@@ -184,7 +190,7 @@ def write_findings(log: FindingLog, path: Path, *, separator: str = ",") -> None
                 writer = csv.writer(stream, delimiter=separator)
                 writer.writerow(_COLUMNS)
                 with closing(iter(log)) as found:
-                    writer.writerows(map(_cells, found))
+                    writer.writerows(_cells(finding, title) for finding in found)
             new.replace(path)
         except BaseException:
             new.unlink()
@@ -194,6 +200,7 @@ def write_findings(log: FindingLog, path: Path, *, separator: str = ",") -> None
         raise ConfigurationError(f"the findings cannot be written to {path}: {reason}") from None
 
 
-def _cells(finding: Finding) -> tuple[int | str, ...]:
+def _cells(finding: Finding, title: Callable[[str], str]) -> tuple[int | str, ...]:
     kind = finding.kind
-    return (finding.row, escape(finding.column), kind.severity.value, kind.slug, escape(finding.reason))
+    column = title(finding.column) if finding.column else ""
+    return (finding.row, escape(column), kind.severity.value, kind.slug, escape(finding.reason))

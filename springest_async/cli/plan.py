@@ -43,18 +43,19 @@ def _words_of(certifications: Certifications | None, key: int) -> tuple[str, str
 
 
 def _lines_of(plan: Plan) -> list[tuple[int, str]]:
-    known = plan.totals.known
+    known, listed = plan.totals.known, len(plan.listed or ())
     lines = [
         (known[State.STORED], "stored before, so not sent again"),
         (known[State.REJECTED], "rejected before, so not sent again (springest resolve … --send-again)"),
         (known[State.IN_DOUBT], "in doubt: an upload asks Springest whether they are stored"),
-        (len(plan.listed or ()), "listed by Springest already, so not sent"),
+        (listed, "listed by Springest already, so not sent"),
         (plan.faulty, "with faults, so not sent"),
     ]
     to_send = len(plan.totals.to_send)
     return [
         (plan.totals.rows, "row" if plan.totals.rows == 1 else "rows"),
         *((rows, words) for rows, words in lines if rows),
+        *([(0, "listed by Springest already")] if plan.listed is not None and not listed else []),
         (to_send, f"to send{f' ({readable(plan.totals.size)})' if to_send else ''}"),
     ]
 

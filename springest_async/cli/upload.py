@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -40,7 +42,14 @@ from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.signals import interrupts
 from springest_async.cli.status import runs_on, table_of
 from springest_async.client import Springest
-from springest_async.errors import ConfigurationError, JournalError, ManifestError, SpringestError
+from springest_async.errors import (
+    ConfigurationError,
+    Forbidden,
+    JournalError,
+    ManifestError,
+    NotAuthorized,
+    SpringestError,
+)
 from springest_async.journal import place
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
@@ -107,11 +116,14 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
                 say(err, f"Also tried, because only their files are at fault: {count(tried, 'row')}.")
             if log.count(Severity.WARNING) and not options.yes:
                 await _wait_for_second_thoughts(err)
-            return await _load_and_run(manifest, log, plan, asked, out, err)
+            where = f" --journal {argument(options.journal)}" if options.journal else ""
+            # The file of failed rows has one sheet, of another name.
+            others = f"{dataclasses.replace(reading, sheet=None).arguments()}{where}"
+            return await _load_and_run(manifest, log, plan, asked, others, out, err)
 
 
 async def _load_and_run(
-    manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, out: Console, err: Console
+    manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, options: str, out: Console, err: Console
 ) -> Exit:
     journal, springest = asked.journal, asked.springest
     assert journal is not None
@@ -125,9 +137,9 @@ async def _load_and_run(
     before = await recorder.report(migration)
     hosts = await migration.hosts()
     _print_start(loaded, before, hosts, springest, err)
-    run = _Run(
-        springest, manifest, migration, recorder, before, LeftOut(faulty, log.reasons, log.refused_dates), out, err
-    )
+    with_faults = LeftOut(faulty, partial(log.reasons, title=manifest.layout.title), log.refused_dates)
+    rest = _Rest(with_faults, len(plan.listed or ()), options)
+    run = _Run(springest, manifest, migration, recorder, before, rest, out, err)
     return await run.run(hosts)
 
 
@@ -197,6 +209,21 @@ def _print_start(loaded: Loaded, before: Report, hosts: Sequence[str], springest
         )
 
 
+@frozen
+class _Rest:
+    """What a run does not send, and how it can be sent later.
+
+    Attributes:
+        faulty: the rows that were left out because of their faults.
+        listed: how many rows were left out because Springest lists them.
+        options: the options with which the file of failed rows is to be uploaded, with a space before each.
+    """
+
+    faulty: LeftOut
+    listed: int
+    options: str
+
+
 class _Run:
     """A run of the queue, until its results are printed."""
 
@@ -207,7 +234,7 @@ class _Run:
         migration: OpenMigration,
         recorder: RunRecorder,
         before: Report,
-        left_out: LeftOut,
+        rest: _Rest,
         out: Console,
         err: Console,
     ) -> None:
@@ -217,7 +244,7 @@ class _Run:
         self._journal = migration.journal
         self._recorder = recorder
         self._before = before
-        self._left_out = left_out
+        self._rest = rest
         self._out = out
         self._err = err
         self._hosts: Sequence[str] = ()  # where other runs work on the migration
@@ -296,6 +323,7 @@ class _Run:
         hosts = await self._migration.hosts()
         try:
             _print_totals(report, self._before, seconds, self._limiter, self._out)
+            _print_left_out(self._rest, self._out)
         except OSError as failure:  # keep the exit code of the run
             forget_stdout()
             if not isinstance(failure, BrokenPipeError):  # the reader has seen enough
@@ -303,20 +331,21 @@ class _Run:
         if error is not None:
             say(self._err, f"Stopped early: {explained(error)}")
         try:
-            await self._print_unfinished(report, hosts)
+            await self._print_unfinished(report, hosts, error)
             await self._print_failed(report)
         except (ConfigurationError, JournalError, ManifestError) as failure:
             say(self._err, str(failure))
         code = exit_of(report, error, before=self._before, interrupted=self._interrupted)
-        return Exit.NOT_ALL if code is Exit.STORED and self._left_out.rows else code
+        return Exit.NOT_ALL if code is Exit.STORED and self._rest.faulty.rows else code
 
     async def _print_failed(self, report: Report) -> None:
         await self._print_reasons()
-        if (failed := await write_failed(self._migration, self._manifest, self._left_out)) is not None:
-            rows = count(report.count(State.REJECTED, State.FAILED) + len(self._left_out.rows), "row")
+        if (failed := await write_failed(self._migration, self._manifest, self._rest.faulty)) is not None:
+            rows = count(report.count(State.REJECTED, State.FAILED) + len(self._rest.faulty.rows), "row")
             say(
                 self._err,
-                f"Not stored: {rows}. The reasons are in {failed}: correct the rows there and upload that file.",
+                f"Not stored: {rows}. The reasons are in {failed}: correct the rows there, then: springest upload"
+                f" {argument(failed)}{self._rest.options}",
             )
 
     async def _print_reasons(self) -> None:
@@ -328,13 +357,16 @@ class _Run:
         if found > len(reasons):
             say(self._err, f"… and {count(found - len(reasons), 'other reason')}")
 
-    async def _print_unfinished(self, report: Report, hosts: Sequence[str]) -> None:
+    async def _print_unfinished(self, report: Report, hosts: Sequence[str], error: SpringestError | None) -> None:
         manifest = argument(self._manifest.path)
+        again = "Run the same command again"
+        if isinstance(error, NotAuthorized | Forbidden):
+            again = "Set the right key, then run the same command again"
         if doubts := report.count(State.IN_DOUBT):
             say(
                 self._err,
-                f"In doubt: {count(doubts, 'row')} that Springest may have stored. Run the same command again to ask"
-                f" it; springest status {manifest} lists them.",
+                f"In doubt: {count(doubts, 'row')} that Springest may have stored. {again} to ask it;"
+                f" springest status {manifest} lists them.",
             )
         if gone := len(await self._migration.orphans()):
             say(
@@ -345,7 +377,7 @@ class _Run:
         if hosts:
             say(self._err, f"{runs_on(hosts)} still working on this manifest.")
         elif waiting := report.count(State.WAITING):
-            say(self._err, f"Waiting: {count(waiting, 'row')}. Run the same command again to continue.")
+            say(self._err, f"Waiting: {count(waiting, 'row')}. {again} to continue.")
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
@@ -380,6 +412,13 @@ def _print_totals(report: Report, before: Report, seconds: float, limiter: Limit
         say(out, f"{outage.what} for {duration(report.outage_seconds)}{often} ({outage.reason})")
     if (by_others := report.count(State.STORED) - stored_before - report.stored) > 0:
         say(out, f"{count(by_others, 'certificate')} stored by other runs meanwhile")
+
+
+def _print_left_out(rest: _Rest, out: Console) -> None:
+    parts = [f"{count(faulty, 'row')} with faults"] if (faulty := len(rest.faulty.rows)) else []
+    parts += [f"{count(rest.listed, 'row')} that Springest lists already"] if rest.listed else []
+    if parts:
+        say(out, f"Left out: {', '.join(parts)}")
 
 
 def _print_posts(report: Report, seconds: float, limiter: Limiter, out: Console) -> None:

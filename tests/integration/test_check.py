@@ -95,6 +95,18 @@ async def test_a_check_without_a_network_says_what_it_lacks(tmp_path: Path) -> N
     assert "Springest cannot be reached" in ran.out
 
 
+async def test_lists_that_cannot_be_asked_for_hide_no_findings(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2, changes={1: {"email": "jan"}})
+    findings = tmp_path / "findings.csv"
+    async with springest_sandbox() as sandbox:
+        origin = sandbox.origin
+    ran = await springest("check", manifest, LISTED, "--findings", findings, origin=origin)
+
+    assert ran.code == 2
+    assert "Springest cannot be reached" in ran.err
+    assert "2,email,fault,email," in findings.read_text("utf-8-sig")
+
+
 async def test_a_wrong_key_is_told_and_lists_need_a_right_one(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 2)
     async with springest_sandbox() as sandbox:
@@ -181,6 +193,7 @@ async def test_an_upload_leaves_out_what_springest_lists(tmp_path: Path) -> None
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=2))
     assert [row_of(post) for post in sandbox.audit] == [2, 3, 4, 5, 6]
     assert "          3  listed by Springest already, so not sent\n          2  to send" in ran.err
+    assert "Left out: 3 rows that Springest lists already\n" in ran.out
     assert (again.code, table_of(again.out)) == (0, outcomes(stored=2))
     assert "          2  stored before, so not sent again\n          3  listed by Springest already" in again.err
 

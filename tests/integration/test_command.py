@@ -171,7 +171,8 @@ async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) ->
 
         assert (first.code, table_of(first.out)) == (1, outcomes(stored=2, rejected=2))
         assert "SPRINGEST_CERTIFICATIONS_API_KEY is not set, so springest does not check whether" in first.err
-        assert f"Not stored: 2 rows. The reasons are in {failed}: correct the rows" in first.err
+        way_out = f"correct the rows there, then: springest upload {failed}\n"
+        assert f"Not stored: 2 rows. The reasons are in {failed}: {way_out}" in first.err
         errors = {row["file"]: row["error"] for row in rows_of(failed)}
         assert errors.keys() == {"2.pdf", "3.pdf"}
         assert "certification_id: does not exist" in errors["2.pdf"]
@@ -819,6 +820,7 @@ async def test_a_wrong_key_costs_one_post(tmp_path: Path) -> None:
         ran = await springest("upload", manifest, origin=sandbox.origin, **env)
 
     assert (ran.code, table_of(ran.out)) == (4, outcomes(waiting=20))
+    assert ran.err.endswith("Waiting: 20 rows. Set the right key, then run the same command again to continue.\n")
     assert ": 1 POST tried," in ran.out
     assert len(sandbox.audit) == 1
 
@@ -1111,6 +1113,7 @@ async def test_one_missing_pdf_holds_back_nothing_else(tmp_path: Path) -> None:
 
     assert (ran.code, again.code) == (1, 1)
     assert "          2  with faults, so not sent\n          2  to send" in ran.err
+    assert "Left out: 1 row with faults\n" in ran.out
     assert "Also tried, because only their files are at fault: 1 row.\n3 to send to" in ran.err
     assert sorted(post.fields["email"] for post in sandbox.audit) == ["employee1@example.org", "employee4@example.org"]
     failed = rows_of(tmp_path / "certificates.failed.csv")

@@ -62,6 +62,7 @@ def test_log_knows_the_faulty_rows_and_why(log: FindingLog) -> None:
     assert list(log.faulty) == [4]
     assert (3 in log.faulty, 4 in log.faulty, 4_000_000 in log.faulty) == (False, True, False)
     assert log.reasons(4) == "file: there is no such file: 4.pdf; has more cells than there are columns"
+    assert log.reasons(4, title={"file": "Bestand"}.__getitem__).startswith("Bestand: there is no such file")
     assert log.reasons(3) == log.reasons(5) == ""
 
 

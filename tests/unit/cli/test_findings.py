@@ -138,6 +138,12 @@ def test_csv_has_all_by_row_and_no_formulas(log: FindingLog, tmp_path: Path) -> 
     assert os.name != "posix" or stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_csv_names_columns_as_the_manifest_does(log: FindingLog, tmp_path: Path) -> None:
+    log.add(missing(2))
+    write_findings(log, path := tmp_path / "findings.csv", title={"file": "Bestand"}.__getitem__)
+    assert "2,Bestand,fault,no-file," in path.read_text("utf-8-sig")
+
+
 def test_csv_of_the_last_check_is_replaced(log: FindingLog, tmp_path: Path) -> None:
     log.add(missing(2))
     write_findings(log, path := tmp_path / "findings.csv")

@@ -106,3 +106,8 @@ def test_plan_knows_how_long_the_limit_makes_it_take() -> None:
     assert 120 <= made.seconds < 121
     now = datetime(2026, 12, 1, 14, 5, tzinfo=AMSTERDAM)
     assert made.done_at(now) == now + timedelta(seconds=made.seconds)
+
+
+def test_listed_rows_are_told_also_when_there_are_none() -> None:
+    assert "          0  listed by Springest already" in shown(plan(1, to_send=1, listed=RowSet()))
+    assert not [line for line in shown(plan(1, to_send=1)) if "listed by" in line]
