@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import count, takewhile
 from pathlib import Path
@@ -25,8 +25,10 @@ from springest_async.manifest.columns import COLUMNS, ERROR
 from springest_async.manifest.csv_table import SEPARATORS, CsvTable
 from springest_async.manifest.dates import NoDateError, proves, read_date
 from springest_async.manifest.formulas import escape
-from springest_async.manifest.manifest import Manifest
+from springest_async.manifest.manifest import Manifest, Row
 from springest_async.manifest.new_file import new_file
+
+_DATES = ("valid_from", "valid_until")
 
 
 @frozen
@@ -36,12 +38,10 @@ class LeftOut:
     Attributes:
         rows: their numbers.
         reason: returns what is wrong with a row; an empty text if nothing is.
-        refused_dates: returns the columns of a row whose dates were refused.
     """
 
     rows: RowSet
     reason: Callable[[int], str]
-    refused_dates: Callable[[int], Collection[str]]
 
 
 async def write_failed(migration: OpenMigration, manifest: Manifest, left_out: LeftOut | None = None) -> Path | None:
@@ -115,11 +115,18 @@ def _left_out_rows(manifest: Manifest, left_out: LeftOut | None) -> Generator[_L
     with closing(iter(manifest)) as rows:
         for row in rows:
             if row.number in left_out.rows:
-                cells = dict(row.cells)
-                for column in left_out.refused_dates(row.number):
-                    if _looks_like_a_date(cell := cells.get(column, "").strip()):
-                        cells[column] = f"{cell} ?"
-                yield _LeftOutRow(row.number, cells, left_out.reason(row.number))
+                dates = {name: _date(manifest, row, name) for name in _DATES if name in row.cells}
+                yield _LeftOutRow(row.number, {**row.cells, **dates}, left_out.reason(row.number))
+
+
+def _date(manifest: Manifest, row: Row, column: str) -> str:
+    """Return a date as the rows of the journal have it: what shows the order of day and month may not be beside it."""
+    cell = row.cells[column]
+    try:
+        found = manifest.date_of(row, column)
+    except NoDateError:
+        return f"{cell} ?" if _looks_like_a_date(cell.strip()) else cell
+    return cell if found is None else found.isoformat()
 
 
 def _looks_like_a_date(cell: str) -> bool:

@@ -179,10 +179,6 @@ class FindingLog:
         query = "SELECT row, kind, place, reason FROM findings WHERE row = ? ORDER BY number"
         return tuple(self._select(query, row))
 
-    def refused_dates(self, row: int) -> set[str]:
-        """Return the columns of a row whose dates cannot be read, or may be others than they seem."""
-        return {finding.column for finding in self.of_row(row) if finding.kind is Kind.DATE}
-
     def reasons(self, row: int, *, title: Callable[[str], str] = str) -> str:
         """Return why a row cannot be sent, as in the column ``error`` of a file of failed rows; empty if it can.
 

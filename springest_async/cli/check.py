@@ -114,7 +114,8 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
             try:
                 plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
             except SpringestError:
-                _show(manifest, log, options, out)
+                if log.counts:  # else there would be nothing to correct, and nobody knows that yet
+                    _show(manifest, log, options, out)
                 _write(manifest, log, options, err)
                 raise
             if options.form == "json":

@@ -137,7 +137,7 @@ async def _load_and_run(
     before = await recorder.report(migration)
     hosts = await migration.hosts()
     _print_start(loaded, before, hosts, springest, err)
-    with_faults = LeftOut(faulty, partial(log.reasons, title=manifest.layout.title), log.refused_dates)
+    with_faults = LeftOut(faulty, partial(log.reasons, title=manifest.layout.title))
     rest = _Rest(with_faults, len(plan.listed or ()), options)
     run = _Run(springest, manifest, migration, recorder, before, rest, out, err)
     return await run.run(hosts)
@@ -335,8 +335,15 @@ class _Run:
             await self._print_failed(report)
         except (ConfigurationError, JournalError, ManifestError) as failure:
             say(self._err, str(failure))
+        replaced = not await self._migration.is_current()
+        if replaced:
+            say(
+                self._err,
+                "Another run has loaded this manifest meanwhile, edited or with other options: the rows above are those"
+                " that it has loaded. Run the command again whose rows you mean.",
+            )
         code = exit_of(report, error, before=self._before, interrupted=self._interrupted)
-        return Exit.NOT_ALL if code is Exit.STORED and self._rest.faulty.rows else code
+        return Exit.NOT_ALL if code is Exit.STORED and (self._rest.faulty.rows or replaced) else code
 
     async def _print_failed(self, report: Report) -> None:
         await self._print_reasons()

@@ -107,6 +107,12 @@ def load_of(connection: Connection, migration: int) -> int:
     return int(found[0][0])
 
 
+def is_current(connection: Connection, migration: int, source: Source) -> bool:
+    """Return whether the rows of a migration are those of this manifest, as it was read."""
+    lines = connection.execute("SELECT manifest, reading FROM migrations WHERE id = ?", (migration,))
+    return [tuple(line) for line in lines] == [(source.sha256, source.reading)]
+
+
 def has_other_workers(connection: Connection, migration: int, worker: str) -> bool:
     """Return whether other workers work on the migration now."""
     return bool(

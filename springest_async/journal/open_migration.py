@@ -255,6 +255,10 @@ class OpenMigration:
         """Return the machines on which other workers work on the migration now, each once for each of its workers."""
         return tuple(worker.host for worker in await self.workers())
 
+    async def is_current(self) -> bool:
+        """Return whether the rows of this manifest are still those that were loaded from it, as it was read."""
+        return await self.journal.run(partial(migrations.is_current, migration=self.id, source=self.source))
+
     async def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
         """Record a person's word on rows in doubt, and return how many rows were changed.
 

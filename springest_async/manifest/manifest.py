@@ -362,6 +362,14 @@ class Manifest:
         proved = {name: self._shown[name] for name in _DATES if name in depends}
         return {name: (shown.order, shown.proof) for name, shown in proved.items() if shown.order is not None}
 
+    def date_of(self, row: Row, column: str) -> date | None:
+        """Return a date of a row, or None if there is none.
+
+        Raises:
+            NoDateError: the cell is no date, or can be read in two ways.
+        """
+        return self._date(column, self.cell(row, column))
+
     def certification_id(self, row: Row) -> int | None:
         """Return the id of the certification of a row, if it names one, also if the row has other faults."""
         with suppress(NoCertificationError):

@@ -45,7 +45,7 @@ _OTHER_ZIPS = {
     "Index/Document.iwa": "is a spreadsheet of Numbers: export it as Excel or CSV",
     "word/document.xml": "is a text of Word: copy its table to Excel and save it as XLSX",
 }
-_MERGED = "(merged with the cell above)"
+MERGED = "(merged with the cell above)"
 _OTHER_ZIP = "is a ZIP and no workbook: unpack the spreadsheet, and name the ZIP with --files if the PDFs are in it"
 
 _Cell: TypeAlias = int | float | str | bool | date | datetime | time | timedelta
@@ -276,7 +276,7 @@ def _with_errors(rows: Iterable[tuple[int, list[str]]], facts: SheetFacts) -> It
 
 
 def _with_merged(rows: Iterable[tuple[int, list[str]]], facts: SheetFacts) -> Iterator[tuple[int, list[str]]]:
-    """Put `_MERGED` into the cells below the first one of merged cells: whom its value is for can only be guessed."""
+    """Put `MERGED` into the cells below the first one of merged cells: whom its value is for can only be guessed."""
     beginning: dict[int, list[Merged]] = {}
     for merged in facts.merged:
         beginning.setdefault(merged.top, []).append(merged)
@@ -286,7 +286,7 @@ def _with_merged(rows: Iterable[tuple[int, list[str]]], facts: SheetFacts) -> It
         for merged in open_ones:
             right = min(merged.right, facts.width)
             cells.extend([""] * (right - len(cells)))
-            cells[merged.left - 1 : right] = [_MERGED] * (right - merged.left + 1)
+            cells[merged.left - 1 : right] = [MERGED] * (right - merged.left + 1)
         open_ones += [merged for merged in beginning.get(number, ()) if any(cells[merged.left - 1 : merged.left])]
         yield number, cells
 

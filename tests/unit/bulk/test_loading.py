@@ -140,3 +140,13 @@ async def test_what_the_user_says_of_dates_counts_in_a_second_load(tmp_path: Pat
             found.append([entry.valid_from for entry in await migration.entries()])
 
     assert found == [[date(2026, 6, 5)], [date(2026, 5, 6)]]
+
+
+async def test_a_run_sees_that_another_reading_has_replaced_its_rows(tmp_path: Path) -> None:
+    manifest = archive_of(tmp_path, 1, {1: {"valid_from": "05/06/2026"}})
+    async with Journal(tmp_path / "journal.sqlite3") as journal:
+        first, _ = await load_manifest(journal, Manifest.open(manifest.path, Reading(dates="dmy")), ORIGIN)
+        before = await first.is_current()
+        second, _ = await load_manifest(journal, Manifest.open(manifest.path, Reading(dates="mdy")), ORIGIN)
+
+        assert (before, await first.is_current(), await second.is_current()) == (True, False, True)
