@@ -114,7 +114,8 @@ def check(
     A manifest is a CSV or a workbook (XLSX, XLS, ODS) with a row for each certificate: the name of its PDF (`file`),
     the employee (`email`), the certification (`certification_id`, or its name in `certification`), and the first and
     last day on which it is valid (`valid_from`, `valid_until`). Many other names of these columns are known, in four
-    languages; `--map` names the rest. `springest template` makes an example.
+    languages; `--map` names the rest. `springest template` makes an example. Workbooks need the extra `xlsx`:
+    `pip install 'springest-async[cli,xlsx]'`.
 
     Each finding is one of three:
 
@@ -124,7 +125,11 @@ def check(
 
     It works without a network, keys or a journal, and says what it could not check. It asks Springest only for the list
     of its certifications (`SPRINGEST_CERTIFICATIONS_API_KEY`) and, with `--skip-listed`, of its certificates
-    (`SPRINGEST_API_KEY`). The exit code is 0, also with warnings; 2 with faults, or if `--skip-listed` cannot ask
+    (`SPRINGEST_API_KEY`); `SPRINGEST_HOST` says which Springest: `nl` (the default), `be`, `de`, `uk` or
+    `com`. If `certifications.csv` lies beside the manifest (with columns ID and Name or Code), its names and codes of
+    certifications are known too.
+
+    The exit code is 0, also with warnings; 2 with faults, or if `--skip-listed` cannot ask
     Springest; 4 if Springest refuses the key for that.
 
     Example: `springest check certificates.csv --findings findings.csv`

@@ -20,7 +20,8 @@ class ReadingOptions:
     """How a manifest is to be read.
 
     Attributes:
-        files: The folder or the ZIP with the PDFs; by default the folder of the manifest.
+        files: The folder or the ZIP with the PDFs, or a folder in a ZIP (`certs.zip/2025`); by default the folder of
+            the manifest.
         sheet: The sheet of a workbook that has several.
         dates: What dates such as 05/06/2026 begin with: the day (`dmy`) or the month (`mdy`). Not needed where some day
             over 12 in the same column shows it.

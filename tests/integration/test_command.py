@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
+import xlsxwriter
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -1038,6 +1040,18 @@ async def test_the_help_explains_itself() -> None:
         assert words in " ".join(ran.out.split())
 
 
+async def test_the_help_of_check_is_enough_for_a_newcomer() -> None:
+    shown = " ".join((await springest("check", "--help")).out.split())
+    for words in (
+        "SPRINGEST_HOST",
+        "nl (the default)",
+        "certs.zip/2025",
+        "'springest-async[cli,xlsx]'",
+        "certifications.csv",
+    ):
+        assert words in shown
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -1151,3 +1165,29 @@ async def test_the_same_manifest_is_read_with_other_options(tmp_path: Path) -> N
         ("employee2@example.org", "2026-05-06"),
         ("employee2@example.org", "2026-06-05"),
     ]
+
+
+async def test_printed_command_reads_the_failed_rows(tmp_path: Path) -> None:
+    """With the options that their manifest needed, and its names of columns."""
+    archive(tmp_path, 2)
+    rows = [
+        ("Bewijs", "Adres", "certification_id", "valid_from"),
+        ("1", "employee1@example.org", "1", "31-01-2026"),
+        ("2", "jan", "1", "31-01-2026"),
+    ]
+    with xlsxwriter.Workbook(manifest := tmp_path / "lijst 2026.xlsx") as workbook:
+        workbook.add_worksheet("Uitleg").write(0, 0, "Lees dit")
+        sheet = workbook.add_worksheet("Alle rijen")
+        for number, row in enumerate(rows):
+            sheet.write_row(number, 0, row)
+    options = ["--map", "file={Bewijs}.pdf", "--map", "email=Adres", "--journal", str(tmp_path / "other.sqlite3")]
+    async with springest_sandbox() as sandbox:
+        sheet_option = ("--sheet", "Alle rijen")
+        ran = await springest("upload", manifest, *sheet_option, "--skip-faulty", *options, origin=sandbox.origin)
+        printed = shlex.split(ran.err.rpartition("then: ")[2])
+        again = await springest(*printed[1:], origin=sandbox.origin)
+
+    assert (ran.code, len(sandbox.audit)) == (1, 1)
+    assert printed == ["springest", "upload", str(tmp_path / "lijst 2026.failed.xlsx"), *options]
+    assert again.code == 2
+    assert "row 2, Adres: 'jan' is not an e-mail address" in again.err
