@@ -168,7 +168,9 @@ async def _wait_for_second_thoughts(err: Console) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECOND_THOUGHTS):
                 await pressed.wait()
-                sys.stdin.readline()  # else the shell would read it
+                if not sys.stdin.readline():  # Ctrl-D, which is no Enter
+                    loop.remove_reader(sys.stdin)
+                    await loop.create_future()
     except asyncio.CancelledError:
         say(err, "Nothing was sent.")
         raise

@@ -15,6 +15,9 @@ _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?[Ee]\+[0-9]+")
 
 _MOST_MEANT = 10  # for one id or name, of which two are too many
 
+MERGED = "(merged with the cell above)"
+"""The text of a cell of a workbook that has no text of its own, because it is merged with the one above."""
+
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 _ERROR = re.compile(r"#[^\W1-9]+(?:/[^\W1-9]+)?[!?]?|err:[0-9]+")  # #N/A, #DIV/0!, #NAAM? in any language, Err:502
 _NOTHING = """

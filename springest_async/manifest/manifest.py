@@ -38,7 +38,7 @@ from springest_async.manifest.dates import (
 )
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.formulas import unescape
-from springest_async.manifest.ids import comparable, is_error
+from springest_async.manifest.ids import MERGED, comparable, is_error
 from springest_async.manifest.table import Table, fitting, open_table
 from springest_async.manifest.users import NoUserError, Users
 from springest_async.records import CertificateUpload, Certification, email_fault, shown
@@ -54,6 +54,7 @@ MISSING = "is missing"
 _ID = "must be a whole number such as 7"
 _WHOLE = re.compile(r"([0-9]{1,18})[.,]0", re.ASCII)
 _OF_A_FORMULA = "is the error of a formula ({}): mend the formula, or write the value itself"
+_MERGED = "is merged with the cell above: split the two, and write the value into each"
 _NO_END = " (leave it empty if there is no end)"
 _DATES = ("valid_from", "valid_until")
 _CERTIFICATIONS = ("certification_id", "certification")
@@ -452,7 +453,10 @@ class Manifest:
         """Yield the faults of a row."""
         for fault in self._plain_faults(row):
             cell = self.cell(row, fault.field).strip()
-            yield Fault(fault.field, _OF_A_FORMULA.format(cell)) if is_error(comparable(cell)) else fault
+            if cell == MERGED:
+                yield Fault(fault.field, _MERGED)
+            else:
+                yield Fault(fault.field, _OF_A_FORMULA.format(cell)) if is_error(comparable(cell)) else fault
 
     def _plain_faults(self, row: Row) -> Iterator[Fault]:
         if extra := row.cells[""]:

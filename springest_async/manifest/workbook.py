@@ -25,6 +25,7 @@ from attrs import evolve, frozen
 from python_calamine import CalamineError, CalamineWorkbook, SheetMetadata, SheetTypeEnum, SheetVisibleEnum
 
 from springest_async.errors import ManifestError
+from springest_async.manifest.ids import MERGED
 from springest_async.manifest.ods_facts import OdsFacts
 from springest_async.manifest.sheet_facts import MAX_CELLS, BadPartError, Merged, SheetFacts, column_name
 from springest_async.manifest.table_file import TableFile, opened
@@ -45,7 +46,6 @@ _OTHER_ZIPS = {
     "Index/Document.iwa": "is a spreadsheet of Numbers: export it as Excel or CSV",
     "word/document.xml": "is a text of Word: copy its table to Excel and save it as XLSX",
 }
-MERGED = "(merged with the cell above)"
 _OTHER_ZIP = "is a ZIP and no workbook: unpack the spreadsheet, and name the ZIP with --files if the PDFs are in it"
 
 _Cell: TypeAlias = int | float | str | bool | date | datetime | time | timedelta

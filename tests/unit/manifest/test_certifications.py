@@ -9,7 +9,7 @@ from openpyxl import Workbook
 
 from springest_async.errors import ManifestError
 from springest_async.manifest.certifications import Certifications, NoCertificationError
-from springest_async.records import Certification
+from springest_async.records import Certification, shown
 
 LISTED = [
     Certification(id=7, name="First Aid", requires_valid_until=True),
@@ -174,4 +174,4 @@ def test_any_cell_is_a_certification_or_refused(cell: str) -> None:
     try:
         assert certifications.get(certifications.id_of(cell)) in LISTED
     except NoCertificationError as error:
-        assert error.reason.startswith(repr(cell)[:100])  # noqa: PT017 # either is right
+        assert error.reason.startswith(shown(cell)[:100])  # noqa: PT017 # either is right
