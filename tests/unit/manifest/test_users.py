@@ -10,6 +10,7 @@ from openpyxl import Workbook
 from springest_async.errors import ManifestError
 from springest_async.manifest.ids import Ids
 from springest_async.manifest.users import NoUserError, Users
+from springest_async.records import shown
 
 PEOPLE = """ID;External ID;Name;Email
 12;0045;Jan Jansen;jan@example.org
@@ -242,4 +243,4 @@ def test_any_cell_is_a_person_or_refused(cell: str) -> None:
     try:
         assert users.email_of(cell) == "a@example.org"
     except NoUserError as error:
-        assert error.reason.startswith(repr(cell)[:100])  # noqa: PT017 # either is right
+        assert error.reason.startswith(shown(cell)[:100])  # noqa: PT017 # either is right
