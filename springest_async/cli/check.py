@@ -34,7 +34,7 @@ from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.progress import duration
 from springest_async.cli.reading import ReadingOptions
 from springest_async.client import Springest
-from springest_async.errors import ConfigurationError, JournalError, JournalMissing, SpringestError
+from springest_async.errors import ConfigurationError, JournalError, JournalMissing, ManifestError, SpringestError
 from springest_async.journal.journal import Journal
 from springest_async.journal.known_files import KnownFiles
 from springest_async.limits.limiter import Limiter
@@ -113,9 +113,12 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
         with FindingLog() as log:
             try:
                 plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
-            except SpringestError:
+            except (ConfigurationError, ManifestError, JournalError):
                 if log.counts:  # else there would be nothing to correct, and nobody knows that yet
                     _show(manifest, log, options, out)
+                raise
+            except SpringestError:  # all rows were checked, and only the lists are not known
+                _show(manifest, log, options, out)
                 _write(manifest, log, options, err)
                 raise
             if options.form == "json":

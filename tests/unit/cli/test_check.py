@@ -121,6 +121,16 @@ async def test_what_was_found_before_a_broken_row_is_shown(archive: Path) -> Non
     assert "row 2, email: 'jan' is not an e-mail address" in out.getvalue()
 
 
+async def test_a_broken_row_does_not_mean_nothing_to_correct(archive: Path) -> None:
+    manifest = write(archive, f'a.pdf,7,"{"a" * 200_000}",2026-01-31,')
+    out, err = io.StringIO(), io.StringIO()
+    options = CheckOptions(findings=archive / "findings.csv")
+    with pytest.raises(ManifestError):
+        await check(manifest, ReadingOptions(), options, Console(file=out, width=200), Console(file=err))
+    assert ("nothing to correct" in out.getvalue(), err.getvalue()) == (False, "")
+    assert "findings.csv" not in names(archive)
+
+
 async def test_lists_cannot_be_asked_for_without_a_key(archive: Path) -> None:
     with pytest.raises(ConfigurationError, match="set SPRINGEST_API_KEY"):
         await checked(write(archive, "a.pdf,7,jan@example.org,2026-01-31,"), skip_listed=True)
