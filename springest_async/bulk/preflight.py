@@ -11,14 +11,14 @@ from springest_async.bulk.duplicates import Suspects, duplicates
 from springest_async.bulk.findings import Finding, Kind
 from springest_async.bulk.pdf import Ends, check_ends, unreadable
 from springest_async.bulk.totals import Totals
-from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.errors import ConfigurationError, Fault, InvalidUpload, ManifestError
 from springest_async.journal.known_files import KnownFiles
 from springest_async.manifest.certifications import Certifications
 from springest_async.manifest.columns import listed
 from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import is_never
 from springest_async.manifest.file_names import FileNames
-from springest_async.manifest.manifest import MISSING, Fields, Manifest, Row
+from springest_async.manifest.manifest import MISSING, NO_LIST, Fields, Manifest, Row
 from springest_async.records import shown
 from springest_async.source_file import exists
 
@@ -60,8 +60,10 @@ def check_manifest(
     Raises:
         ManifestError: when a row cannot be read.
         JournalError: when the journal cannot be read or written.
-        ConfigurationError: there is no place left for temporary files.
+        ConfigurationError: the certification of all rows is wrong, a row names one and there is no list to look it up,
+            or there is no place left for temporary files.
     """
+    manifest.check_certification()
     check = _Check(manifest, known, origin, Totals() if totals is None else totals)
     yield from _understood(manifest)
     with closing(iter(manifest)) as rows:
@@ -99,6 +101,9 @@ class _Check:
         try:
             fields = self._manifest.checked_fields(row)
         except InvalidUpload as error:
+            if name := self._manifest.unlisted_name(row):
+                where = f"row {row.number}, {self._manifest.layout.title('certification')}: {shown(name)}"
+                raise ConfigurationError(f"{self._manifest.path}: {where} is not an id, and {NO_LIST}") from None
             return self._faulty(row, error)
         state = None if self._known is None else self._known.settled_state(fields, fields.file)
         ends = None

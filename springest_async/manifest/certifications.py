@@ -16,7 +16,7 @@ from attrs import evolve, field, frozen
 from springest_async.errors import ManifestError
 from springest_async.manifest.columns import folded, listed, titles_in
 from springest_async.manifest.headers import HEADER_WITHIN, find_header
-from springest_async.manifest.ids import Ids, comparable, number_of
+from springest_async.manifest.ids import Ids, comparable, number_of, says_nothing
 from springest_async.manifest.table import Table, open_table
 from springest_async.records import Certification, shown
 
@@ -55,28 +55,35 @@ class NoCertificationError(ValueError):
     """The cell means no certification, or several.
 
     Attributes:
-        reason: what is wrong with it and what to do, for people.
+        cause: what is wrong with it, for people.
+        reason: the same, and what to do about it in a row.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, cause: str, way_out: str = "") -> None:
+        self.cause = cause
+        self.reason = f"{cause}: {way_out}" if way_out else cause
+        super().__init__(self.reason)
 
 
 @frozen
 class Certifications:
-    """Certifications by id, name and code. Make them with `of` or `open`.
+    """Certifications by id, name and code. Make them with `of`, `open` or `unlisted`.
 
     Attributes:
         is_complete: whether Springest has listed them, so that there are no others.
         place: where they are listed, for messages.
+        is_unlisted: whether there is no list, and each name has a number below 0, which only serves to count.
     """
 
     is_complete: bool
     place: str
     _by_id: Mapping[int, Certification] = field(repr=False)
     _names: Collection[tuple[str, int]] = field(repr=False)  # names and codes, each with its id
+    is_unlisted: bool = False
 
+    # Without a list: the number of each name as it is compared, and what has that number.
+    _numbers: dict[str, int] = field(init=False, repr=False, eq=False, factory=dict)
+    _counted: dict[int, Certification] = field(init=False, repr=False, eq=False, factory=dict)
     _ids: Ids = field(init=False, repr=False, eq=False)
 
     @_ids.default
@@ -97,6 +104,14 @@ class Certifications:
         """
         by_id = {certification.id: certification for certification in listed}
         return cls(True, "the list of Springest", by_id, [(known.name, known.id) for known in by_id.values()])
+
+    @classmethod
+    def unlisted(cls) -> Self:
+        """Return certifications that are known by nothing but their names, so that their rows can be counted.
+
+        The number of a name is no id of Springest, and no certificate can be uploaded with it.
+        """
+        return cls(False, "", {}, [], is_unlisted=True)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -148,7 +163,7 @@ class Certifications:
 
     def get(self, certification_id: int) -> Certification | None:
         """Return the certification with this id; None if it is not listed."""
-        return self._by_id.get(certification_id)
+        return self._by_id.get(certification_id) or self._counted.get(certification_id)
 
     def id_of(self, cell: str) -> int:
         """Return the id of a certification.
@@ -160,12 +175,22 @@ class Certifications:
             NoCertificationError: none or several are called that.
         """
         key = comparable(cell)
+        if self.is_unlisted and not says_nothing(key):
+            return self._count(cell, key)
         ids = self._ids.find(key)
         if len(ids) == 1:
             return ids.pop()
         if ids:
-            raise NoCertificationError(self._several(cell, sorted(ids)))
-        raise NoCertificationError(self._none(cell, key))
+            raise self._several(cell, sorted(ids))
+        raise self._none(cell, key)
+
+    def _count(self, cell: str, key: str) -> int:
+        if (digits := number_of(key)) is not None and len(digits) <= _LONGEST_ID:
+            return int(digits)
+        if (number := self._numbers.get(key)) is None:
+            number = self._numbers[key] = -1 - len(self._numbers)
+            self._counted[number] = Certification(id=number, name=cell.strip())
+        return number
 
     @property
     def digest(self) -> bytes:
@@ -174,26 +199,36 @@ class Certifications:
         lines = [repr(sorted(self._by_id)), *(f"{number} {name}" for name, number in sorted(names))]
         return hashlib.sha256("\n".join(lines).encode()).digest()
 
-    def _several(self, cell: str, ids: Sequence[int]) -> str:
+    def _several(self, cell: str, ids: Sequence[int]) -> NoCertificationError:
         some = ", ".join(self._shown(number) for number in ids[:_MOST_SHOWN])
         more = " and others" if len(ids) > _MOST_SHOWN else ""
-        return (
-            f"{shown(cell)} can be several certifications ({some}{more}):"
-            " put the id of the right one into a column certification_id"
+        return NoCertificationError(
+            f"{shown(cell)} can be several certifications ({some}{more})",
+            "put the id of the right one into a column certification_id",
         )
 
     def _shown(self, number: int) -> str:
         certification = self._by_id.get(number)
         return f"{number}, “{certification.name}”" if certification else str(number)
 
-    def _none(self, cell: str, key: str) -> str:
+    def _none(self, cell: str, key: str) -> NoCertificationError:
         if self.is_complete and number_of(key):
-            return f"{shown(cell)} does not exist: springest certifications lists the {len(self)} that do"
+            return NoCertificationError(
+                f"{shown(cell)} does not exist: springest certifications lists the {len(self)} that do"
+            )
         near = ""
         if nearest := self._ids.nearest(key):
-            near = f" (the nearest is {shown(nearest[0])}, with the id {nearest[1]})"
-        reason = f"{shown(cell)} is no certification in {self.place}{near}"
-        return f"{reason}: correct it, or put the id into a column certification_id"
+            written, number = self._as_written(*nearest), nearest[1]
+            near = f" (the nearest is “{written}”, with the id {number})"
+        return NoCertificationError(
+            f"{shown(cell)} is no certification in {self.place}{near}",
+            "correct it, or put the id into a column certification_id; if all rows are of one certification, name it"
+            " with --certification",
+        )
+
+    def _as_written(self, key: str, number: int) -> str:
+        """Return how a name is written that was compared as `key`."""
+        return next((name for name, meant in self._names if meant == number and comparable(name) == key), key)
 
 
 @frozen

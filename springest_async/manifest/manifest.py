@@ -18,7 +18,7 @@ from typing import Self
 
 from attrs import evolve, field, frozen
 
-from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.errors import ConfigurationError, Fault, InvalidUpload, ManifestError
 from springest_async.manifest.certifications import Certifications, NoCertificationError
 from springest_async.manifest.columns import ERROR, Columns, ColumnsError, listed
 from springest_async.manifest.csv_table import CsvTable
@@ -38,7 +38,7 @@ from springest_async.manifest.dates import (
 )
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.formulas import unescape
-from springest_async.manifest.ids import MERGED, comparable, is_error
+from springest_async.manifest.ids import MERGED, comparable, is_error, is_rounded, number_of, says_nothing
 from springest_async.manifest.table import Table, fitting, open_table
 from springest_async.manifest.users import NoUserError, Users
 from springest_async.records import CertificateUpload, Certification, email_fault, shown
@@ -50,6 +50,12 @@ _HEADER_WITHIN = 10  # rows: above the names of the columns there may be a title
 
 MISSING = "is missing"
 """The reason of the fault of an empty cell."""
+
+NO_LIST = (
+    "there is no list of certifications to look it up: set SPRINGEST_CERTIFICATIONS_API_KEY, or put a"
+    " certifications.csv with the columns ID and Name beside the manifest"
+)
+"""The reason of a fault of a certification that is named, where no list has its id."""
 
 _ID = "must be a whole number such as 7"
 _WHOLE = re.compile(r"([0-9]{1,18})[.,]0", re.ASCII)
@@ -169,7 +175,7 @@ class Manifest:
             "columns": sorted(reading.columns.items()),
             "users": reading.users and reading.users.sha256.hex(),
             "certification": reading.certification,
-            "certifications": self._names_certifications
+            "certifications": self.names_certifications
             and reading.certifications
             and reading.certifications.digest.hex(),
         }
@@ -177,10 +183,12 @@ class Manifest:
         return hashlib.sha256(json.dumps(said).encode()).digest() if said else b""
 
     @property
-    def _names_certifications(self) -> bool:
+    def names_certifications(self) -> bool:
         """Whether it depends on a list of certifications which ones are meant."""
         named = self.reading.certification
-        return not named.isdigit() if named else "certification" in self.layout
+        if named:
+            return not named.isdigit()
+        return "certification" in self.layout or self._has_names_as_ids
 
     @property
     def files(self) -> Path:
@@ -246,6 +254,15 @@ class Manifest:
         known = self.reading.certifications
         listed = Certifications.of(certifications) if known is None else known.with_listed(certifications)
         return evolve(self, reading=evolve(self.reading, certifications=listed))
+
+    def with_unlisted(self) -> Self:
+        """Return the same manifest for a check without a list of certifications: rows that name one are counted.
+
+        Where there is a list, such as a certifications.csv beside the manifest, nothing changes.
+        """
+        if self.reading.certifications is not None:
+            return self
+        return evolve(self, reading=evolve(self.reading, certifications=Certifications.unlisted()))
 
     def __iter__(self) -> Generator[Row, None, None]:
         """Yield the rows, without empty ones. Close the generator, and so the file, if you stop early.
@@ -344,12 +361,14 @@ class Manifest:
             return
         with suppress(NoCertificationError):  # `check_manifest` raises it
             number, known = self._certification_of_all, self.reading.certifications
-            found = known.get(number) if known else None
-            name = f", “{found.name}”," if found else ""
+            found = None if known is None else known.get(number)
+            which = f"{number}, “{found.name}”," if found else str(number)
+            if found and number < 0:  # without a list
+                which = f"“{found.name}”"
             unused = [f"“{title}”" for column in _CERTIFICATIONS for title in self.layout.meaning(column)]
             columns, are = ("columns", "are") if len(unused) > 1 else ("column", "is")
             more = f"; the {columns} {' and '.join(unused)} {are} not used" if unused else ""
-            yield f"certification is {number}{name} for all rows{more}"
+            yield f"certification is {which} for all rows{more}"
 
     @property
     def _proved(self) -> Mapping[str, tuple[DateOrder, str]]:
@@ -401,6 +420,31 @@ class Manifest:
             return pattern.fill(row.cells)
         return row.cells.get(name, "")
 
+    def check_certification(self) -> None:
+        """Check the certification of all rows, if one is named.
+
+        Raises:
+            ConfigurationError: it is none that is known.
+        """
+        if not self.reading.certification:
+            return
+        try:
+            number = self._certification_of_all
+        except NoCertificationError as error:
+            way_out = error.reason if error.reason == error.cause else f"{error.cause}: write its exact name, or its id"
+            raise ConfigurationError(f"--certification {self.reading.certification}: {way_out}") from None
+        known = self.reading.certifications
+        if known is not None and known.is_complete and known.get(number) is None:
+            reason = f"springest certifications lists no certification with the id {number}"
+            raise ConfigurationError(f"--certification {self.reading.certification}: {reason}")
+
+    def unlisted_name(self, row: Row) -> str:
+        """Return the name of the certification of a row, if there is no list to look it up; else an empty text."""
+        cell = self.cell(row, "certification").strip()
+        if self.reading.certifications is not None or self.reading.certification:
+            return ""
+        return "" if self.cell(row, "certification_id").strip() or not _is_name(cell) else cell
+
     def _certification_id(self, row: Row) -> int | str | None:
         """Return the id of a certification; a text that is none, or None for an empty cell.
 
@@ -409,18 +453,32 @@ class Manifest:
         """
         if self.reading.certification:
             return self._certification_of_all
+        known = self.reading.certifications
         if cell := self.cell(row, "certification_id").strip():
+            if known is not None and _is_name(cell) and self._has_names_as_ids:
+                return known.id_of(cell)
             return _number(cell)
         if not (cell := self.cell(row, "certification").strip()):
             return None
-        if self.reading.certifications is not None:
-            return self.reading.certifications.id_of(cell)
+        if known is not None:
+            return known.id_of(cell)
         if isinstance(number := _number(cell), str):
-            raise NoCertificationError(
-                f"{shown(cell)} is not an id, and there is no list to look it up: set SPRINGEST_CERTIFICATIONS_API_KEY,"
-                " or put a certifications.csv with the columns ID and Name beside the manifest"
-            )
+            raise NoCertificationError(f"{shown(cell)} is not an id, and {NO_LIST}")
         return number
+
+    @cached_property
+    def _has_names_as_ids(self) -> bool:
+        """Whether the column of ids has names instead, as its first rows show.
+
+        The others are not read for it: whether the list of certifications belongs to `reading_digest` depends on it.
+        """
+        known = self.reading.certifications
+        if known is None or known.is_unlisted or self.reading.certification or "certification_id" not in self.layout:
+            return False
+        with closing(iter(self)) as rows, suppress(ManifestError):  # of which the rows themselves are told
+            cells = [self.cell(row, "certification_id").strip() for row in islice(rows, _ROWS_OF_PROOF)]
+            return any(_is_name(cell) for cell in cells)
+        return False
 
     @cached_property
     def _certification_of_all(self) -> int:
@@ -429,9 +487,7 @@ class Manifest:
             return self.reading.certifications.id_of(named)
         if isinstance(number := _number(named), int):
             return number
-        raise NoCertificationError(
-            f"{_ID}, not {shown(named)}: without a list of certifications, its name is not known"
-        )
+        raise NoCertificationError(NO_LIST)
 
     def _email(self, row: Row) -> str:
         """Return the email address of a row; empty if there is none.
@@ -711,6 +767,14 @@ def _plainly_known(titles: Sequence[str]) -> Sequence[object]:
     with suppress(ColumnsError):
         return Columns.of(titles).understood
     return titles  # several that mean the same are many
+
+
+def _is_name(cell: str) -> bool:
+    """Return whether a cell without spaces around it has a text that is no id."""
+    if cell.isdigit():
+        return False
+    key = comparable(cell)
+    return not says_nothing(key) and not is_rounded(key) and number_of(key) is None
 
 
 def _number(cell: str) -> int | str | None:

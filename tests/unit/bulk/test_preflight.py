@@ -28,7 +28,7 @@ from springest_async.bulk import (
     load_manifest,
     source_of,
 )
-from springest_async.errors import InvalidUpload, ManifestError
+from springest_async.errors import ConfigurationError, InvalidUpload, ManifestError
 from springest_async.records import Certification
 from tests.bulk_runs import ORIGIN, loaded, manifest_of, settle
 from tests.checks import HEADER, PDF, findings, manifest_with
@@ -247,6 +247,20 @@ def test_an_unknown_certification_is_a_fault(tmp_path: Path) -> None:
             Kind.CERTIFICATION, 2, "certification_id", "99 does not exist: springest certifications lists the 2 that do"
         )
     ]
+
+
+def test_names_of_certifications_without_a_list(tmp_path: Path) -> None:
+    """A check without a list counts their rows; what would send them ends at the first one."""
+    manifest = manifest_with(tmp_path, "ok.pdf,BHV,jan@example.org,2026-01-31", "zoë.pdf,7,jan@example.org,2026-01-31")
+    (tmp_path / "zoë.pdf").write_bytes(PDF + b" ")
+    manifest.path.write_text(manifest.path.read_text().replace("certification_id", "certification"))
+    manifest = Manifest.open(manifest.path)
+    totals = Totals()
+
+    assert not [finding for finding in check_manifest(manifest.with_unlisted(), totals=totals) if finding is not None]
+    assert totals.certifications == {-1: 1, 7: 1}
+    with pytest.raises(ConfigurationError, match=r"row 2, certification: 'BHV' is not an id, and there is no list"):
+        findings(manifest)
 
 
 def test_a_missing_but_required_valid_until_is_a_fault(tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ def test_what_is_not_listed_is_refused() -> None:
     certifications = Certifications.of(LISTED)
     assert refusal(certifications, "99") == "'99' does not exist: springest certifications lists the 3 that do"
     assert refusal(certifications, "Fork lift") == (
-        "'Fork lift' is no certification in the list of Springest (the nearest is 'forklift', with the id 8):"
-        " correct it, or put the id into a column certification_id"
+        "'Fork lift' is no certification in the list of Springest (the nearest is “Forklift”, with the id 8):"
+        " correct it, or put the id into a column certification_id; if all rows are of one certification, name it with"
+        " --certification"
     )
     assert "nearest" not in refusal(certifications, "Fire Safety 2025")
 
@@ -66,6 +67,18 @@ def test_a_cell_without_a_value_is_no_certification(cell: str) -> None:
     for name in ("#N/A", "-", "0"):
         with pytest.raises(NoCertificationError):
             Certifications.of([Certification(id=1, name=name)]).id_of(cell)
+
+
+def test_names_without_a_list_are_counted_only() -> None:
+    certifications = Certifications.unlisted()
+
+    numbers = [certifications.id_of(cell) for cell in ("BHV", "VCA", " bhv", "7", "07")]
+
+    assert numbers == [-1, -2, -1, 7, 7]
+    assert certifications.get(-2) == Certification(id=-2, name="VCA")
+    assert certifications.get(7) is None
+    assert not certifications.is_complete
+    assert "#N/A" in refusal(certifications, "#N/A")
 
 
 def test_springests_own_file_is_read(tmp_path: Path) -> None:
@@ -174,4 +187,4 @@ def test_any_cell_is_a_certification_or_refused(cell: str) -> None:
     try:
         assert certifications.get(certifications.id_of(cell)) in LISTED
     except NoCertificationError as error:
-        assert error.reason.startswith(shown(cell)[:100])  # noqa: PT017 # either is right
+        assert error.reason.startswith(shown(cell))  # noqa: PT017 # either is right

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from springest_async.errors import Fault, InvalidUpload, ManifestError
+from springest_async.errors import ConfigurationError, Fault, InvalidUpload, ManifestError
 from springest_async.manifest.certifications import Certifications
 from springest_async.manifest.manifest import Manifest, Reading, Row
 from springest_async.manifest.users import Users
@@ -93,6 +93,54 @@ def test_a_name_without_a_list_is_a_fault_that_names_the_way_out(tmp_path: Path)
     assert fault.field == "certification"
     assert "SPRINGEST_CERTIFICATIONS_API_KEY" in fault.reason
     assert "certifications.csv" in fault.reason
+
+
+def test_a_name_in_a_column_of_ids_is_looked_up(tmp_path: Path) -> None:
+    text = (
+        "file,certification_id,email,valid_from\n1.pdf,7,a@example.org,2026-01-31\n2.pdf,{},b@example.org,2026-01-31\n"
+    )
+    manifest = Manifest.open(written(tmp_path, text.format("bhv")), Reading(certifications=LISTED))
+    of_ids = Manifest.open(written(tmp_path, text.format("8"), "ids.csv"), Reading(certifications=LISTED))
+
+    assert [manifest.fields(row).certification_id for row in manifest] == [7, 8]
+    assert manifest.reading_digest  # which names are meant depends on the list
+    assert not of_ids.reading_digest
+
+
+def test_a_name_in_a_column_of_ids_needs_a_list(tmp_path: Path) -> None:
+    text = "file,certification_id,email,valid_from\n1.pdf,bhv,jan@example.org,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text)).with_unlisted()
+
+    (row,) = rows(manifest)
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.checked_fields(row)
+    assert caught.value.faults == (Fault("certification_id", "must be a whole number such as 7, not 'bhv'"),)
+
+
+@pytest.mark.parametrize(
+    ("named", "certifications", "reason"),
+    [
+        (
+            "Firstaid",
+            LISTED,
+            "'Firstaid' is no certification in the list of Springest (the nearest is “First Aid”, with the id 7):",
+        ),
+        ("9", LISTED, "'9' does not exist: springest certifications lists the 2 that do"),
+        ("First Aid", None, "there is no list of certifications to look it up: set SPRINGEST_CERTIFICATIONS_API_KEY,"),
+    ],
+)
+def test_a_wrong_certification_of_all_rows_is_one_error(
+    tmp_path: Path, named: str, certifications: Certifications | None, reason: str
+) -> None:
+    text = "file,email,valid_from\n1.pdf,jan@example.org,2026-01-31\n"
+    reading = Reading(certification=named, certifications=certifications)
+    manifest = Manifest.open(written(tmp_path, text), reading)
+
+    with pytest.raises(ConfigurationError) as caught:
+        manifest.check_certification()
+
+    assert str(caught.value).startswith(f"--certification {named}: {reason}")
+    assert manifest.understood == ("CSV in UTF-8, separated by “,”",)
 
 
 @pytest.mark.parametrize("named", ["8", "BHV"])
@@ -253,6 +301,8 @@ def test_a_column_beside_one_certification_is_told(tmp_path: Path, titles: str, 
         "CSV in UTF-8, separated by “,”",
         f"certification is 7, “First Aid”, for all rows{unused}",
     )
+    counted = Manifest.open(manifest.path, Reading(certification="First aid")).with_unlisted()
+    assert counted.understood[1] == f"certification is “First aid” for all rows{unused}"
     assert not {"Cursus", "certification_id", "Certification ID"}.intersection(manifest.unused)
 
 
