@@ -101,10 +101,20 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
     manifest = await asyncio.to_thread(open_manifest, path, reading)
     asked = Asked(origin=environment.origin())
     listed, why = await known_certifications(err)
-    if listed is None:
-        asked.not_checked.append(f"whether the certifications exist, and which of them require valid_until ({why})")
-    else:
+    if listed is not None:
         manifest = manifest.with_listed(listed)
+    elif manifest.names_certifications and manifest.reading.certifications is None:
+        asked.not_checked.append(
+            "which certifications are meant by their names, so whether these exist, which of them require valid_until,"
+            f" and which of their rows were stored before ({why})"
+        )
+        if options.skip_listed:
+            raise ConfigurationError(
+                f"--skip-listed needs to know which certifications are meant by their names: {why}"
+            )
+        manifest = manifest.with_unlisted()
+    else:
+        asked.not_checked.append(f"whether the certifications exist, and which of them require valid_until ({why})")
     if options.form == "table":
         show_understood(manifest, out)
     async with AsyncExitStack() as stack:

@@ -27,7 +27,7 @@ def show_plan(plan: Plan, origin: str, out: Console) -> None:
         table = folding_table("Certification", "Name", "Rows to send", "valid_until")
         for key, rows in certifications[:_CERTIFICATIONS_SHOWN]:
             name, needs = _words_of(plan.certifications, key)
-            table.add_row(*map(cell, (str(key), name, number(rows), needs)))
+            table.add_row(*map(cell, (str(key) if key > 0 else "?", name, number(rows), needs)))
         out.print(table)
         if (more := len(certifications) - _CERTIFICATIONS_SHOWN) > 0:
             say(out, f"… and {count(more, 'other certification')}")
@@ -39,6 +39,8 @@ def _words_of(certifications: Certifications | None, key: int) -> tuple[str, str
     """Return the name of a certification, and whether it requires valid_until, as far as they are known."""
     if certifications is None or (found := certifications.get(key)) is None:
         return "is not listed" if certifications is not None and certifications.is_complete else "unknown", ""
+    if certifications.is_unlisted:
+        return found.name, ""
     return found.name, "required" if found.requires_valid_until else "optional"
 
 
@@ -85,15 +87,15 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "faulty": plan.faulty,
         "certifications": [
             {
-                "id": key,
+                "id": key if key > 0 else None,
                 "rows": rows,
                 "name": found.name if found else None,
                 "is_listed": found is not None if certifications and certifications.is_complete else None,
-                "requires_valid_until": found.requires_valid_until if found else None,
+                "requires_valid_until": found.requires_valid_until if found and key > 0 else None,
             }
             for key, rows in plan.totals.certifications.most_common()
             if rows
-            for found in [certifications.get(key) if certifications else None]
+            for found in [None if certifications is None else certifications.get(key)]
         ],
         "posts_per_minute": plan.posts_per_minute,
         "seconds": round(plan.seconds),

@@ -164,6 +164,24 @@ async def test_a_manifest_without_rows_is_nothing_to_do(tmp_path: Path) -> None:
     assert (ran.code, ran.out, ran.err.splitlines()[1:]) == (0, "", [f"{manifest} has no rows: nothing to do."])
 
 
+async def test_names_of_certifications_without_a_list_are_one_error(tmp_path: Path) -> None:
+    """Nothing is sent while nobody knows which certification is meant."""
+    manifest = archive(tmp_path, 4)
+    manifest.write_text(manifest.read_text().replace("certification_id", "certification").replace(",1,", ",BHV,"))
+    async with springest_sandbox() as sandbox:
+        without = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        wrong = await springest("upload", manifest, "--certification", "Firstaid", origin=sandbox.origin)
+        assert not sandbox.audit
+        origin = sandbox.origin
+    unreachable = await springest("upload", manifest, origin=origin)
+
+    assert "'BHV' is not an id, and there is no list of certifications to look it up: set SPRINGEST_C" in without.err
+    assert "--certification Firstaid: 'Firstaid' is no certification in the list of Springest" in wrong.err
+    assert "Springest cannot be reached" in unreachable.err
+    assert [without.code, wrong.code] == [2, 2]
+    assert not [ran for ran in (without, wrong, unreachable) if "Faults" in ran.err]
+
+
 async def test_rejected_rows_can_be_mended_and_uploaded_again(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 4, changes={2: {"certification_id": "99"}, 3: {"certification_id": "2"}})
     async with springest_sandbox() as sandbox:

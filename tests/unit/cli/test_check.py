@@ -173,6 +173,24 @@ async def test_a_list_beside_the_manifest_names_certifications(archive: Path) ->
     assert re.search(r"7 +│ VCA Basis │ 1 +│ required", out)
 
 
+async def test_names_of_certifications_are_counted_without_a_list(archive: Path) -> None:
+    """They are no faults: only an upload has to know which ids are meant."""
+    manifest = write(archive, "a.pdf,VCA,jan@example.org,2026-01-31,", "b.pdf,BHV,jan@example.org,2026-01-31,")
+    manifest.write_text(manifest.read_text().replace("certification_id", "certification"))
+
+    code, out, _ = await checked(manifest)
+
+    assert code == Exit.STORED
+    assert re.search(r"\? +│ BHV +│ 1 +│", out)
+    assert "2  to send" in out
+    assert out.count("Not checked: which certifications are meant by their names") == 1
+    assert "set SPRINGEST_CERTIFICATIONS_API_KEY" in out
+    _, as_json, _ = await checked(manifest, form="json")
+    assert [found["id"] for found in json.loads(as_json)["plan"]["certifications"]] == [None, None]
+    with pytest.raises(ConfigurationError, match="--skip-listed needs to know which certifications"):
+        await checked(manifest, skip_listed=True)
+
+
 async def test_a_manifest_without_rows_has_nothing_to_send(archive: Path) -> None:
     code, out, _ = await checked(write(archive))
     assert code == Exit.STORED
