@@ -107,7 +107,7 @@ def _cut_off(ends: Ends) -> str | None:
     head, tail = ends.head, ends.tail
     start = tail.rfind(b"startxref", 0, max(tail.rfind(_END), 0))
     if start < 0:
-        return "a PDF has startxref and %%EOF near its end"
+        return "the end of the PDF is missing"
     # A linearized PDF says at its beginning how long it is; what was saved later is appended.
     linearized = _linearized(head)
     if linearized >= 0 and (length := _LENGTH.search(head, linearized)) and int(length[1]) > ends.size:

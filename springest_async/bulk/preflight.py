@@ -4,6 +4,7 @@ A fault in row 900 000 is found in minutes, and not after three weeks of uploadi
 file are read, and the whole file only if another row has, or seems to have, the same fields or file. Nothing is sent.
 """
 
+import unicodedata
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 
@@ -118,7 +119,7 @@ class _Check:
                 found.extend(
                     _certification_findings(row.number, fields.certification_id, self._certifications, requires)
                 )
-            if ends is not None and not (found and any(finding.is_fault for finding in found)):
+            if ends is not None and not any(finding.is_fault for finding in found):
                 self._totals.add(row.number, fields.certification_id, ends.size)
                 if fields.conversion_id is not None:
                     self._conversions += 1
@@ -197,7 +198,11 @@ class _Files:
         """Add what is wrong with the file of a row, and return its ends if it can be read."""
         path = self._manifest.path_of(file)
         if self._manifest.names is not None and path != self._manifest.files / file:
-            found.append(Finding(Kind.FIXED_NAME, row, "file", f"{shown(file)}: {shown(path.name)} is taken"))
+            folder = self._manifest.files
+            taken = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+            is_same = unicodedata.normalize("NFC", taken) == unicodedata.normalize("NFC", file)
+            accents = " (accents encoded differently)" if is_same else ""
+            found.append(Finding(Kind.FIXED_NAME, row, "file", f"{shown(file)}: {shown(taken)} is taken{accents}"))
         try:
             ends = Ends.read(path)
         except OSError as error:

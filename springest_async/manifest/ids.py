@@ -33,7 +33,7 @@ def comparable(text: str) -> str:
 
 def says_nothing(text: str) -> bool:
     """Return whether a cell, as it is compared, stands for no value: empty, ``n/a``, or an error of a formula."""
-    return not text or text in _SAYS_NOTHING or is_error(text)
+    return not text or text in _SAYS_NOTHING or text == MERGED or is_error(text)
 
 
 def is_error(text: str) -> bool:

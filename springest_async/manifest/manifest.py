@@ -59,7 +59,7 @@ NO_LIST = (
 
 _ID = "must be a whole number such as 7"
 _WHOLE = re.compile(r"([0-9]{1,18})[.,]0", re.ASCII)
-_OF_A_FORMULA = "is the error of a formula ({}): mend the formula, or write the value itself"
+_OF_A_FORMULA = "is the error of a formula ({}): correct the formula, or write the value itself"
 _MERGED = "is merged with the cell above: split the two, and write the value into each"
 _NO_END = " (leave it empty if there is no end)"
 _DATES = ("valid_from", "valid_until")

@@ -29,6 +29,7 @@ from springest_async.bulk import (
     source_of,
 )
 from springest_async.errors import ConfigurationError, InvalidUpload, ManifestError
+from springest_async.manifest.manifest import Reading
 from springest_async.records import Certification
 from tests.bulk_runs import ORIGIN, loaded, manifest_of, settle
 from tests.checks import HEADER, PDF, findings, manifest_with
@@ -108,6 +109,21 @@ def test_what_may_have_been_meant_is_told(tmp_path: Path, there: str, named: str
     assert column == "file"
     assert reason.startswith(f"{NOT_FOUND}: ")
     assert reason.endswith(f"({hint})")
+
+
+def test_which_file_is_taken_is_told_with_its_folder(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, "2024\\JAN,*", f"{unicodedata.normalize('NFC', 'zoë')}.pdf,*")
+    (tmp_path / "2024").mkdir()
+    (tmp_path / "2024" / "jan.pdf").write_bytes(PDF)
+    there = unicodedata.normalize("NFD", "zoë.pdf")
+    (tmp_path / there).write_bytes(PDF + b" ")
+
+    found = findings(Manifest.open(manifest.path, Reading(fix_names=True)))
+
+    assert [finding.reason for finding in found if finding.kind is Kind.FIXED_NAME] == [
+        r"'2024\JAN': '2024/jan.pdf' is taken",
+        f"'zoë.pdf': '{there}' is taken (accents encoded differently)",
+    ]
 
 
 def test_nothing_is_told_where_two_may_have_been_meant(tmp_path: Path) -> None:

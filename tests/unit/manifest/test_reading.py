@@ -264,7 +264,7 @@ def test_one_certification_for_all_needs_no_column(tmp_path: Path) -> None:
     assert [manifest.fields(row).certification_id for row in manifest] == [8]
 
 
-def test_names_of_a_file_are_known_beside_those_that_springest_lists(tmp_path: Path) -> None:
+def test_names_of_a_file_are_known_beside_listed_ones(tmp_path: Path) -> None:
     beside = Certifications.open(written(tmp_path, "ID,Name\n7,EHBO\n", "certifications.csv"))
     text = "file,certification,email,valid_from\n" + "".join(
         f"{name}.pdf,{name},jan@example.org,2026-01-31\n" for name in ("EHBO", "First Aid", "BHV")
@@ -315,8 +315,8 @@ def test_nothing_is_told_of_dates_that_can_be_read_in_one_way(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("column", "cell", "reason"),
     [
-        ("email", "#N/A", "is the error of a formula (#N/A): mend the formula, or write the value itself"),
-        ("valid_until", "#WERT!", "is the error of a formula (#WERT!): mend the formula, or write the value itself"),
+        ("email", "#N/A", "is the error of a formula (#N/A): correct the formula, or write the value itself"),
+        ("valid_until", "#WERT!", "is the error of a formula (#WERT!): correct the formula, or write the value itself"),
         (
             "valid_until",
             "n.v.t.",
