@@ -144,7 +144,14 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
 
 def open_manifest(path: Path, reading: ReadingOptions) -> Manifest:
     """Open a manifest as the user says; see `Manifest.open`. This reads files, so run it in a thread."""
-    return Manifest.open(path, reading.reading(path))
+    try:
+        said = reading.reading(path)
+    except ManifestError:
+        manifest = Manifest.open(path, reading.reading(path, beside=False))
+        if manifest.names_certifications:
+            raise
+        return manifest  # it needs no list of certifications, so the one beside it may be another's
+    return Manifest.open(path, said)
 
 
 async def _open_journal(asked: Asked, where: str | None, stack: AsyncExitStack) -> None:

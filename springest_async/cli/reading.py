@@ -58,11 +58,12 @@ class ReadingOptions:
         words = [word for option in named for word in option] + ["--fix-names"] * self.fix_names
         return "".join(f" {argument(word)}" for word in words)
 
-    def reading(self, manifest: Path) -> "Reading":
+    def reading(self, manifest: Path, *, beside: bool = True) -> "Reading":
         """Return how to read a manifest. This reads the list of users, so run it in a thread.
 
         Args:
             manifest: the manifest.
+            beside: whether a list of certifications that lies beside it is read.
 
         Raises:
             ConfigurationError: an option is invalid.
@@ -79,7 +80,7 @@ class ReadingOptions:
             fix_names=self.fix_names,
             users=None if self.users is None else Users.open(self.users),
             certification=self.certification.strip(),
-            certifications=_certifications_beside(manifest),
+            certifications=_certifications_beside(manifest) if beside else None,
         )
 
 

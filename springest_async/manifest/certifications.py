@@ -72,6 +72,7 @@ class Certifications:
     Attributes:
         is_complete: whether Springest has listed them, so that there are no others.
         place: where they are listed, for messages.
+        file: the name of the file that names and codes were read from, if there is one.
         is_unlisted: whether there is no list, and each name has a number below 0, which only serves to count.
     """
 
@@ -80,6 +81,7 @@ class Certifications:
     _by_id: Mapping[int, Certification] = field(repr=False)
     _names: Collection[tuple[str, int]] = field(repr=False)  # names and codes, each with its id
     is_unlisted: bool = False
+    file: str = ""
 
     # Without a list: the number of each name as it is compared, and what has that number.
     _numbers: dict[str, int] = field(init=False, repr=False, eq=False, factory=dict)
@@ -143,7 +145,7 @@ class Certifications:
                 if certification.requires_valid_until and not earlier.requires_valid_until:
                     by_id[certification.id] = certification
                 names += ((key, certification.id) for key in keys)
-        return cls(False, path.name, by_id, names)
+        return cls(False, path.name, by_id, names, file=path.name)
 
     def with_listed(self, listed: Iterable[Certification]) -> Self:
         """Return the certifications that Springest lists, with the names and codes of these too.
@@ -153,7 +155,7 @@ class Certifications:
         """
         all_of_them = type(self).of(listed)
         names = [*self._names, *((known.name, known.id) for known in all_of_them)]
-        return evolve(all_of_them, place=f"{self.place} or {all_of_them.place}", names=names)
+        return evolve(all_of_them, place=f"{self.place} or {all_of_them.place}", names=names, file=self.file)
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -353,7 +353,16 @@ class Manifest:
             f"{self.layout.title(name)}: the {_FIRST[order]} comes first in dates with slashes, as {proof} shows"
             for name, (order, proof) in self._proved.items()
         ]
-        return (f"{self.table.form}{columns}", *self._told_of_certifications(), *dates)
+        return (f"{self.table.form}{columns}", *self._told_of_lists(), *self._told_of_certifications(), *dates)
+
+    def _told_of_lists(self) -> Iterator[str]:
+        """Yield which lists of people and certifications are used, and how."""
+        if (users := self.reading.users) is not None:
+            by, unused = (", ".join(f"“{title}”" for title in titles) for titles in (users.titles, users.unused))
+            people = f"{users.path.name}: {len(users)} {'person' if len(users) == 1 else 'people'}, found by {by}"
+            yield f"{people}; the address is “{users.email_title}”{f'; not used: {unused}' if unused else ''}"
+        if (certifications := self.reading.certifications) is not None and certifications.file:
+            yield f"{certifications.file}, beside the manifest, says which certifications are meant by names and codes"
 
     def _told_of_certifications(self) -> Iterator[str]:
         """Yield which certification is that of all rows, and which columns of certifications are so left alone."""

@@ -59,12 +59,14 @@ class Users:
         path: the file.
         email_title: the title of its column of e-mail addresses.
         titles: those of the columns by which people are found.
+        unused: those of all others.
         sha256: of its bytes.
     """
 
     path: Path
     email_title: str
     titles: tuple[str, ...]
+    unused: tuple[str, ...]
     sha256: bytes
     _emails: Sequence[str] = field(repr=False)
     _rows: Sequence[int] = field(repr=False)
@@ -108,7 +110,9 @@ class Users:
                     ids.add(_key(name), person)
         found_by = tuple(columns.titles[position] for position in columns.used)
         title = columns.titles[columns.emails[0]]
-        return cls(path, title, found_by, table.sha256, emails, rows, ids)
+        used = {*columns.used, columns.emails[0]}
+        unused = tuple(title for position, title in enumerate(columns.titles) if title.strip() and position not in used)
+        return cls(path, title, found_by, unused, table.sha256, emails, rows, ids)
 
     def __len__(self) -> int:
         return len(self._emails)

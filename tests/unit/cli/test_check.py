@@ -191,6 +191,17 @@ async def test_names_of_certifications_are_counted_without_a_list(archive: Path)
         await checked(manifest, skip_listed=True)
 
 
+async def test_an_unreadable_list_of_certifications_may_not_matter(archive: Path) -> None:
+    """Another file may have this name; only a manifest that names certifications needs it."""
+    (archive / "certifications.csv").write_text("naam;code\nVCA;1\n")
+    manifest = write(archive, "a.pdf,7,jan@example.org,2026-01-31,")
+    assert (await checked(manifest))[0] == Exit.STORED
+
+    manifest.write_text(manifest.read_text().replace("certification_id", "certification"))
+    with pytest.raises(ManifestError, match="ID"):
+        await checked(manifest)
+
+
 async def test_a_manifest_without_rows_has_nothing_to_send(archive: Path) -> None:
     code, out, _ = await checked(write(archive))
     assert code == Exit.STORED

@@ -306,6 +306,18 @@ def test_a_column_beside_one_certification_is_told(tmp_path: Path, titles: str, 
     assert not {"Cursus", "certification_id", "Certification ID"}.intersection(manifest.unused)
 
 
+def test_the_lists_that_are_used_are_told(tmp_path: Path) -> None:
+    text = "file,user,certification,valid_from\n1.pdf,Jan Jansen,EHBO,2026-01-31\n"
+    people = Users.open(written(tmp_path, "Nr;Naam;E-mail\n41;Jan Jansen;jan@example.org\n", "medewerkers.csv"))
+    beside = Certifications.open(written(tmp_path, "ID,Name\n7,EHBO\n", "certifications.csv"))
+    manifest = Manifest.open(written(tmp_path, text), Reading(users=people, certifications=beside))
+
+    assert manifest.with_listed(LISTED).understood[1:] == (
+        "medewerkers.csv: 1 person, found by “Naam”; the address is “E-mail”; not used: “Nr”",
+        "certifications.csv, beside the manifest, says which certifications are meant by names and codes",
+    )
+
+
 def test_nothing_is_told_of_dates_that_can_be_read_in_one_way(tmp_path: Path) -> None:
     text = "file,certification_id,email,valid_from\n1.pdf,7,jan@example.org,31-12-2025\n"
 

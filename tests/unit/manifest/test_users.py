@@ -73,6 +73,7 @@ def test_a_person_is_found(people: Users, cell: str, email: str) -> None:
 def test_a_list_tells_what_it_was_understood_as(people: Users) -> None:
     assert people.email_title == "Email"
     assert people.titles == ("ID", "External ID", "Name")
+    assert people.unused == ()
     assert len(people) == 7
     assert len(people.sha256) == 32
 
@@ -239,7 +240,7 @@ def test_any_cell_is_a_person_or_refused(cell: str) -> None:
     ids = Ids()
     for key in ("7", "jan"):
         ids.add(key, 0)
-    users = Users(Path("users.csv"), "email", ("id",), b"", ["a@example.org"], [2], ids)
+    users = Users(Path("users.csv"), "email", ("id",), (), b"", ["a@example.org"], [2], ids)
     try:
         assert users.email_of(cell) == "a@example.org"
     except NoUserError as error:
