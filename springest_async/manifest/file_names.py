@@ -25,6 +25,8 @@ _MOST_COMPARISONS = 20  # in one manifest: each may take a second
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # of a drive or a server
+
 
 class FileNames:
     """The names of the files in the folder of a manifest.
@@ -48,18 +50,21 @@ class FileNames:
         if unicodedata.normalize("NFC", cell) == unicodedata.normalize("NFC", meant):
             reason = "one exists whose accents are encoded differently, as on a Mac: rename it, or use --fix-names"
             return f"{shown(cell)} ({reason})"
-        if self._top is not None and self._meant_in(self._folder, _cleaned(cell)) is None:
-            return (
-                f"{shown(cell)} (there is {shown(meant)}: name the folder {shown(self._top)} in the ZIP with --files)"
-            )
+        is_in_top = self._top is not None and self._meant_in(self._folder, _cleaned(cell)) is None
+        if is_in_top and not _is_windows_path(cell):
+            place = str(self._folder / str(self._top))
+            quoted = f'"{place}"' if " " in place else place
+            return f"{shown(cell)} (there is {shown(meant)}: name the folder in the ZIP with --files {quoted})"
         return f"{shown(cell)} (there is {shown(meant)}: correct the name)"
 
     def meant(self, cell: str) -> str | None:
         """Return the one name that is the same but for how it is written; None if there is none, or several."""
         cleaned = _cleaned(cell)
+        if is_elsewhere := _is_windows_path(cell):
+            cleaned = cleaned.rpartition("/")[2]  # where the file was on another machine says nothing here
         if not cleaned or "\0" in cleaned:
             return None
-        if cleaned.startswith("/"):
+        if not is_elsewhere and cleaned.startswith("/"):
             found = self._meant_in(Path(cleaned[0]), cleaned)
             return None if found is None else f"/{found}"
         found = self._meant_in(self._folder, cleaned)
@@ -124,6 +129,10 @@ class FileNames:
 
 def _cleaned(cell: str) -> str:
     return cell.replace("\\", "/").strip("\"' ")
+
+
+def _is_windows_path(cell: str) -> bool:
+    return _WINDOWS_PATH.match(cell.strip("\"' ")) is not None
 
 
 def _digits(name: str) -> str:

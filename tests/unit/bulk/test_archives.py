@@ -29,7 +29,7 @@ def test_files_of_an_archive_are_checked(tmp_path: Path) -> None:
     assert told(manifest_of(tmp_path, "2025/1.pdf", "2025/2.pdf", "3.pdf", "2025\\1.pdf", "4.pdf")) == [
         (Kind.NO_PDF, 3, "is an HTML page, not a PDF"),
         (Kind.NO_PDF, 4, "is an empty file"),
-        (Kind.NO_FILE, 5, r"there is no such file: '2025\\1.pdf' (there is '2025/1.pdf': correct the name)"),
+        (Kind.NO_FILE, 5, r"there is no such file: '2025\1.pdf' (there is '2025/1.pdf': correct the name)"),
         (Kind.NO_FILE, 6, f"there is no such file: '4.pdf' in {path}"),
     ]
 

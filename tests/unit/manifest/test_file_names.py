@@ -20,6 +20,9 @@ from tests.zips import raw_zip, zip_of
         ("D'Hondt.pdf", "D\u2019Hondt.pdf"),
         ("jan.pdf", " jan.pdf "),
         ("certificates/jan.pdf", "jan.pdf"),
+        ("jan.pdf", "C:\\Users\\hr\\pdfs\\jan.pdf"),
+        ("jan.pdf", '"\\\\server\\pdfs\\Jan.pdf"'),
+        ("certificates/jan.pdf", "D:/pdfs/jan"),
         ("certificates/2025/Jan.pdf", "2025\\jan.pdf"),
     ],
 )
@@ -59,9 +62,10 @@ def test_the_name_of_an_archive_and_the_nearest_are_told(tmp_path: Path) -> None
 def test_the_only_folder_of_an_archive_is_named(tmp_path: Path) -> None:
     names = FileNames(zip_of(tmp_path / "certs.zip", {"pdfs/jan.pdf": b"1", "pdfs/ann.pdf": b"2"}))
 
-    assert (
-        names.explain("jan.pdf")
-        == "'jan.pdf' (there is 'pdfs/jan.pdf': name the folder 'pdfs' in the ZIP with --files)"
+    folder = tmp_path / "certs.zip" / "pdfs"
+    assert names.explain("jan.pdf") == (
+        f"'jan.pdf' (there is 'pdfs/jan.pdf': name the folder in the ZIP with --files {folder})"
     )
+    assert names.explain(r"C:\jan.pdf") == r"'C:\jan.pdf' (there is 'pdfs/jan.pdf': correct the name)"
     assert names.explain("pdfs\\jan.pdf") == r"'pdfs\jan.pdf' (there is 'pdfs/jan.pdf': correct the name)"
     assert names.explain("pdfs/JAN.pdf") == "'pdfs/JAN.pdf' (there is 'pdfs/jan.pdf': correct the name)"
