@@ -14,7 +14,8 @@ from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, Loaded, State
 from springest_async.manifest.certifications import Certifications
 from springest_async.manifest.columns import COLUMNS
-from springest_async.manifest.manifest import Manifest, Reading, Row
+from springest_async.manifest.manifest import Manifest, Row
+from springest_async.manifest.reading import Reading
 from springest_async.manifest.users import Users
 
 __all__ = [

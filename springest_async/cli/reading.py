@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from springest_async.manifest.certifications import Certifications
-    from springest_async.manifest.manifest import Reading
+    from springest_async.manifest.reading import Reading
 
 CERTIFICATIONS = "certifications.csv"
 """The name of Springest's own list of certifications, which may lie beside a manifest."""
@@ -69,7 +69,7 @@ class ReadingOptions:
             ConfigurationError: an option is invalid.
             ManifestError: the list of users or of certifications cannot be read.
         """
-        from springest_async.manifest.manifest import Reading
+        from springest_async.manifest.reading import Reading
         from springest_async.manifest.users import Users
 
         return Reading(

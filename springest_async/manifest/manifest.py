@@ -8,7 +8,7 @@ files exist and are PDFs is checked in `preflight`.
 import hashlib
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import date
 from functools import cached_property
@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from springest_async.errors import ConfigurationError, Fault, InvalidUpload, ManifestError
 from springest_async.manifest.certifications import Certifications, NoCertificationError
-from springest_async.manifest.columns import ERROR, Columns, ColumnsError, listed
+from springest_async.manifest.columns import ERROR, Columns
 from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import (
     MUST_BE_A_DATE,
@@ -39,14 +39,15 @@ from springest_async.manifest.dates import (
 from springest_async.manifest.file_names import FileNames
 from springest_async.manifest.formulas import unescape
 from springest_async.manifest.ids import MERGED, comparable, is_error, is_rounded, number_of, says_nothing
-from springest_async.manifest.table import Table, fitting, open_table
-from springest_async.manifest.users import NoUserError, Users
+from springest_async.manifest.manifest_header import find_header
+from springest_async.manifest.reading import Reading
+from springest_async.manifest.shown_order import ShownOrder
+from springest_async.manifest.table import Table, open_table
+from springest_async.manifest.users import NoUserError
 from springest_async.records import CertificateUpload, Certification, email_fault, shown
 from springest_async.source_file import check_folder, exists
 
-_MAX_COLUMNS = 16_384  # the limit of Excel and LibreOffice
 _APOSTROPHE = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
-_HEADER_WITHIN = 10  # rows: above the names of the columns there may be a title
 
 MISSING = "is missing"
 """The reason of the fault of an empty cell."""
@@ -67,7 +68,6 @@ _CERTIFICATIONS = ("certification_id", "certification")
 _OPTIONAL = ("valid_until", "conversion_id")
 _FIRST: Mapping[DateOrder, str] = {"dmy": "day", "mdy": "month"}
 _ROWS_OF_PROOF = 100  # that are looked at for dates that can be read in two ways
-_CELLS_OF_DATA = 4  # and an address among them: a row with so many is no title
 
 
 @frozen
@@ -88,33 +88,6 @@ class Fields:
     valid_from: date
     valid_until: date | None
     conversion_id: int | None
-
-
-@frozen(kw_only=True)
-class Reading:
-    """How a manifest is to be read, as far as somebody says so.
-
-    Attributes:
-        dates: what dates with slashes begin with. Without it, each column of dates must show it: by some day over 12,
-            and none that contradicts.
-        sheet: the name of the sheet, if a workbook has several.
-        columns: titles of columns by the columns of ours that they are, such as ``{"email": "E-mail adres"}``; a text
-            with titles in braces, such as ``"{Name}.pdf"``, is made anew from each row.
-        files: the folder or the ZIP that the files are in; without it, they are beside the manifest.
-        fix_names: whether a file whose name is written otherwise is taken, if there is exactly one.
-        users: who is meant by an id, an external id or a name.
-        certification: the certification of all rows, by its id, name or code; empty if each row names its own.
-        certifications: which certification is meant by a name or a code.
-    """
-
-    dates: DateOrder | None = None
-    sheet: str | None = None
-    columns: Mapping[str, str] = field(factory=dict)
-    files: Path | None = None
-    fix_names: bool = False
-    users: Users | None = None
-    certification: str = ""
-    certifications: Certifications | None = None
 
 
 @frozen
@@ -227,15 +200,7 @@ class Manifest:
                 pass
             except OSError as error:
                 raise ManifestError(reading.files, error.strerror or "cannot be read") from None
-        table = open_table(path, sheet=reading.sheet)
-
-        def fit(candidate: Table) -> _Header | None:
-            found = _header(candidate, reading)
-            return found if isinstance(found, _Header) else None
-
-        if (header := fitting(table, fit)) is None:
-            likely = _header(table, reading)
-            raise likely if isinstance(likely, ManifestError) else _no_header(table, reading)
+        header = find_header(open_table(path, sheet=reading.sheet), reading)
         if "email" not in header.columns and reading.users is None:
             title = header.columns.title("user")
             reason = (
@@ -633,7 +598,7 @@ class Manifest:
         return {name: text for name, text in texts.items() if name not in right}
 
     @cached_property
-    def _shown(self) -> Mapping[str, "_ShownOrder"]:
+    def _shown(self) -> Mapping[str, ShownOrder]:
         """What the dates with slashes of each column of dates begin with, as far as they show it."""
         shown: dict[str, dict[DateOrder, tuple[int, str]]] = {name: {} for name in _DATES if name in self.layout}
         others: dict[str, tuple[int, str]] = {}  # with dashes or dots, where the day should come first
@@ -645,137 +610,7 @@ class Manifest:
                             orders.setdefault(order, (row.number, cell))
                     elif name not in others and begins_with_month(cell):
                         others[name] = (row.number, cell)
-        return {name: _ShownOrder(orders, others.get(name)) for name, orders in shown.items()}
-
-
-@frozen
-class _ShownOrder:
-    """The first row and date of a column that show an order of day and month."""
-
-    _first: Mapping[DateOrder, tuple[int, str]]
-    _month_in_front: tuple[int, str] | None = None  # of a date with dashes or dots
-
-    @property
-    def first(self) -> tuple[int, str]:
-        """The row and the text of the first date that shows an order."""
-        return next(iter(self._first.values()))
-
-    @property
-    def order(self) -> DateOrder | None:
-        """The order, if there are not two."""
-        return next(iter(self._first)) if len(self._first) == 1 else None
-
-    @property
-    def proof(self) -> str:
-        """The first date that shows it, and its row."""
-        number, cell = next(iter(self._first.values()))
-        return f"{cell} in row {number}"
-
-    @property
-    def words(self) -> str:
-        """What to say where no order is known."""
-        if not self._first:
-            return ", and no other date of this column shows which: use --dates dmy (the day first) or --dates mdy"
-        rows = " and ".join(f"{cell} in row {number}" for number, cell in self._first.values())
-        return f", because this column has both ({rows}): correct one of them"
-
-    @property
-    def month_first(self) -> str:
-        """The first date that begins with the month, and its row; an empty text if there is none."""
-        if (found := self._first.get("mdy", self._month_in_front)) is None:
-            return ""
-        number, cell = found
-        return f"{cell} in row {number}"
-
-
-@frozen
-class _Header:
-    """The row that names the columns, if a file is read as a table."""
-
-    table: Table
-    row: int
-    columns: Columns
-
-
-def _header(table: Table, reading: Reading) -> _Header | ManifestError | None:
-    """Return the row that names the columns; None if the first rows have none, or why they cannot be read."""
-    row_of_data = 0
-    try:
-        for number, titles in _first_rows(table):
-            with suppress(ColumnsError):  # `_no_header` says which, if no other row names the columns
-                columns = _columns(titles, reading)
-                if not _missing(columns, reading):
-                    if len(titles) > _MAX_COLUMNS:
-                        reason = f"row {number} has {len(titles)} columns; the maximum is {_MAX_COLUMNS}"
-                        return ManifestError(table.path, reason)
-                    if row_of_data:
-                        reason = (
-                            f"row {row_of_data} stands above the names of the columns, and is no title: put it below"
-                            " them"
-                        )
-                        return ManifestError(table.path, reason)
-                    return _Header(table, number, columns)
-            if any("@" in cell for cell in titles) and sum(map(bool, map(str.strip, titles))) >= _CELLS_OF_DATA:
-                row_of_data = row_of_data or number
-    except ManifestError as error:
-        return error
-    return None
-
-
-def _columns(titles: Sequence[str], reading: Reading) -> Columns:
-    """Return what these titles mean.
-
-    Raises:
-        ColumnsError: as `Columns.of`.
-    """
-    # With one certification for all rows, it does not matter which of several columns names it.
-    unneeded = {"certification": ""} if reading.certification else {}
-    return Columns.of(titles, {**unneeded, **reading.columns})
-
-
-def _missing(columns: Columns, reading: Reading) -> list[str]:
-    """Return the columns without which no row is a certificate."""
-    is_there = {
-        "file": "file" in columns,
-        "certification_id": reading.certification or "certification_id" in columns or "certification" in columns,
-        "email": "email" in columns or "user" in columns,
-        "valid_from": "valid_from" in columns,
-    }
-    return [name for name, there in is_there.items() if not there]
-
-
-def _first_rows(table: Table) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each row that may be the header."""
-    with closing(table.rows()) as rows:
-        for number, cells in islice(rows, _HEADER_WITHIN):
-            is_escaped = isinstance(table, CsvTable) and any(cell.strip().lower() == ERROR for cell in cells)
-            yield number, [*map(unescape, cells)] if is_escaped else cells
-
-
-def _no_header(table: Table, reading: Reading) -> ManifestError:
-    """Return what the row lacks that comes nearest to naming the columns."""
-    if not (rows := [*_first_rows(table)]):
-        return ManifestError(
-            table.path, "is empty: it must have a row for each certificate, below the names of the columns"
-        )
-    number, titles = max(rows, key=lambda row: (len(_plainly_known(row[1])), -row[0]))
-    try:
-        columns = _columns(titles, reading)
-    except ColumnsError as error:
-        return ManifestError(table.path, f"row {number}: {error}")
-    missing = _missing(columns, reading)
-    examples = [f'{name}="{title}"' for name in missing for title in columns.possible(name)] or [f'{missing[0]}="…"']
-    reason = (
-        f"row {number} lacks {', '.join(missing)} (check the names of the columns, or say which they are, as in --map"
-        f" {examples[0]}); it has {listed(filter(None, map(str.strip, titles)))}"
-    )
-    return ManifestError(table.path, reason)
-
-
-def _plainly_known(titles: Sequence[str]) -> Sequence[object]:
-    with suppress(ColumnsError):
-        return Columns.of(titles).understood
-    return titles  # several that mean the same are many
+        return {name: ShownOrder(orders, others.get(name)) for name, orders in shown.items()}
 
 
 def _is_name(cell: str) -> bool:

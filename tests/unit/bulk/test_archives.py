@@ -6,7 +6,7 @@ import pytest
 
 from springest_async.bulk import Kind, Manifest, check_manifest
 from springest_async.errors import ManifestError
-from springest_async.manifest.manifest import Reading
+from springest_async.manifest.reading import Reading
 from tests.checks import HEADER, PDF
 from tests.zips import raw_zip, zip_of
 

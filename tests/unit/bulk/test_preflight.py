@@ -29,7 +29,7 @@ from springest_async.bulk import (
     source_of,
 )
 from springest_async.errors import ConfigurationError, InvalidUpload, ManifestError
-from springest_async.manifest.manifest import Reading
+from springest_async.manifest.reading import Reading
 from springest_async.records import Certification
 from tests.bulk_runs import ORIGIN, loaded, manifest_of, settle
 from tests.checks import HEADER, PDF, findings, manifest_with

@@ -7,7 +7,8 @@ import pytest
 
 from springest_async.errors import ConfigurationError, Fault, InvalidUpload, ManifestError
 from springest_async.manifest.certifications import Certifications
-from springest_async.manifest.manifest import Manifest, Reading, Row
+from springest_async.manifest.manifest import Manifest, Row
+from springest_async.manifest.reading import Reading
 from springest_async.manifest.users import Users
 from springest_async.records import Certification
 
