@@ -142,7 +142,8 @@ async def test_a_connection_is_cut_before_the_answer(tmp_path: Path, database: D
     async with HeldSandbox(api_key="sandbox-key", period=PERIOD, body_timeout=IDLE) as sandbox:
         migration = Migration(tmp_path, database.url, 24, sandbox)
         await migration.begin()
-        await until(lambda: sandbox.held == 10)  # all of the one whose first is answered, and the first of the others
+        # All of the one whose first is answered, and the first of the others: how many depends on who claims what.
+        await until(lambda: sandbox.held >= 8)
         database.execute(end_all)
         sandbox.go_on.set()
         await migration.end()
