@@ -38,6 +38,7 @@ from springest_async.errors import (
 )
 from springest_async.journal.certificates import ClaimLost
 from springest_async.journal.journal import Claim
+from springest_async.journal.ledger import JournalLedger
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, State
 from springest_async.records import Receipt
@@ -149,6 +150,8 @@ class UploadQueue:
         states: dict[int, State] = {}
         try:
             await self._journal.work(self._migration.id)
+            if isinstance(ledger := self._client.limiter.ledger, JournalLedger):
+                await self._migration.note_budget(ledger.budget)
             self._shared = await self._migration.has_other_workers()
             async with asyncio.TaskGroup() as group:
                 settling = group.create_task(self._settle_doubts())

@@ -42,11 +42,14 @@ class JournalLedger:
     Args:
         journal: the journal, which must be open while the ledger is used.
         budget: the name of what is limited: a digest of host and key.
+
+    Attributes:
+        budget: as given.
     """
 
     def __init__(self, journal: _Journal, budget: str) -> None:
         self._journal = journal
-        self._budget = budget
+        self.budget = budget
         self._guard = threading.RLock()
         self._bucket = Bucket()
         self._version: int | None = None  # of what is in memory
@@ -134,24 +137,17 @@ class JournalLedger:
             state = self._bucket.dump()
             if touched or state != self._saved:
                 version = secrets.randbits(62)
-                _write_state(connection, self._budget, version, state)
+                _write_state(connection, self.budget, version, state)
                 self._version, self._saved = version, state
             self._is_saved = True
 
     def _read(self, connection: Connection) -> None:
         """Read the bucket, if another worker has changed it, or a change of ours was undone."""
-        found = connection.execute("SELECT version FROM budgets WHERE name = ?", (self._budget,))
+        found = connection.execute("SELECT version FROM budgets WHERE name = ?", (self.budget,))
         if found and found[0][0] == self._version and self._is_saved:
             return
-        found = connection.execute("SELECT version, state FROM budgets WHERE name = ?", (self._budget,))
-        self._version, self._saved = (found[0][0], json.loads(found[0][1])) if found else (None, Bucket().dump())
-        # A dead worker's lease that is over still says when the server was last heard, while a silence is asked for.
-        tokens = connection.execute(
-            "SELECT id, counted_until, back_at FROM attempts WHERE budget = ? AND back_at > ?"
-            " AND (counted_until IS NOT NULL OR back_at > ?)",
-            (self._budget, connection.now() - self._saved["quiet"], connection.now()),
-        )
-        self._bucket, self._written, self._is_saved = Bucket.load(self._saved, tokens), {}, True
+        self._version, self._saved, self._bucket = read_bucket(connection, self.budget)
+        self._written, self._is_saved = {}, True
 
     def _begin(self, connection: Connection, intent: Intent) -> None:
         token = self._bucket.token(intent.id)
@@ -160,7 +156,7 @@ class JournalLedger:
             connection,
             intent,
             worker=self._journal.worker,
-            budget=self._budget,
+            budget=self.budget,
             counted_until=token.counted_until,
             back_at=token.back_at,
         )
@@ -181,6 +177,19 @@ class JournalLedger:
         connection.execute(
             "UPDATE attempts SET counted_until = ?, back_at = ? WHERE id = ?", (counted_until, back_at, name)
         )
+
+
+def read_bucket(connection: Connection, budget: str) -> tuple[int | None, dict[str, Any], Bucket]:
+    """Return the version of a bucket (None before it was written), what is written of it, and the bucket."""
+    found = connection.execute("SELECT version, state FROM budgets WHERE name = ?", (budget,))
+    version, saved = (found[0][0], json.loads(found[0][1])) if found else (None, Bucket().dump())
+    # A dead worker's lease that is over still says when the server was last heard, while a silence is asked for.
+    tokens = connection.execute(
+        "SELECT id, counted_until, back_at FROM attempts WHERE budget = ? AND back_at > ?"
+        " AND (counted_until IS NOT NULL OR back_at > ?)",
+        (budget, connection.now() - saved["quiet"], connection.now()),
+    )
+    return version, saved, Bucket.load(saved, tokens)
 
 
 def rest_all(connection: Connection, seconds: float) -> None:

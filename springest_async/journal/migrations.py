@@ -7,13 +7,14 @@ is a new one. A manifest that is read otherwise than before (with other options)
 
 import os
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from attrs import frozen
 
 from springest_async.errors import JournalError
-from springest_async.journal.certificates import moment, storable
+from springest_async.journal.certificates import microseconds, moment, storable
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import Migration, State, Worker
 from springest_async.source_file import exists
@@ -105,6 +106,52 @@ def load_of(connection: Connection, migration: int) -> int:
             "the journal", "this manifest was erased from it meanwhile (springest journal forget): nothing more is sent"
         )
     return int(found[0][0])
+
+
+def source_of(connection: Connection, migration: int, machine: str) -> Source:
+    """Return the manifest of a migration, as it was loaded last; its files may not be on this machine.
+
+    Raises:
+        JournalError: the migration was erased.
+    """
+    load_of(connection, migration)
+    ((origin, sha256, reading, path),) = connection.execute(
+        "SELECT origin, manifest, reading, path FROM migrations WHERE id = ?", (migration,)
+    )
+    manifest = Path(path)
+    return Source(
+        origin=origin,
+        sha256=bytes(sha256),
+        reading=bytes(reading),
+        path=manifest,
+        folder=manifest.parent,
+        machine=machine,
+    )
+
+
+def paused_at(connection: Connection, migration: int) -> datetime | None:
+    """Return since when a migration is paused (UTC), or None."""
+    lines = connection.execute("SELECT paused_at FROM migrations WHERE id = ?", (migration,))
+    return moment(lines[0][0]) if lines else None
+
+
+def set_paused(connection: Connection, migration: int, at: datetime | None) -> bool:
+    """Pause a migration at this time, or let it go on (None); return False if that changes nothing.
+
+    Raises:
+        JournalError: the migration was erased.
+    """
+    load_of(connection, migration)
+    is_paused = paused_at(connection, migration) is not None
+    if is_paused == (at is not None):
+        return False
+    connection.execute("UPDATE migrations SET paused_at = ? WHERE id = ?", (microseconds(at), migration))
+    return True
+
+
+def set_budget(connection: Connection, migration: int, budget: str) -> None:
+    """Record the budget that the latest run of a migration uses."""
+    connection.execute("UPDATE migrations SET budget = ? WHERE id = ? AND budget <> ?", (budget, migration, budget))
 
 
 def is_current(connection: Connection, migration: int, source: Source) -> bool:

@@ -5,6 +5,7 @@ import hashlib
 import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -47,6 +48,16 @@ class OpenMigration:
         """Return the migration that a manifest belongs to, if it was loaded before."""
         migration = await journal.run(partial(migrations.find, source=source))
         return None if migration is None else cls(journal, migration, source)
+
+    @classmethod
+    async def of(cls, journal: Journal, migration: int) -> Self:
+        """Return a migration by its key, as it was loaded last; its files may not be on this machine.
+
+        Raises:
+            JournalError: the journal cannot be read, or the migration was erased from it.
+        """
+        source = await journal.run(lambda connection: migrations.source_of(connection, migration, journal.machine))
+        return cls(journal, migration, source)
 
     @classmethod
     async def look_up(cls, journal: Journal, manifest: Path) -> list[Self]:
@@ -258,6 +269,25 @@ class OpenMigration:
     async def is_current(self) -> bool:
         """Return whether the rows of this manifest are still those that were loaded from it, as it was read."""
         return await self.journal.run(partial(migrations.is_current, migration=self.id, source=self.source))
+
+    async def note_budget(self, budget: str) -> None:
+        """Record the budget that this run uses, for those who watch it."""
+        await self.journal.run(partial(migrations.set_budget, migration=self.id, budget=budget))
+
+    async def pause(self) -> bool:
+        """Let no worker send anything of it from now on, until `resume`; return False if it is paused already.
+
+        Workers notice within seconds, finish what they are sending, and wait.
+        """
+        return await self.journal.run(partial(migrations.set_paused, migration=self.id, at=datetime.now(UTC)))
+
+    async def resume(self) -> bool:
+        """Let it go on after `pause`; return False if it is not paused."""
+        return await self.journal.run(partial(migrations.set_paused, migration=self.id, at=None))
+
+    async def paused_at(self) -> datetime | None:
+        """Return since when it is paused (UTC), or None."""
+        return await self.journal.run(partial(migrations.paused_at, migration=self.id))
 
     async def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
         """Record a person's word on rows in doubt, and return how many rows were changed.

@@ -8,7 +8,7 @@ import attrs
 
 from springest_async.journal.engine import Dialect
 
-VERSION = 3
+VERSION = 4
 """The version of the statements below: increase it with each change of them."""
 
 # One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
@@ -19,10 +19,13 @@ VERSION = 3
 # A row is of one load of a manifest; a migration's `load` says which one counts. It has the state of its certificate,
 # or waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
 #
+# A migration's `budget` is that of its last run. While `paused_at` is set, no worker sends anything of it.
+#
 # The key of a migration that was erased must not mean another one to a worker that was asleep, so it is a lasting one.
 #
 # An attempt is a POST, and the token that it took: under way while `counted_until` is known, then resting until
-# `back_at`. A POST that never left has a `back_at` of 0.
+# `back_at`. A POST that never left has a `back_at` of 0. Its `id` begins with the time, and is the `X-Request-Id` that
+# was sent; `server_request_id` is the one that came back.
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL){by_key};
 
@@ -84,7 +87,8 @@ CREATE TABLE attempts (
     outcome TEXT,
     status {integer},
     server_date TEXT NOT NULL DEFAULT '',
-    words TEXT NOT NULL DEFAULT ''
+    words TEXT NOT NULL DEFAULT '',
+    server_request_id TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX attempts_token ON attempts (budget, back_at);
 CREATE INDEX attempts_certificate ON attempts (certificate);
@@ -101,7 +105,8 @@ CREATE TABLE migrations (
     path TEXT NOT NULL,
     name TEXT NOT NULL,
     load {integer} NOT NULL,
-    paused {integer} NOT NULL DEFAULT 0,
+    budget TEXT NOT NULL DEFAULT '',
+    paused_at {integer},
     loaded_at {integer} NOT NULL,
     moved_at {integer} NOT NULL
 );

@@ -17,6 +17,9 @@ from typing import Any, Protocol
 
 from attrs import asdict, define, field, frozen
 
+PERIOD_SECONDS = 60.0
+"""The period of Springest's limit: at most 30 POSTs a minute (its help page "User certificates - certifications")."""
+
 # Timers fire a little early or late, and a server may count both ends of its minute.
 _MARGIN = 0.1
 

@@ -25,7 +25,7 @@ from uuid import uuid4
 from attrs import define, field, frozen
 
 from springest_async.errors import ConfigurationError
-from springest_async.limits.bucket import Bucket, Change, Intent, Ledger, RateLimit
+from springest_async.limits.bucket import PERIOD_SECONDS, Bucket, Change, Intent, Ledger, RateLimit
 from springest_async.limits.changes import Changes
 from springest_async.limits.hour import HourlyRequests
 from springest_async.limits.memory import Guard, Memory
@@ -78,7 +78,7 @@ class Limiter:
         self,
         *,
         posts: int = POSTS_PER_MINUTE,
-        period: float = 60.0,
+        period: float = PERIOD_SECONDS,
         burst: int | None = None,
         requests_per_hour: int = REQUESTS_PER_HOUR,
         ledger: Ledger | None = None,

@@ -1,0 +1,308 @@
+"""Where a migration stands, as every view shows it: the terminal, the page, JSON, metrics and reports.
+
+Everything is read from the journal in one snapshot, so the numbers of one status agree with each other, and a migration
+can be watched from any process or machine, also when nothing runs. Nothing here writes.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from attrs import field, frozen
+
+from springest_async.journal import manifest_rows, migrations
+from springest_async.journal.certificates import moment
+from springest_async.journal.engine import Connection
+from springest_async.journal.ledger import read_bucket
+from springest_async.journal.records import State, Worker
+from springest_async.limits.bucket import PERIOD_SECONDS, RateLimit
+from springest_async.limits.limiter import POSTS_PER_MINUTE, REQUESTS_PER_HOUR
+
+Activity = Literal["running", "outage", "paused", "stopped", "in doubt", "done"]
+"""What a migration is doing: see `MigrationStatus.activity`."""
+
+_SHOWN = 8  # rows that are being sent, and outcomes
+_RECENT_NS = 3_600_000_000_000  # how far before its last change the last outcomes of a migration are looked for
+_LATER_NS = 60_000_000_000  # and how far after it, for clocks of other machines
+
+
+@frozen(kw_only=True)
+class Pace:
+    """What the limit allows at the moment, for all who share the budget of a migration.
+
+    Attributes:
+        posts: how many POSTs may leave in any minute.
+        free: how many tokens are free now.
+        next_in: seconds until the next POST may leave; 0 when it may now.
+        last_minute: how many POSTs have left in the last minute.
+        slow: whether POSTs leave one at a time, because the server was seen to count otherwise.
+    """
+
+    posts: int = POSTS_PER_MINUTE
+    free: int = POSTS_PER_MINUTE
+    next_in: float = 0.0
+    last_minute: int = 0
+    slow: bool = False
+
+
+@frozen(kw_only=True)
+class RowInProgress:
+    """A row that is being sent, and for how many seconds by the clock of this machine."""
+
+    number: int
+    file: str
+    seconds: float
+
+
+@frozen(kw_only=True)
+class RowOutcome:
+    """What came of a POST of a row.
+
+    Attributes:
+        number: the row.
+        file: the cell of the manifest, as written.
+        state: STORED, REJECTED, IN_DOUBT, or WAITING when it was refused or not sent, and is sent again.
+        at: when it was answered, or sent if it was not (UTC).
+        status: the HTTP status of the answer, if there was one.
+        words: what the server said.
+        request_id: the ``X-Request-Id`` that was sent.
+    """
+
+    number: int
+    file: str
+    state: State
+    at: datetime
+    status: int | None
+    words: str
+    request_id: str
+
+
+@frozen(kw_only=True)
+class MigrationStatus:
+    """Where a migration stands, as it was when it was read.
+
+    Attributes:
+        id: its key in the journal.
+        name: the name of the manifest's file.
+        path: where it was loaded from last.
+        origin: the host that it is for.
+        at: when this was read (UTC).
+        moved_at: when any of its rows last changed its state, or a worker was last heard of (UTC).
+        paused_at: since when it is paused (UTC); None if it is not.
+        counts: the rows by state.
+        workers: those that work on it now.
+        pace: what the limit allows.
+        seconds_left: in how many seconds all rows that wait can have left, if nothing else holds them back.
+        sending: the rows that are being sent, the one that left first at the beginning; at most eight.
+        last: what came of the last POSTs, the latest first; at most eight, of its last hour.
+    """
+
+    id: int
+    name: str
+    path: str
+    origin: str
+    at: datetime
+    moved_at: datetime
+    paused_at: datetime | None
+    counts: Counter[State]
+    workers: tuple[Worker, ...] = ()
+    pace: Pace = field(factory=Pace)
+    seconds_left: float = 0.0
+    sending: tuple[RowInProgress, ...] = ()
+    last: tuple[RowOutcome, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the manifest."""
+        return self.counts.total()
+
+    @property
+    def done(self) -> int:
+        """How many rows are stored, rejected or failed."""
+        return sum(self.counts[state] for state in (State.STORED, State.REJECTED, State.FAILED))
+
+    @property
+    def trouble(self) -> Worker | None:
+        """A worker that cannot send, if none of them can."""
+        return self.workers[0] if self.workers and all(worker.trouble for worker in self.workers) else None
+
+    @property
+    def activity(self) -> Activity:
+        """What it is doing.
+
+        ``done``: every row is stored, rejected or failed. ``in doubt``: nothing is left to do but to settle doubts.
+        Else ``paused``, ``outage`` (all who work on it cannot reach Springest), ``running``, or ``stopped`` when nobody
+        works on it.
+        """
+        if self.done == self.rows:
+            return "done"
+        if self.paused_at is not None:
+            return "paused"
+        if self.workers:
+            return "outage" if self.trouble else "running"
+        return "stopped" if self.counts[State.WAITING] + self.counts[State.SENDING] else "in doubt"
+
+
+@frozen(kw_only=True)
+class MinutePosts:
+    """The POSTs of one minute, by the clocks of the machines that sent them.
+
+    Attributes:
+        at: when the minute began (UTC).
+        posts: how many have left.
+        stored: how many of them were stored.
+        refused: how many were refused with 400 or 429, and not rejected.
+    """
+
+    at: datetime
+    posts: int
+    stored: int
+    refused: int
+
+
+def read_status(connection: Connection, migration: int) -> MigrationStatus:
+    """Return where a migration stands; within a snapshot or transaction.
+
+    Raises:
+        JournalError: the journal cannot be read, or the migration was erased from it.
+    """
+    load = migrations.load_of(connection, migration)
+    ((name, path, origin, budget, paused_at, moved_at),) = connection.execute(
+        "SELECT name, path, origin, budget, paused_at, moved_at FROM migrations WHERE id = ?", (migration,)
+    )
+    moved = moment(moved_at)
+    assert moved is not None
+    counts = manifest_rows.counts(connection, migration)
+    pace, seconds_left = _pace(connection, budget, counts[State.WAITING])
+    return MigrationStatus(
+        id=migration,
+        name=name,
+        path=path,
+        origin=origin,
+        at=datetime.now(UTC),
+        moved_at=moved,
+        paused_at=moment(paused_at),
+        counts=counts,
+        workers=migrations.workers(connection, migration),
+        pace=pace,
+        seconds_left=seconds_left,
+        sending=_sending(connection, load),
+        last=_last(connection, load, moved_at * 1000),
+    )
+
+
+def read_all(connection: Connection) -> list[MigrationStatus]:
+    """Return where each migration stands, the one that moved last first; within a snapshot or transaction."""
+    lines = connection.execute("SELECT id FROM migrations ORDER BY moved_at DESC, id DESC")
+    return [read_status(connection, migration) for (migration,) in lines]
+
+
+def read_minutes(connection: Connection, budget: str, minutes: int = 60) -> list[MinutePosts]:
+    """Return the POSTs of a budget in each of the last minutes, the oldest first; those without any are left out.
+
+    Args:
+        connection: in a snapshot or transaction.
+        budget: the name of the budget: `budget_of`.
+        minutes: how many.
+    """
+    since = (int(time.time() / PERIOD_SECONDS) - minutes + 1) * PERIOD_SECONDS
+    lines = connection.execute(
+        "SELECT CAST((sent_at - ?) / ? AS INTEGER) AS minute, count(*),"
+        " sum(CASE WHEN outcome = 'stored' THEN 1 ELSE 0 END),"
+        " sum(CASE WHEN outcome = 'waiting' AND status IN (400, 429) THEN 1 ELSE 0 END)"
+        " FROM attempts WHERE id >= ? AND sent_at >= ? AND budget = ? AND (counted_until IS NOT NULL OR back_at > 0)"
+        " GROUP BY minute ORDER BY minute",
+        (int(since * 1e6), int(PERIOD_SECONDS * 1e6), _first_id(int((since - 60) * 1e9)), int(since * 1e6), budget),
+    )
+    return [
+        MinutePosts(
+            at=datetime.fromtimestamp(since + minute * PERIOD_SECONDS, UTC), posts=posts, stored=stored, refused=refused
+        )
+        for minute, posts, stored, refused in lines
+    ]
+
+
+def budget_of(connection: Connection, migration: int) -> str:
+    """Return the name of the budget that the last run of a migration used; empty before the first."""
+    lines = connection.execute("SELECT budget FROM migrations WHERE id = ?", (migration,))
+    return str(lines[0][0]) if lines else ""
+
+
+def has_dead_workers(connection: Connection) -> bool:
+    """Return whether some worker is dead and `certificates.take_over` has not run since; within a snapshot."""
+    return bool(connection.execute("SELECT 1 FROM workers WHERE lease_until < ? LIMIT 1", (connection.now(),)))
+
+
+def _pace(connection: Connection, budget: str, waiting: int) -> tuple[Pace, float]:
+    """Return the pace of a budget, and in how many seconds so many POSTs can have left."""
+    now = connection.now()
+    _, _, bucket = read_bucket(connection, budget)
+    bucket.settle(now)
+    # Nobody who uses the bucket now: what a run without settings asks for.
+    rate = RateLimit(min(bucket.limits, default=POSTS_PER_MINUTE), PERIOD_SECONDS)
+
+    def seconds_until(posts: int) -> float:
+        by_hour = bucket.hour.seconds_until(REQUESTS_PER_HOUR, now, requests=posts)
+        return max(bucket.seconds_until(rate, now, posts=posts, burst=rate.posts), by_hour)
+
+    ((last_minute,),) = connection.execute(
+        "SELECT count(*) FROM attempts WHERE id >= ? AND budget = ? AND (counted_until IS NOT NULL OR back_at > 0)",
+        (_first_id(time.time_ns() - int(PERIOD_SECONDS * 1e9)), budget),
+    )
+    pace = Pace(
+        posts=rate.posts,
+        free=max(0, rate.posts - bucket.tokens_out),
+        next_in=seconds_until(1),
+        last_minute=last_minute,
+        slow=bucket.slow,
+    )
+    return pace, seconds_until(waiting) if waiting else 0.0
+
+
+def _sending(connection: Connection, load: int) -> tuple[RowInProgress, ...]:
+    lines = connection.execute(
+        "SELECT r.number, r.file, k.sent_at FROM manifest_rows AS r JOIN certificates AS k ON k.id = r.certificate"
+        " WHERE r.load = ? AND r.state = 'sending' ORDER BY k.sent_at, r.number LIMIT ?",
+        (load, _SHOWN),
+    )
+    now = time.time()
+    return tuple(
+        RowInProgress(number=number, file=file, seconds=max(0.0, now - (sent_at or 0) / 1e6))
+        for number, file, sent_at in lines
+    )
+
+
+def _last(connection: Connection, load: int, moved_ns: int) -> tuple[RowOutcome, ...]:
+    # Between two ids, so that a journal with a million later POSTs of other manifests is not searched.
+    lines: Sequence[tuple[object, ...]] = connection.execute(
+        "SELECT r.number, r.file, a.outcome, coalesce(a.answered_at, a.sent_at), a.status, a.words, a.id"
+        " FROM attempts AS a JOIN manifest_rows AS r ON r.certificate = a.certificate AND r.load = ?"
+        " WHERE a.id >= ? AND a.id < ? AND a.outcome IS NOT NULL ORDER BY a.id DESC LIMIT ?",
+        (load, _first_id(moved_ns - _RECENT_NS), _first_id(moved_ns + _LATER_NS), _SHOWN),
+    )
+    return tuple(_outcome_of(line) for line in lines)
+
+
+def _outcome_of(line: tuple[object, ...]) -> RowOutcome:
+    number, file, outcome, at, status, words, request_id = line
+    assert isinstance(number, int)
+    assert isinstance(at, int)
+    assert status is None or isinstance(status, int)
+    answered = moment(at)
+    assert answered is not None
+    return RowOutcome(
+        number=number,
+        file=str(file),
+        state=State(outcome),
+        at=answered,
+        status=status,
+        words=str(words),
+        request_id=str(request_id),
+    )
+
+
+def _first_id(ns: int) -> str:
+    """Return what the ids of all attempts since a time are greater than; see `Claim.intent`."""
+    return f"{max(0, ns):016x}"
