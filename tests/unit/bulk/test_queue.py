@@ -1134,7 +1134,7 @@ async def test_what_cannot_be_noted_as_sending_is_not_sent(
 async def test_on_a_full_disk_no_post_leaves_unnoted(tmp_path: Path) -> None:
     manifest, model = many(tmp_path, 150), client(concurrency=2)
     before = 0
-    for spare in (2, 4):
+    for spare in (2, 5):
         async with loaded(manifest, model.origin) as migration:
             journal = migration.journal
             ((pages,),) = await journal.run(methodcaller("execute", "PRAGMA page_count"))
