@@ -1,0 +1,222 @@
+"""Where a migration stands, read from its journal: what is counted, what is being sent, and what the limit allows."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from springest_async import Journal, JournalError, Limiter
+from springest_async.bulk import Manifest, OpenMigration, State, load_manifest
+from springest_async.journal import status
+from springest_async.journal.engine import Connection
+from springest_async.journal.journal import Claim
+from springest_async.journal.records import Entry, Outcome
+from springest_async.journal.status_reader import StatusReader
+from tests.bulk_runs import LATER, found, loaded, rows_of, was_killed
+
+BUDGET = "a budget"
+
+
+async def _claims(migration: OpenMigration, count: int) -> list[tuple[Entry, Claim]]:
+    """Claim the first rows that wait, and their certificates."""
+    claimed = []
+    for entry in await migration.claim(count):
+        assert entry.number is not None
+        file = entry.path.stat()
+        _, claim = await migration.identify(entry, file.st_size, file.st_mtime_ns, entry.number.to_bytes(32, "big"))
+        assert claim is not None
+        claimed.append((entry, claim))
+    return claimed
+
+
+async def _send(migration: OpenMigration, outcomes: Sequence[tuple[State, int]]) -> None:
+    """Send the first rows that wait: each gets this outcome and status."""
+    await migration.note_budget(BUDGET)
+    limiter = Limiter(ledger=migration.journal.ledger(BUDGET))
+    for (_, claim), (state, code) in zip(await _claims(migration, len(outcomes)), outcomes, strict=True):
+        intent = claim.intent()
+        async with limiter.post(count_window=30.0, intent=intent) as permit:
+            permit.mark_answered()
+            permit.outcome = Outcome(
+                attempt=intent.id, state=state, answered_at=LATER, status=code, words=f"said {code}"
+            )
+        claim.release()
+    await migration.journal.run(lambda _: None)
+
+
+async def _read(migration: OpenMigration) -> status.MigrationStatus:
+    async with StatusReader(migration.journal) as reader:
+        return await reader.status(migration.id)
+
+
+async def test_a_migration_that_has_sent_nothing(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 31)) as migration:
+        read = await _read(migration)
+
+    assert (read.rows, read.done, read.counts) == (31, 0, {State.WAITING: 31})
+    assert (read.name, read.origin) == ("certificates.csv", "https://api.springest.nl")
+    assert read.pace == status.Pace(posts=30, free=30, next_in=0.0, last_minute=0)
+    assert read.seconds_left == pytest.approx(60.1)  # the 31st waits for the first token to rest
+    assert (read.activity, read.sending, read.last, read.paused_at) == ("running", (), (), None)
+
+
+async def test_what_was_sent_takes_tokens(tmp_path: Path) -> None:
+    outcomes = [(State.STORED, 201), (State.REJECTED, 400), (State.WAITING, 400), (State.IN_DOUBT, 500)]
+    async with loaded(rows_of(tmp_path, 5)) as migration:
+        await _send(migration, outcomes)
+        read = await _read(migration)
+        minutes = await migration.journal.run(lambda connection: status.read_minutes(connection, BUDGET))
+
+    assert read.counts == {State.STORED: 1, State.REJECTED: 1, State.IN_DOUBT: 1, State.WAITING: 2}
+    assert read.done == 2
+    assert (read.pace.free, read.pace.last_minute) == (26, 4)
+    assert [(each.number, each.file, each.state, each.status, each.words) for each in read.last] == [
+        (number, f"{number - 1}.pdf", state, code, f"said {code}")
+        for number, (state, code) in [*enumerate(outcomes, 2)][::-1]
+    ]
+    assert [each.at for each in read.last] == [LATER] * 4
+    # A minute may have ended meanwhile.
+    assert sum(minute.posts for minute in minutes) == 4
+    assert (sum(minute.stored for minute in minutes), sum(minute.refused for minute in minutes)) == (1, 1)
+
+
+async def test_what_never_left_is_not_counted(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 2)) as migration:
+        await migration.note_budget(BUDGET)
+        ((_, claim),) = await _claims(migration, 1)
+        intent = claim.intent()
+        async with Limiter(ledger=migration.journal.ledger(BUDGET)).post(count_window=30.0, intent=intent) as permit:
+            permit.mark_unsent()
+            permit.outcome = intent.unsent
+        await migration.journal.run(lambda _: None)
+        read = await _read(migration)
+        minutes = await migration.journal.run(lambda connection: status.read_minutes(connection, BUDGET))
+
+    assert (read.pace.free, read.pace.last_minute, minutes) == (30, 0, [])
+
+
+async def test_rows_that_are_being_sent_are_shown(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 3)) as migration:
+        await migration.note_budget(BUDGET)
+        ((entry, claim),) = await _claims(migration, 1)
+        intent = claim.intent()
+        async with Limiter(ledger=migration.journal.ledger(BUDGET)).post(count_window=30.0, intent=intent):
+            read = await _read(migration)
+
+    assert read.counts == {State.SENDING: 1, State.WAITING: 2}
+    assert [(row.number, row.file) for row in read.sending] == [(entry.number, entry.file)]
+    assert read.sending[0].seconds >= 0
+    assert (read.pace.free, read.pace.last_minute) == (29, 1)
+
+
+async def test_it_is_paused_until_it_is_resumed(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 1)) as migration:
+        assert await migration.pause()
+        paused = await _read(migration)
+        assert not await migration.pause()
+        assert paused.paused_at == await migration.paused_at()
+        assert await migration.resume()
+        assert not await migration.resume()
+        resumed = await _read(migration)
+
+    assert (paused.activity, resumed.activity, resumed.paused_at) == ("paused", "running", None)
+
+
+async def test_an_outage_is_one_if_nobody_can_send(tmp_path: Path) -> None:
+    manifest = rows_of(tmp_path, 1)
+    async with loaded(manifest) as migration:
+        migration.journal.note_trouble("no connection", "Connection refused", seconds=40.0, again_in=8.0)
+        await migration.journal.run(lambda _: None)
+        alone = await _read(migration)
+        async with Journal(migration.journal.where) as other:
+            await other.work(migration.id)
+            together = await _read(migration)
+
+    assert alone.activity == "outage"
+    assert alone.trouble is not None
+    assert (alone.trouble.trouble, alone.trouble.reason) == ("no connection", "Connection refused")
+    assert (together.activity, together.trouble, len(together.workers)) == ("running", None, 2)
+
+
+async def test_nobody_works_on_it(tmp_path: Path) -> None:
+    manifest = rows_of(tmp_path, 2)
+    async with loaded(manifest) as migration:
+        await _send(migration, [(State.STORED, 201)])
+    async with found(manifest) as migration:
+        assert (await _read(migration)).activity == "stopped"
+    async with loaded(manifest) as migration:
+        await _send(migration, [(State.IN_DOUBT, 500)])
+    async with found(manifest) as migration:
+        assert (await _read(migration)).activity == "in doubt"
+        await migration.resolve(None, State.STORED)
+        assert (await _read(migration)).activity == "done"
+
+
+async def test_what_a_dead_worker_was_sending_is_in_doubt(tmp_path: Path) -> None:
+    manifest = rows_of(tmp_path, 3)
+    await was_killed(manifest, "https://api.springest.nl", 2)
+
+    async with found(manifest) as migration:
+        read = await _read(migration)
+
+    assert read.counts == {State.IN_DOUBT: 2, State.WAITING: 1}
+
+
+async def test_all_migrations_the_latest_first(tmp_path: Path) -> None:
+    first = rows_of(tmp_path, 1)
+    async with loaded(first) as migration:
+        await OpenMigration.of(migration.journal, migration.id)
+        await migration.journal.run(lambda connection: connection.execute("UPDATE migrations SET moved_at = 1"))
+        other = tmp_path / "other"
+        other.mkdir()
+        second, _ = await _load_into(migration.journal, rows_of(other, 2).path)
+        async with StatusReader(migration.journal) as reader:
+            read = await reader.all()
+
+    assert [each.id for each in read] == [second.id, migration.id]
+    assert [each.rows for each in read] == [2, 1]
+
+
+async def _load_into(journal: Journal, path: Path) -> tuple[OpenMigration, object]:
+    return await load_manifest(journal, Manifest.open(path), "https://api.springest.nl")
+
+
+async def test_a_migration_is_found_by_its_key(tmp_path: Path) -> None:
+    manifest = rows_of(tmp_path, 2)
+    async with loaded(manifest) as migration:
+        same = await OpenMigration.of(migration.journal, migration.id)
+
+        assert same.source == migration.source
+        assert [entry.path for entry in await same.entries()] == [tmp_path / "1.pdf", tmp_path / "2.pdf"]
+        with pytest.raises(JournalError, match="erased"):
+            await OpenMigration.of(migration.journal, migration.id + 1)
+
+
+async def test_a_reader_connects_anew_after_a_failure(tmp_path: Path) -> None:
+    def fail(_: Connection) -> None:
+        raise JournalError("the journal", "is away")
+
+    async with loaded(rows_of(tmp_path, 1)) as migration, StatusReader(migration.journal) as reader:
+        before = await reader.status(migration.id)
+        with pytest.raises(JournalError, match="is away"):
+            await reader.read(fail)
+        assert (await reader.status(migration.id)).counts == before.counts
+
+
+async def test_a_cancelled_reader_lets_its_thread_end(tmp_path: Path) -> None:
+    goes_on, ended = threading.Event(), threading.Event()
+
+    def wait(_: Connection) -> None:
+        goes_on.wait()
+        ended.set()
+
+    async with loaded(rows_of(tmp_path, 1)) as migration, StatusReader(migration.journal) as reader:
+        reading = asyncio.create_task(reader.read(wait))
+        await asyncio.sleep(0)
+        reading.cancel()
+        asyncio.get_running_loop().call_soon(goes_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert ended.is_set()
