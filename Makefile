@@ -1,5 +1,5 @@
 # Two commands do all the set-up on a machine with python3 (3.11 or newer), git and make: `make demo` and `make test`.
-.PHONY: demo test soak check format clean
+.PHONY: demo test soak check format clean axe
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -10,8 +10,8 @@ PYTEST := $(BIN)/pytest --dist worksteal
 demo: $(VENV)/.ready-demo
 	$(BIN)/springest demo
 
-# All that proves the promises quickly. What needs Rails, nginx, haproxy, PostgreSQL or faketime is skipped where that is
-# not installed: the last lines say which tests and why.
+# All that proves the promises quickly. What needs Rails, nginx, haproxy, PostgreSQL, faketime, chromium or axe-core is
+# skipped where that is not installed: the last lines say which tests and why.
 test: $(VENV)/.ready-dev
 	$(PYTEST) -n 4 -m "not soak"
 
@@ -30,6 +30,12 @@ check: $(VENV)/.ready-dev
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What checks that a page can be used with a screen reader; needs npm.
+axe: $(VENV)/axe/node_modules/axe-core
+
+$(VENV)/axe/node_modules/axe-core:
+	npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund axe-core@4
 
 $(VENV)/bin/python:
 	python3 -m venv $(VENV)

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Browser
 
+from .browser import chromium
 from .command import kill_what_is_left
 from .servers import REQUIREMENTS, require
 from .servers.nginx import nginx_in_front_of
@@ -63,3 +65,11 @@ def database(postgresql: Cluster) -> Iterator[Database]:
     """Make an empty database for the test."""
     with postgresql.database() as database:
         yield database
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Start a browser without a window."""
+    require("chromium")
+    async with chromium() as browser:
+        yield browser

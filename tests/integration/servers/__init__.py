@@ -1,6 +1,7 @@
 """Servers that the client had no hand in: a Rails application, nginx, haproxy and PostgreSQL, all on loopback.
 
-They are Debian's programs, so a machine may lack them; :func:`require` says what a test then does.
+They are Debian's programs, so a machine may lack them; :func:`require` says what a test then does. The same goes for
+the browser of the tests.
 """
 
 import functools
@@ -14,14 +15,18 @@ import pytest
 
 SKIP_NOTHING = "SPRINGEST_TESTS_SKIP_NOTHING"
 
+AXE = Path(__file__).parents[3] / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+"""axe-core, which finds what is hard to use with a screen reader or a keyboard: ``make axe`` installs it."""
+
 
 @attrs.frozen
 class Requirement:
-    """What a server is made of: programs, a Ruby library, and the Debian packages that bring them."""
+    """What a server is made of: programs, a Ruby library, and the Debian packages that bring them; or a file."""
 
     packages: str
     programs: tuple[str, ...]
     ruby_library: str | None = None
+    file: Path | None = None
 
 
 REQUIREMENTS = {
@@ -31,6 +36,8 @@ REQUIREMENTS = {
     "openssl": Requirement("openssl", ("openssl",)),
     "faketime": Requirement("faketime", ("faketime",)),
     "postgresql": Requirement("postgresql", ("initdb", "postgres", "pg_basebackup")),
+    "chromium": Requirement("chromium", ("chromium",)),
+    "axe": Requirement("chromium", ("chromium",), file=AXE),
 }
 
 
@@ -52,6 +59,8 @@ def missing(name: str) -> str | None:
     for program in requirement.programs:
         if find(program) is None:
             return f"{program} is not on the path ({cure})"
+    if requirement.file is not None and not requirement.file.exists():
+        return f"{requirement.file} is missing (make {name}, which needs npm)"
     if requirement.ruby_library is None or _ruby_has(requirement.ruby_library):
         return None
     return f"ruby cannot load {requirement.ruby_library} ({cure})"
