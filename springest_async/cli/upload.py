@@ -5,7 +5,8 @@ import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from springest_async.bulk import (
     BulkEvent,
+    BulkListener,
     LeftOut,
     Loaded,
     Manifest,
@@ -255,6 +257,7 @@ class _Run:
             err, to_do, springest.limiter, before=before.rows - to_do, waits_for=self._waits_for
         )
         self._queue = UploadQueue(springest, migration, self._listen)
+        self._listeners: list[BulkListener] = [recorder, self._progress, self._say_changed]
         self._interrupted = False
 
     async def run(self, hosts: Sequence[str]) -> Exit:
@@ -275,13 +278,10 @@ class _Run:
 
         with interrupts(interrupt):
             with contextlib.suppress(asyncio.CancelledError):
-                async with self._progress.shown():
-                    watching = asyncio.create_task(self._watch())
-                    try:
-                        error = await self._queue.run()
-                    finally:
-                        watching.cancel()
-                        await asyncio.wait([watching])
+                async with AsyncExitStack() as stack:
+                    for beside in (self._progress.shown(), self._watched()):
+                        await stack.enter_async_context(beside)
+                    error = await self._queue.run()
             try:
                 return await self._finish(error, loop.time() - started)
             except JournalError as failure:
@@ -291,8 +291,10 @@ class _Run:
                 return Exit.INTERRUPTED
 
     def _listen(self, event: BulkEvent) -> None:
-        self._recorder(event)
-        self._progress(event)
+        for listener in self._listeners:
+            listener(event)
+
+    def _say_changed(self, event: BulkEvent) -> None:
         if isinstance(event, RowDone) and event.changed:
             say(
                 self._err,
@@ -305,6 +307,16 @@ class _Run:
         if self._queue.waits_for_others:
             return ", ".join(sorted(set(self._hosts)))  # none while this run itself settles what is in doubt
         return ""
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        """Look at other runs during this ``async with``."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
 
     async def _watch(self) -> None:
         """Count what other runs do, and say when this one has nothing left to do but to wait for them."""
