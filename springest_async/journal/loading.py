@@ -284,9 +284,9 @@ def _switch(connection: Connection, migration: int | None, load: int, source: So
     values = (source.sha256, source.reading, source.machine, source.shown_path, source.shown_name, load, now, now)
     if migration is None:
         ((migration,),) = connection.execute(
-            "INSERT INTO migrations (manifest, reading, machine, path, name, load, loaded_at, moved_at, origin)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-            (*values, source.origin),
+            "INSERT INTO migrations (manifest, reading, machine, path, name, load, loaded_at, moved_at, begun_at,"
+            " origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (*values, now, source.origin),
         )
     else:
         connection.execute(

@@ -19,7 +19,8 @@ VERSION = 4
 # A row is of one load of a manifest; a migration's `load` says which one counts. It has the state of its certificate,
 # or waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
 #
-# A migration's `budget` is that of its last run. While `paused_at` is set, no worker sends anything of it.
+# A migration's `budget` is that of its last run. While `paused_at` is set, no worker sends anything of it. It was
+# loaded for the first time at `begun_at`: its certificates may have been sent long before, for other manifests.
 #
 # The key of a migration that was erased must not mean another one to a worker that was asleep, so it is a lasting one.
 #
@@ -107,6 +108,7 @@ CREATE TABLE migrations (
     load {integer} NOT NULL,
     budget TEXT NOT NULL DEFAULT '',
     paused_at {integer},
+    begun_at {integer} NOT NULL,
     loaded_at {integer} NOT NULL,
     moved_at {integer} NOT NULL
 );
