@@ -39,8 +39,9 @@ from springest_async.cli.bench_sandbox import API_KEY, SandboxProcess, sandbox_p
 from springest_async.cli.console import folding_table, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
-from springest_async.cli.progress import UploadProgress, duration
+from springest_async.cli.progress import UploadProgress
 from springest_async.cli.signals import interrupts
+from springest_async.cli.times import duration
 from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError, SpringestError
 from springest_async.journal.journal import Journal, where_from_env

@@ -31,8 +31,8 @@ from springest_async.cli.findings import (
 from springest_async.cli.in_thread import GoOn, in_thread
 from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import plan_as_json, show_plan
-from springest_async.cli.progress import duration
 from springest_async.cli.reading import ReadingOptions
+from springest_async.cli.times import duration
 from springest_async.client import Springest
 from springest_async.errors import ConfigurationError, JournalError, JournalMissing, ManifestError, SpringestError
 from springest_async.journal.journal import Journal

@@ -1,6 +1,6 @@
 """Show the plan of an upload: for people, and as JSON."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -9,12 +9,11 @@ from springest_async.bulk.plan import Plan
 from springest_async.cli.bench_figures import readable
 from springest_async.cli.console import cell, folding_table, say
 from springest_async.cli.numbers import count, number
-from springest_async.cli.progress import duration
+from springest_async.cli.times import clock_time, duration
 from springest_async.journal.records import State
 from springest_async.manifest.certifications import Certifications
 
 _CERTIFICATIONS_SHOWN = 20
-_WEEK = timedelta(days=6)  # a day's name alone says which one is meant
 
 
 def show_plan(plan: Plan, origin: str, out: Console) -> None:
@@ -64,11 +63,8 @@ def _lines_of(plan: Plan) -> list[tuple[int, str]]:
 
 def forecast(plan: Plan, now: datetime | None = None) -> str:
     """Return how long an upload takes and when it is done, if it began now, in this machine's time zone."""
-    now = (now or datetime.now(UTC)).astimezone()
-    done = plan.done_at(now)
-    at = f"{done:%H:%M}"
-    if done.date() != now.date():
-        at = f"{done:%A} {at}" if done - now < _WEEK else f"{done:%A} {done.day} {done:%B %Y} {at}"
+    now = now or datetime.now(UTC)
+    at = clock_time(plan.done_at(now), now)
     takes = f"about {duration(plan.seconds)}" if plan.seconds >= 1 else "a moment"
     return f"At {count(plan.posts_per_minute, 'certificate')} a minute this takes {takes}: done {at} if started now."
 

@@ -9,38 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from springest_async.bulk import BulkEvent, Outage, OutageOver, RowDone, RowSettling, RowStep, State
+from springest_async.cli.times import duration, outage_words
 from springest_async.limits.limiter import Limiter
 
 _LINE_EVERY = 10.0  # seconds between two lines without a terminal
 _FINISHED = (State.STORED, State.REJECTED, State.FAILED)
 _TICK = 0.25  # seconds between two updates of the bar
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people: ``43 s``, ``12 min``, ``3 h 05 min``, ``23 d 3 h``."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def outage_words(what: str, reason: str, seconds: float, again_in: float | None) -> str:
-    """Return what is said of an outage, as in ``no connection for 40 s (Connection refused), trying again in 8 s``.
-
-    Args:
-        what: as in `Outage`.
-        reason: as in `Outage`.
-        seconds: since when.
-        again_in: seconds until the next try; None while it is under way.
-    """
-    again = "trying again now" if again_in is None or again_in < 1 else f"trying again in {duration(again_in)}"
-    return f"{what} for {duration(seconds)} ({reason}), {again}"
 
 
 class UploadProgress:

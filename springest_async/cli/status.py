@@ -14,7 +14,7 @@ from springest_async.cli.console import argument, cell, folding_table, forget_st
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
 from springest_async.cli.numbers import count
-from springest_async.cli.progress import outage_words
+from springest_async.cli.times import outage_words
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
 from springest_async.journal.journal import Journal

@@ -39,10 +39,11 @@ from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.findings import show_findings, summary
 from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import show_plan
-from springest_async.cli.progress import UploadProgress, duration
+from springest_async.cli.progress import UploadProgress
 from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.signals import interrupts
 from springest_async.cli.status import runs_on, table_of
+from springest_async.cli.times import duration
 from springest_async.client import Springest
 from springest_async.errors import (
     ConfigurationError,

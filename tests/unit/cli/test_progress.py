@@ -13,32 +13,9 @@ from rich.console import Console
 
 from springest_async import Limiter
 from springest_async.bulk import Entry, Outage, OutageOver, RowDone, RowSettling, RowStep, State
-from springest_async.cli.progress import UploadProgress, duration
+from springest_async.cli.progress import UploadProgress
 from springest_async.upload import UploadStep
 from tests.waiting import A_WHILE
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.0, "0 s"),
-        (0.4, "0 s"),
-        (42.6, "43 s"),
-        (99.4, "99 s"),
-        (99.5, "2 min"),
-        (720.0, "12 min"),
-        (3569.9, "59 min"),
-        (3570.0, "1 h 00 min"),
-        (3600.0, "1 h 00 min"),
-        (11_100.0, "3 h 05 min"),
-        (48 * 3600.0 - 60, "47 h 59 min"),
-        (48 * 3600.0, "2 d 0 h"),
-        (1_000_000 * 2.0, "23 d 3 h"),
-    ],
-)
-def test_a_duration_reads_as_a_person_says_it(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
 
 pytestmark = pytest.mark.looptime
 
