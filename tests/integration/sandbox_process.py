@@ -7,6 +7,7 @@ The process ends when the one that started it does.
 import asyncio
 import json
 import pickle
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,7 +36,22 @@ class SandboxProcess:
 
     origin: str
     period: float
+    _process: asyncio.subprocess.Process
     audit: tuple[Post, ...] = ()
+
+    async def go_away(self) -> None:
+        """Refuse all connections, until `come_back`; what was stored is kept."""
+        await self._order("away")
+
+    async def come_back(self) -> None:
+        """Listen again, at the same address."""
+        await self._order("back")
+
+    async def _order(self, what: str) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{what}\n".encode())
+        assert await self._process.stdout.readline() == f"{what}\n".encode()
 
     def summary(self) -> Summary:
         """Return the summary of the audit."""
@@ -61,7 +77,7 @@ async def sandbox_process(
     assert process.stdout is not None
     order = pickle.dumps((options | {"period": period}, list(mishaps), list(lines)))
     process.stdin.write(b"%d\n" % len(order) + order)
-    sandbox = SandboxProcess((await process.stdout.readline()).decode().strip(), period)
+    sandbox = SandboxProcess((await process.stdout.readline()).decode().strip(), period, process)
     try:
         assert sandbox.origin, "it has not started; what it says is above"
         yield sandbox
@@ -75,16 +91,24 @@ def _post_of(row: dict[str, Any]) -> Post:
 
 
 async def _serve() -> None:
-    """Read what to do from stdin and print the origin, wait until stdin ends, and print the audit."""
+    """Read what to do from stdin and print the origin, do as told until stdin ends, and print the audit."""
     length = int(sys.stdin.buffer.readline())  # `pickle.load` would wait for more
     options, mishaps, lines = pickle.loads(sys.stdin.buffer.read(length))  # noqa: S301 # from who started this one
     async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(Sandbox(**options, mishap=iter(mishaps).__next__))
+        # A socket that is bound and does not listen keeps the port for it, also while it is away.
+        place = stack.enter_context(socket.socket())
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        sandbox = Sandbox(**options, port=place.getsockname()[1], mishap=iter(mishaps).__next__)
+        await sandbox.__aenter__()
+        stack.push_async_exit(sandbox)
         origin = sandbox.origin
         if lines:
             origin = (await stack.enter_async_context(fault_proxy(origin, *lines, Line()))).origin
         print(origin, flush=True)  # noqa: T201 # to the process that started this one
-        await asyncio.to_thread(sys.stdin.buffer.read)
+        while order := (await asyncio.to_thread(sys.stdin.buffer.readline)).decode().strip():
+            await (sandbox.__aexit__(None, None, None) if order == "away" else sandbox.__aenter__())
+            print(order, flush=True)  # noqa: T201
     print(json.dumps([as_json(post) for post in sandbox.audit]), flush=True)  # noqa: T201
 
 
