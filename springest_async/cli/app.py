@@ -152,18 +152,25 @@ def check(
 
 
 @app.command(help_epilogue="")
-def status(manifest: Path | None = None, /, *, where: _JournalOption = None) -> Exit:
+def status(
+    manifest: Path | None = None,
+    /,
+    *,
+    form: Annotated[Literal["table", "json"], Parameter(name="--format")] = "table",
+    where: _JournalOption = None,
+) -> Exit:
     """Show the state of all uploads, or of one, also while it runs, with its rows in doubt.
 
     Example: `springest status certificates.csv`
 
     Args:
         manifest: The manifest, which may have been moved or deleted since; without it, all are listed.
+        form: As tables, or as JSON for a script: one object, or a list of all.
         where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
     from springest_async.cli.status import status as show_status
 
-    return _go(show_status(manifest, where, to_stdout()))
+    return _go(show_status(manifest, where, to_stdout(), form=form))
 
 
 @app.command(help_epilogue="")

@@ -1,7 +1,6 @@
 """``springest check``: all that can be known without sending, and the plan of the upload; also for ``upload``."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from springest_async.bulk.preflight import check_manifest
 from springest_async.bulk.rows import RowSet
 from springest_async.bulk.totals import Totals
 from springest_async.cli import environment
-from springest_async.cli.console import argument, cell, say
+from springest_async.cli.console import argument, cell, print_json, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import explained
 from springest_async.cli.findings import (
@@ -342,8 +341,7 @@ def _print_json(manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, o
         "plan": plan_as_json(plan),
         "not_checked": asked.not_checked,
     }
-    text = json.dumps(document, indent=2).replace("\x7f", "\\u007f")
-    out.file.write(f"{text}\n")
+    print_json(out, document)
 
 
 def _separator(manifest: Manifest) -> str:

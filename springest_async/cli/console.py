@@ -1,6 +1,7 @@
 """The outputs of the command: data to stdout, messages to stderr."""
 
 import io
+import json
 import os
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -85,6 +86,12 @@ def to_stderr() -> Console:
 def say(console: Console, words: str, style: str | None = None) -> None:
     """Print one line, made `plain`, without markup and wrapping, because it may quote servers and manifests."""
     console.print(plain(words), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def print_json(console: Console, document: Any) -> None:
+    """Print a document for programs: in ASCII, so that it depends on no encoding, and without control characters."""
+    text = json.dumps(document, indent=2).replace("\x7f", "\\u007f")
+    console.file.write(f"{text}\n")
 
 
 def argument(path: Path | str) -> str:

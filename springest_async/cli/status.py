@@ -1,16 +1,17 @@
 """``springest status`` and ``springest resolve``: the state of migrations, and decisions about rows in doubt."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from springest_async.bulk import Report
 from springest_async.cli import environment
-from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
+from springest_async.cli.console import argument, cell, folding_table, forget_stdout, print_json, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
 from springest_async.cli.numbers import count
@@ -20,6 +21,8 @@ from springest_async.journal import place
 from springest_async.journal.journal import Journal
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, Migration, State, Worker
+from springest_async.journal.status_reader import StatusReader
+from springest_async.reports.status_json import as_json
 
 
 def table_of(report: Report, sending: int = 0) -> Table:
@@ -55,17 +58,22 @@ async def migration_of(journal: Journal, manifest: Path) -> OpenMigration:
     return found[0]
 
 
-async def status(manifest: Path | None, option: str | None, out: Console) -> Exit:
+async def status(
+    manifest: Path | None, option: str | None, out: Console, *, form: Literal["table", "json"] = "table"
+) -> Exit:
     """Print the state of a migration, also while it runs, with the rows in doubt; without a manifest, of all.
 
     Args:
         manifest: its manifest, or None.
         option: the place of the journal as the user gave it, or None.
         out: where to print.
+        form: as tables, or as JSON for a script.
     """
     if manifest is not None:
         _refuse_old(manifest)
     async with environment.existing_journal(option) as journal:
+        if form == "json":
+            return await _status_as_json(journal, manifest, out)
         await journal.take_over()
         if manifest is None:
             return await _status_of_all(journal, out)
@@ -96,6 +104,26 @@ async def status(manifest: Path | None, option: str | None, out: Console) -> Exi
         forget_stdout()
     # Doubts about certificates that are no longer in the manifest are not in the report.
     return Exit.IN_DOUBT if doubts else exit_of_status(report)
+
+
+async def _status_as_json(journal: Journal, manifest: Path | None, out: Console) -> Exit:
+    document: dict[str, Any] | list[dict[str, Any]]
+    async with StatusReader(journal) as reader:
+        if manifest is None:
+            document = [as_json(one) for one in await reader.all()]
+            code = Exit.IN_DOUBT if await journal.orphans() else Exit.STORED
+        else:
+            migration = await migration_of(journal, manifest)
+            found = await reader.status(migration.id)
+            document = as_json(found)
+            settled = found.counts - Counter({State.SENDING: found.counts[State.SENDING]})
+            code = Exit.IN_DOUBT if await migration.orphans() else exit_of_status(Report(counts=settled))
+    try:
+        print_json(out, document)
+        out.file.flush()
+    except BrokenPipeError:
+        forget_stdout()
+    return code
 
 
 async def _status_of_all(journal: Journal, out: Console) -> Exit:

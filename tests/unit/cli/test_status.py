@@ -1,6 +1,7 @@
 """Where a migration stands: its tables, and what a person says of rows in doubt."""
 
 import io
+import json
 import platform
 import re
 from collections import Counter
@@ -70,6 +71,23 @@ async def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path:
     assert re.fullmatch(rf"3 b\.pdf jan1@example\.org 7 2026-01-31 {sent} the server answered 500", shown[-3])
     assert "last.pdf" not in out.getvalue()
     assert "is uploading" not in out.getvalue()
+
+
+async def test_as_json_it_is_one_object_without_addresses(tmp_path: Path, out: io.StringIO) -> None:
+    manifest, journal = await doubtful(tmp_path, ("a.pdf", "no answer"))
+
+    assert await status(manifest, journal, console(out), form="json") is Exit.IN_DOUBT
+    shown = json.loads(out.getvalue())
+    assert (shown["manifest"], shown["activity"], shown["rows"]) == ("x.csv", "stopped", 2)
+    assert (shown["counts"]["in_doubt"], shown["counts"]["waiting"]) == (1, 1)
+    assert "example.org" not in out.getvalue()
+
+
+async def test_all_migrations_as_json_are_a_list(tmp_path: Path, out: io.StringIO) -> None:
+    _, journal = await doubtful(tmp_path, ("a.pdf", "no answer"))
+
+    assert await status(None, journal, console(out), form="json") is Exit.STORED
+    assert [each["manifest"] for each in json.loads(out.getvalue())] == ["x.csv"]
 
 
 async def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.StringIO) -> None:
