@@ -139,7 +139,7 @@ async def _load_and_run(
     recorder = RunRecorder(loaded)
     before = await recorder.report(migration)
     hosts = await migration.hosts()
-    _print_start(loaded, before, hosts, springest, err)
+    _print_start(loaded, before, hosts, springest.origin, err)
     with_faults = LeftOut(faulty, partial(log.reasons, title=manifest.layout.title))
     rest = _Rest(with_faults, len(plan.listed or ()), options)
     run = _Run(springest, manifest, migration, recorder, before, rest, out, err)
@@ -188,18 +188,12 @@ def _refuse_old_journal(manifest: Path) -> None:
             raise JournalError(old, place.OLD_JOURNAL)
 
 
-def _print_start(loaded: Loaded, before: Report, hosts: Sequence[str], springest: Springest, err: Console) -> None:
+def _print_start(loaded: Loaded, before: Report, hosts: Sequence[str], origin: str, err: Console) -> None:
     waiting = before.count(State.WAITING)
     words = {State.STORED: "stored before", State.REJECTED: "rejected before"}
     done = [state for state in State if state is not State.WAITING and before.count(state)]
     parts = [f"{number(before.count(state))} {words.get(state, state.value)}" for state in done]
-    if waiting:
-        takes = duration(springest.limiter.seconds_until(waiting))
-        parts.append(
-            f"{number(waiting)} to send to {springest.origin}: about {takes} at {springest.limiter.posts_now} a minute"
-        )
-    else:
-        parts.append(f"nothing to send to {springest.origin}")
+    parts.append(f"{number(waiting) if waiting else 'nothing'} to send to {origin}")
     say(err, f"{', '.join(parts)}.")
     if hosts:
         say(err, f"{runs_on(hosts)} working on this manifest too.")

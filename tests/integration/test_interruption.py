@@ -94,10 +94,10 @@ async def test_ctrl_c_in_a_wait_for_the_limit_ends_the_run(tmp_path: Path) -> No
         assert names(tmp_path) == ["certificates.csv"]
 
         process = await start("upload", manifest, env=environment(sandbox.origin))
-        line = await until_said(process, "30 stored before, 3")
-        assert re.fullmatch(
-            r"30 stored before, 3 to send to http://127\.0\.0\.1:\d+: about [3-6]\d s at 30 a minute\.\n", line
-        )
+        line = await until_said(process, "At 30")
+        assert re.match(r"At 30 certificates a minute this takes about [3-6]\d s: done ", line)
+        line = await until_said(process, "30 stored before")
+        assert re.fullmatch(r"30 stored before, 3 to send to http://127\.0\.0\.1:\d+\.\n", line)
         await asyncio.sleep(0.5)  # long enough for what would not wait
         await kill(process)
 
