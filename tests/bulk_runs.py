@@ -18,6 +18,8 @@ from springest_async.bulk import (
     OpenMigration,
     Outage,
     OutageOver,
+    Paused,
+    Resumed,
     RowDone,
     RowSettling,
     RowStep,
@@ -75,6 +77,7 @@ class Events:
         self.steps: list[RowStep] = []
         self.settling: list[RowSettling] = []
         self.outages: list[Outage | OutageOver] = []
+        self.pauses: list[Paused | Resumed] = []
         self._waiters: list[tuple[Callable[[], bool], Callable[[], object]]] = []
 
     def __call__(self, event: Event) -> None:
@@ -87,14 +90,17 @@ class Events:
                 self.steps.append(event)
             case Outage() | OutageOver():
                 self.outages.append(event)
+            case Paused() | Resumed():
+                self.pauses.append(event)
         for condition, callback in self._waiters:
             if condition():
                 callback()
 
     @property
     def states(self) -> dict[int | None, State]:
-        """The final state of each row; fails when a row was done twice."""
-        for rows in ([event.row.id for event in self.done], [event.row.number for event in self.done]):
+        """The final state of each row; fails when a row was done twice, unless it was put back because of a pause."""
+        done = [event for event in self.done if not (self.pauses and event.state is State.WAITING)]
+        for rows in ([event.row.id for event in done], [event.row.number for event in done]):
             assert all(count == 1 for row, count in Counter(rows).items() if row is not None)
         return {event.row.number: event.state for event in self.done}
 

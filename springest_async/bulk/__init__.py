@@ -1,6 +1,16 @@
 """Bulk uploads: the preflight of a manifest, loading it, the queue, its events and the report. Public names only."""
 
-from springest_async.bulk.events import BulkEvent, BulkListener, Outage, OutageOver, RowDone, RowSettling, RowStep
+from springest_async.bulk.events import (
+    BulkEvent,
+    BulkListener,
+    Outage,
+    OutageOver,
+    Paused,
+    Resumed,
+    RowDone,
+    RowSettling,
+    RowStep,
+)
 from springest_async.bulk.failed_rows import LeftOut, write_failed
 from springest_async.bulk.findings import Finding, Kind, Severity
 from springest_async.bulk.loading import load_manifest, source_of
@@ -33,8 +43,10 @@ __all__ = [
     "OpenMigration",
     "Outage",
     "OutageOver",
+    "Paused",
     "Reading",
     "Report",
+    "Resumed",
     "Row",
     "RowDone",
     "RowSettling",

@@ -1,6 +1,7 @@
 """The events of a bulk run, as frozen records, for a progress bar for instance. Nothing is printed here."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from attrs import frozen
@@ -28,7 +29,7 @@ class RowSettling:
 
 @frozen
 class RowDone:
-    """A row is finished in this run.
+    """A row is finished in this run, or was put back: then it is WAITING, and may have its turn again after a pause.
 
     Attributes:
         row: the row.
@@ -79,7 +80,29 @@ class OutageOver:
     seconds: float
 
 
-BulkEvent: TypeAlias = RowStep | RowSettling | RowDone | Outage | OutageOver
+@frozen
+class Paused:
+    """A person has paused the migration: no row is sent until a `Resumed`, but doubts are still settled.
+
+    Attributes:
+        since: since when (UTC).
+    """
+
+    since: datetime
+
+
+@frozen
+class Resumed:
+    """The migration goes on after it was paused.
+
+    Attributes:
+        seconds: for how long this run has waited.
+    """
+
+    seconds: float
+
+
+BulkEvent: TypeAlias = RowStep | RowSettling | RowDone | Outage | OutageOver | Paused | Resumed
 """Any event of a bulk run."""
 
 BulkListener: TypeAlias = Callable[[BulkEvent], None]

@@ -155,9 +155,13 @@ class Gate:
         self._look_again()
 
     def stop(self) -> None:
-        """Wake all that wait, because nothing more is sent."""
+        """Wake all that wait, because nothing is sent from now on; nobody waits here until `go_on`."""
         self._is_stopped = True
         self._look_again()
+
+    def go_on(self) -> None:
+        """Let them wait here again, after `stop`."""
+        self._is_stopped = False
 
     def close(self) -> None:
         """End an outage that lasts, because the run ends."""

@@ -16,7 +16,17 @@ import attrs
 from attrs import frozen
 
 from springest_async.api.verdicts import TRIES, backoff
-from springest_async.bulk.events import BulkEvent, BulkListener, Outage, OutageOver, RowDone, RowSettling, RowStep
+from springest_async.bulk.events import (
+    BulkEvent,
+    BulkListener,
+    Outage,
+    OutageOver,
+    Paused,
+    Resumed,
+    RowDone,
+    RowSettling,
+    RowStep,
+)
 from springest_async.bulk.gate import Gate
 from springest_async.bulk.reading import ReadRow, read_row, read_together
 from springest_async.client import Springest
@@ -90,8 +100,8 @@ class UploadQueue:
             error = await UploadQueue(springest, migration, listener).run()
 
     Every row that this worker takes ends in exactly one `RowDone`, unless another worker takes it over, or its
-    certificate is being sent for another row or by another worker. Cancelling `run` aborts at once, and leaves a row
-    that was being sent in doubt.
+    certificate is being sent for another row or by another worker. A row that was put back because of a pause is taken
+    anew when that is over. Cancelling `run` aborts at once, and leaves a row that was being sent in doubt.
     """
 
     def __init__(self, client: Springest, migration: OpenMigration, listener: BulkListener) -> None:
@@ -100,6 +110,7 @@ class UploadQueue:
         self._journal = migration.journal
         self._listener = listener
         self._stopped = asyncio.Event()
+        self._paused_at: float | None = None  # when this run noticed that it is paused, on the loop's clock
         self._changed = asyncio.Event()  # there may be rows to claim, or nothing left to do
         self._doubted = asyncio.Event()  # there is one more to settle
         self._gate = Gate(self._report_outage)
@@ -129,12 +140,16 @@ class UploadQueue:
         """Whether it has nothing to do but to wait for what other workers are sending."""
 
     def __repr__(self) -> str:
-        state = "stopping" if self._stopped.is_set() else "running"
+        state = "stopping" if self._stopped.is_set() else "paused" if self._is_paused else "running"
         return f"<UploadQueue {self._journal.where}, {self._in_flight} in flight, {state}>"
 
     def stop(self) -> None:
         """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
+        self._hold()
+
+    def _hold(self) -> None:
+        """Put back the rows that only wait."""
         self._changed.set()
         self._gate.stop()
         for task in self._waiting.values():
@@ -145,7 +160,7 @@ class UploadQueue:
 
         It ends when no row waits and no other worker has any. It ends early when the key or the host is refused, when
         no connection can be made at the start, and when the journal cannot be written. If the network fails later on,
-        it waits until the network is back.
+        it waits until the network is back. While the migration is paused, it sends nothing and waits.
         """
         states: dict[int, State] = {}
         try:
@@ -153,14 +168,17 @@ class UploadQueue:
             if isinstance(ledger := self._client.limiter.ledger, JournalLedger):
                 await self._migration.note_budget(ledger.budget)
             self._shared = await self._migration.has_other_workers()
+            await self._note_pause()
             async with asyncio.TaskGroup() as group:
                 settling = group.create_task(self._settle_doubts())
+                pausing = group.create_task(self._note_pauses())
                 while True:
                     async with asyncio.TaskGroup() as workers:
                         await self._feed(workers)
                     if self._stopped.is_set() or not self._shared or not await self._claim_changed_files():
                         break
                 settling.cancel()
+                pausing.cancel()
             await self._client.limiter.finish_changes()
         except* JournalError as errors:
             self._end_run(_first(errors))
@@ -224,6 +242,40 @@ class UploadQueue:
         self._rechecked = max((row.id for row in rows), default=0)
         return bool(rows)
 
+    # --- pauses ---
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._paused_at is not None
+
+    @property
+    def _may_send(self) -> bool:
+        """Whether rows may have their turn."""
+        return not (self._stopped.is_set() or self._is_paused)
+
+    async def _note_pauses(self) -> None:
+        """Look from time to time whether somebody has paused the migration, or lets it go on."""
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_EVERY)
+                await self._note_pause()
+        except JournalError as error:
+            self._end_run(error)  # the uploads in progress are finished
+
+    async def _note_pause(self) -> None:
+        since, now = await self._migration.paused_at(), asyncio.get_running_loop().time()
+        if self._stopped.is_set():
+            return
+        if since is not None and self._paused_at is None:
+            self._paused_at = now
+            self._hold()
+            self._report(Paused(since))
+        elif since is None and self._paused_at is not None:
+            paused_at, self._paused_at = self._paused_at, None
+            self._gate.go_on()
+            self._changed.set()
+            self._report(Resumed(now - paused_at))
+
     # --- whose turn it is ---
 
     async def _feed(self, workers: asyncio.TaskGroup) -> None:
@@ -235,7 +287,11 @@ class UploadQueue:
             while not self._stopped.is_set():
                 self._changed.clear()
                 made_ready = False
-                if self._needs_rows:
+                if self._is_paused:
+                    self._put_back()
+                    if await self._is_finished():
+                        break
+                elif self._needs_rows:
                     self._goes_on = False
                     made_ready = await self._make_ready()
                     if not made_ready and not self._ready and await self._is_finished():
@@ -333,15 +389,16 @@ class UploadQueue:
         self._shared = self._shared or await self._migration.has_other_workers()
         if self._in_flight:
             return False
-        self.waits_for_others = await self._migration.has_unfinished(self._hopeless)
-        return not self.waits_for_others
+        is_unfinished = await self._migration.has_unfinished(self._hopeless)
+        self.waits_for_others = is_unfinished and not self._is_paused
+        return not is_unfinished
 
     async def _work(self) -> None:
         """Upload the rows that are ready, one after another."""
         task, time = asyncio.current_task(), asyncio.get_running_loop().time
         assert task is not None
         try:
-            while self._ready and not self._stopped.is_set() and not task.cancelling():
+            while self._ready and self._may_send and not task.cancelling():
                 row = self._ready.popleft()
                 self._moved_at = time()
                 self._in_flight += 1
@@ -482,7 +539,7 @@ class UploadQueue:
     ) -> bool:
         """Upload one row; return False when there was no network and the row must be tried again."""
         entry = row.entry
-        if self._stopped.is_set():
+        if not self._may_send:
             self._done(entry, claim, State.WAITING, error=self._error)
             return True
 
@@ -534,7 +591,7 @@ class UploadQueue:
                 elif kind == "unsent" and step.connected:
                     self._gate.connected()
         self._listener(RowStep(entry, step))
-        if self._stopped.is_set() and entry.id in self._waiting:
+        if not self._may_send and entry.id in self._waiting:
             worker.cancel()
 
     def _cancelled(self, entry: Entry, claim: Claim, cause: BaseException | None) -> None:
@@ -657,7 +714,7 @@ class UploadQueue:
                 return await settle_claimed(self._journal, known, self._client.settle, fails=fails)
             except (ServerError, NoAnswer, NotSent) as error:
                 asked += 1
-                if asked >= TRIES and not (self._in_flight or self._ready or self._claimed):
+                if asked >= TRIES and not (self._in_flight or self._ready or self._claimed or self._is_paused):
                     self.stop()  # nothing else is left to do, and the server does not answer
                 if self._stopped.is_set():
                     raise

@@ -25,8 +25,8 @@ from springest_async.bulk import (
     BulkEvent,
     Manifest,
     OpenMigration,
-    Outage,
-    OutageOver,
+    RowDone,
+    RowSettling,
     RowStep,
     RunRecorder,
     State,
@@ -160,7 +160,7 @@ class _Sends:
 
     def __call__(self, event: BulkEvent) -> None:
         """Note an event."""
-        if isinstance(event, Outage | OutageOver):
+        if not isinstance(event, RowStep | RowSettling | RowDone):
             return
         row = event.row.id
         self.waiting.discard(row)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from springest_async.bulk import BulkEvent, Outage, OutageOver, RowDone, RowSettling, RowStep, State
+from springest_async.bulk import BulkEvent, Outage, OutageOver, Paused, Resumed, RowDone, RowSettling, RowStep, State
 from springest_async.cli.times import duration, outage_words
 from springest_async.limits.limiter import Limiter
 
@@ -49,7 +49,8 @@ class UploadProgress:
         self._posts = 0
         self._most_at_once = 1
         self._outage: Outage | None = None
-        self._away = 0.0  # seconds of the outages that are over
+        self._is_paused = False
+        self._away = 0.0  # seconds of the outages and pauses that are over
 
     def __call__(self, event: BulkEvent) -> None:
         """Count an event."""
@@ -59,6 +60,10 @@ class UploadProgress:
         if isinstance(event, OutageOver):
             self._outage = None
             self._away += event.seconds
+            return
+        if isinstance(event, Paused | Resumed):
+            self._is_paused = isinstance(event, Paused)
+            self._away += 0.0 if isinstance(event, Paused) else event.seconds
             return
         now = asyncio.get_running_loop().time()
         row = event.row.id
@@ -125,6 +130,9 @@ class UploadProgress:
             words.append(f"{failed} not stored")
         if self._settling:
             words.append("checking rows in doubt")
+        if self._is_paused:
+            words.append("paused")
+            return ", ".join(words)
         if (outage := self._outage) is not None:  # nobody knows how long it lasts: there is no rate and no forecast
             again_in = None if outage.again_at is None else outage.again_at - now
             words.append(outage_words(outage.what, outage.reason, now - outage.since, again_in))

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from springest_async import Limiter
-from springest_async.bulk import Entry, Outage, OutageOver, RowDone, RowSettling, RowStep, State
+from springest_async.bulk import Entry, Outage, OutageOver, Paused, Resumed, RowDone, RowSettling, RowStep, State
 from springest_async.cli.progress import UploadProgress
 from springest_async.upload import UploadStep
 from tests.waiting import A_WHILE
@@ -92,6 +92,15 @@ async def test_rows_that_are_handed_back_are_not_done(screen: io.StringIO) -> No
         line = await until_shown(screen, r".*\n")
 
     assert line == "1 of 4 done, 0 s left\n"
+
+
+async def test_a_pause_is_shown_until_it_is_over(screen: io.StringIO) -> None:
+    progress = UploadProgress(Console(file=screen, width=20), 4, Limiter())
+    async with progress.shown():
+        progress(Paused(datetime(2026, 1, 31, tzinfo=UTC)))
+        await until_shown(screen, r"0 of 4 done, paused\n")
+        progress(Resumed(5.0))
+        await until_shown(screen, r"0 of 4 done, \d+ s left\n")
 
 
 async def test_in_a_terminal_the_bar_begins_where_earlier_runs_ended(screen: io.StringIO) -> None:
