@@ -6,7 +6,7 @@ only claimed waits again. Every write names the claim or the attempt that it bel
 changes nothing, except that a definite answer is accepted however late it comes.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -524,3 +524,32 @@ def resolve(connection: Connection, certificates: Collection[int], state: State)
                 " Nothing was changed."
             )
         _set_state(connection, certificate, state, reason)
+
+
+def send_missing_again(connection: Connection, missing: Iterable[tuple[int, str]]) -> list[int]:
+    """Put certificates back to waiting that are stored by this journal, and that Springest certainly does not have.
+
+    Each of their POSTs counts as not stored from now on, so that only a new answer can make them stored again.
+
+    Args:
+        connection: in a transaction.
+        missing: the keys of the certificates, each with the name of its last POST when Springest was asked.
+
+    Returns:
+        The keys of those that wait now. One that was sent again or settled meanwhile is not changed.
+    """
+    again = []
+    for certificate, attempt in missing:
+        state = connection.execute(
+            "SELECT state FROM certificates WHERE id = ? AND attempt = ?", (certificate, attempt)
+        )
+        if state == [(State.STORED.value,)]:
+            connection.execute("UPDATE certificates SET springest_id = NULL WHERE id = ?", (certificate,))
+            connection.execute(
+                "UPDATE attempts SET outcome = 'waiting' WHERE certificate = ? AND outcome = 'stored'", (certificate,)
+            )
+            _set_state(connection, certificate, State.WAITING, "it was stored, and Springest does not list it any more")
+        elif state != [(State.WAITING.value,)]:  # which it is if the answer to this commit was lost
+            continue
+        again.append(certificate)
+    return again

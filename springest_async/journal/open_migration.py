@@ -309,6 +309,13 @@ class OpenMigration:
 
         return await self.journal.run(job)
 
+    async def send_missing_again(self, missing: Sequence[tuple[int, str]]) -> int:
+        """Put stored certificates that Springest certainly does not have back to waiting, in one transaction.
+
+        Return how many were changed; see `certificates.send_missing_again`.
+        """
+        return len(await self.journal.run(partial(certificates.send_missing_again, missing=missing)))
+
     async def forget(self) -> Forgotten:
         """Erase what identifies people in the migration and its certificates; see `erasure.forget_migration`."""
         return await self.journal.erase(partial(erasure.forget_migration, migration=self.id))
