@@ -531,6 +531,21 @@ class Springest:
         query = protocol.certificates_query(email, certification_id, created_from)
         return self._list(Certificate, query)
 
+    def certificate_pages(
+        self,
+        *,
+        email: str | None = None,
+        certification_id: int | None = None,
+        created_from: date | None = None,
+    ) -> AsyncGenerator[Page[Certificate], None]:
+        """List as `certificates` does, a page at a time, with the length that the whole list has then.
+
+        Whether all of it was read can only be told by that length. A page has no record of the page before it.
+
+        Args and errors are those of `certificates`.
+        """
+        return self._pages(Certificate, protocol.certificates_query(email, certification_id, created_from))
+
     async def count_certificates(
         self, *, email: str | None = None, certification_id: int | None = None, created_from: date | None = None
     ) -> int | None:
@@ -559,6 +574,12 @@ class Springest:
         return self._list(Certification, {} if name is None else {"name": name})
 
     async def _list(self, record: type[Record], query: dict[str, str]) -> AsyncGenerator[Record, None]:
+        async with aclosing(self._pages(record, query)) as pages:
+            async for page in pages:
+                for item in page.records:
+                    yield item
+
+    async def _pages(self, record: type[Record], query: dict[str, str]) -> AsyncGenerator[Page[Record], None]:
         """Request page after page until the end, which comes also on a server that ignores `offset`."""
         offset = 0
         before: tuple[Record, ...] = ()
@@ -567,9 +588,8 @@ class Springest:
             # A page with nothing new shows that the server ignores `offset`: then the first page is all that there is.
             # A record that moves to the next page meanwhile is yielded once.
             known = {item.id for item in before}
-            new = [item for item in page.records if item.id not in known]
-            for item in new:
-                yield item
+            new = tuple(item for item in page.records if item.id not in known)
+            yield Page(new, page.total)
             offset += len(page.records)
             if not new or (page.total is not None and offset >= page.total):
                 return

@@ -152,6 +152,14 @@ async def test_a_record_that_moves_to_the_next_page_is_yielded_once(
     assert [record(n) for n in (1, 2, 3)] == await all_of(springest)
 
 
+async def test_a_page_has_the_length_of_the_whole_list(springest: Springest, scripted: ScriptedAnswers) -> None:
+    scripted.get(LIST, callback=Lister(101), repeat=True)
+
+    pages = [page async for page in springest.certificate_pages(certification_id=7)]
+    assert [(len(page.records), page.total) for page in pages] == [(100, 101), (1, 101)]
+    assert [one for page in pages for one in page.records] == [record(n) for n in range(1, 102)]
+
+
 async def test_a_page_is_fetched_only_when_it_is_wanted(springest: Springest, scripted: ScriptedAnswers) -> None:
     lister = Lister(250)
     scripted.get(LIST, callback=lister, repeat=True)
