@@ -56,6 +56,16 @@ class _Listed:
     conversion_id: None = None
 
 
+def listed_looks(certificate: Certificate, origin: str) -> bytes | None:
+    """Return the `lookalike` of a listed certificate, or None if the list does not say whose it is."""
+    if certificate.user is None:
+        return None
+    fields = _Listed(
+        certificate.certification_id, certificate.user.email, certificate.valid_from, certificate.valid_until
+    )
+    return lookalike(fields, origin)
+
+
 class ListedCertificates:
     """What Springest lists of the people or the certifications of a manifest.
 
@@ -174,18 +184,14 @@ class ListedCertificates:
         async with aclosing(springest.certificates(email=email, certification_id=certification_id)) as listed:
             async for certificate in listed:
                 count += 1
-                if certificate.user is None:
+                if (looks := listed_looks(certificate, self._origin)) is None:
                     self.nameless += 1
                 else:
-                    page.append((str(certificate.id), self._looks_of(certificate, certificate.user.email)))
+                    page.append((str(certificate.id), looks))
                 if len(page) >= PAGE_SIZE:
                     self._write_listed(page)
         self._write_listed(page)
         self.asked += max(1, math.ceil(count / PAGE_SIZE))
-
-    def _looks_of(self, certificate: Certificate, email: str) -> bytes:
-        fields = _Listed(certificate.certification_id, email, certificate.valid_from, certificate.valid_until)
-        return lookalike(fields, self._origin)
 
     def _write_listed(self, page: list[tuple[str, bytes]]) -> None:
         # A server that ignores the filter lists a certificate several times: it is one all the same.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from attrs import define, field
 
-from springest_async.bulk.listed import ListedCertificates
+from springest_async.bulk.listed import ListedCertificates, listed_looks
 from springest_async.bulk.plan import leave_out_listed
 from springest_async.bulk.rows import RowSet
 from springest_async.bulk.totals import Totals
@@ -196,5 +196,5 @@ async def test_listed_rows_are_left_out_of_the_totals(tmp_path: Path) -> None:
 def test_looks_are_those_of_the_journal(tmp_path: Path) -> None:
     rows = manifest(tmp_path, "a.pdf;7;JAN@example.org;2026-01-31;")
     (row,) = rows
-    listed = ListedCertificates(rows, ORIGIN, RowSet())
-    assert listed._looks_of(certificate(1), "jan@example.org") == lookalike(rows.fields(row), ORIGIN)
+    assert listed_looks(certificate(1), ORIGIN) == lookalike(rows.fields(row), ORIGIN)
+    assert listed_looks(certificate(1, None), ORIGIN) is None
