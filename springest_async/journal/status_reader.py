@@ -47,15 +47,16 @@ class StatusReader:
         Raises:
             JournalError: the journal cannot be read, or the migration was erased from it.
         """
-        await self._take_over()
+        await self.take_over()
         return await self.read(lambda connection: status.read_status(connection, migration))
 
     async def all(self) -> list[MigrationStatus]:
         """Return where each migration stands, the one that moved last first; raises as `status`."""
-        await self._take_over()
+        await self.take_over()
         return await self.read(status.read_all)
 
-    async def _take_over(self) -> None:
+    async def take_over(self) -> None:
+        """Put in doubt what dead workers were sending; raises as `read`."""
         if await self.read(status.has_dead_workers):
             await self._journal.take_over()
 
