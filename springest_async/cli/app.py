@@ -157,20 +157,45 @@ def status(
     /,
     *,
     form: Annotated[Literal["table", "json"], Parameter(name="--format")] = "table",
+    serve: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    port: Annotated[int, Parameter(show_default=False)] = 0,
+    bind: str | None = None,
+    password_file: Path | None = None,
     where: _JournalOption = None,
 ) -> Exit:
     """Show the state of all uploads, or of one, also while it runs, with its rows in doubt.
+
+    With `--serve`, a page shows all uploads in a browser of this machine: how far they are, and what waits for a
+    person, with buttons to pause, to resume and to answer for rows in doubt. Other machines see it only with `--bind`.
 
     Example: `springest status certificates.csv`
 
     Args:
         manifest: The manifest, which may have been moved or deleted since; without it, all are listed.
         form: As tables, or as JSON for a script: one object, or a list of all.
+        serve: Serve a page about all uploads until Ctrl-C, and print its address.
+        port: The port of the page; by default any free one.
+        bind: The address of this machine at which others see the page (`0.0.0.0` for all of them), over plain HTTP.
+        password_file: A file with the password of the page, which `--bind` needs; one line of at least 12 characters.
         where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
     """
     from springest_async.cli.status import status as show_status
 
-    return _go(show_status(manifest, where, to_stdout(), form=form))
+    if not (serve or port or bind or password_file):
+        return _go(show_status(manifest, where, to_stdout(), form=form))
+
+    from springest_async.cli.serve import ServeOptions
+    from springest_async.cli.serve import serve as serve_page
+    from springest_async.errors import ConfigurationError
+
+    async def go() -> None:
+        if not serve:
+            raise ConfigurationError("--port, --bind and --password-file go with --serve")
+        if manifest is not None or form != "table":
+            raise ConfigurationError("--serve shows all uploads on a page: leave out the manifest and --format")
+        await serve_page(where, ServeOptions(port=port, bind=bind, password_file=password_file), to_stdout())
+
+    return _go(go())
 
 
 @app.command(help_epilogue="")
