@@ -163,10 +163,10 @@ async def springest(*arguments: str | Path, origin: str | None = None, **changes
     return ran
 
 
-async def printed(*arguments: str | Path, origin: str | None = None) -> tuple[int, str]:
+async def printed(*arguments: str | Path, origin: str | None = None, **changes: str | None) -> tuple[int, str]:
     """Run the command to its end, in this process; return its exit code, and all that it printed, as it came."""
     both = io.BytesIO()
-    code = await _run(arguments, lambda: environment(origin), both, both)
+    code = await _run(arguments, lambda: environment(origin, **changes), both, both)
     text = both.getvalue().decode()
     assert_no_key_in(text)
     return code, text

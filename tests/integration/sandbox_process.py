@@ -16,10 +16,11 @@ from typing import Any
 
 from attrs import define
 
-from springest_async.sandbox import Mishap, Post, Sandbox, Summary
+from springest_async.sandbox import Mishap, Post, Summary
 from springest_async.sandbox.audit import as_json, summarize
 
 from .faults.proxy import Line, fault_proxy
+from .picky_sandbox import PickySandbox
 
 __all__ = ["SandboxProcess", "sandbox_process"]
 
@@ -68,7 +69,7 @@ async def sandbox_process(
         period: seconds, of the limit.
         mishaps: what goes wrong with each POST that would be stored, in turn; after the last of them, nothing does.
         lines: what happens on each connection, in turn; all that follow are good. Without any there is no proxy.
-        options: of `Sandbox`, such as `window`, `limit` and `api_key`.
+        options: of `PickySandbox`, such as `window`, `limit` and `silent`.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -99,7 +100,7 @@ async def _serve() -> None:
         place = stack.enter_context(socket.socket())
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind(("127.0.0.1", 0))
-        sandbox = Sandbox(**options, port=place.getsockname()[1], mishap=iter(mishaps).__next__)
+        sandbox = PickySandbox(**options, port=place.getsockname()[1], mishap=iter(mishaps).__next__)
         await sandbox.__aenter__()
         stack.push_async_exit(sandbox)
         origin = sandbox.origin

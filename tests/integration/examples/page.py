@@ -1,50 +1,42 @@
-"""Run the commands of docs/manifests.md, and put what they print where the page has it.
+"""Make a page of docs/ again: run its commands, and put what they print where the page has it.
 
 A comment ``<!-- example: NAME -->`` begins a section, whose commands run in a folder with the files of that example. A
 comment ``<!-- sheet: FILE -->`` stands above the cells of a workbook. All else is written by hand.
 """
 
-import contextlib
 import re
-import shlex
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from unittest.mock import patch
 
 from attrs import frozen
 from openpyxl import load_workbook
 
 from springest_async.sandbox import Sandbox
-from tests.integration.command import printed, springest_sandbox
 
-from .inputs import CERTIFICATIONS, EXAMPLES
+from . import manifests, watching
+from .example import Example
+from .shell import Shell
 
-PAGE = Path(__file__).parents[3] / "docs" / "manifests.md"
+__all__ = ["PAGES", "Page", "Section"]
 
+_DOCS = Path(__file__).parents[3] / "docs"
 _BEGINNING = re.compile(r"<!-- example: (\w+) -->")
 _SHEET = re.compile(r"<!-- sheet: (.+) -->")
-
-# What differs from run to run, and what stands for it in the page, which says so.
-_FOLDER = "/home/hr/diplomas"
-_ORIGIN = "http://127.0.0.1:8080"
-_TIMES = (
-    (re.compile(r"(?<=stored in )[0-9][0-9dhms .]*(?=:|\n|$)"), "… s"),
-    (re.compile(r"(?<=: done ).*(?= if started now)"), "…"),
-)
 
 
 @frozen
 class Section:
-    """A part of the page.
+    """A part of a page.
 
     Attributes:
         name: of its example; an empty text for what stands before the first one.
         lines: its lines.
+        example: its example; None before the first one.
     """
 
     name: str
     lines: Sequence[str]
+    example: Example | None
 
     async def made_again(self, folder: Path, sandbox: Sandbox) -> Sequence[str]:
         """Return its lines with what the commands print now.
@@ -53,10 +45,10 @@ class Section:
             folder: an empty folder.
             sandbox: the server that the commands speak to.
         """
-        if not self.name:
+        if self.example is None:
             return self.lines
-        EXAMPLES[self.name].make(folder)
-        shell = _Shell(folder, sandbox)
+        self.example.make(folder)
+        shell = Shell(folder, sandbox, self.example.variables)
         made: list[str] = []
         lines = iter(self.lines)
         for line in lines:
@@ -71,82 +63,33 @@ class Section:
         return made
 
 
-def sections() -> Sequence[Section]:
-    """Return the parts of the page, in order."""
-    found: list[tuple[str, list[str]]] = [("", [])]
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        if begins := _BEGINNING.fullmatch(line):
-            found.append((begins[1], []))
-        found[-1][1].append(line)
-    return [Section(name, lines) for name, lines in found]
+@frozen
+class Page:
+    """A page.
+
+    Attributes:
+        path: its file.
+        examples: those that it has, by name.
+    """
+
+    path: Path
+    examples: Mapping[str, Example]
+
+    def sections(self) -> Sequence[Section]:
+        """Return the parts of the page, in order."""
+        found: list[tuple[str, list[str]]] = [("", [])]
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            if begins := _BEGINNING.fullmatch(line):
+                found.append((begins[1], []))
+            found[-1][1].append(line)
+        return [Section(name, lines, self.examples[name] if name else None) for name, lines in found]
 
 
-def sandbox() -> Sandbox:
-    """Return a Springest for one example, with a limit that no example reaches."""
-    return springest_sandbox(limit=1000, certifications=CERTIFICATIONS)
-
-
-class _Shell:
-    """Runs the commands of an example, one after another, in its folder."""
-
-    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
-        self._folder = folder
-        self._sandbox = sandbox
-        self._code = 0
-
-    async def block(self, lines: Sequence[str]) -> Sequence[str]:
-        """Return a block of commands, each with what it prints."""
-        made: list[str] = []
-        for command in _commands(lines):
-            if made and made[-1]:
-                made.append("")
-            made += command
-            words = shlex.split(" ".join(line.removesuffix("\\") for line in command).removeprefix("$ "), comments=True)
-            made += _lines(self._steady(await self._run(words)))
-        return made
-
-    async def _run(self, words: Sequence[str]) -> str:
-        match words:
-            case ["springest", *arguments]:
-                # On a busy machine, a line would say after ten seconds how far it is.
-                with contextlib.chdir(self._folder), patch("springest_async.cli.progress._LINE_EVERY", 3600.0):
-                    self._code, text = await printed(*arguments, origin=self._sandbox.origin)
-                return text
-            case ["cat", name]:
-                path = self._folder / name
-                return (
-                    path.read_text(encoding="utf-8-sig") if path.exists() else f"cat: {name}: No such file or directory"
-                )
-            case ["iconv", "-f", encoding, name]:
-                return (self._folder / name).read_text(encoding=encoding)
-            case ["unzip", "-Z1", name]:
-                with zipfile.ZipFile(self._folder / name) as archive:
-                    return "\n".join(archive.namelist())
-            case ["echo", "$?"]:
-                return str(self._code)
-        raise ValueError(f"the page has a command that is not known: {shlex.join(words)}")
-
-    def _steady(self, text: str) -> str:
-        text = text.replace(self._sandbox.origin, _ORIGIN)
-        text = text.replace(str(self._folder.resolve()), _FOLDER).replace(str(self._folder), _FOLDER)
-        for pattern, replacement in _TIMES:
-            text = pattern.sub(replacement, text)
-        return text
-
-
-def _commands(lines: Sequence[str]) -> Iterator[list[str]]:
-    """Yield each command of a block, with the lines on which it goes on."""
-    remaining = iter(lines)
-    for line in remaining:
-        if line.startswith("$ "):
-            command = [line]
-            while command[-1].endswith("\\"):
-                command.append(next(remaining))
-            yield command
-
-
-def _lines(text: str) -> Sequence[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+PAGES = (
+    Page(_DOCS / "manifests.md", manifests.EXAMPLES),
+    Page(_DOCS / "watching.md", watching.EXAMPLES),
+)
+"""The pages that have examples."""
 
 
 def _until(lines: Iterator[str], end: str, *, skip: int = 0) -> Sequence[str]:

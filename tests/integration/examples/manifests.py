@@ -1,66 +1,18 @@
-"""The files of each example, as other systems make them, and the certificates that they mean.
+"""The examples of docs/manifests.md: their files, as other systems make them, and the certificates that they mean.
 
 What a system exports is described in the documentation of each; the people are invented.
 """
 
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 import xlwt
-from attrs import frozen
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from springest_async.sandbox import SandboxCertification
-from tests.conftest import pdf_of
-
-CERTIFICATIONS = (
-    SandboxCertification(id=7, name="First aid"),
-    SandboxCertification(id=12, name="VCA Basic", requires_valid_until=True),
-    SandboxCertification(id=15, name="Café safety"),
-)
-"""Those of the Springest in all examples."""
-
-
-@frozen
-class Stored:
-    """A certificate that the sandbox has to have stored: its fields, and where its PDF is in the example."""
-
-    file: str
-    certification_id: int
-    email: str
-    valid_from: str
-    valid_until: str = ""
-
-
-@frozen
-class Example:
-    """An example.
-
-    Attributes:
-        make: writes its files into an empty folder.
-        stored: the certificates that its commands store, in any order.
-    """
-
-    make: Callable[[Path], None]
-    stored: Sequence[Stored] = ()
-
-
-def content(file: str) -> bytes:
-    """Return the PDF of an example that has this path: of each path another one, the same in every run."""
-    return pdf_of(file.encode("ascii", "replace").decode())
-
-
-def _text(path: Path, text: str, encoding: str = "utf-8") -> None:
-    path.write_bytes(text.lstrip("\n").encode(encoding))
-
-
-def _pdfs(folder: Path, *files: str) -> None:
-    for file in files:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(content(file))
+from .example import Example, Stored, content, write_pdfs, write_text
 
 
 def _zip(path: Path, *files: str) -> None:
@@ -88,8 +40,8 @@ def _workbook(path: Path, sheets: Mapping[str, Iterable[Sequence[object]]], form
 
 
 def _plain(folder: Path) -> None:
-    _pdfs(folder, "jan.pdf", "zoë.pdf")
-    _text(
+    write_pdfs(folder, "jan.pdf", "zoë.pdf")
+    write_text(
         folder / "certificates.csv",
         """
 file,certification_id,email,valid_from,valid_until
@@ -106,7 +58,7 @@ _PLAIN = (
 
 
 def _dutch(folder: Path) -> None:
-    _pdfs(folder, "diplomas/jan.pdf", "diplomas/zoë.pdf")
+    write_pdfs(folder, "diplomas/jan.pdf", "diplomas/zoë.pdf")
     _workbook(
         folder / "diplomas.xlsx",
         {
@@ -128,7 +80,7 @@ _DUTCH = tuple(
 
 
 def _sheets(folder: Path) -> None:
-    _pdfs(folder, "jan.pdf", "zoë.pdf")
+    write_pdfs(folder, "jan.pdf", "zoë.pdf")
     workbook = xlwt.Workbook()
     day = xlwt.easyxf(num_format_str="dd.mm.yyyy")
     titles = ["Datei", "E-Mail-Adresse", "Zertifizierung", "gültig ab"]
@@ -152,8 +104,8 @@ _SHEETS = (Stored("jan.pdf", 7, "jan@example.org", "2025-05-31"),)
 
 
 def _springest(folder: Path) -> None:
-    _pdfs(folder, "First_Aid_2417_2019-12-31.pdf", "First_Aid_2418_2020-03-01.pdf", "VCA_2418_2029-05-01.pdf")
-    _text(
+    write_pdfs(folder, "First_Aid_2417_2019-12-31.pdf", "First_Aid_2418_2020-03-01.pdf", "VCA_2418_2029-05-01.pdf")
+    write_text(
         folder / "certificates.csv",
         """
 User ID,Certification ID,Valid from,Valid until,Filename
@@ -162,7 +114,7 @@ User ID,Certification ID,Valid from,Valid until,Filename
 2418,12,2019-05-01,2029-05-01,VCA_2418_2029-05-01.pdf
 """,
     )
-    _text(
+    write_text(
         folder / "certifications.csv",
         """
 ID,Name,Requires valid until
@@ -170,7 +122,7 @@ ID,Name,Requires valid until
 12,VCA Basic,true
 """,
     )
-    _text(
+    write_text(
         folder / "users.csv",
         """
 id,first_name,last_name,email_address
@@ -202,8 +154,8 @@ def _plusport(folder: Path) -> None:
             ]
         },
     )
-    _text(folder / "certifications.csv", "ID;Name;Code\r\n7;First aid;FA\r\n12;VCA Basic;VCA\r\n")
-    _text(
+    write_text(folder / "certifications.csv", "ID;Name;Code\r\n7;First aid;FA\r\n12;VCA Basic;VCA\r\n")
+    write_text(
         folder / "users.csv",
         "User Code;Full name;Email\r\n00041;Jan Jansen;jan@example.org\r\n00042;Zoë de Vries;zoe@example.org\r\n",
     )
@@ -216,8 +168,8 @@ _PLUSPORT = (
 
 
 def _credly(folder: Path) -> None:
-    _pdfs(folder, "badges/jan@example.org.pdf", "badges/zoe@example.org.pdf")
-    _text(
+    write_pdfs(folder, "badges/jan@example.org.pdf", "badges/zoe@example.org.pdf")
+    write_text(
         folder / "issued.csv",
         """
 Badge Template ID,Recipient Email,Issued to First Name,Issued to Last Name,Issued at
@@ -234,8 +186,8 @@ _CREDLY = (
 
 
 def _credly_api(folder: Path) -> None:
-    _pdfs(folder, "badges/a81.pdf", "badges/c07.pdf")
-    _text(
+    write_pdfs(folder, "badges/a81.pdf", "badges/c07.pdf")
+    write_text(
         folder / "issued.csv",
         """
 id,badge_template_name,recipient_email,issued_at,expires_at
@@ -252,7 +204,7 @@ _CREDLY_API = (
 
 
 def _accredible(folder: Path) -> None:
-    _pdfs(folder, "Jan Jansen.pdf", "Zoë de Vries.pdf")
+    write_pdfs(folder, "Jan Jansen.pdf", "Zoë de Vries.pdf")
     _workbook(
         folder / "recipients.xlsx",
         {
@@ -273,7 +225,7 @@ _ACCREDIBLE = (
 
 def _moodle(folder: Path) -> None:
     _zip(folder / "certificates.zip", "Jan Jansen_3K9dUw.pdf", "Zoë de Vries_77hQpA.pdf")
-    _text(
+    write_text(
         folder / "issues.csv",
         """
 Full name,Email address,Received,Expires,Code
@@ -291,7 +243,7 @@ _MOODLE = (
 
 def _moodle_alike(folder: Path) -> None:
     _zip(folder / "certificates.zip", "Jan Jansen/certificate.pdf", "Zoë de Vries/certificate.pdf")
-    _text(
+    write_text(
         folder / "issues.csv",
         """
 Full name,Email address,Received,Expires,Code
@@ -308,8 +260,8 @@ _MOODLE_ALIKE = (
 
 
 def _netdimensions(folder: Path) -> None:
-    _pdfs(folder, "jjansen_FA01.pdf", "zdevries_VCA01.pdf")
-    _text(
+    write_pdfs(folder, "jjansen_FA01.pdf", "zdevries_VCA01.pdf")
+    write_text(
         folder / "records.csv",
         """
 USERID,CERTIFICATION_CODE,DATE_ACHIEVED,EXPIRE_DATE
@@ -317,12 +269,12 @@ jjansen,FA01,31-MAY-2025,
 zdevries,VCA01,05-JUN-2025,05-JUN-2035
 """,
     )
-    _text(folder / "certifications.csv", "ID,Name,Code\n7,First aid,FA01\n12,VCA Basic,VCA01\n")
+    write_text(folder / "certifications.csv", "ID,Name,Code\n7,First aid,FA01\n12,VCA Basic,VCA01\n")
     _netdimensions_users(folder)
 
 
 def _netdimensions_users(folder: Path) -> None:
-    _text(folder / "users.csv", "USERID,EMAIL\njjansen,jan@example.org\nzdevries,zoe@example.org\n")
+    write_text(folder / "users.csv", "USERID,EMAIL\njjansen,jan@example.org\nzdevries,zoe@example.org\n")
 
 
 _NETDIMENSIONS = (
@@ -332,8 +284,8 @@ _NETDIMENSIONS = (
 
 
 def _netdimensions_title(folder: Path) -> None:
-    _pdfs(folder, "jjansen.pdf", "zdevries.pdf")
-    _text(
+    write_pdfs(folder, "jjansen.pdf", "zdevries.pdf")
+    write_text(
         folder / "records.csv",
         """
 USERID,CERTIFICATION_TITLE,DATE_ACHIEVED,EXPIRE_DATE
@@ -352,8 +304,8 @@ _NETDIMENSIONS_TITLE = (
 
 def _learnlinq(folder: Path) -> None:
     """Write an export that went through Excel, which has made 41 of 0041: tabs, and letters in Windows-1252."""
-    _pdfs(folder, "41.pdf", "42.pdf")
-    _text(
+    write_pdfs(folder, "41.pdf", "42.pdf")
+    write_text(
         folder / "export.txt",
         """
 User ID\tTitle\tDate\tFile
@@ -362,7 +314,7 @@ User ID\tTitle\tDate\tFile
 """.replace("\n", "\r\n").lstrip("\r\n"),
         "cp1252",
     )
-    _text(folder / "users.csv", "ID;E-mail\r\n0041;jan@example.org\r\n0042;zoe@example.org\r\n")
+    write_text(folder / "users.csv", "ID;E-mail\r\n0041;jan@example.org\r\n0042;zoe@example.org\r\n")
 
 
 _LEARNLINQ = (
@@ -372,8 +324,8 @@ _LEARNLINQ = (
 
 
 def _coachview(folder: Path) -> None:
-    _pdfs(folder, "jansen.pdf", "de vries.pdf")
-    _text(
+    write_pdfs(folder, "jansen.pdf", "de vries.pdf")
+    write_text(
         folder / "certificaten.csv",
         """
 Persoonsnummer;Opleidingscode;Datum behaald;Geldig t/m;Bestandsnaam
@@ -382,8 +334,8 @@ Persoonsnummer;Opleidingscode;Datum behaald;Geldig t/m;Bestandsnaam
 """.replace("\n", "\r\n").lstrip("\r\n"),
         "utf-8-sig",
     )
-    _text(folder / "certifications.csv", "ID;Name;Code\r\n12;VCA Basic;012\r\n")
-    _text(
+    write_text(folder / "certifications.csv", "ID;Name;Code\r\n12;VCA Basic;012\r\n")
+    write_text(
         folder / "personen.csv",
         "Nummer;Achternaam;E-mailadres\r\n0041;Jansen;jan@example.org\r\n0042;de Vries;zoe@example.org\r\n",
     )
@@ -423,8 +375,8 @@ _ENABLEY = (
 
 
 def _slashes(folder: Path) -> None:
-    _pdfs(folder, "jan.pdf", "zoë.pdf")
-    _text(
+    write_pdfs(folder, "jan.pdf", "zoë.pdf")
+    write_text(
         folder / "certificates.csv",
         """
 file;certification_id;email;valid_from
@@ -441,8 +393,8 @@ _SLASHES = (
 
 
 def _names(folder: Path) -> None:
-    _pdfs(folder, "2025/jan.pdf", "2025/zoë.PDF")
-    _text(
+    write_pdfs(folder, "2025/jan.pdf", "2025/zoë.PDF")
+    write_text(
         folder / "certificates.csv",
         """
 file,certification_id,email,valid_from
@@ -459,7 +411,7 @@ _NAMES = (
 
 
 def _template(folder: Path) -> None:
-    _pdfs(
+    write_pdfs(
         folder,
         "diplomas/7_jan@example.org_31-05-2025.pdf",
         "diplomas/7_zoe@example.org_05-06-2025.pdf",
@@ -474,9 +426,9 @@ _TEMPLATE = (
 
 
 def _faulty(folder: Path) -> None:
-    _pdfs(folder, "jan.pdf", "zoë.pdf")
+    write_pdfs(folder, "jan.pdf", "zoë.pdf")
     (folder / "an.pdf").write_text("<html><body>404 Not found</body></html>\n")
-    _text(
+    write_text(
         folder / "certificates.csv",
         """
 file,certification_id,email,valid_from,valid_until

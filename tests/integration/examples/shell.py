@@ -1,0 +1,145 @@
+"""`Shell`: run the commands of an example, one after another, in its folder.
+
+``springest`` runs in this process, and with ``&`` behind it in one of its own, until ``wait``. A sandbox that holds its
+answers gives them when the next command has been run, or is ``wait``: so what a command shows of a run is no accident.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from unittest.mock import patch
+
+from springest_async.sandbox import Sandbox
+from tests.integration.command import HeldSandbox, environment, kill_at_end, printed
+from tests.integration.scaled import MACHINE
+from tests.waiting import A_WHILE, until
+
+__all__ = ["Shell"]
+
+# What differs from run to run, and what stands for it in the page, which says so.
+_FOLDER = "/home/hr/diplomas"
+_ORIGIN = "http://127.0.0.1:49152"  # as long as a free port makes it: it stands in tables
+_MACHINE = "hr-laptop"
+_TIMES = (
+    (re.compile(r"(?<=stored in )[0-9][0-9dhms .]*(?=:|\n|$)"), "… s"),
+    (re.compile(r"(?<=: done ).*(?= if started now)"), "…"),
+    (re.compile(r"20\d\d-\d\d-\d\d(?P<between>[ T])\d\d:\d\d:\d\d"), r"2026-06-01\g<between>09:00:00"),
+    (re.compile(r"(?<=09:00:00\.)\d{3}(?=\+00:00)"), "000"),
+    (re.compile(r"\b[0-9a-f]{32}\b"), "18ec3b5fcecd80aa4a029e66603cdfda"),
+)
+
+_HELD = 8  # certificates are sent at the same time by default
+
+
+class Shell:
+    """Runs commands.
+
+    Args:
+        folder: where.
+        sandbox: the Springest that they speak to.
+        variables: changes of their environment.
+    """
+
+    def __init__(self, folder: Path, sandbox: Sandbox, variables: Mapping[str, str | None]) -> None:
+        self._folder = folder
+        self._sandbox = sandbox
+        self._variables = variables
+        self._code = 0
+        self._running: asyncio.subprocess.Process | None = None
+
+    async def block(self, lines: Sequence[str]) -> Sequence[str]:
+        """Return a block of commands, each with what it prints."""
+        made: list[str] = []
+        for command in _commands(lines):
+            if made and made[-1]:
+                made.append("")
+            made += command
+            words = shlex.split(" ".join(line.removesuffix("\\") for line in command).removeprefix("$ "), comments=True)
+            made += _lines(self._steady(await self._run(words)))
+        return made
+
+    async def _run(self, words: Sequence[str]) -> str:
+        match words:
+            case [*command, "|", "head", lines]:
+                return "\n".join([*(await self._run(command)).splitlines()[: -int(lines)], "…"])
+            case ["springest", *arguments, "&"]:
+                await self._begin(arguments)
+                return ""
+            case ["wait"]:
+                return await self._end()
+            case ["springest", *arguments]:
+                # On a busy machine, a line would say after ten seconds how far it is.
+                with (
+                    contextlib.chdir(self._folder),
+                    patch("platform.node", lambda: _MACHINE),
+                    patch("springest_async.cli.progress._LINE_EVERY", 3600.0),
+                ):
+                    self._code, text = await printed(*arguments, origin=self._sandbox.origin, **self._variables)
+                return text
+            case ["cat", name]:
+                path = self._folder / name
+                return (
+                    path.read_text(encoding="utf-8-sig") if path.exists() else f"cat: {name}: No such file or directory"
+                )
+            case ["iconv", "-f", encoding, name]:
+                return (self._folder / name).read_text(encoding=encoding)
+            case ["unzip", "-Z1", name]:
+                with zipfile.ZipFile(self._folder / name) as archive:
+                    return "\n".join(archive.namelist())
+            case ["echo", "$?"]:
+                return str(self._code)
+        raise ValueError(f"the page has a command that is not known: {shlex.join(words)}")
+
+    async def _begin(self, arguments: Sequence[str]) -> None:
+        """Begin a command that goes on while others are run, and wait until the sandbox holds its answers."""
+        assert isinstance(self._sandbox, HeldSandbox)
+        own = {MACHINE: _MACHINE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.integration.scaled", "60", *arguments),
+            cwd=self._folder,
+            env=environment(self._sandbox.origin, **self._variables, **own),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        kill_at_end(self._running)
+        sandbox = self._sandbox
+        await until(lambda: sandbox.held == _HELD)
+
+    async def _end(self) -> str:
+        assert isinstance(self._sandbox, HeldSandbox)
+        assert self._running is not None
+        self._sandbox.go_on.set()
+        async with asyncio.timeout(A_WHILE):
+            out, _ = await self._running.communicate()
+        assert self._running.returncode is not None
+        self._code = self._running.returncode
+        return out.decode()
+
+    def _steady(self, text: str) -> str:
+        text = text.replace(self._sandbox.origin, _ORIGIN)
+        text = text.replace(str(self._folder.resolve()), _FOLDER).replace(str(self._folder), _FOLDER)
+        for pattern, replacement in _TIMES:
+            text = pattern.sub(replacement, text)
+        return text
+
+
+def _commands(lines: Sequence[str]) -> Iterator[list[str]]:
+    """Yield each command of a block, with the lines on which it goes on."""
+    remaining = iter(lines)
+    for line in remaining:
+        if line.startswith("$ "):
+            command = [line]
+            while command[-1].endswith("\\"):
+                command.append(next(remaining))
+            yield command
+
+
+def _lines(text: str) -> Sequence[str]:
+    return [line.rstrip() for line in text.rstrip().splitlines()]
