@@ -70,10 +70,13 @@ class SpringestError(Exception):
     Attributes:
         status: the HTTP status of the server's answer; None without an answer.
         words: the text of the server's answer, shortened; empty when it has none.
+        request_id: the ``X-Request-Id`` of the last POST of an upload, by which Springest's staff can find it; empty
+            before anything has left, and for all else than uploads.
     """
 
     status: int | None = None
     words: str = ""
+    request_id: str = ""
 
     def __str__(self) -> str:
         return ": ".join(map(str, self.args[:2]))  # attrs makes them of the fields
@@ -275,13 +278,15 @@ class InDoubt(SpringestError):
     given_up_at: datetime
     status: int | None = None
     words: str = ""
+    request_id: str = ""
 
     def __str__(self) -> str:
         said = f" ({self.words})" if self.words else ""
+        sent_as = f" (Springest's staff can find it by its X-Request-Id: {self.request_id})" if self.request_id else ""
         return (
             f"{self.where}: {self.reason}{said}. The certificate of {self.email} for certification"
             f" {self.certification_id}, sent at {self.sent_at:%Y-%m-%d %H:%M:%S} UTC, may or may not be stored:"
-            " check before you send it again."
+            f" check before you send it again{sent_as}."
         )
 
 

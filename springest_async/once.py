@@ -89,7 +89,9 @@ class OnceUpload:
                 case State.STORED:
                     return _receipt(known, self.upload)
                 case State.REJECTED:
-                    raise Rejected(self.where, 400, known.reason)
+                    rejected = Rejected(self.where, 400, known.reason)
+                    rejected.request_id = known.request_id
+                    raise rejected
                 case State.IN_DOUBT:
                     if (doubted := await self.journal.claim_doubt(known.id)) is not None:
                         try:
@@ -166,4 +168,5 @@ def _receipt(known: KnownCertificate, upload: CertificateUpload) -> Receipt:
         sent_at=sent_at,
         answered_at=known.answered_at or sent_at,
         stored_before=True,
+        request_id=known.request_id,
     )

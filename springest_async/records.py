@@ -136,6 +136,7 @@ class Receipt:
         sent_at: when the last POST was sent (UTC).
         answered_at: when its answer was received (UTC).
         stored_before: whether the journal knew that it is stored, so that nothing was sent now.
+        request_id: the ``X-Request-Id`` of the last POST, by which Springest's staff can find it in their logs.
     """
 
     id: int | None
@@ -144,6 +145,7 @@ class Receipt:
     sent_at: datetime
     answered_at: datetime
     stored_before: bool = False
+    request_id: str = ""
 
 
 @frozen(kw_only=True, weakref_slot=False)  # see `api/structure.py:_unfrozen`

@@ -36,6 +36,7 @@ def doubt_of(certificate: KnownCertificate, why: str = "") -> InDoubt:
         valid_until=certificate.valid_until,
         sent_at=certificate.sent_at or datetime.now(UTC),
         given_up_at=certificate.given_up_at or datetime.now(UTC),
+        request_id=certificate.request_id,
     )
 
 

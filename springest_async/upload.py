@@ -27,6 +27,7 @@ from springest_async.http.exchange import Exchange
 from springest_async.http.transport import Timeouts, Transport
 from springest_async.limits.limiter import Limiter
 from springest_async.limits.permit import Permit
+from springest_async.random_names import new_request_id
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.source_file import FileReader, SourceFile, inspect_file, open_file
 
@@ -54,6 +55,7 @@ class UploadStep:
         status: the HTTP status of the answer, if there was one.
         words: what the server said, or why it was not sent.
         connected: False if there was no connection, so that no byte of the last POST has left.
+        request_id: the ``X-Request-Id`` of the last POST that has left or is about to; empty before the first.
     """
 
     kind: _Kind
@@ -62,6 +64,7 @@ class UploadStep:
     status: int | None = None
     words: str = ""
     connected: bool = True
+    request_id: str = ""
 
 
 class UploadListener(Protocol):
@@ -148,6 +151,7 @@ class Upload:
     claim: "Claim | None" = None
     _reader: FileReader | None = None  # of the file, until the next try takes it
     attempts: int = field(default=0, init=False)
+    _request_id: str = field(default="", init=False)  # of the last POST that has left or is about to
     _unsent: int = field(default=0, init=False)  # tries in a row that the server cannot have had
     _history: RefusalHistory = field(factory=RefusalHistory, init=False)
     _refusal: Refusal | None = field(default=None, init=False)  # the last one
@@ -173,10 +177,12 @@ class Upload:
             # Not an error of its own in place of the cancellation, which belongs to the caller: a time-out turns it
             # into a TimeoutError, a task group swallows it. So the listener hears of it as well.
             outcome = self._outcome_if_interrupted()
+            outcome.request_id = self._request_id
             cancelled.__cause__ = outcome
             self._report_outcome(outcome)
             raise
         except SpringestError as error:
+            error.request_id = self._request_id
             self._report_outcome(error)
             raise
         except Exception:  # a listener's, or a mistake of ours
@@ -239,7 +245,8 @@ class Upload:
         async with post(count_window=uploader.timeouts.answer, intent=intent) as permit:
             self.attempts += 1
             self._try = None
-            exchange = self._exchange()
+            exchange, sent_before = self._exchange(intent.id if intent else new_request_id()), self._request_id
+            self._request_id = exchange.request_id
             try:
                 sent_at = self._report("sending")
                 self._try = _Try(exchange, sent_at)
@@ -255,6 +262,8 @@ class Upload:
                     permit.outcome = self._outcome_for_journal(intent, exchange, meaning)
             finally:
                 self._settle_permit(permit, exchange)
+                if not exchange.left:
+                    self._request_id = sent_before
                 exchange.close_file()
         self._unsent = 0
         if isinstance(meaning, Refusal):
@@ -267,6 +276,7 @@ class Upload:
             attempts=self.attempts,
             sent_at=sent_at,
             answered_at=datetime.now(UTC),
+            request_id=exchange.request_id,
         )
         return receipt, permit
 
@@ -299,9 +309,10 @@ class Upload:
             words=words,
             reason=reason,
             springest_id=springest_id,
+            server_request_id=exchange.server_request_id,
         )
 
-    def _exchange(self) -> Exchange:
+    def _exchange(self, request_id: str) -> Exchange:
         assert self.source is not None
         fields = protocol.certificate_fields(self.certificate)
         may_send = {} if self.claim is None else {"may_send": self.claim.may_send}
@@ -309,7 +320,7 @@ class Upload:
             self._close_file()
         reader, self._reader = self._reader, None
         body = CertificateBody(self.source, fields, executor=self.uploader.executor, reader=reader, **may_send)
-        return Exchange("POST", self.uploader.path, self.uploader.key, body=body)
+        return Exchange("POST", self.uploader.path, self.uploader.key, body=body, request_id=request_id)
 
     def _settle_permit(self, permit: Permit, exchange: Exchange) -> None:
         """Mark the permit of a POST that has ended: answered, unsent, or counted for a while to come."""
@@ -356,6 +367,7 @@ class Upload:
             given_up_at=datetime.now(UTC),
             status=status,
             words=words,
+            request_id=self._request_id,
         )
 
     # --- refusals ---
@@ -414,7 +426,7 @@ class Upload:
 
     def _report(self, kind: _Kind, *, status: int | None = None, words: str = "", connected: bool = True) -> datetime:
         now = datetime.now(UTC)
-        self.listener(UploadStep(kind, self.attempts, now, status, words, connected))
+        self.listener(UploadStep(kind, self.attempts, now, status, words, connected, self._request_id))
         return now
 
     def _report_outcome(self, outcome: Receipt | SpringestError) -> None:
@@ -471,6 +483,6 @@ def report_outcome(
         case _:
             kind = "not stored"
     try:
-        listener(UploadStep(kind, attempts, datetime.now(UTC), status, words, connected))
+        listener(UploadStep(kind, attempts, datetime.now(UTC), status, words, connected, outcome.request_id))
     except Exception:  # noqa: BLE001 (what became of the certificate must not depend on who listens)
         _log.exception("the listener of an upload failed at its last step")

@@ -27,6 +27,11 @@ from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
 from springest_async.http.watchdog import Watchdog
 
+REQUEST_ID = "X-Request-Id"
+"""The header in which a Rails site takes a client's id of a request, logs it, and sends it back."""
+
+_MAX_REQUEST_ID_CHARS = 255  # of Rails
+
 MAX_POST_ANSWER_BYTES = 256 * 1024
 """A POST's answer is an id or a few words; of an error page only the beginning is of use."""
 
@@ -81,6 +86,7 @@ class Exchange:
         key: the key that is added to its query.
         query: the rest of the query.
         body: of a POST.
+        request_id: of a POST, which Springest's staff can find it by: it is sent as ``X-Request-Id``.
         before_resending: awaited before aiohttp sends a GET once more by itself.
         headers_sent: whether a byte of it can have left.
         watchdog: started when it leaves.
@@ -93,6 +99,7 @@ class Exchange:
     key: ApiKey
     query: Mapping[str, str] = field(factory=dict)
     body: CertificateBody | None = None
+    request_id: str = ""
     before_resending: Callable[[], Awaitable[None]] = at_once
     headers_sent: bool = field(default=False, init=False)
     reused: bool = field(default=False, init=False)
@@ -116,8 +123,21 @@ class Exchange:
     @property
     def server_date(self) -> str:
         """The ``Date`` of the answer, or an empty text."""
-        text = self._response.headers.get("Date", "") if self._response else ""
-        return self.key.hide_in(text.encode()).decode(errors="replace")
+        return self._header("Date")
+
+    @property
+    def server_request_id(self) -> str:
+        """The ``X-Request-Id`` of the answer, shortened, or an empty text."""
+        return self._header(REQUEST_ID)[:_MAX_REQUEST_ID_CHARS]
+
+    @property
+    def left(self) -> bool:
+        """Whether the server can know of it."""
+        return self.headers_sent or self.status is not None  # mocks of aiohttp answer what never left
+
+    def _header(self, name: str) -> str:
+        text = self._response.headers.get(name, "") if self._response else ""
+        return self.key.hide_in(text.encode(errors="replace")).decode(errors="replace")
 
     async def send_with_key(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

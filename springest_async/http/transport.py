@@ -23,7 +23,7 @@ from yarl import URL
 from springest_async.api.protocol import Answer
 from springest_async.errors import ConfigurationError, NoAnswer, NotSent
 from springest_async.http.api_key import ApiKey
-from springest_async.http.exchange import MAX_POST_ANSWER_BYTES, Exchange, QuietRequest, at_once
+from springest_async.http.exchange import MAX_POST_ANSWER_BYTES, REQUEST_ID, Exchange, QuietRequest, at_once
 from springest_async.http.failures import Failure, system_words
 from springest_async.http.proxy import Proxy
 from springest_async.http.watchdog import Watchdog, has_unsent, reading_socket
@@ -225,7 +225,7 @@ class Transport:
             exchange,
             MAX_POST_ANSWER_BYTES,
             data=body,
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", REQUEST_ID: exchange.request_id},
             # aiohttp would not even tell the status of an answer that it cannot decompress.
             auto_decompress=False,
             expect100=asks,

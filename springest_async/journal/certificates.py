@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _COLUMNS = (
     "k.id, k.origin, k.certification_id, k.email, k.valid_from, k.valid_until, k.conversion_id, k.state, k.reason,"
-    " k.springest_id, k.claim, k.attempts, k.sent_at, k.answered_at, k.given_up_at, k.given_up"
+    " k.springest_id, k.claim, k.attempts, k.sent_at, k.answered_at, k.given_up_at, k.given_up, k.attempt"
 )
 CERTIFICATE = f"SELECT {_COLUMNS} FROM certificates AS k"  # noqa: S608 # names of columns
 """The SQL that reads what a `KnownCertificate` needs."""
@@ -53,7 +53,7 @@ def storable(words: str) -> str:
 def certificate_of(line: tuple[Any, ...]) -> KnownCertificate:
     """Return the record of a line that `CERTIFICATE` read."""
     id_, origin, certification_id, email, valid_from, valid_until, conversion_id, state, reason, *rest = line
-    springest_id, claim, attempts, sent_at, answered_at, given_up_at, given_up = rest
+    springest_id, claim, attempts, sent_at, answered_at, given_up_at, given_up, attempt = rest
     return KnownCertificate(
         id=id_,
         origin=origin,
@@ -71,6 +71,7 @@ def certificate_of(line: tuple[Any, ...]) -> KnownCertificate:
         answered_at=moment(answered_at),
         given_up_at=moment(given_up_at),
         given_up=given_up,
+        request_id=attempt or "",
     )
 
 
@@ -231,9 +232,8 @@ def end(connection: Connection, outcome: Outcome, *, back_at: float | None = Non
         return False  # it ended before
     token = () if back_at is None else (back_at,)
     connection.execute(
-        "UPDATE attempts SET outcome = ?, written_at = ?, answered_at = ?, status = ?, server_date = ?, words = ?"  # noqa: S608
-        + (", counted_until = NULL, back_at = ?" if token else "")
-        + " WHERE id = ?",
+        "UPDATE attempts SET outcome = ?, written_at = ?, answered_at = ?, status = ?, server_date = ?, words = ?,"  # noqa: S608
+        " server_request_id = ?" + (", counted_until = NULL, back_at = ?" if token else "") + " WHERE id = ?",
         (
             outcome.state.value,
             microseconds(outcome.written_at),
@@ -241,6 +241,7 @@ def end(connection: Connection, outcome: Outcome, *, back_at: float | None = Non
             outcome.status,
             storable(outcome.server_date),
             storable(outcome.words),
+            storable(outcome.server_request_id),
             *token,
             outcome.attempt,
         ),

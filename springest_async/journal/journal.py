@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import re
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -33,7 +32,7 @@ from springest_async.journal.ledger import JournalLedger, rest_all
 from springest_async.journal.postgres import PostgresEngine
 from springest_async.journal.records import Intent, KnownCertificate, Migration, Siblings, State
 from springest_async.journal.sqlite import SQLiteEngine
-from springest_async.random_names import random_name
+from springest_async.random_names import new_request_id
 
 T = TypeVar("T")
 
@@ -477,9 +476,7 @@ class Claim:
 
     def intent(self) -> Intent:
         """Return a new intent to send the certificate."""
-        # The time is first, so that POSTs near each other in time stand on the same pages of the journal's index.
-        name = f"{time.time_ns():016x}{random_name()[:16]}"
-        return Intent(id=name, certificate=self.certificate, claim=self.name)
+        return Intent(id=new_request_id(), certificate=self.certificate, claim=self.name)
 
     def may_send(self) -> str | None:
         """Return None while it may be sent, else why not; see `Journal.may_send`.

@@ -18,7 +18,7 @@ from springest_async.journal.records import Entry, FileHash, KnownCertificate, R
 
 ROW = (
     "SELECT r.id, r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until, r.conversion_id,"
-    " r.state, r.reason, r.certificate, r.extra, r.claim, r.size, k.springest_id, k.sent_at, k.given_up_at"
+    " r.state, r.reason, r.certificate, r.extra, r.claim, r.size, k.springest_id, k.sent_at, k.given_up_at, k.attempt"
     " FROM manifest_rows AS r LEFT JOIN certificates AS k ON k.id = r.certificate"
 )
 """The SQL that reads what an `Entry` needs."""
@@ -110,6 +110,7 @@ def _orphan(known: KnownCertificate, source: Source) -> Entry:
         reason=known.reason,
         sent_at=known.sent_at,
         given_up_at=known.given_up_at,
+        request_id=known.request_id,
     )
 
 
@@ -263,7 +264,7 @@ def resolve(
 def entry_of(line: tuple[Any, ...], source: Source, hashed: FileHash | None = None) -> Entry:
     """Return the record of a line that `ROW` read, and of what is known of its file."""
     id_, number, file, certification_id, email, valid_from, valid_until, conversion_id, *rest = line
-    state, reason, certificate, extra, claim, size, springest_id, sent_at, given_up_at = rest
+    state, reason, certificate, extra, claim, size, springest_id, sent_at, given_up_at, attempt = rest
     return Entry(
         id=id_,
         number=number,
@@ -281,6 +282,7 @@ def entry_of(line: tuple[Any, ...], source: Source, hashed: FileHash | None = No
         reason=reason,
         sent_at=moment(sent_at),
         given_up_at=moment(given_up_at),
+        request_id=attempt or "",
         extra=json.loads(extra) if extra else {},
         claim=claim,
         hashed=hashed,

@@ -37,6 +37,7 @@ class KnownCertificate:
         answered_at: when the answer to that came (UTC).
         given_up_at: when a worker stopped waiting for the answer, if it is in doubt (UTC).
         given_up: the same on the journal's clock, in seconds.
+        request_id: the ``X-Request-Id`` of its last POST; empty before the first.
     """
 
     id: int
@@ -55,6 +56,7 @@ class KnownCertificate:
     answered_at: datetime | None = None
     given_up_at: datetime | None = None
     given_up: float | None = None
+    request_id: str = ""
 
 
 @frozen
@@ -80,6 +82,7 @@ class Entry:
         reason: why it is in this state, for a person to read.
         sent_at: when its last POST was sent (UTC).
         given_up_at: when a worker stopped waiting for the answer, if it is in doubt (UTC).
+        request_id: the ``X-Request-Id`` of its last POST; empty before the first.
         extra: the cells of unknown columns, by column.
         claim: what shows that this worker has taken it, if it has.
         hashed: what this machine knows of its file; only of a row that was claimed just now.
@@ -102,6 +105,7 @@ class Entry:
     reason: str = ""
     sent_at: datetime | None = None
     given_up_at: datetime | None = None
+    request_id: str = ""
     extra: Mapping[str, str] = field(factory=dict)
     claim: str | None = None
     hashed: FileHash | None = None
@@ -143,7 +147,7 @@ class Intent:
     """A POST that is about to leave, made before its commit.
 
     Attributes:
-        id: the name of the attempt, unique: 32 hex digits.
+        id: the name of the attempt, unique: 32 hex digits. It is sent as ``X-Request-Id``.
         certificate: the key of the certificate.
         claim: what shows that the sender may send it.
     """
@@ -173,6 +177,7 @@ class Outcome:
         words: what the server said.
         reason: why it is in this state, for a person to read.
         springest_id: Springest's id of the certificate, if it is known.
+        server_request_id: the answer's ``X-Request-Id``.
     """
 
     attempt: str
@@ -185,6 +190,7 @@ class Outcome:
     words: str = ""
     reason: str = ""
     springest_id: int | None = None
+    server_request_id: str = ""
 
 
 @frozen(kw_only=True)

@@ -39,6 +39,7 @@ class Post:
         content_type: the content type of the file part.
         size: the size of the file in bytes.
         sha256: the SHA-256 of the file in hex.
+        request_id: the client's ``X-Request-Id``, as Rails takes it, or one that the sandbox made.
     """
 
     arrived_at: datetime
@@ -52,6 +53,7 @@ class Post:
     content_type: str | None = None
     size: int | None = None
     sha256: str | None = None
+    request_id: str = ""
 
 
 @frozen(kw_only=True)

@@ -6,6 +6,7 @@ developer's machine: it speaks plain HTTP, keeps everything in memory and listen
 """
 
 import logging
+import re
 import time
 from bisect import insort
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 import attrs
 from aiohttp import hdrs, web
@@ -49,6 +51,9 @@ logger = logging.getLogger(__name__)
 _UNHEARD = logging.getLogger(f"{__name__}.unheard")
 _UNHEARD.addFilter(lambda _: False)
 _FORMAT = r"{format:(\.json|\.xml)?}"
+_X_REQUEST_ID = "X-Request-Id"
+_REQUEST_ID = web.RequestKey("request id", str)
+_MAX_REQUEST_ID_CHARS = 255
 
 
 class Mishap(Enum):
@@ -211,7 +216,7 @@ class Sandbox:
         self._certifications[certification_id] = attrs.evolve(certification, verified=True)
 
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[_rails_error_pages])
+        app = web.Application(middlewares=[_request_ids, _rails_error_pages])
         path = "/users/certificates" + _FORMAT
         app.router.add_get(path, self._get_certificates)
         app.router.add_post(path, self._post_certificate, expect_handler=_leave_expect_to_handler)
@@ -247,7 +252,7 @@ class Sandbox:
         except Exception as error:
             # The middleware answers it. It belongs in the audit: it arrived, and was not stored.
             words = f"the sandbox failed: {type(error).__name__}"
-            self._remember(_Outcome(verdict="failed", status=500, words=words), form, arrived_at, seconds)
+            self._remember(request, _Outcome(verdict="failed", status=500, words=words), form, arrived_at, seconds)
             raise
         if refusal is not None and not _asks_first(request):
             with suppress(ConnectionError, TimeoutError):
@@ -255,7 +260,7 @@ class Sandbox:
         if request.transport is None or request.transport.is_closing():  # the client has gone
             outcome = attrs.evolve(outcome, status=None)
         # Nothing is awaited between storing and this line, so everything stored is in the audit.
-        self._remember(outcome, form, arrived_at, seconds)
+        self._remember(request, outcome, form, arrived_at, seconds)
         answer = _answer_to(outcome, request)
         if refusal is not None and _asks_first(request):
             # The client does not send a body that was not asked for; another request cannot follow on this connection.
@@ -326,7 +331,9 @@ class Sandbox:
         # A value that is not a mishap raises here, so that a mistake of a test does not go unnoticed.
         return None if mishap is None else Mishap(mishap)
 
-    def _remember(self, outcome: _Outcome, form: Form, arrived_at: datetime, seconds: float) -> None:
+    def _remember(
+        self, request: web.Request, outcome: _Outcome, form: Form, arrived_at: datetime, seconds: float
+    ) -> None:
         file = form.file
         post = Post(
             arrived_at=arrived_at,
@@ -340,6 +347,7 @@ class Sandbox:
             content_type=file.content_type if file else None,
             size=file.size if file else None,
             sha256=file.sha256 if file else None,
+            request_id=request[_REQUEST_ID],
         )
         # A small file that arrived later can be finished before a big one.
         insort(self._posts, post, key=lambda earlier: earlier.seconds)
@@ -380,6 +388,17 @@ def _errors(invalid: ValidationError) -> Tree:
 def _generic(status: int) -> Tree:
     # What Rails answers in JSON and XML when the application has no text for an error.
     return {"status": status, "error": HTTPStatus(status).phrase}
+
+
+@web.middleware
+async def _request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Send the client's ``X-Request-Id`` back, or one of our own, as Rails' ActionDispatch::RequestId does."""
+    sent = request.headers.get(_X_REQUEST_ID, "")
+    own = re.sub(r"[^\w@-]", "", sent, flags=re.ASCII)[:_MAX_REQUEST_ID_CHARS] if sent.strip() else str(uuid4())
+    request[_REQUEST_ID] = own
+    response = await handler(request)
+    response.headers[_X_REQUEST_ID] = own
+    return response
 
 
 @web.middleware

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -170,6 +171,36 @@ async def test_the_audit_knows_every_byte_of_the_file(sandbox: Sandbox, session:
     assert record.content_type == "application/pdf"
     assert record.fields == FIELDS
     assert (record.verdict, record.status, record.certificate_id, record.words) == ("stored", 201, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        ("18c-A_b@c", "18c-A_b@c"),
+        ("a b/c;é€", "abc"),
+        ("x" * 300, "x" * 255),
+    ],
+)
+async def test_a_request_id_is_taken_as_rails_takes_it(
+    sandbox: Sandbox, session: aiohttp.ClientSession, sent: str, taken: str
+) -> None:
+    url = address(sandbox, "/users/certificates")
+    async with session.post(url, data=form(), headers={"X-Request-Id": sent}) as answer:
+        assert (answer.status, answer.headers["X-Request-Id"]) == (201, taken)
+
+    assert [record.request_id for record in sandbox.audit] == [taken]
+
+
+@pytest.mark.parametrize("path", ["/users/certificates", "/certifications", "/nowhere"])
+async def test_an_answer_has_a_new_id_where_none_was_sent(
+    sandbox: Sandbox, session: aiohttp.ClientSession, path: str
+) -> None:
+    ids = []
+    for _ in range(2):
+        async with session.get(address(sandbox, path)) as answer:
+            ids.append(answer.headers["X-Request-Id"])
+
+    assert len({UUID(each) for each in ids}) == 2
 
 
 async def test_a_post_of_raw_bytes_is_understood(sandbox: Sandbox) -> None:

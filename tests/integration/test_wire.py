@@ -146,6 +146,7 @@ async def test_the_headers_of_a_post_are_exact(upload: CertificateUpload) -> Non
         "accept-encoding",
         "content-type",
         "content-length",
+        "x-request-id",
     }
     assert exchange.header("Host") == server.origin.removeprefix("http://")
     assert exchange.length == len(exchange.body)

@@ -94,6 +94,7 @@ async def a_service() -> None:
         assert_type(receipt.id, int | None)
         assert_type(receipt.upload, CertificateUpload)
         assert_type(receipt.attempts, int)
+        assert_type(receipt.request_id, str)
         assert_type(receipt.sent_at, datetime)
         assert_type(receipt.answered_at, datetime)
 

@@ -127,6 +127,14 @@ TEXTS: list[tuple[SpringestError, str]] = [
             " sent at 2026-01-31 12:30:05 UTC, may or may not be stored: check before you send it again."
         ),
     ),
+    (
+        InDoubt(POST, "no answer", *WHAT, request_id="18c2a"),
+        (
+            f"{POST}: no answer. The certificate of jan@example.org for certification 7, sent at 2026-01-31 12:30:05"
+            " UTC, may or may not be stored: check before you send it again (Springest's staff can find it by its"
+            " X-Request-Id: 18c2a)."
+        ),
+    ),
     (CancelledTooLate(POST), f"{POST}: cancelled too late: the certificate is stored."),
 ]
 ALL = [pytest.param(error, id=f"{type(error).__name__}-{number}") for number, (error, _) in enumerate(TEXTS)]

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from springest_async import random_names
-from springest_async.random_names import random_name
+from springest_async.random_names import new_request_id, random_name
 
 
 def test_a_name_is_32_hex_digits_and_never_the_same() -> None:
@@ -17,6 +18,16 @@ def test_a_name_is_32_hex_digits_and_never_the_same() -> None:
 
     assert len(set(names)) == 3000
     assert {len(bytes.fromhex(name)) for name in names} == {16}
+
+
+def test_a_request_id_begins_with_the_time_and_is_new() -> None:
+    before = time.time_ns()
+
+    ids = [new_request_id() for _ in range(1000)]
+
+    assert len({each[16:] for each in ids}) == 1000
+    assert all(len(bytes.fromhex(each)) == 16 for each in ids)
+    assert all(before <= int(each[:16], 16) <= time.time_ns() for each in ids)
 
 
 def test_the_system_is_asked_for_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,10 @@ def posts(scripted: ScriptedAnswers) -> int:
     return len(scripted.sent("POST"))
 
 
+def request_ids(scripted: ScriptedAnswers) -> list[str]:
+    return [options["headers"]["X-Request-Id"] for options in scripted.sent("POST")]
+
+
 # --- one POST ---
 
 
@@ -76,7 +80,12 @@ async def test_a_201_is_a_receipt(springest: Springest, scripted: ScriptedAnswer
     receipt = await springest.upload(upload)
 
     assert receipt == Receipt(
-        id=5004, upload=upload, attempts=1, sent_at=receipt.sent_at, answered_at=receipt.answered_at
+        id=5004,
+        upload=upload,
+        attempts=1,
+        sent_at=receipt.sent_at,
+        answered_at=receipt.answered_at,
+        request_id=request_ids(scripted)[0],
     )
     assert before <= receipt.sent_at <= receipt.answered_at <= datetime.now(UTC)
     assert posts(scripted) == 1
@@ -716,6 +725,16 @@ async def test_a_listener_hears_each_step(
     assert times == sorted(times)
     assert {step.at.tzinfo for step in steps} == {UTC}
     assert receipt.sent_at == steps[-2].at
+    unconnected, second, third, fourth, fifth = request_ids(scripted)
+    assert len({unconnected, second, third, fourth, fifth}) == 5
+    assert [step.request_id for step in steps] == [
+        *("", unconnected, ""),
+        *("", second, second),
+        *(second, third, third),
+        *(third, fourth, fourth),
+        *(fourth, fifth, fifth),
+    ]
+    assert receipt.request_id == fifth
 
 
 @pytest.mark.looptime
@@ -740,11 +759,12 @@ async def test_a_listener_hears_that_it_was_not_stored(
     scripted.post(CERTIFICATES, exception=REFUSED, repeat=True)
     steps: list[UploadStep] = []
 
-    with pytest.raises(NotSent):
+    with pytest.raises(NotSent) as raised:
         await springest.upload(upload, listener=steps.append)
 
     assert [step.kind for step in steps] == [*["waiting", "sending", "unsent"] * 4, "not stored"]
     assert steps[-1].words == steps[-2].words
+    assert raised.value.request_id == steps[-1].request_id == ""  # nothing has left
 
 
 @pytest.mark.looptime

@@ -135,7 +135,14 @@ def test_an_outcome_is_that_of_the_certificate(state: State, a: Worker, clock: C
 
     with a.connection.transaction():
         outcome = Outcome(
-            attempt=attempt, state=state, written_at=at, answered_at=at, status=418, server_date="Mon", words="\0\ud800"
+            attempt=attempt,
+            state=state,
+            written_at=at,
+            answered_at=at,
+            status=418,
+            server_date="Mon",
+            words="\0\ud800",
+            server_request_id="\0x",
         )
         certificates.end(a.connection, evolve(outcome, reason="so", springest_id=5))
 
@@ -143,9 +150,10 @@ def test_an_outcome_is_that_of_the_certificate(state: State, a: Worker, clock: C
     assert (known.state, known.springest_id, known.answered_at) == (state, 5, at)
     assert known.claim == ("a" if state is State.WAITING else None)
     assert known.given_up == (clock.now if state is State.IN_DOUBT else None)
-    assert a.connection.execute("SELECT outcome, status, server_date, words FROM attempts") == [
-        (state.value, 418, "Mon", "\\0\\ud800")
+    assert a.connection.execute("SELECT outcome, status, server_date, words, server_request_id FROM attempts") == [
+        (state.value, 418, "Mon", "\\0\\ud800", "\\0x")
     ]
+    assert known.request_id == attempt
 
 
 @pytest.mark.parametrize("state", ENDS)

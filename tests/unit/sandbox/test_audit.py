@@ -108,5 +108,6 @@ def test_a_post_can_be_written_as_json() -> None:
         "content_type": "application/pdf",
         "size": 3,
         "sha256": "abc",
+        "request_id": "",
     }
     assert expected == json.loads(json.dumps(as_json(record)))
