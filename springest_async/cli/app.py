@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 from springest_async.cli.console import Format, say, to_help, to_stderr, to_stdout
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.reading import ReadingOptions
+from springest_async.cli.stop_options import StopOptions
 
 app = App(
     name="springest",
@@ -25,6 +26,7 @@ _FormatOption = Annotated[Format, Parameter(name="--format")]
 _Counting = Literal["fixed", "first-hit", "elastic", "sliding", "bucket", "paced"]
 _DatesOption = Annotated[Literal["dmy", "mdy"] | None, Parameter(name="--dates", negative="")]
 _AS_IT_IS = ReadingOptions()
+_WHEN_DONE = StopOptions()
 _JournalOption = Annotated[str | None, Parameter(name="--journal")]
 
 
@@ -37,6 +39,7 @@ def upload(
     yes: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     skip_faulty: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     skip_listed: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    stop: StopOptions = _WHEN_DONE,
     where: _JournalOption = None,
 ) -> Exit:
     """Upload the certificates in a manifest; run the same command again to continue after an interruption.
@@ -55,13 +58,20 @@ def upload(
         yes: Do not wait five seconds when there are warnings.
         skip_faulty: Send the rows that have no faults, and write the others to the file of failed rows.
         skip_listed: Leave out the rows that Springest lists already (the same person, certification and dates).
+        stop: When to stop by itself.
         where: A file on a disk of this machine, or `postgresql://…`; by default as `SPRINGEST_JOURNAL` says.
     """
+    from springest_async.cli.stops import Stops
     from springest_async.cli.upload import UploadOptions
     from springest_async.cli.upload import upload as upload_manifest
 
-    options = UploadOptions(journal=where, yes=yes, skip_faulty=skip_faulty, skip_listed=skip_listed)
-    return _go(upload_manifest(manifest, reading, options, to_stdout(), to_stderr()), failed=Exit.USAGE)
+    async def go() -> Exit:
+        options = UploadOptions(
+            stops=Stops(stop), journal=where, yes=yes, skip_faulty=skip_faulty, skip_listed=skip_listed
+        )
+        return await upload_manifest(manifest, reading, options, to_stdout(), to_stderr())
+
+    return _go(go(), failed=Exit.USAGE)
 
 
 @app.command(help_epilogue="")
@@ -196,6 +206,39 @@ def status(
         await serve_page(where, ServeOptions(port=port, bind=bind, password_file=password_file), to_stdout())
 
     return _go(go())
+
+
+@app.command(help_epilogue="")
+def pause(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
+    """Let all who upload a manifest wait, on any machine, until `springest resume`.
+
+    Within seconds nothing more is sent. Uploads in progress are finished, rows in doubt are still looked up, and a
+    `springest upload` that is started meanwhile waits, too.
+
+    Example: `springest pause certificates.csv`
+
+    Args:
+        manifest: The manifest.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    from springest_async.cli.pause import pause as pause_migration
+
+    return _go(pause_migration(manifest, where, to_stdout()))
+
+
+@app.command(help_epilogue="")
+def resume(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
+    """Let an upload go on after `springest pause`, on all machines.
+
+    Example: `springest resume certificates.csv`
+
+    Args:
+        manifest: The manifest.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    from springest_async.cli.pause import resume as resume_migration
+
+    return _go(resume_migration(manifest, where, to_stdout()))
 
 
 @app.command(help_epilogue="")

@@ -11,4 +11,5 @@ class Exit(enum.IntEnum):
     USAGE = 2  # faults of usage, manifest or journal: nothing was sent
     IN_DOUBT = 3  # some rows are in doubt
     KEY_REFUSED = 4  # the key was refused (401, 403)
+    STOPPED = 5  # stopped as asked (--until, --max-duration, --max-failures); the same command continues
     INTERRUPTED = 130  # stopped; the same command continues

@@ -13,14 +13,21 @@ from springest_async.errors import (
 )
 
 
-def exit_of(report: Report, error: SpringestError | None, *, before: Report, interrupted: bool) -> Exit:
+def exit_of(
+    report: Report, error: SpringestError | None, *, before: Report, interrupted: bool, stopped_itself: bool = False
+) -> Exit:
     """Return the exit code of a run: first why it ended early, then the states of its rows.
+
+    The first of these that is so: the key was refused (4); an error ended the run before anything was sent (2); a
+    person or a signal stopped it, and not all rows are stored (130); it stopped by itself as it was asked, and rows
+    wait to be sent (5); some are in doubt (3); some were rejected or have failed, or an error ended the run (1).
 
     Args:
         report: the totals after the run.
         error: the error that ended the run early, if any.
         before: the totals before the run.
         interrupted: whether it was stopped by a person or a signal.
+        stopped_itself: whether it stopped as the user had asked for at the start.
     """
     if isinstance(error, NotAuthorized | Forbidden):
         return Exit.KEY_REFUSED
@@ -29,6 +36,8 @@ def exit_of(report: Report, error: SpringestError | None, *, before: Report, int
         return Exit.USAGE
     if interrupted and not all_stored:
         return Exit.INTERRUPTED
+    if stopped_itself and error is None and report.count(State.WAITING):
+        return Exit.STOPPED
     if report.count(State.IN_DOUBT):
         return Exit.IN_DOUBT
     return Exit.STORED if all_stored and error is None else Exit.NOT_ALL

@@ -21,7 +21,9 @@ COMMANDS = {
     "check": "Check a manifest and its PDFs, and show what an upload would do. It sends nothing.",
     "demo": "Watch a whole migration on this machine, in a minute and without a key.",
     "journal": "Show where the journal is, erase personal data from it, or trust its server.",
+    "pause": "Let all who upload a manifest wait, on any machine, until springest resume.",
     "resolve": "Decide about rows in doubt, after looking them up at Springest.",
+    "resume": "Let an upload go on after springest pause.",
     "sandbox": "Run a local Springest to develop against.",
     "status": "Show how far all uploads are, or one with its rows in doubt, also while it runs.",
     "template": "Make a manifest: an empty one, or one from the names of the PDFs in a folder.",
@@ -58,7 +60,8 @@ _EXAMPLES = {
 
 _EXIT_CODES = (
     "Exit codes: 0 all stored, 1 some rows rejected or failed, 2 faults of usage or manifest (nothing was sent),"
-    " 3 some rows in doubt, 4 the key was refused, 130 interrupted."
+    " 3 some rows in doubt, 4 the key was refused, 5 stopped as asked (--until …; the same command continues),"
+    " 130 interrupted."
 )
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from springest_async.bulk import (
     Loaded,
     Manifest,
     OpenMigration,
+    Paused,
     Report,
+    Resumed,
     RowDone,
     RunRecorder,
     Severity,
@@ -38,12 +41,14 @@ from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.findings import show_findings, summary
 from springest_async.cli.numbers import count, number
+from springest_async.cli.pause import journal_argument
 from springest_async.cli.plan import show_plan
 from springest_async.cli.progress import UploadProgress
 from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.signals import interrupts
 from springest_async.cli.status import runs_on, table_of
-from springest_async.cli.times import duration
+from springest_async.cli.stops import Stops
+from springest_async.cli.times import clock_time, duration
 from springest_async.client import Springest
 from springest_async.errors import (
     ConfigurationError,
@@ -68,12 +73,14 @@ class UploadOptions:
     """What ``springest upload`` is asked for.
 
     Attributes:
+        stops: when to stop by itself.
         journal: the place of the journal as the user gave it, or None.
         yes: whether to begin at once, also when there are warnings.
         skip_faulty: whether to send the other rows when some have faults.
         skip_listed: whether to leave out what Springest lists already.
     """
 
+    stops: Stops
     journal: str | None = None
     yes: bool = False
     skip_faulty: bool = False
@@ -119,14 +126,18 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
                 say(err, f"Also tried, because only their files are at fault: {count(tried, 'row')}.")
             if log.count(Severity.WARNING) and not options.yes:
                 await _wait_for_second_thoughts(err)
-            where = f" --journal {argument(options.journal)}" if options.journal else ""
-            # The file of failed rows has one sheet, of another name.
-            others = f"{dataclasses.replace(reading, sheet=None).arguments()}{where}"
-            return await _load_and_run(manifest, log, plan, asked, others, out, err)
+            return await _load_and_run(manifest, log, plan, asked, reading, options, out, err)
 
 
 async def _load_and_run(
-    manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, options: str, out: Console, err: Console
+    manifest: Manifest,
+    log: FindingLog,
+    plan: Plan,
+    asked: Asked,
+    reading: ReadingOptions,
+    options: UploadOptions,
+    out: Console,
+    err: Console,
 ) -> Exit:
     journal, springest = asked.journal, asked.springest
     assert journal is not None
@@ -141,9 +152,14 @@ async def _load_and_run(
     hosts = await migration.hosts()
     _print_start(loaded, before, hosts, springest.origin, err)
     with_faults = LeftOut(faulty, partial(log.reasons, title=manifest.layout.title))
-    rest = _Rest(with_faults, len(plan.listed or ()), options)
+    where = journal_argument(options.journal)
+    # The file of failed rows has one sheet, of another name.
+    others = f"{dataclasses.replace(reading, sheet=None).arguments()}{where}"
+    rest = _Rest(with_faults, len(plan.listed or ()), others, f"springest resume {argument(manifest.path)}{where}")
+    if stops_at := str(options.stops):
+        say(err, f"Stops by itself {stops_at}.")
     run = _Run(springest, manifest, migration, recorder, before, rest, out, err)
-    return await run.run(hosts)
+    return await run.run(hosts, options.stops)
 
 
 def _print_refusal(arguments: str, log: FindingLog, plan: Plan, err: Console) -> None:
@@ -216,11 +232,13 @@ class _Rest:
         faulty: the rows that were left out because of their faults.
         listed: how many rows were left out because Springest lists them.
         options: the options with which the file of failed rows is to be uploaded, with a space before each.
+        resume: the command that ends a pause.
     """
 
     faulty: LeftOut
     listed: int
     options: str
+    resume: str
 
 
 class _Run:
@@ -252,14 +270,16 @@ class _Run:
             err, to_do, springest.limiter, before=before.rows - to_do, waits_for=self._waits_for
         )
         self._queue = UploadQueue(springest, migration, self._listen)
-        self._listeners: list[BulkListener] = [recorder, self._progress, self._say_changed]
+        self._listeners: list[BulkListener] = [recorder, self._progress, self._say_changed, self._say_paused]
         self._interrupted = False
+        self._has_stopped_itself = False
 
-    async def run(self, hosts: Sequence[str]) -> Exit:
-        """Run it; `hosts` is where other runs work on the migration."""
+    async def run(self, hosts: Sequence[str], stops: Stops) -> Exit:
+        """Run it until `stops` says so; `hosts` is where other runs work on the migration."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._hosts = hosts
+        self._listeners.append(stops)
         task = asyncio.current_task()
         error: SpringestError | None = None
 
@@ -274,7 +294,7 @@ class _Run:
         with interrupts(interrupt):
             with contextlib.suppress(asyncio.CancelledError):
                 async with AsyncExitStack() as stack:
-                    for beside in (self._progress.shown(), self._watched()):
+                    for beside in (self._progress.shown(), self._watched(), self._stopping(stops)):
                         await stack.enter_async_context(beside)
                     error = await self._queue.run()
             try:
@@ -295,6 +315,35 @@ class _Run:
                 self._err,
                 f"row {event.row.number}: the file has changed since it was uploaded: it is a new certificate",
             )
+
+    def _say_paused(self, event: BulkEvent) -> None:
+        if isinstance(event, Paused):
+            since = clock_time(event.since, datetime.now(UTC))
+            say(
+                self._err,
+                f"Paused since {since}: nothing more is sent until: {self._rest.resume} (Ctrl-C ends this run,"
+                " and not the pause)",
+            )
+        elif isinstance(event, Resumed):
+            say(self._err, f"Resumed after {duration(event.seconds)}.")
+
+    @asynccontextmanager
+    async def _stopping(self, stops: Stops) -> AsyncIterator[None]:
+        """Stop when that was asked for at the start, during this ``async with``."""
+
+        async def stop() -> None:
+            why = await stops.reached()
+            if not self._interrupted:
+                self._has_stopped_itself = True
+                self._queue.stop()
+                say(self._err, f"Stopping {why}: finishing the uploads in progress. Press Ctrl-C twice to abort.")
+
+        stopping = asyncio.create_task(stop())
+        try:
+            yield
+        finally:
+            stopping.cancel()
+            await asyncio.wait([stopping])
 
     def _waits_for(self) -> str:
         if self._journal.trouble:
@@ -351,7 +400,13 @@ class _Run:
                 "Another run has loaded this manifest meanwhile, edited or with other options: the rows above are those"
                 " that it has loaded. Run the command again whose rows you mean.",
             )
-        code = exit_of(report, error, before=self._before, interrupted=self._interrupted)
+        code = exit_of(
+            report,
+            error,
+            before=self._before,
+            interrupted=self._interrupted,
+            stopped_itself=self._has_stopped_itself,
+        )
         return Exit.NOT_ALL if code is Exit.STORED and (self._rest.faulty.rows or replaced) else code
 
     async def _print_failed(self, report: Report) -> None:
@@ -394,6 +449,8 @@ class _Run:
             say(self._err, f"{runs_on(hosts)} still working on this manifest.")
         elif waiting := report.count(State.WAITING):
             say(self._err, f"Waiting: {count(waiting, 'row')}. {again} to continue.")
+            if await self._migration.paused_at():
+                say(self._err, f"It is still paused, so that run waits too, until: {self._rest.resume}")
 
 
 async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:

@@ -1054,6 +1054,7 @@ async def test_the_help_explains_itself() -> None:
         "springest status certificates.csv",
         "SPRINGEST_JOURNAL",
         "3 some rows in doubt",
+        "5 stopped as asked",
         "130 interrupted",
     ):
         assert words in " ".join(ran.out.split())

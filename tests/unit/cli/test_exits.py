@@ -36,6 +36,7 @@ def test_the_codes_are_those_that_scripts_rely_on() -> None:
         "USAGE": 2,
         "IN_DOUBT": 3,
         "KEY_REFUSED": 4,
+        "STOPPED": 5,
         "INTERRUPTED": 130,
     }
 
@@ -71,6 +72,29 @@ def test_what_needs_a_person_most_decides_the_code(
     before = report_of({State.WAITING: report.rows})
 
     assert exit_of(report, error, before=before, interrupted=interrupted) is code
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "interrupted", "code"),
+    [
+        ({State.STORED: 3, State.WAITING: 1}, None, False, Exit.STOPPED),
+        ({State.STORED: 3, State.REJECTED: 1, State.WAITING: 1}, None, False, Exit.STOPPED),
+        ({State.IN_DOUBT: 1, State.WAITING: 1}, None, False, Exit.STOPPED),
+        ({State.STORED: 3}, None, False, Exit.STORED),
+        ({State.STORED: 3, State.REJECTED: 1}, None, False, Exit.NOT_ALL),
+        ({State.STORED: 3, State.IN_DOUBT: 1}, None, False, Exit.IN_DOUBT),
+        ({State.STORED: 3, State.WAITING: 1}, None, True, Exit.INTERRUPTED),
+        ({State.STORED: 3, State.WAITING: 1}, KEY, False, Exit.KEY_REFUSED),
+        ({State.STORED: 3, State.WAITING: 1}, FULL, False, Exit.NOT_ALL),
+    ],
+)
+def test_a_run_that_stopped_itself_has_a_code_while_rows_wait(
+    counts: dict[State, int], error: SpringestError | None, interrupted: bool, code: Exit
+) -> None:
+    report = report_of(counts)
+    before = report_of({State.WAITING: report.rows})
+
+    assert exit_of(report, error, before=before, interrupted=interrupted, stopped_itself=True) is code
 
 
 def report_of(counts: dict[State, int]) -> Report:
