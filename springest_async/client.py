@@ -46,7 +46,8 @@ PAGE_SIZE = 100
 # A longer list cannot settle anything, or it never ends.
 _MOST_LISTED = 10_000
 _PATIENCE_WITH_JOURNAL = 10.0  # seconds that closing waits for one that is away
-_USER_AGENT = f"springest_async/{__version__}"
+USER_AGENT = f"springest_async/{__version__}"
+"""The name under which this library asks."""
 
 
 @frozen(kw_only=True)
@@ -160,7 +161,7 @@ class Springest:
         self._transport = Transport(
             self.origin,
             timeouts=settings.timeouts,
-            user_agent=_USER_AGENT,
+            user_agent=USER_AGENT,
             connector=settings.connector,
             ca_file=settings.ca_file,
             proxy=settings.proxy,

@@ -93,8 +93,12 @@ class RunRecorder:
         Raises:
             JournalError: when the journal cannot be read.
         """
+        return self.with_counts(await migration.counts())
+
+    def with_counts(self, counts: Counter[State]) -> Report:
+        """Return the totals; `counts` has the rows of the migration by state."""
         return Report(
-            counts=await migration.counts(),
+            counts=counts,
             posts=self._posts,
             refusals=self._refusals,
             stored=self._stored,

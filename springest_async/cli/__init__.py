@@ -21,7 +21,10 @@ def run(arguments: Sequence[str]) -> int:
 
             return guard_streams(show_help)
         from springest_async.cli.app import run_command  # noqa: PLC0415
+        from springest_async.cli.json_log import logged_as_json, wants_json_log  # noqa: PLC0415
 
+        if wants_json_log(arguments):
+            return logged_as_json(lambda: guard_streams(lambda: run_command(arguments)))
         return guard_streams(lambda: run_command(arguments))
     except ModuleNotFoundError as error:
         if error.name not in ("cyclopts", "rich"):

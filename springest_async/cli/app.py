@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from springest_async.cli.console import Format, say, to_help, to_stderr, to_stdout
+from springest_async.cli.console import Format, say, say_error, to_help, to_stderr, to_stdout
 from springest_async.cli.exit_codes import Exit
+from springest_async.cli.machine_options import MachineOptions
 from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.stop_options import StopOptions
 
@@ -27,6 +28,7 @@ _Counting = Literal["fixed", "first-hit", "elastic", "sliding", "bucket", "paced
 _DatesOption = Annotated[Literal["dmy", "mdy"] | None, Parameter(name="--dates", negative="")]
 _AS_IT_IS = ReadingOptions()
 _WHEN_DONE = StopOptions()
+_NO_MACHINES = MachineOptions()
 _JournalOption = Annotated[str | None, Parameter(name="--journal")]
 
 
@@ -40,6 +42,7 @@ def upload(
     skip_faulty: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     skip_listed: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     stop: StopOptions = _WHEN_DONE,
+    machines: MachineOptions = _NO_MACHINES,
     where: _JournalOption = None,
 ) -> Exit:
     """Upload the certificates in a manifest; run the same command again to continue after an interruption.
@@ -59,6 +62,7 @@ def upload(
         skip_faulty: Send the rows that have no faults, and write the others to the file of failed rows.
         skip_listed: Leave out the rows that Springest lists already (the same person, certification and dates).
         stop: When to stop by itself.
+        machines: What machines are told.
         where: A file on a disk of this machine, or `postgresql://…`; by default as `SPRINGEST_JOURNAL` says.
     """
     from springest_async.cli.stops import Stops
@@ -67,7 +71,12 @@ def upload(
 
     async def go() -> Exit:
         options = UploadOptions(
-            stops=Stops(stop), journal=where, yes=yes, skip_faulty=skip_faulty, skip_listed=skip_listed
+            stops=Stops(stop),
+            journal=where,
+            yes=yes,
+            skip_faulty=skip_faulty,
+            skip_listed=skip_listed,
+            machines=machines,
         )
         return await upload_manifest(manifest, reading, options, to_stdout(), to_stderr())
 
@@ -464,7 +473,7 @@ def run_command(arguments: Sequence[str]) -> int:
             arguments, console=to_help(), exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as error:
-        say(to_stderr(), f"springest: {error}")  # `say` makes control characters harmless, cyclopts does not
+        say_error(str(error))  # which makes control characters harmless, as cyclopts does not
         return Exit.USAGE
     return code or Exit.STORED
 
@@ -481,7 +490,7 @@ def _go(command: Coroutine[Any, Any, Exit | None], *, failed: Exit = Exit.NOT_AL
     try:
         return asyncio.run(command) or Exit.STORED
     except SpringestError as error:
-        say(to_stderr(), f"springest: {explained(error)}")
+        say_error(explained(error))
         return exit_of_error(error, failed)
     except asyncio.CancelledError:
         return Exit.INTERRUPTED

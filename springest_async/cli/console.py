@@ -7,22 +7,23 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from springest_async.cli.exit_codes import Exit
+from springest_async.cli.json_log import json_log
+from springest_async.cli.streams import forget, make_streams
 
 Format = Literal["table", "json", "csv"]  # of a list on stdout
 
 
 def guard_streams(command: Callable[[], int]) -> int:
     """Run a command and return its exit code, also when it is interrupted or its output cannot be written."""
-    _make_streams()
+    make_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without UTF-8 shows "?" for characters that it lacks.
@@ -38,17 +39,9 @@ def guard_streams(command: Callable[[], int]) -> int:
     except OSError as error:  # mostly a full disk
         forget_stdout()
         what = f"{error.filename}:" if error.filename else "the output cannot be written:"
-        say(to_stderr(), f"springest: {what} {error.strerror}")
+        say_error(f"{what} {error.strerror}")
         return Exit.NOT_ALL
     return code
-
-
-def _make_streams() -> None:
-    """Open stdout and stderr if they are closed (``>&-``), so that no file of ours gets their descriptors."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_WRONLY)  # never closed
-            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", closefd=False))
 
 
 class _Stdout(Console):
@@ -64,7 +57,7 @@ class _Stderr(Console):
         try:
             self._write_buffer()
         except OSError:
-            _forget(sys.stderr)
+            forget(sys.stderr)
 
 
 def to_stdout() -> Console:
@@ -80,12 +73,22 @@ def to_help() -> Console:
 
 def to_stderr() -> Console:
     """Return the console for messages."""
+    if json_log() is not None:  # which no variable such as FORCE_COLOR makes a terminal
+        return _Stderr(stderr=True, force_terminal=False, force_interactive=False)
     return _Stderr(stderr=True)
 
 
 def say(console: Console, words: str, style: str | None = None) -> None:
     """Print one line, made `plain`, without markup and wrapping, because it may quote servers and manifests."""
     console.print(plain(words), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def say_error(words: str) -> None:
+    """Say what ended the command, on stderr."""
+    if (log := json_log()) is not None:
+        log.end["error"] = words
+    else:
+        say(to_stderr(), f"springest: {words}")
 
 
 def print_json(console: Console, document: Any) -> None:
@@ -116,13 +119,4 @@ def plain(words: str) -> str:
 
 def forget_stdout() -> None:
     """Drop output that could not be written; Python would try again at exit, and print an error."""
-    _forget(sys.stdout)
-
-
-def _forget(stream: TextIO) -> None:
-    with suppress(OSError, ValueError):  # a stream without a descriptor has nothing to flush at exit
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, stream.fileno())
-        finally:
-            os.close(nowhere)
+    forget(sys.stdout)

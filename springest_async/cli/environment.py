@@ -4,15 +4,19 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 from attrs import evolve
 
 from springest_async.api.protocol import is_loopback, origin_of
-from springest_async.client import Settings, Springest
+from springest_async.client import USER_AGENT, Settings, Springest
 from springest_async.errors import ConfigurationError
 from springest_async.journal.journal import Journal, where_from_env
+
+if TYPE_CHECKING:
+    from springest_async.http.ping import Ping
 
 _CERTIFICATIONS_KEY = "SPRINGEST_CERTIFICATIONS_API_KEY"
 
@@ -88,6 +92,19 @@ def local_springest(journal: Journal, settings: Settings) -> Springest:
     return Springest.from_env(settings=evolve(settings, ca_file=_value("SSL_CERT_FILE") or None), journal=journal)
 
 
+def ping(option: str | None) -> "Ping | None":
+    """Return whom to ping, as the option ``--ping`` says, else SPRINGEST_PING; None for nobody.
+
+    Raises:
+        ConfigurationError: the address cannot be pinged.
+    """
+    if not (option or _value("SPRINGEST_PING")):
+        return None
+    from springest_async.http.ping import Ping  # noqa: PLC0415 # not always needed
+
+    return Ping(option or _value("SPRINGEST_PING"), user_agent=USER_AGENT, proxy_to=_proxy_to)
+
+
 def _client(key: str, purpose: str) -> Springest:
     # No variable holds a key: a traceback may show variables.
     if not _value(key):
@@ -102,15 +119,15 @@ def _client(key: str, purpose: str) -> Springest:
 
 def _settings() -> Settings:
     # OpenSSL reads SSL_CERT_FILE by itself, but reports no error when it cannot.
-    return Settings(ca_file=_value("SSL_CERT_FILE") or None, proxy=_proxy())
+    return Settings(ca_file=_value("SSL_CERT_FILE") or None, proxy=_proxy_to(origin()))
 
 
-def _proxy() -> str | None:
-    """Return the proxy for the host as other programs do: HTTPS_PROXY, unless NO_PROXY excludes the host.
+def _proxy_to(address: str) -> str | None:
+    """Return the proxy to an origin as other programs do: HTTPS_PROXY, unless NO_PROXY excludes the host.
 
     Lower-case variables come first, and ``http://`` may be missing.
     """
-    parts = urlsplit(origin())
+    parts = urlsplit(address)
     proxy = getproxies_environment().get("https", "").strip()
     if parts.scheme != "https" or not proxy or proxy_bypass(parts.netloc):
         return None

@@ -122,6 +122,15 @@ def as_json(log: FindingLog) -> list[dict[str, Any]]:
     ]
 
 
+def kinds_as_json(log: FindingLog) -> list[dict[str, Any]]:
+    """Return the kinds of findings with the numbers of their first rows, for a log: the reasons may quote people."""
+    return [
+        {name: value for name, value in kind.items() if name != "first"}
+        | {"rows": [each["row"] for each in kind["first"]]}
+        for kind in as_json(log)
+    ]
+
+
 def _shown(log: FindingLog) -> list[Kind]:
     """Return the kinds for people: if the folder is wrong, it is one fault, and not one for each file."""
     is_folder = Kind.WRONG_FOLDER in log.counts

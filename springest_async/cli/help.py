@@ -42,6 +42,7 @@ _ENVIRONMENT = {
     " `https://site.api.go.springest.nl`.",
     "SPRINGEST_JOURNAL": "the journal of everything that was sent, which prevents that anything is sent twice: a file"
     " on a disk of this machine, or `postgresql://…` for several machines; by default a file in your state folder.",
+    "SPRINGEST_PING": "an address that is told each minute that an upload is alive (`--ping`).",
     "HTTPS_PROXY`, `NO_PROXY": "the proxy to use (`http://proxy.example:3128`), and the hosts to reach without it.",
     "SSL_CERT_FILE`, `SSL_CERT_DIR": "the CAs to trust instead of the system's.",
 }

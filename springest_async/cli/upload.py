@@ -6,12 +6,12 @@ import dataclasses
 import re
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from rich.console import Console
 
 from springest_async.bulk import (
@@ -39,10 +39,13 @@ from springest_async.cli.check import Asked, check_and_plan, open_manifest, show
 from springest_async.cli.console import argument, cell, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
-from springest_async.cli.findings import show_findings, summary
+from springest_async.cli.findings import kinds_as_json, show_findings, summary
+from springest_async.cli.json_log import json_log
+from springest_async.cli.machine_options import MachineOptions
+from springest_async.cli.machines import Machines
 from springest_async.cli.numbers import count, number
 from springest_async.cli.pause import journal_argument
-from springest_async.cli.plan import show_plan
+from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.progress import UploadProgress
 from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.signals import interrupts
@@ -78,6 +81,7 @@ class UploadOptions:
         yes: whether to begin at once, also when there are warnings.
         skip_faulty: whether to send the other rows when some have faults.
         skip_listed: whether to leave out what Springest lists already.
+        machines: what machines are told.
     """
 
     stops: Stops
@@ -85,6 +89,7 @@ class UploadOptions:
     yes: bool = False
     skip_faulty: bool = False
     skip_listed: bool = False
+    machines: MachineOptions = field(factory=MachineOptions)
 
 
 async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, out: Console, err: Console) -> Exit:
@@ -97,6 +102,13 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
         out: where to print tables.
         err: where to print messages.
     """
+    async with Machines(path, options.machines, err) as machines:
+        return await machines.tell_end_of(_check_and_upload(path, reading, options, machines, out, err))
+
+
+async def _check_and_upload(
+    path: Path, reading: ReadingOptions, options: UploadOptions, machines: Machines, out: Console, err: Console
+) -> Exit:
     manifest = await asyncio.to_thread(open_manifest, path, reading)
     _refuse_old_journal(path)
     journal = environment.journal_at(options.journal)
@@ -113,20 +125,36 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
                 plan = await check_and_plan(manifest, log, asked, err, skip_listed=options.skip_listed)
             finally:
                 lister = f"springest check {argument(path)}{reading.arguments()} --findings FILE.csv"
-                show_findings(log, err, lister=lister, title=manifest.layout.title)
+                if (json := json_log()) is None:
+                    show_findings(log, err, lister=lister, title=manifest.layout.title)
+                else:
+                    json.event("findings", kinds=kinds_as_json(log))
             if not plan.totals.rows:
                 say(err, f"{path} has no rows: nothing to do.")
                 return Exit.STORED
-            show_plan(plan, asked.origin, err)
+            if json is None:
+                show_plan(plan, asked.origin, err)
+            else:
+                json.event("plan", **plan_as_json(plan))
             show_not_checked(asked, err)
             if log.count(Severity.FAULT) and not options.skip_faulty:
+                machines.error = f"{summary(log)}. Nothing was sent."
                 _print_refusal(f"{argument(path)}{reading.arguments()}", log, plan, err)
                 return Exit.USAGE
             if tried := len(log.faulty) - len(log.faulty_anywhere):
                 say(err, f"Also tried, because only their files are at fault: {count(tried, 'row')}.")
             if log.count(Severity.WARNING) and not options.yes:
                 await _wait_for_second_thoughts(err)
-            return await _load_and_run(manifest, log, plan, asked, reading, options, out, err)
+            return await _load_and_run(manifest, log, plan, asked, reading, options, _Outputs(out, err, machines))
+
+
+@frozen
+class _Outputs:
+    """Where results and messages go, and what tells machines."""
+
+    out: Console
+    err: Console
+    machines: Machines
 
 
 async def _load_and_run(
@@ -136,9 +164,9 @@ async def _load_and_run(
     asked: Asked,
     reading: ReadingOptions,
     options: UploadOptions,
-    out: Console,
-    err: Console,
+    outputs: _Outputs,
 ) -> Exit:
+    out, err = outputs.out, outputs.err
     journal, springest = asked.journal, asked.springest
     assert journal is not None
     assert springest is not None
@@ -159,7 +187,10 @@ async def _load_and_run(
     if stops_at := str(options.stops):
         say(err, f"Stops by itself {stops_at}.")
     run = _Run(springest, manifest, migration, recorder, before, rest, out, err)
-    return await run.run(hosts, options.stops)
+    run.tell(outputs.machines, outputs.machines.told(migration, recorder))
+    code = await run.run(hosts, options.stops)
+    outputs.machines.error = "" if run.error is None else explained(run.error)
+    return code
 
 
 def _print_refusal(arguments: str, log: FindingLog, plan: Plan, err: Console) -> None:
@@ -271,8 +302,18 @@ class _Run:
         )
         self._queue = UploadQueue(springest, migration, self._listen)
         self._listeners: list[BulkListener] = [recorder, self._progress, self._say_changed, self._say_paused]
+        self._beside: list[AbstractAsyncContextManager[object]] = [self._watched()]
+        if json_log() is None:
+            self._beside.append(self._progress.shown())
         self._interrupted = False
         self._has_stopped_itself = False
+        self.error: SpringestError | None = None
+        """What has ended it early."""
+
+    def tell(self, listener: BulkListener, beside: AbstractAsyncContextManager[object]) -> None:
+        """Let somebody listen, and go on beside the run."""
+        self._listeners.append(listener)
+        self._beside.append(beside)
 
     async def run(self, hosts: Sequence[str], stops: Stops) -> Exit:
         """Run it until `stops` says so; `hosts` is where other runs work on the migration."""
@@ -294,9 +335,9 @@ class _Run:
         with interrupts(interrupt):
             with contextlib.suppress(asyncio.CancelledError):
                 async with AsyncExitStack() as stack:
-                    for beside in (self._progress.shown(), self._watched(), self._stopping(stops)):
+                    for beside in (*self._beside, self._stopping(stops)):
                         await stack.enter_async_context(beside)
-                    error = await self._queue.run()
+                    error = self.error = await self._queue.run()
             try:
                 return await self._finish(error, loop.time() - started)
             except JournalError as failure:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from itertools import chain
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -148,13 +148,13 @@ class Exchange:
         if self.headers_sent and self.watchdog is not None:
             self.watchdog.stop()
             await self.before_resending()
-        keyed = _KeyedUrl(request.url, self.key)
+        keyed = KeyedUrl(request.url, self.key)
         request.url = cast(URL, keyed)
         self._go_ahead = _go_ahead_of(request)
         try:
             return await handler(request)
         except BaseException as error:
-            _strip(error)
+            strip(error)
             raise
         finally:
             keyed.drop_key()
@@ -242,15 +242,23 @@ class Exchange:
             await self.body.wait_written()
 
 
-class _KeyedUrl:
+class AddedToTarget(Protocol):
+    """A secret that belongs into the request line."""
+
+    @property
+    def added_to(self) -> Callable[[str], str]:
+        """Return the target of a request with the secret in it."""
+
+
+class KeyedUrl:
     """A stand-in for a request's address. It returns the key only the first time that the request line is built.
 
     So traces, exceptions and ``repr`` show the address without it.
     """
 
-    def __init__(self, plain: URL, key: ApiKey) -> None:
+    def __init__(self, plain: URL, key: AddedToTarget) -> None:
         self._plain = plain
-        self._key: ApiKey | None = key
+        self._key: AddedToTarget | None = key
 
     def __repr__(self) -> str:
         return repr(self._plain)
@@ -265,10 +273,12 @@ class _KeyedUrl:
         return URL, (str(self._plain),)  # a copy has no key, and no need to stand in for anything
 
     def drop_key(self) -> None:
+        """Return the key no more."""
         self._key = None
 
     @property
     def raw_path_qs(self) -> str:
+        """The path and the query, with the key the first time."""
         key, self._key = self._key, None
         return self._plain.raw_path_qs if key is None else key.added_to(self._plain.raw_path_qs)
 
@@ -289,7 +299,7 @@ def _go_ahead_of(request: aiohttp.ClientRequest) -> Callable[[], None] | None:
     return go_ahead
 
 
-def _strip(error: BaseException) -> None:
+def strip(error: BaseException) -> None:
     """Remove from an exception of aiohttp's what the server said, and all frames: one of them has the request line."""
     match error:
         case aiohttp.ClientResponseError():

@@ -134,7 +134,7 @@ async def test_a_command_that_fails_shows_no_key(tmp_path: Path, state: Path) ->
 @pytest.mark.parametrize(
     ("bug", "command"),
     [
-        ("cli.environment._proxy", "certifications"),
+        ("cli.environment._proxy_to", "certifications"),
         ("client.shared_limiter", "certifications"),
         ("http.transport.Transport._exchange", "certificates"),
         ("http.exchange.Exchange.read", "certificates"),

@@ -25,7 +25,7 @@ from springest_async.api.protocol import Answer
 from springest_async.errors import NoAnswer, NotSent
 from springest_async.http.api_key import ApiKey
 from springest_async.http.body import CertificateBody
-from springest_async.http.exchange import Exchange, _go_ahead_of, _KeyedUrl
+from springest_async.http.exchange import Exchange, KeyedUrl, _go_ahead_of
 from springest_async.http.transport import Timeouts, Transport
 from springest_async.source_file import SourceFile
 from tests.conftest import ScriptedAnswers
@@ -207,7 +207,7 @@ async def test_aiohttp_still_waits_for_100_on_the_future_we_know() -> None:
 
 
 def test_an_address_has_the_key_once_and_shows_it_nowhere() -> None:
-    url = _KeyedUrl(URL(ORIGIN + PATH), KEY)
+    url = KeyedUrl(URL(ORIGIN + PATH), KEY)
 
     assert (str(url), repr(url), url.host) == (ORIGIN + PATH, f"URL('{ORIGIN}{PATH}')", "api.springest.nl")
     copied: object = copy.copy(url)

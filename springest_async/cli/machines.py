@@ -1,0 +1,298 @@
+"""Tell machines how a run goes: the JSON log, a metrics file, pings, and hooks at the end or in trouble.
+
+All of them get the summary of the run, in which the migration's status is read from the journal from time to time.
+Nothing that fails here stops a run or changes its exit code: it is said once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import evolve
+from rich.console import Console
+
+from springest_async.bulk import BulkEvent, Outage, OutageOver, Report, RowDone, RunRecorder, State
+from springest_async.cli import environment
+from springest_async.cli.console import say
+from springest_async.cli.exit_codes import Exit
+from springest_async.cli.exits import exit_of_error, explained
+from springest_async.cli.hooks import run_hook
+from springest_async.cli.json_log import json_log
+from springest_async.cli.machine_options import MachineOptions
+from springest_async.cli.signals import interrupts
+from springest_async.cli.times import duration
+from springest_async.errors import InDoubt, JournalError, SpringestError
+from springest_async.journal import migrations
+from springest_async.journal.engine import Connection
+from springest_async.journal.open_migration import OpenMigration
+from springest_async.journal.status import MigrationStatus, read_status
+from springest_async.journal.status_reader import StatusReader
+from springest_async.reports.events_json import event_as_json
+from springest_async.reports.summary_json import Trouble, summary_as_json
+
+if TYPE_CHECKING:
+    from springest_async.http.ping import Ping
+
+_METRICS_EVERY = 15.0  # seconds
+_MINUTE = 60.0  # seconds between two pings, and two summaries in the log
+_REST = 10  # a read of the status is followed by a rest of so many times as long as it took
+_LONG_OUTAGE = 600.0  # seconds after which somebody is called
+_PATIENCE_AT_END = 2.0  # seconds for the last read
+
+
+class Machines:
+    """Tells machines how one run of ``springest upload`` goes.
+
+    Usage::
+
+        async with Machines(manifest, options, err) as machines:
+            return await machines.tell_end_of(upload())  # in which:
+            async with machines.told(migration, recorder):
+                error = await UploadQueue(springest, migration, machines).run()
+
+    Args:
+        manifest: the manifest's file.
+        options: what is to be told.
+        err: where to print what fails, and what hooks print.
+
+    Raises:
+        ConfigurationError: the options cannot be right.
+    """
+
+    def __init__(self, manifest: Path, options: MachineOptions, err: Console) -> None:
+        self._manifest = manifest.name
+        self._options = options
+        self._err = err
+        self._log = json_log()
+        self._stack = AsyncExitStack()
+        self._ping: Ping | None = None
+        self._pinging = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._read: Callable[[], Awaitable[MigrationStatus]] | None = None
+        self._rests_until = 0.0  # on the loop's clock
+        self._status: MigrationStatus | None = None
+        self._recorder: RunRecorder | None = None
+        self._outage: asyncio.TimerHandle | None = None
+        self._told: set[Trouble] = set()
+        self._failed: set[str] = set()
+        self.error = ""
+        """What ended the run early, in words."""
+
+    async def __aenter__(self) -> Self:
+        if self._options.metrics is not None:
+            from springest_async.reports.metrics import check_metrics_file  # noqa: PLC0415 # not always needed
+
+            check_metrics_file(self._options.metrics)
+        self._ping = environment.ping(self._options.ping)
+        if self._ping is not None:
+            await self._stack.enter_async_context(self._ping)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+
+    @property
+    def _tells(self) -> bool:
+        """Whether there is anything to tell at all."""
+        return self._log is not None or self._ping is not None or self._options != MachineOptions()
+
+    # --- while it runs ---
+
+    @asynccontextmanager
+    async def told(self, migration: OpenMigration, recorder: RunRecorder) -> AsyncIterator[None]:
+        """Tell of a run during this ``async with``."""
+        if not self._tells:
+            yield
+            return
+        async with StatusReader(migration.journal) as reader:
+            async with self.told_from(lambda: reader.status(migration.id), recorder):
+                yield
+
+            def read_without_this_run(connection: Connection) -> MigrationStatus:
+                others = migrations.workers(connection, migration.id, without=migration.journal.worker)
+                return evolve(read_status(connection, migration.id), workers=others)
+
+            self._read = lambda: reader.read(read_without_this_run)
+            self._rests_until = 0.0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_AT_END):
+                    await self._look()
+
+    @asynccontextmanager
+    async def told_from(
+        self, read: Callable[[], Awaitable[MigrationStatus]], recorder: RunRecorder
+    ) -> AsyncIterator[None]:
+        """Tell of a run whose status is read so."""
+        self._read, self._recorder = read, recorder
+        await self._look()
+        begin = self._summary("begin")
+        self._to_log(begin)
+        self._start(self._post(begin))
+        repeated = [asyncio.create_task(self._keep_metrics()), asyncio.create_task(self._tell_each_minute())]
+        try:
+            yield
+        finally:
+            for task in repeated:
+                task.cancel()
+            await asyncio.wait(repeated)
+            self._end_outage()
+
+    def __call__(self, event: BulkEvent) -> None:
+        """Note an event."""
+        if not self._tells:
+            return
+        loop = asyncio.get_running_loop()
+        if self._log is not None:
+            name, fields = event_as_json(event, loop.time())
+            self._log.event(name, **fields)
+        match event:
+            case Outage():
+                if self._outage is None:
+                    what = f"{event.what} for {duration(_LONG_OUTAGE)} ({event.reason})"
+                    self._outage = loop.call_at(event.since + _LONG_OUTAGE, self._call_for_help, "outage", what)
+            case OutageOver():
+                self._end_outage()
+            case RowDone(state=State.IN_DOUBT):
+                why = event.error.reason if isinstance(event.error, InDoubt) else ""
+                self._call_for_help("in_doubt", f"row {event.row.number}: {why}")
+
+    def _end_outage(self) -> None:
+        if self._outage is not None:
+            self._outage.cancel()
+            self._outage = None
+
+    async def _keep_metrics(self) -> None:
+        while self._options.metrics is not None:
+            await self._look()
+            await self._write_metrics()
+            await asyncio.sleep(_METRICS_EVERY)
+
+    async def _tell_each_minute(self) -> None:
+        while True:
+            await asyncio.sleep(_MINUTE)
+            await self._look()
+            progress = self._summary("progress")
+            self._to_log(progress)
+            await self._post(progress)
+
+    async def _look(self) -> None:
+        """Read the status anew; the last one stays if that fails, or if it was read just now."""
+        now = asyncio.get_running_loop().time
+        if self._read is None or (began := now()) < self._rests_until:
+            return
+        with contextlib.suppress(JournalError):
+            self._status = await self._read()
+        self._rests_until = now() + _REST * (now() - began)
+
+    # --- who is told ---
+
+    def _call_for_help(self, trouble: Trouble, words: str) -> None:
+        """Tell of trouble, of each kind once."""
+        if trouble not in self._told:
+            self._told.add(trouble)
+            self._start(self._tell_trouble(trouble, words))
+
+    async def _tell_trouble(self, trouble: Trouble, words: str) -> None:
+        await self._look()
+        summary = self._summary("trouble", trouble=trouble, words=words)
+        self._to_log(summary)
+        await self._run_hook("--on-trouble", self._options.on_trouble, summary)
+
+    def _start(self, telling: Coroutine[Any, Any, None]) -> None:
+        """Tell somebody while the run goes on."""
+        self._tasks.add(asyncio.create_task(telling))
+
+    def _summary(self, event: Any, **more: Any) -> dict[str, Any]:
+        return summary_as_json(event, self._manifest, self._status, self._run, **more)
+
+    @property
+    def _run(self) -> Report | None:
+        if self._recorder is None or self._status is None:
+            return None
+        return self._recorder.with_counts(self._status.counts)
+
+    def _to_log(self, summary: dict[str, Any]) -> None:
+        if self._log is not None:
+            self._log.event(**summary)
+
+    async def _run_hook(self, option: str, command: str | None, summary: dict[str, Any]) -> None:
+        if command is None:
+            return
+        if failure := await run_hook(command, summary, lambda line: say(self._err, line)):
+            say(self._err, f"Warning: the command of {option} {failure}.")
+
+    async def _post(self, summary: dict[str, Any]) -> None:
+        if self._ping is None:
+            return
+        async with self._pinging:
+            if failure := await self._ping.post(summary):
+                self._say_once(f"Warning: {self._ping.origin} cannot be pinged ({failure}). The upload goes on.")
+
+    async def _write_metrics(self, exit_code: Exit | None = None) -> None:
+        if (path := self._options.metrics) is None:
+            return
+        from springest_async.reports.metrics import RunMetrics, write_metrics  # noqa: PLC0415 # not always needed
+
+        metrics = RunMetrics(manifest=self._manifest, status=self._status, run=self._run, exit_code=exit_code)
+        try:
+            await asyncio.to_thread(write_metrics, path, metrics)
+        except OSError as error:
+            self._say_once(f"Warning: the metrics cannot be written to {path}: {error.strerror}. The upload goes on.")
+
+    def _say_once(self, words: str) -> None:
+        kind = words.partition("(")[0]
+        if kind not in self._failed:
+            self._failed.add(kind)
+            say(self._err, words)
+
+    # --- at the end ---
+
+    async def tell_end_of(self, command: Coroutine[Any, Any, Exit]) -> Exit:
+        """Run the command to its end, tell of that, and return its exit code; raise what it raises."""
+        try:
+            code = await command
+        except SpringestError as error:
+            self.error = explained(error)
+            await self._tell_end(exit_of_error(error, Exit.USAGE))
+            raise
+        except asyncio.CancelledError:
+            await self._tell_end(Exit.INTERRUPTED)
+            raise
+        await self._tell_end(code)
+        return code
+
+    async def _tell_end(self, code: Exit) -> None:
+        """Tell of the end; Ctrl-C ends that at once."""
+        if not self._tells:
+            return
+        telling = asyncio.create_task(self._tell_all_of_end(code))
+
+        def interrupt() -> None:
+            telling.cancel()
+
+        with interrupts(interrupt):
+            try:
+                await asyncio.wait([telling])
+            finally:
+                telling.cancel()
+        if not telling.cancelled():
+            telling.result()
+
+    async def _tell_all_of_end(self, code: Exit) -> None:
+        if code is Exit.KEY_REFUSED:
+            self._call_for_help("key_refused", self.error)
+        summary = self._summary("end", exit_code=int(code), error=self.error)
+        if self._log is not None:
+            self._log.end |= {name: value for name, value in summary.items() if name != "at"}
+        await self._write_metrics(code)
+        await asyncio.gather(*self._tasks, self._post(summary))
+        await self._run_hook("--on-finish", self._options.on_finish, summary)
