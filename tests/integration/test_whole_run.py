@@ -1,0 +1,276 @@
+"""One migration, as its owner lives through it: watched, cut off, killed, paused, answered, reported and proved.
+
+Two machines share a journal in PostgreSQL, in a minute of some seconds: the same arithmetic. Whenever nothing moves,
+each view of it shows the same numbers.
+"""
+
+import asyncio
+import csv
+import os
+import pty
+import re
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.conftest import pdf_of
+from tests.pdfs import hashes
+from tests.waiting import A_WHILE, until
+
+from .command import CERTIFICATIONS_KEY, KEY, assert_no_key_in, environment
+from .sandbox_process import SandboxProcess, sandbox_process
+from .scaled import MACHINE
+from .servers.postgresql import Database
+from .views import Numbers, agreed, numbers_in_json, numbers_in_page, status_of, status_until
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.chromium]
+
+PERIOD = 2.0
+"""The minute, in seconds."""
+
+SHOWN, NOT_SHOWN = "1", "3"
+
+_TO_SETTLE = f"SELECT id FROM certificates WHERE state = 'in doubt' AND certification_id = {SHOWN}"  # noqa: S608
+"""Those in doubt that a run settles by itself, also while it is paused."""
+
+# With that key, a check says beforehand which certifications are not shown.
+_WITHOUT_LIST = {"SPRINGEST_CERTIFICATIONS_API_KEY": None}
+
+
+@attrs.frozen(kw_only=True)
+class Archive:
+    """An archive of which some rows are rejected, and some stay in doubt.
+
+    Attributes:
+        rows: how many.
+        rejected: the distance from one of them to the next.
+        in_doubt: the distance from one of them to the next.
+    """
+
+    rows: int
+    rejected: int
+    in_doubt: int
+
+    def is_rejected(self, number: int) -> bool:
+        return number % self.rejected == 0
+
+    def is_in_doubt(self, number: int) -> bool:
+        return number % self.in_doubt == 1 and not self.is_rejected(number)
+
+    def count(self, kind: Any) -> int:
+        return sum(map(kind, range(1, self.rows + 1)))
+
+    @property
+    def strangers(self) -> list[str]:
+        return [person(number) for number in range(1, self.rows + 1) if self.is_rejected(number)]
+
+    def make(self, folder: Path) -> Path:
+        folder.mkdir()
+        manifest = folder / "certificates.csv"
+        with manifest.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("file", "certification_id", "email", "valid_from"))
+            for number in range(1, self.rows + 1):
+                (folder / f"{number}.pdf").write_bytes(pdf_of(f"No. {number}"))
+                certification = NOT_SHOWN if self.is_in_doubt(number) else SHOWN
+                writer.writerow((f"{number}.pdf", certification, person(number), "2026-01-31"))
+        return manifest
+
+
+def person(number: int) -> str:
+    return f"employee{number}@example.org"
+
+
+@attrs.define
+class Running:
+    """A command that runs, and all that it has said so far, in a terminal or not."""
+
+    process: asyncio.subprocess.Process
+    said: bytearray = attrs.field(factory=bytearray)
+
+    async def saying(self, words: str) -> str:
+        """Wait until it has said something, and return all that it has said so far."""
+        await until(lambda: words.encode() in self.said or self.process.returncode is not None)
+        assert words.encode() in self.said, self.said.decode()
+        return self.said.decode()
+
+    async def ended(self) -> tuple[int, str]:
+        """Wait for its end; return its exit code, and all that it has said."""
+        await self.process.wait()
+        assert self.process.returncode is not None
+        text = self.said.decode()
+        assert_no_key_in(text)
+        return self.process.returncode, text
+
+
+@attrs.frozen
+class Machine:
+    """A machine with a name, a state folder and a copy of the archive of its own."""
+
+    name: str
+    manifest: Path
+    origin: str
+    journal: str
+
+    @asynccontextmanager
+    async def running(self, *arguments: str | Path) -> AsyncIterator[Running]:
+        """Run a command in a terminal of 100 columns, and kill it at the end, if it runs then."""
+        size = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+        own = {"XDG_STATE_HOME": str(self.manifest.parent.with_name(f"{self.name}-state")), MACHINE: self.name}
+        terminal, inside = pty.openpty()
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.integration.scaled", str(PERIOD), *arguments),
+            env=environment(self.origin, SPRINGEST_JOURNAL=self.journal, **_WITHOUT_LIST, **own, **size),
+            **streams,
+            start_new_session=True,
+        )
+        os.close(inside)
+        running = Running(process)
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            with suppress(OSError):  # how Linux reports the end
+                if piece := os.read(terminal, 65536):
+                    running.said.extend(piece)
+                    return
+            loop.remove_reader(terminal)
+
+        loop.add_reader(terminal, read)
+        try:
+            yield running
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            loop.remove_reader(terminal)
+            os.close(terminal)
+
+
+async def opened(serving: Running, browser: Browser) -> Page:
+    """Open the status page at the address that the command prints."""
+    await serving.saying("Stop it with Ctrl-C")
+    found = re.search(r"http://127\.0\.0\.1:\S+", serving.said.decode())
+    assert found is not None
+    page = await browser.new_page()
+    await page.goto(found[0])
+    return page
+
+
+async def live_through(archive: Archive, folder: Path, database: Database, browser: Browser) -> None:
+    here = archive.make(folder / "anna")
+    there = Path(shutil.copytree(here.parent, folder / "bert")) / here.name
+    async with sandbox_process(
+        api_key=KEY,
+        certifications_api_key=CERTIFICATIONS_KEY,
+        period=PERIOD,
+        body_timeout=PERIOD,
+        strangers=archive.strangers,
+        silent=(int(NOT_SHOWN),),
+    ) as sandbox:
+        anna = Machine("anna", here, sandbox.origin, database.url)
+        bert = Machine("bert", there, sandbox.origin, database.url)
+        await _live(archive, anna, bert, sandbox, database, browser)
+
+    posts = Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored")
+    assert set(posts.values()) == {1}  # none is stored twice
+    rejected = {post.sha256 for post in sandbox.audit if post.verdict == "invalid"}
+    assert sorted([*posts, *rejected], key=str) == hashes(here.parent)  # none is lost
+    summary = sandbox.summary()
+    assert (summary.refused_for_speed, summary.most_in_any_period) == (0, 30)
+
+
+async def _live(
+    archive: Archive, anna: Machine, bert: Machine, sandbox: SandboxProcess, database: Database, browser: Browser
+) -> None:
+    def seen(condition: Callable[[dict[str, Any]], bool], *, within: float = A_WHILE) -> Awaitable[dict[str, Any]]:
+        return status_until(condition, anna.manifest, anna.journal, within=within)
+
+    def share_done(share: float) -> Awaitable[dict[str, Any]]:
+        return seen(lambda status: status["done"] > share * archive.rows, within=5 * A_WHILE)
+
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(anna.running("upload", anna.manifest))
+        await first.saying("to send to")
+        await share_done(0.05)
+        page = await opened(await stack.enter_async_context(anna.running("status", "--serve")), browser)
+        views = {
+            "json": lambda: _json(anna),
+            "page": lambda: numbers_in_page(page),
+        }
+        async with bert.running("upload", bert.manifest) as second:
+            await until(lambda: _workers(database) == 2)  # one that never reached the server would give up
+            await share_done(0.15)
+
+            # The network is away, and comes back.
+            await sandbox.go_away()
+            await seen(lambda status: status["activity"] == "outage")
+            await expect(page.get_by_text("Cannot send", exact=True)).to_be_visible(timeout=A_WHILE * 1000)
+            await sandbox.come_back()
+            await seen(lambda status: status["activity"] == "running")
+            await share_done(0.3)
+
+            # One machine dies. What it was sending is settled by the other.
+            os.kill(second.process.pid, signal.SIGKILL)
+            await second.process.wait()
+        await seen(lambda status: [worker["machine"] for worker in status["workers"]] == ["anna"])
+        second = await stack.enter_async_context(bert.running("upload", bert.manifest))
+        await until(lambda: _workers(database) == 3)
+
+        # Somebody pauses it on the page, and answers for a row.
+        await share_done(0.5)
+        await page.get_by_role("button", name="Pause").click()
+        for each in (first, second):
+            await each.saying("paused")
+        await seen(lambda status: status["activity"] == "paused" and not status["counts"]["sending"])
+        await until(lambda: not database.execute(_TO_SETTLE))
+        paused = await agreed(views)
+        assert paused["waiting"] > 0
+        await page.get_by_role("button", name="Springest has it: row").first.click()
+        await page.get_by_role("button", name="Yes, Springest has it").click()
+        await seen(lambda status: status["counts"]["in_doubt"] < paused["in_doubt"])
+        answered = await agreed(views)
+        assert answered == {**paused, "stored": paused["stored"] + 1, "in_doubt": paused["in_doubt"] - 1}
+
+        # It goes on to its end, where the other rows in doubt are answered for.
+        await page.get_by_role("button", name="Resume").click()
+        await seen(lambda status: status["activity"] == "in_doubt", within=10 * A_WHILE)
+        for each in (first, second):
+            code, said = await each.ended()
+            assert code == 3, said
+        ended = await agreed(views)
+        assert ended["in_doubt"] == archive.count(archive.is_in_doubt) - 1
+        await page.get_by_role("button", name="Springest has them").click()
+        await page.get_by_role("button", name="Yes, Springest has them").click()
+        await seen(lambda status: status["activity"] == "done")
+        rejected = archive.count(archive.is_rejected)
+        nothing = dict.fromkeys(("failed", "in_doubt", "waiting", "sending"), 0)
+        assert await agreed(views) == {"stored": archive.rows - rejected, "rejected": rejected, **nothing}
+
+
+def _workers(database: Database) -> int:
+    """Return how many workers have had an answer."""
+    ((workers,),) = database.execute("SELECT count(DISTINCT worker) FROM attempts WHERE answered_at IS NOT NULL")
+    return int(workers)
+
+
+async def _json(machine: Machine) -> Numbers:
+    return numbers_in_json(await status_of(machine.manifest, machine.journal))
+
+
+async def test_a_small_migration_is_lived_through(tmp_path: Path, database: Database, browser: Browser) -> None:
+    await live_through(Archive(rows=300, rejected=50, in_doubt=30), tmp_path, database, browser)
+
+
+@pytest.mark.soak
+async def test_a_migration_of_3000_rows_is_lived_through(tmp_path: Path, database: Database, browser: Browser) -> None:
+    await live_through(Archive(rows=3000, rejected=97, in_doubt=100), tmp_path, database, browser)

@@ -1,0 +1,89 @@
+"""What each view says of a migration, as the same numbers: the page, the terminal, and JSON; and how they agree.
+
+A view is read as a person or a script reads it: the page by what it shows, the terminal by its last lines.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Page
+
+from tests.waiting import A_WHILE
+
+from .command import springest
+
+__all__ = ["Numbers", "agreed", "numbers_in_json", "numbers_in_page", "status_of", "status_until"]
+
+Numbers = Mapping[str, int]
+"""The rows by state, as in JSON: ``stored``, ``in_doubt`` …"""
+
+_STATES = ("stored", "rejected", "failed", "in_doubt", "waiting", "sending")
+_BETWEEN_LOOKS = 0.3
+
+
+async def status_of(manifest: Path, journal: str) -> dict[str, Any]:
+    """Return what ``springest status --format json`` prints of a manifest."""
+    ran = await springest("status", manifest, "--format", "json", SPRINGEST_JOURNAL=journal)
+    assert ran.err == ""
+    status: dict[str, Any] = json.loads(ran.out)
+    return status
+
+
+async def status_until(
+    condition: Callable[[dict[str, Any]], bool], manifest: Path, journal: str, *, within: float = A_WHILE
+) -> dict[str, Any]:
+    """Wait until the status of a manifest is so (seconds), and return it."""
+    status: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                status = await status_of(manifest, journal)
+                if condition(status):
+                    return status
+                await asyncio.sleep(_BETWEEN_LOOKS)
+    except TimeoutError:
+        raise AssertionError(f"still {json.dumps(status, indent=2)}") from None
+
+
+def numbers_in_json(status: Mapping[str, Any]) -> Numbers:
+    """Return the numbers of ``springest status --format json``, also where it is a part of something else."""
+    return {state: status["counts"][state] for state in _STATES}
+
+
+async def numbers_in_page(page: Page) -> Numbers:
+    """Return the numbers that the status page shows of its only migration."""
+    shown = (
+        await page.get_by_role("region")
+        .filter(has=page.get_by_role("heading", level=2))
+        .first.locator("dl")
+        .inner_text()
+    )
+    cells = [line for line in shown.splitlines() if line]
+    names = {"being_sent": "sending"}
+    found = {}
+    for title, value in zip(cells[::2], cells[1::2], strict=True):
+        name = title.lower().replace(" ", "_")
+        found[names.get(name, name)] = int(re.sub(r"\s", "", value))
+    return found
+
+
+async def agreed(views: Mapping[str, Callable[[], Awaitable[Numbers]]]) -> Numbers:
+    """Wait until all views show the same numbers, where nothing moves, and return them.
+
+    A view may be some seconds old, so none is expected to be right at once.
+    """
+    shown: dict[str, Numbers] = {}
+    try:
+        async with asyncio.timeout(A_WHILE):
+            while True:
+                shown = {name: await read() for name, read in views.items()}
+                first, *others = shown.values()
+                if all(other == first for other in others):
+                    return first
+                await asyncio.sleep(_BETWEEN_LOOKS)
+    except TimeoutError:
+        raise AssertionError(f"the views do not agree: {shown}") from None
