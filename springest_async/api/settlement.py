@@ -15,9 +15,10 @@ from springest_async.records import Certificate
 
 # The server's clock and ours may differ by this much.
 _SKEW = timedelta(minutes=2)
-# An equal certificate that was created this long before ours was sent is another one. Between the two bounds it may be
-# ours, if a clock was wrong by hours.
-_CERTAINLY_EARLIER = timedelta(days=1)
+CERTAINLY_EARLIER = timedelta(days=1)
+"""An equal certificate that was created this long before ours was sent is another one.
+
+Between the two bounds it may be ours, if a clock was wrong by hours."""
 
 
 @frozen
@@ -29,7 +30,7 @@ class Unclear:
 
 def listed_from(doubt: InDoubt) -> date:
     """Return the first day of creation to list, early enough for any time zone of the server."""
-    return (doubt.sent_at - _CERTAINLY_EARLIER).date() - timedelta(days=1)
+    return (doubt.sent_at - CERTAINLY_EARLIER).date() - timedelta(days=1)
 
 
 def clock_was_ahead(doubt: InDoubt, here: datetime, there: datetime | None) -> bool:
@@ -40,7 +41,7 @@ def clock_was_ahead(doubt: InDoubt, here: datetime, there: datetime | None) -> b
         here: the time now by our clock, which may have been corrected since the send.
         there: the time now by the server's clock, if known.
     """
-    return max(here, doubt.sent_at) - (there or here) > _CERTAINLY_EARLIER
+    return max(here, doubt.sent_at) - (there or here) > CERTAINLY_EARLIER
 
 
 def find(doubt: InDoubt, listed: Iterable[Certificate], known: Collection[int] = ()) -> Certificate | Unclear | None:
@@ -78,7 +79,7 @@ def _is_another(doubt: InDoubt, certificate: Certificate) -> bool:
         return True
     if certificate.valid_until and doubt.valid_until and certificate.valid_until != doubt.valid_until:
         return True
-    return certificate.created_at is not None and certificate.created_at < doubt.sent_at - _CERTAINLY_EARLIER
+    return certificate.created_at is not None and certificate.created_at < doubt.sent_at - CERTAINLY_EARLIER
 
 
 def _why_unclear(doubt: InDoubt, certificate: Certificate) -> str | None:

@@ -1,0 +1,391 @@
+"""Match the rows of a manifest with what Springest lists: which listed certificate is of which row, and which of none.
+
+A listed certificate stands for one certificate of the journal: first the one that has its id, then one of the same
+person, certification and dates that is stored, then one that may be, then a row that was not sent. What is left over is
+a row with other dates, doubled, or not ours.
+
+All of it happens in a temporary database, so that a million rows need no memory. Nothing is asked here.
+"""
+
+import enum
+from collections import Counter
+from collections.abc import Generator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+from attrs import frozen
+
+from springest_async.api.settlement import CERTAINLY_EARLIER
+from springest_async.bulk.temporary import TemporaryDatabase
+from springest_async.journal.certificates import microseconds
+from springest_async.journal.comparison import ComparedRow, KnownLooks
+from springest_async.journal.records import State
+from springest_async.reports.springest_lists import person_of
+
+# `before` has the certificates that were stored for long when Springest was asked, and their last POST.
+#
+# `items` are the certificates of the rows; a row without one has a negative key. The one with the lowest `claims` gets
+# what is listed. `others` are the certificates of other manifests, and of rows that are gone.
+TABLES = (
+    "CREATE TABLE before (certificate INTEGER PRIMARY KEY, attempt TEXT)",
+    """
+    CREATE TABLE items (
+        key INTEGER PRIMARY KEY,
+        number INTEGER,
+        rows INTEGER NOT NULL DEFAULT 1,
+        file TEXT,
+        certification INTEGER,
+        email TEXT,
+        person BLOB,
+        valid_from TEXT,
+        valid_until TEXT,
+        looks BLOB,
+        state TEXT,
+        claims INTEGER,
+        springest_id INTEGER,
+        attempt TEXT,
+        sent_at INTEGER,
+        listed INTEGER,
+        kind TEXT,
+        why TEXT NOT NULL DEFAULT '',
+        certain INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE TABLE others (key INTEGER PRIMARY KEY, springest_id INTEGER, looks BLOB, claims INTEGER)",
+)
+"""What makes the tables of such a database, beside those of `springest_lists`."""
+
+_INDEXES = (
+    "CREATE INDEX items_looks ON items (looks)",
+    "CREATE INDEX items_id ON items (springest_id)",
+    "CREATE INDEX others_id ON others (springest_id)",
+    "CREATE INDEX others_looks ON others (looks)",
+    "CREATE INDEX listed_looks ON listed (looks)",
+    "CREATE INDEX listed_person ON listed (person, certification)",
+)
+
+_CLAIMS = {
+    State.STORED: 0,
+    State.IN_DOUBT: 1,
+    State.SENDING: 1,
+    State.WAITING: 2,
+    State.FAILED: 3,
+    State.REJECTED: 4,
+}
+
+
+class Kind(enum.Enum):
+    """What the comparison of a row, or of a listed certificate, has shown."""
+
+    SHOWN = "stored and shown"
+    NOT_SHOWN = "stored, not shown"  # Springest does not show its certification
+    MISSING = "missing"  # stored, and not listed though its certification is shown
+    OTHER_DATES = "other dates"
+    OTHER_PERSON = "other person"  # or certification; it has the id of ours
+    DOUBLED = "doubled"  # more are listed than were sent
+    NOT_OURS = "not ours"  # listed, and the journal does not know it
+    NOT_EXPECTED = "shown, not stored"
+    NOT_STORED = "not stored"
+    NOT_COMPARED = "not compared"
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether Springest and the journal do not agree."""
+        return self not in (Kind.SHOWN, Kind.NOT_SHOWN, Kind.NOT_STORED, Kind.NOT_COMPARED)
+
+
+class Why(enum.Enum):
+    """Why stored rows could not be compared."""
+
+    INCOMPLETE = "what may be in a list that was not read whole"
+    UNKNOWN = "what Springest may not show yet, because it does not say whether it shows the certification"
+    NAMELESS = "what may be one of the listed certificates that do not say whose they are"
+    RECENT = "what was stored only just before Springest was asked, or since: run the same command again"
+
+
+@frozen(kw_only=True)
+class Listed:
+    """A certificate as Springest lists it; dates are as in 2026-12-31."""
+
+    id: int
+    certification_id: int
+    email: str | None
+    valid_from: str
+    valid_until: str | None
+
+
+@frozen(kw_only=True)
+class Finding:
+    """What was found of a row, or of a listed certificate that belongs to no row.
+
+    Attributes:
+        kind: what was found.
+        row: its row in the manifest, the first one if several rows have the same certificate; None for no row.
+        rows: how many rows that are.
+        file: the cell of the manifest, as written.
+        state: of the row in the journal; None for no row.
+        certification_id: of the row, or as listed for no row, as are the next three.
+        email: of the employee; None if it is not listed.
+        valid_from: the first day (2026-12-31).
+        valid_until: the last day, or None.
+        springest_id: the id that Springest gave when it stored the row, if it is known.
+        listed: the certificate that Springest lists, if it lists one.
+        certain: whether a missing row is certainly not stored, as far as the lists show.
+    """
+
+    kind: Kind
+    row: int | None
+    rows: int
+    file: str
+    state: State | None
+    certification_id: int
+    email: str | None
+    valid_from: str
+    valid_until: str | None
+    springest_id: int | None
+    listed: Listed | None
+    certain: bool = False
+
+
+# --- what is compared ---
+
+
+def add_rows(database: TemporaryDatabase, rows: Sequence[ComparedRow]) -> None:
+    """Add rows of the manifest to what is compared."""
+    database.change(
+        "INSERT INTO items (key, number, file, certification, email, person, valid_from, valid_until, looks, state,"
+        " claims, springest_id, attempt, sent_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key)"
+        " DO UPDATE SET rows = rows + 1, number = min(number, excluded.number)",
+        [
+            (
+                row.certificate or -row.id,
+                row.number,
+                row.file,
+                row.certification_id,
+                row.email,
+                person_of(row.email),
+                row.valid_from,
+                row.valid_until,
+                row.looks,
+                row.state.value,
+                _CLAIMS[row.state],
+                row.springest_id,
+                row.attempt,
+                row.sent_at,
+            )
+            for row in rows
+        ],
+    )
+
+
+def add_known(database: TemporaryDatabase, known: Sequence[KnownLooks]) -> None:
+    """Add certificates that the journal knows, those of the rows included."""
+    lines = [(one.id, one.springest_id, one.looks, _CLAIMS[one.state]) for one in known]
+    database.change("INSERT OR IGNORE INTO others VALUES (?, ?, ?, ?)", lines)
+
+
+# --- matching ---
+
+
+def match(database: TemporaryDatabase, since: date, *, by_person: bool) -> None:
+    """Match all rows with all that is listed; this blocks.
+
+    Args:
+        database: with all rows, all that the journal knows, and all that is listed.
+        since: what was created before this day is not asked for, so it is nobody's concern.
+        by_person: whether the lists are of people, not of certifications.
+    """
+    for statement in ("DELETE FROM others WHERE key IN (SELECT key FROM items)", *_INDEXES):
+        database.change(statement)
+    _match_by_id(database)
+    _match_by_looks(database)
+    _compare_matched(database)
+    _match_other_dates(database)
+    _name_what_is_left(database, since)
+    _judge_unmatched(database, by_person=by_person)
+
+
+def _match_by_id(database: TemporaryDatabase) -> None:
+    # Two certificates with one id: the listed one stands for the first of them.
+    database.change(
+        "UPDATE items SET listed = springest_id WHERE state = 'stored' AND springest_id IN (SELECT id FROM listed)"
+        " AND NOT EXISTS (SELECT 1 FROM items AS o WHERE o.springest_id = items.springest_id AND o.state = 'stored'"
+        " AND o.key < items.key)"
+    )
+    database.change(
+        "UPDATE listed SET owner = 'id' WHERE id IN (SELECT listed FROM items WHERE listed IS NOT NULL)"
+        " OR id IN (SELECT springest_id FROM others WHERE springest_id IS NOT NULL)"
+    )
+
+
+def _match_by_looks(database: TemporaryDatabase) -> None:
+    """Give each listed certificate whose id nobody has to the first that looks the same, one to each."""
+    database.change("CREATE TABLE pairs (listed INTEGER PRIMARY KEY, key INTEGER)")
+    database.change(
+        "WITH free AS (SELECT id, looks, row_number() OVER (PARTITION BY looks ORDER BY id) AS place FROM listed"
+        " WHERE owner IS NULL AND looks IS NOT NULL), claimants AS (SELECT key, looks, row_number() OVER (PARTITION BY"
+        " looks ORDER BY claims, has_id, key IS NULL, key) AS place FROM"
+        " (SELECT key, looks, claims, springest_id IS NOT NULL AS has_id FROM items"
+        "  WHERE listed IS NULL AND looks IN (SELECT looks FROM free)"
+        "  UNION ALL SELECT NULL, looks, claims, springest_id IS NOT NULL FROM others"
+        "  WHERE looks IN (SELECT looks FROM free)"
+        "  AND (springest_id IS NULL OR springest_id NOT IN (SELECT id FROM listed))))"
+        " INSERT INTO pairs SELECT free.id, claimants.key FROM free JOIN claimants"
+        " ON claimants.looks = free.looks AND claimants.place = free.place"
+    )
+    database.change("UPDATE items SET listed = pairs.listed FROM pairs WHERE pairs.key = items.key")
+    database.change("UPDATE listed SET owner = 'looks' WHERE id IN (SELECT listed FROM pairs)")
+
+
+def _compare_matched(database: TemporaryDatabase) -> None:
+    database.change(
+        "UPDATE items SET kind = CASE WHEN state = 'sending' THEN ? WHEN state <> 'stored' THEN ?"
+        " WHEN l.certification <> items.certification OR l.person <> items.person THEN ?"
+        " WHEN l.valid_from <> items.valid_from OR l.valid_until IS NOT items.valid_until THEN ? ELSE ? END"
+        " FROM listed AS l WHERE l.id = items.listed",
+        [
+            tuple(
+                kind.value
+                for kind in (Kind.NOT_STORED, Kind.NOT_EXPECTED, Kind.OTHER_PERSON, Kind.OTHER_DATES, Kind.SHOWN)
+            )
+        ],
+    )
+    database.change(
+        "UPDATE listed SET owner = ? WHERE owner IS NULL AND (looks IN (SELECT looks FROM items WHERE state = 'stored')"
+        " OR looks IN (SELECT looks FROM others WHERE claims = 0))",
+        [(Kind.DOUBLED.value,)],
+    )
+
+
+def _match_other_dates(database: TemporaryDatabase) -> None:
+    """Find unmatched rows under other dates, among what may have been created by their POST."""
+    candidates = database.select(
+        "SELECT key, person, certification, valid_from, sent_at FROM items WHERE listed IS NULL AND state = 'stored'"
+        " AND EXISTS (SELECT 1 FROM listed AS l WHERE l.person = items.person"
+        " AND l.certification = items.certification AND l.owner IS NULL) ORDER BY key"
+    )
+    for key, person, certification, valid_from, sent_at in list(candidates):
+        earliest = (sent_at or 0) - CERTAINLY_EARLIER // timedelta(microseconds=1)
+        found = list(
+            database.select(
+                "SELECT id FROM listed WHERE person = ? AND certification = ? AND owner IS NULL"
+                " AND (created IS NULL OR created >= ?) ORDER BY valid_from <> ?, id LIMIT 1",
+                person,
+                certification,
+                earliest,
+                valid_from,
+            )
+        )
+        for (listed,) in found:
+            database.change("UPDATE listed SET owner = 'dates' WHERE id = ?", [(listed,)])
+            values = (listed, Kind.OTHER_DATES.value, key)
+            database.change("UPDATE items SET listed = ?, kind = ? WHERE key = ?", [values])
+
+
+def _name_what_is_left(database: TemporaryDatabase, since: date) -> None:
+    begins = microseconds(datetime.combine(since, time(), UTC))
+    database.change(
+        "UPDATE listed SET owner = CASE WHEN person IS NULL THEN 'nameless' ELSE ? END WHERE owner IS NULL"
+        " AND certification IN (SELECT id FROM certifications) AND (created IS NULL OR created >= ?)",
+        [(Kind.NOT_OURS.value, begins)],
+    )
+
+
+def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool) -> None:
+    complete = (
+        "EXISTS (SELECT 1 FROM people AS p WHERE p.person = items.person AND p.complete)"
+        if by_person
+        else "EXISTS (SELECT 1 FROM certifications AS c WHERE c.id = items.certification AND c.complete)"
+    )
+    shown = "(SELECT c.shown FROM certifications AS c WHERE c.id = items.certification)"
+    nameless = "items.certification IN (SELECT certification FROM listed WHERE owner = 'nameless')"
+    settled = "EXISTS (SELECT 1 FROM before AS b WHERE b.certificate = items.key AND b.attempt = items.attempt)"
+    database.change(
+        f"UPDATE items SET why = CASE WHEN {shown} = 0 THEN '' WHEN NOT {complete} THEN ? WHEN {shown} IS NULL THEN ?"  # noqa: S608
+        f" WHEN {nameless} THEN ? WHEN NOT {settled} THEN ? ELSE '' END WHERE state = 'stored' AND listed IS NULL",
+        [tuple(why.name for why in (Why.INCOMPLETE, Why.UNKNOWN, Why.NAMELESS, Why.RECENT))],
+    )
+    database.change(
+        f"UPDATE items SET kind = CASE WHEN state <> 'stored' THEN ? WHEN why <> '' THEN ? WHEN {shown} = 0 THEN ?"  # noqa: S608
+        " ELSE ? END WHERE listed IS NULL",
+        [tuple(kind.value for kind in (Kind.NOT_STORED, Kind.NOT_COMPARED, Kind.NOT_SHOWN, Kind.MISSING))],
+    )
+    # It may be any certificate of the same person and certification that is not known by its id to be another one.
+    database.change(
+        "UPDATE items SET certain = 1 WHERE kind = ? AND attempt IS NOT NULL AND NOT EXISTS (SELECT 1 FROM listed AS l"
+        " WHERE l.person = items.person AND l.certification = items.certification"
+        " AND (l.owner <> 'id' OR l.id = items.springest_id))",
+        [(Kind.MISSING.value,)],
+    )
+
+
+# --- what was found ---
+
+
+def counts(database: TemporaryDatabase) -> Counter[Kind]:
+    """Count the rows, and the listed certificates of no row, by what was found."""
+    found: Counter[Kind] = Counter()
+    for kind, rows in database.select("SELECT kind, sum(rows) FROM items GROUP BY kind"):
+        found[Kind(kind)] = rows
+    for kind in (Kind.DOUBLED, Kind.NOT_OURS):
+        ((found[kind],),) = database.select("SELECT count(*) FROM listed WHERE owner = ?", kind.value)
+    return found
+
+
+def reasons(database: TemporaryDatabase) -> dict[Why, int]:
+    """Count the rows that could not be compared, by why."""
+    lines = database.select("SELECT why, sum(rows) FROM items WHERE kind = ? GROUP BY why", Kind.NOT_COMPARED.value)
+    return {Why[why]: rows for why, rows in lines}
+
+
+_LISTED = "l.id, l.certification, l.email, l.valid_from, l.valid_until"
+
+
+def findings(database: TemporaryDatabase, *kinds: Kind) -> Generator[Finding, None, None]:
+    """Yield what was found, of these kinds: first the rows of the manifest, then the listed certificates of no row."""
+    marks = ", ".join("?" * len(kinds))
+    values = [kind.value for kind in kinds]
+    for line in database.select(
+        "SELECT i.kind, i.number, i.rows, i.file, i.state, i.certification, i.email, i.valid_from, i.valid_until,"  # noqa: S608
+        f" i.springest_id, i.certain, {_LISTED} FROM items AS i LEFT JOIN listed AS l ON l.id = i.listed"
+        f" WHERE i.kind IN ({marks}) ORDER BY i.number",
+        *values,
+    ):
+        kind, row, rows, file, state, certification, email, valid_from, valid_until, springest_id, certain, *rest = line
+        yield Finding(
+            kind=Kind(kind),
+            row=row,
+            rows=rows,
+            file=file,
+            state=State(state),
+            certification_id=certification,
+            email=email,
+            valid_from=valid_from,
+            valid_until=valid_until,
+            springest_id=springest_id,
+            listed=None if rest[0] is None else _listed(*rest),
+            certain=bool(certain),
+        )
+    for kind, row, file, *rest in database.select(
+        "SELECT l.owner, (SELECT min(i.number) FROM items AS i WHERE i.looks = l.looks AND i.state = 'stored') AS row,"  # noqa: S608
+        " (SELECT i.file FROM items AS i WHERE i.looks = l.looks AND i.state = 'stored' ORDER BY i.number LIMIT 1),"
+        f" {_LISTED} FROM listed AS l WHERE l.owner IN ({marks}) ORDER BY l.id",
+        *values,
+    ):
+        listed = _listed(*rest)
+        yield Finding(
+            kind=Kind(kind),
+            row=row,
+            rows=0 if row is None else 1,
+            file=file or "",
+            state=None if row is None else State.STORED,
+            certification_id=listed.certification_id,
+            email=listed.email,
+            valid_from=listed.valid_from,
+            valid_until=listed.valid_until,
+            springest_id=None,
+            listed=listed,
+        )
+
+
+def _listed(key: int, certification: int, email: str | None, valid_from: str, valid_until: str | None) -> Listed:
+    return Listed(id=key, certification_id=certification, email=email, valid_from=valid_from, valid_until=valid_until)

@@ -1,0 +1,239 @@
+"""Compare the rows of a migration with what Springest lists, and put back to waiting what is certainly missing there.
+
+Springest lists verified certificates only, so it can show that a certificate is there, and it can show that one is
+missing only where it shows others of its certification. What could not be compared is never "no difference".
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from springest_async.api.settlement import CERTAINLY_EARLIER
+from springest_async.bulk.listed import listed_looks
+from springest_async.bulk.temporary import TemporaryDatabase
+from springest_async.client import Springest
+from springest_async.journal import comparison
+from springest_async.journal.certificates import microseconds, moment
+from springest_async.journal.engine import Connection
+from springest_async.journal.open_migration import OpenMigration
+from springest_async.journal.records import State
+from springest_async.journal.status_reader import StatusReader
+from springest_async.records import Certificate
+from springest_async.reports import matching, springest_lists
+from springest_async.reports.matching import Finding, Kind
+from springest_async.reports.springest_lists import SpringestLists, created_from, person_of
+
+T = TypeVar("T")
+
+_AT_ONCE = 10_000  # rows that are read together
+
+
+class Reconciliation:
+    """A comparison of one migration with what Springest lists.
+
+    Usage::
+
+        async with Reconciliation(migration, springest) as comparison:
+            await comparison.read_rows()
+            print(await comparison.count_requests())
+            await comparison.fetch()
+            print(comparison.counts, comparison.not_compared)
+            for finding in comparison.findings(Kind.MISSING): ...
+
+    Args:
+        migration: the migration.
+        springest: an open client for its host.
+
+    Attributes:
+        since: only what was created on this day or later is compared; None if nothing of the migration was sent.
+        counts: how many rows, and listed certificates of no row, there are of each kind.
+        not_compared: what could not be compared, in sentences without a full stop.
+    """
+
+    def __init__(self, migration: OpenMigration, springest: Springest) -> None:
+        self.since: date | None = None
+        self.counts: Counter[Kind] = Counter()
+        self.not_compared: list[str] = []
+        self._migration = migration
+        self._springest = springest
+        self._database = TemporaryDatabase(*springest_lists.TABLES, *matching.TABLES)
+        self._reader = StatusReader(migration.journal)
+        self._lists: SpringestLists | None = None
+
+    async def __aenter__(self) -> Self:
+        self._database.__enter__()
+        await self._reader.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._reader.__aexit__(kind, error, traceback)
+        self._database.__exit__(kind, error, traceback)
+
+    @property
+    def asked(self) -> int:
+        """How many requests have been made so far."""
+        return 0 if self._lists is None else self._lists.asked
+
+    # --- what the journal knows, and what Springest lists ---
+
+    async def read_rows(self) -> None:
+        """Read what is to be compared, before Springest is asked: what is stored later may not be in its lists.
+
+        Raises:
+            JournalError: the journal cannot be read, or the migration was erased from it.
+        """
+        posts = await self._reader.read(partial(comparison.first_posts, migration=self._migration.id))
+        self.since = created_from(posts)
+        if self.since is not None:
+            self._lists = SpringestLists(self._database, self._springest, self.since)
+        settled = microseconds(datetime.now(UTC) - timedelta(seconds=self._springest.settings.timeouts.answer))
+        assert settled is not None
+        async for rows in self._pages(partial(comparison.rows, migration=self._migration.id), lambda row: row.id):
+            await asyncio.to_thread(self._note_before, rows, settled)
+
+    def _note_before(self, rows: list[comparison.ComparedRow], settled: int) -> None:
+        change = self._database.change
+        stored = [row for row in rows if row.state is State.STORED and (row.settled_at or 0) < settled]
+        change("INSERT OR IGNORE INTO before VALUES (?, ?)", ((row.certificate, row.attempt) for row in stored))
+        people = {person_of(row.email): row.email for row in rows}
+        change("INSERT OR IGNORE INTO people (person, email) VALUES (?, ?)", people.items())
+        sent = Counter({row.certification_id: 0 for row in rows})
+        sent.update(row.certification_id for row in rows if row.attempt is not None)
+        change(
+            "INSERT INTO certifications (id, sent) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET sent = sent + ?",
+            ((certification, rows_sent, rows_sent) for certification, rows_sent in sent.items()),
+        )
+
+    async def _pages(self, read: Callable[..., list[T]], key_of: Callable[[T], int]) -> AsyncGenerator[list[T], None]:
+        """Yield what the journal has, many lines at a time, so that nobody waits for all of it."""
+        after = 0
+        while True:
+            start = after
+
+            def job(connection: Connection, start: int = start) -> list[T]:
+                return read(connection, after=start, limit=_AT_ONCE)
+
+            if not (lines := await self._reader.read(job)):
+                return
+            yield lines
+            after = key_of(lines[-1])
+
+    async def count_requests(self) -> int:
+        """Return how many requests `fetch` makes at least; `read_rows` comes before it.
+
+        Raises:
+            SpringestError: as `Springest.certificates`.
+        """
+        return 0 if self._lists is None else await self._lists.count_requests()
+
+    async def fetch(self) -> None:
+        """Fetch the lists and compare the rows with them; `count_requests` comes before it.
+
+        Raises:
+            NotAuthorized, Forbidden: the key is refused.
+            JournalError: the journal cannot be read, or the migration was erased from it.
+        """
+        if self._lists is not None:
+            await self._lists.fetch()
+            self.not_compared += self._lists.unavailable
+        # What is listed was sent before, so the journal knows it now.
+        rows = partial(comparison.rows, migration=self._migration.id)
+        async for page in self._pages(rows, lambda row: row.id):
+            await asyncio.to_thread(matching.add_rows, self._database, page)
+        known = partial(comparison.known, origin=self._migration.source.origin)
+        async for certificates in self._pages(known, lambda one: one.id):
+            await asyncio.to_thread(matching.add_known, self._database, certificates)
+        by_person = self._lists is not None and self._lists.by_person
+        since = self.since or date.max
+        await asyncio.to_thread(matching.match, self._database, since, by_person=by_person)
+        self.counts = matching.counts(self._database)
+        for why, count in matching.reasons(self._database).items():
+            self.not_compared.append(f"{why.value} ({count} {'row' if count == 1 else 'rows'})")
+        if by_person:
+            self.not_compared.append(
+                "certificates of other people, because Springest is asked for fewer lists if it is asked by person"
+            )
+
+    # --- what was found ---
+
+    def findings(self, *kinds: Kind) -> Generator[Finding, None, None]:
+        """Yield what was found, of these kinds (default: all); see `matching.findings`."""
+        return matching.findings(self._database, *(kinds or tuple(Kind)))
+
+    @property
+    def differences(self) -> int:
+        """How many rows and listed certificates differ."""
+        return sum(count for kind, count in self.counts.items() if kind.is_difference)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each row is stored, and Springest shows it."""
+        return not self.differences and set(+self.counts) <= {Kind.SHOWN} and not self.not_compared
+
+    # --- putting back what is missing ---
+
+    def count_missing(self) -> int:
+        """Return how many certificates are certainly not stored, as far as the lists show."""
+        ((count,),) = self._database.select("SELECT count(*) FROM items WHERE certain")
+        return int(count)
+
+    async def ask_for_missing(self) -> AsyncGenerator[tuple[int, str] | None, None]:
+        """Ask Springest once more for each certificate that is missing, by person; one request each.
+
+        Yields:
+            What `send_again` needs of one that is certainly not stored, or None for one that may be.
+
+        Raises:
+            SpringestError: as `Springest.certificates`.
+        """
+        missing = self._database.select(
+            "SELECT key, attempt, person, email, certification, looks, sent_at FROM items WHERE certain"
+        )
+        for key, attempt, person, email, certification, looks, sent_at in missing:
+            yield (key, attempt) if await self._is_missing(person, email, certification, looks, sent_at) else None
+
+    async def _is_missing(self, person: bytes, email: str, certification: int, looks: bytes, sent_at: int) -> bool:
+        earliest = (moment(sent_at) or datetime.now(UTC)) - CERTAINLY_EARLIER
+        first: int | None = None
+        read: set[int] = set()
+        assert self._lists is not None
+        async with aclosing(self._springest.certificate_pages(email=email, certification_id=certification)) as lists:
+            async for page in lists:
+                self._lists.asked += 1
+                first = page.total if first is None else first
+                read.update(one.id for one in page.records)
+                for one in page.records:
+                    if one.user is None or person_of(one.user.email) != person or one.certification_id != certification:
+                        return False  # it is not what was asked for, so this may not be all of it
+                    if not self._is_another(one, looks, earliest):
+                        return False
+        return first is not None and len(read) >= first
+
+    def _is_another(self, listed: Certificate, looks: bytes, earliest: datetime) -> bool:
+        """Return whether a listed certificate of the same person and certification is certainly not the missing one."""
+        query = (
+            "SELECT 1 FROM items WHERE springest_id = ? AND NOT certain UNION ALL"
+            " SELECT 1 FROM others WHERE springest_id = ? LIMIT 1"
+        )
+        if any(self._database.select(query, listed.id, listed.id)):
+            return True
+        if listed_looks(listed, self._springest.origin) == looks:
+            return False
+        return listed.created_at is not None and listed.created_at < earliest
+
+    async def send_again(self, missing: list[tuple[int, str]]) -> int:
+        """Put certificates that are certainly not stored back to waiting; the next upload sends them.
+
+        Return how many wait then: those that another run has changed since they were compared are left as they are.
+
+        Raises:
+            JournalError: the journal cannot be written. Nothing was changed then.
+        """
+        return await self._migration.send_missing_again(missing)
