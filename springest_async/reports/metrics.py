@@ -41,13 +41,14 @@ class RunMetrics(Collector):
         if (status := self.status) is not None:
             yield from self._of_status(status)
         if (run := self.run) is not None:
-            yield self._counter("springest_run_posts", "POSTs that this run has sent.", run.posts)
-            yield self._counter(
-                "springest_run_refusals", "POSTs of this run that were refused without a reason.", run.refusals
-            )
-            yield self._counter("springest_run_stored", "Rows that this run has stored or found stored.", run.stored)
-            yield self._counter("springest_run_outages", "Outages of this run that are over.", run.outages)
-            yield self._counter("springest_run_outage_seconds", "How long they lasted, in all.", run.outage_seconds)
+            for name, words, value in (
+                ("posts", "POSTs that this run has sent.", run.posts),
+                ("refusals", "POSTs of this run that were refused without a reason.", run.refusals),
+                ("stored", "Rows that this run has stored or found stored.", run.stored),
+                ("outages", "Outages of this run that are over.", run.outages),
+                ("outage_seconds", "How long the outages of this run lasted, in all.", run.outage_seconds),
+            ):
+                yield self._counter(f"springest_run_{name}", words, value)
         if self.exit_code is not None:
             yield self._gauge(
                 "springest_run_exit_code", "The exit code of the last run; absent while it runs.", self.exit_code

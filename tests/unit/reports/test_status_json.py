@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,23 +10,14 @@ from springest_async.journal.records import State, Worker
 from springest_async.journal.status import MigrationStatus, Pace, RowInProgress, RowOutcome
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.status_json import as_json
+from tests.machine_docs import faults_of
+from tests.statuses import READ_AT, status_of
 
-AT = datetime(2026, 11, 28, 14, 9, 29, 120_000, tzinfo=UTC)
+AT = READ_AT
 
 
 def status(**changes: Any) -> MigrationStatus:
-    values: dict[str, Any] = {
-        "id": 7,
-        "name": "certificates.csv",
-        "path": "/home/ole/certificates.csv",
-        "origin": "https://api.springest.nl",
-        "at": AT,
-        "moved_at": AT - timedelta(seconds=2),
-        "paused_at": None,
-        "counts": Counter({State.STORED: 5, State.WAITING: 4, State.SENDING: 1, State.REJECTED: 2, State.IN_DOUBT: 3}),
-        "seconds_left": 61.234,
-    }
-    return MigrationStatus(**values | changes)
+    return status_of({"seconds_left": 61.234} | changes, stored=5, waiting=4, sending=1, rejected=2, in_doubt=3)
 
 
 def test_the_counts_are_of_all_states_and_agree() -> None:
@@ -125,3 +115,18 @@ def test_words_without_an_address_stay_as_they_are() -> None:
     words = "valid_from: must be in the past; 12 @ 3, at 14:00"
 
     assert without_addresses(words) == words
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"paused_at": AT},
+        {"workers": (Worker("a"), Worker("b", "no connection", "refused", 4.0, 1.0))},
+        {"workers": (Worker("b", "no connection", "refused", 4.0),)},
+        {"sending": (RowInProgress(number=4, file="a.pdf", seconds=0.5),)},
+        {"last": (RowOutcome(number=1, file="", state=State.WAITING, at=AT, status=None, words="", request_id="a"),)},
+    ],
+)
+def test_it_is_as_its_page_says(changes: dict[str, Any]) -> None:
+    assert faults_of(as_json(status(**changes)), "status") == []

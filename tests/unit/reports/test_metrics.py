@@ -1,0 +1,90 @@
+"""The file of metrics, as its page says."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from springest_async import ConfigurationError
+from springest_async.bulk import Report
+from springest_async.reports.metrics import RunMetrics, check_metrics_file, write_metrics
+from tests.machine_docs import METRICS
+from tests.statuses import status_of
+
+
+def written(path: Path, metrics: RunMetrics) -> dict[str, tuple[str, str]]:
+    """Write metrics, and return the type and the help of each."""
+    write_metrics(path, metrics)
+    families = text_string_to_metric_families(path.read_text())
+    return {
+        f"{family.name}{'_total' * (family.type == 'counter')}": (family.type, family.documentation)
+        for family in families
+    }
+
+
+def value(path: Path, name: str, **labels: str) -> float:
+    (found,) = (
+        sample.value
+        for family in text_string_to_metric_families(path.read_text())
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+    return found
+
+
+def test_all_metrics_are_as_the_page_says(tmp_path: Path) -> None:
+    status = status_of(stored=3)
+    metrics = RunMetrics(manifest="x.csv", status=status, run=Report(counts=status.counts), exit_code=0)
+
+    assert written(tmp_path / "x.prom", metrics) == METRICS
+
+
+def test_the_numbers_are_those_of_the_status(tmp_path: Path) -> None:
+    path = tmp_path / "x.prom"
+    status = status_of(stored=3, waiting=2, in_doubt=1)
+    write_metrics(path, RunMetrics(manifest="x.csv", status=status, run=Report(counts=status.counts, posts=7)))
+
+    assert value(path, "springest_rows", state="stored", host=status.origin, manifest="x.csv") == 3
+    assert value(path, "springest_rows", state="in_doubt") == 1
+    assert value(path, "springest_activity", activity="stopped") == 1
+    assert value(path, "springest_run_posts_total") == 7
+    assert "springest_run_exit_code" not in path.read_text()
+
+
+def test_a_run_that_never_began_has_an_exit_code(tmp_path: Path) -> None:
+    path = tmp_path / "x.prom"
+
+    assert written(path, RunMetrics(manifest="x.csv", exit_code=2)).keys() == {"springest_run_exit_code"}
+    assert value(path, "springest_run_exit_code") == 2
+
+
+def test_a_million_rows_need_no_more_lines(tmp_path: Path) -> None:
+    lines = []
+    for rows in (1, 1_000_000):
+        write_metrics(tmp_path / "x.prom", RunMetrics(manifest="x.csv", status=status_of(waiting=rows)))
+        lines.append((tmp_path / "x.prom").read_text().count("\n"))
+
+    assert lines[0] == lines[1]
+
+
+def test_nothing_is_left_beside_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "x.prom").mkdir()
+
+    with pytest.raises(OSError, match="directory"):
+        write_metrics(tmp_path / "x.prom", RunMetrics(manifest="x.csv", exit_code=0))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.prom"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("certificates.csv", "name it certificates.prom"),
+        ("nowhere/x.prom", "there is no folder"),
+        ("folder.prom", "this is a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_one_is_refused_early(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.prom").mkdir()
+
+    with pytest.raises(ConfigurationError, match=words):
+        check_metrics_file(tmp_path / name)
