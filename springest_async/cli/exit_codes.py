@@ -12,4 +12,5 @@ class Exit(enum.IntEnum):
     IN_DOUBT = 3  # some rows are in doubt
     KEY_REFUSED = 4  # the key was refused (401, 403)
     STOPPED = 5  # stopped as asked (--until, --max-duration, --max-failures); the same command continues
+    DIFFERENT = 6  # an audit or a comparison with Springest's lists found that something is not as it should be
     INTERRUPTED = 130  # stopped; the same command continues

@@ -30,6 +30,12 @@ _COLUMNS = (
 CERTIFICATE = f"SELECT {_COLUMNS} FROM certificates AS k"  # noqa: S608 # names of columns
 """The SQL that reads what a `KnownCertificate` needs."""
 
+LEFT = (
+    "NOT (coalesce(a.outcome, '') = 'waiting' AND a.status IS NULL AND a.written_at IS NULL AND a.answered_at IS NULL"
+    " AND a.counted_until IS NULL AND a.back_at = 0)"
+)
+"""The SQL that tells which attempts ``a`` may have left. The token of any other is back, and nothing was written."""
+
 
 class ClaimLost(Exception):
     """Another worker has this certificate or row now. Nothing was changed, and nothing may be sent."""

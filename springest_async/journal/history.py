@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from springest_async.journal.certificates import moment
+from springest_async.journal.certificates import LEFT, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.migrations import load_of
 from springest_async.journal.records import State
@@ -22,14 +22,9 @@ _CLOCKS_APART_US = 3_600_000_000  # at most, between the machine that loaded the
 _PERIOD_US = int(PERIOD_SECONDS * 1e6)
 _WIDTHS = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200, 14400, 43200)  # minutes of a stretch
 
-# A POST that certainly did not leave. Its `back_at` is 0, but so may be that of one that left before a reboot.
-_LEFT = (
-    " NOT (coalesce(a.outcome, '') = 'waiting' AND a.status IS NULL AND a.written_at IS NULL AND a.answered_at IS NULL"
-    " AND a.counted_until IS NULL AND a.back_at = 0)"
-)
 _POSTS = (
     " FROM attempts AS a WHERE a.sent_at >= ? AND a.certificate IN"  # noqa: S608 # no values
-    f" (SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL) AND{_LEFT}"
+    f" (SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL) AND {LEFT}"
 )
 _OUTCOMES = (
     " sum(CASE WHEN a.outcome = 'stored' THEN 1 ELSE 0 END) AS stored,"
@@ -231,7 +226,7 @@ def read_rows(connection: Connection, migration: int, *states: State) -> Iterato
         JournalError: as `read_posts`.
     """
     wanted = [state.value for state in states or State]
-    posts = f"FROM attempts AS a WHERE a.certificate = r.certificate AND{_LEFT}"
+    posts = f"FROM attempts AS a WHERE a.certificate = r.certificate AND {LEFT}"
     query = (
         "SELECT r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until, r.conversion_id, r.state,"  # noqa: S608
         " r.reason, r.extra, k.springest_id, d.id, d.answered_at, d.status, d.words, d.server_request_id,"

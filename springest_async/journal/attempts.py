@@ -1,0 +1,171 @@
+"""All POSTs of the budgets of a migration, in its time, for an audit of the limit; and what may be stored twice.
+
+They are read a thousand at a time. All functions read within the caller's snapshot. Nothing here writes.
+"""
+
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from attrs import frozen
+
+from springest_async.journal.certificates import LEFT
+from springest_async.journal.engine import Connection
+from springest_async.journal.migrations import load_of
+from springest_async.limits.limiter import POSTS_PER_MINUTE
+
+_AT_ONCE = 1000
+_SHOWN = 20  # doubles
+_ROWS_SHOWN = 10  # of a double
+
+# Of a SQLite journal whose machine was restarted since, `back_at` was counted from an earlier boot, and tells nothing.
+_FIRST_SECOND = 1.0
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """A POST that may have left.
+
+    Attributes:
+        id: its name, which was sent as ``X-Request-Id``.
+        budget: the name of its budget.
+        worker: who sent it.
+        sent_at: when, by the clock of its machine, in microseconds since 1970.
+        answered_at: when its answer came, by the same clock; None if none did.
+        ended: when its token began to rest, up to a constant, in seconds on the journal's clock, which nobody sets;
+            None if that is not known.
+        refused: whether it was refused with 400 or 429, and not rejected for good.
+        server_date: the answer's ``Date``.
+    """
+
+    id: str
+    budget: str
+    worker: str
+    sent_at: int
+    answered_at: int | None
+    ended: float | None
+    refused: bool
+    server_date: str
+
+
+@frozen(kw_only=True)
+class Double:
+    """Something that Springest may have stored twice.
+
+    Attributes:
+        rows: the first rows that name it.
+        springest_id: the id that Springest gave to several certificates; None if one certificate was stored by several
+            POSTs.
+        request_ids: the ``X-Request-Id`` of the POSTs.
+    """
+
+    rows: tuple[int, ...]
+    springest_id: int | None
+    request_ids: tuple[str, ...]
+
+
+def budgets_of(connection: Connection, migration: int, since: int) -> tuple[str, ...]:
+    """Return the names of the budgets that paid for the POSTs of a migration since a time in microseconds."""
+    lines = connection.execute(
+        f"SELECT DISTINCT a.budget FROM attempts AS a WHERE a.sent_at >= ? AND {LEFT} AND a.certificate IN"  # noqa: S608
+        " (SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL) ORDER BY a.budget",
+        (since, load_of(connection, migration)),
+    )
+    return tuple(budget for (budget,) in lines)
+
+
+def limit_of(connection: Connection, budgets: Collection[str]) -> int:
+    """Return how many POSTs a minute were agreed with Springest: the smallest number of all who use these budgets.
+
+    A program that asks for fewer than the usual 30 is only careful.
+    """
+    asked: list[int] = []
+    for budget in budgets:
+        for (state,) in connection.execute("SELECT state FROM budgets WHERE name = ?", (budget,)):
+            asked += [posts for posts, _ in json.loads(state)["limits"]]
+    return max(POSTS_PER_MINUTE, min(asked, default=POSTS_PER_MINUTE))
+
+
+def read_attempts(connection: Connection, budgets: Collection[str], since: int, until: int) -> Iterator[Attempt]:
+    """Yield all POSTs of some budgets that left between two times (microseconds since 1970), in no order."""
+    after = ""
+    while True:
+        # In the order of the key: an id begins with a time, but a POST may leave long after it was given its id.
+        lines = connection.execute(
+            "SELECT a.id, a.budget, a.worker, a.sent_at, a.answered_at, a.counted_until, a.back_at, a.status,"  # noqa: S608
+            " a.outcome, a.server_date FROM attempts AS a"
+            f" WHERE a.id > ? AND a.sent_at >= ? AND a.sent_at <= ? AND {LEFT} ORDER BY a.id LIMIT ?",
+            (after, since, until, _AT_ONCE),
+        )
+        yield from (_attempt_of(line) for line in lines if line[1] in budgets)
+        if len(lines) < _AT_ONCE:
+            return
+        after = lines[-1][0]
+
+
+def _attempt_of(line: tuple[Any, ...]) -> Attempt:
+    id_, budget, worker, sent_at, answered_at, counted_until, back_at, status, outcome, server_date = line
+    # The token of any other POST rests from a guess of when the server has counted it.
+    is_answered = answered_at is not None and status is not None and status < 500 and status != 408
+    return Attempt(
+        id=id_,
+        budget=budget,
+        worker=worker,
+        sent_at=sent_at,
+        answered_at=answered_at,
+        ended=back_at if is_answered and counted_until is None and back_at > _FIRST_SECOND else None,
+        refused=outcome == "waiting" and status in (400, 429),
+        server_date=server_date,
+    )
+
+
+def read_doubles(connection: Connection, migration: int) -> tuple[int, list[Double]]:
+    """Return how much of a migration may be stored twice, and the first of it.
+
+    That is a certificate of which several POSTs were stored, and an id of Springest's that several certificates have.
+    """
+    load = load_of(connection, migration)
+    ours = "(SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL)"
+    several = (
+        f" FROM (SELECT a.certificate FROM attempts AS a WHERE a.outcome = 'stored' AND a.certificate IN {ours}"  # noqa: S608
+        " GROUP BY a.certificate HAVING count(*) > 1) AS several"
+    )
+    shared = (
+        " FROM (SELECT k.origin, k.springest_id FROM certificates AS k WHERE k.springest_id IS NOT NULL"  # noqa: S608
+        " GROUP BY k.origin, k.springest_id HAVING count(*) > 1"
+        f" AND max(CASE WHEN k.id IN {ours} THEN 1 ELSE 0 END) = 1) AS shared"
+    )
+    ((by_posts,),) = connection.execute(f"SELECT count(*){several}", (load,))
+    ((by_id,),) = connection.execute(f"SELECT count(*){shared}", (load,))
+    doubles = [
+        _double(connection, load, None, [certificate])
+        for (certificate,) in connection.execute(
+            f"SELECT certificate{several} ORDER BY certificate LIMIT ?", (load, _SHOWN)
+        )
+    ]
+    for origin, springest_id in connection.execute(
+        f"SELECT origin, springest_id{shared} ORDER BY springest_id LIMIT ?", (load, _SHOWN - len(doubles))
+    ):
+        lines = connection.execute(
+            "SELECT id FROM certificates WHERE springest_id = ? AND origin = ? ORDER BY id LIMIT ?",
+            (springest_id, origin, _ROWS_SHOWN),
+        )
+        doubles.append(_double(connection, load, springest_id, [certificate for (certificate,) in lines]))
+    return by_posts + by_id, doubles
+
+
+def _double(connection: Connection, load: int, springest_id: int | None, certificates: list[int]) -> Double:
+    marks = ", ".join("?" * len(certificates))
+    rows = connection.execute(
+        f"SELECT number FROM manifest_rows WHERE load = ? AND certificate IN ({marks}) ORDER BY number LIMIT ?",  # noqa: S608
+        (load, *certificates, _ROWS_SHOWN),
+    )
+    ids = connection.execute(
+        f"SELECT id FROM attempts WHERE certificate IN ({marks}) AND outcome = 'stored' ORDER BY id LIMIT ?",  # noqa: S608
+        (*certificates, _ROWS_SHOWN),
+    )
+    return Double(
+        rows=tuple(number for (number,) in rows),
+        springest_id=springest_id,
+        request_ids=tuple(request_id for (request_id,) in ids),
+    )
