@@ -24,10 +24,14 @@ __all__ = ["Shell"]
 
 # What differs from run to run, and what stands for it in the page, which says so.
 _FOLDER = "/home/hr/diplomas"
+_STATE = "/home/hr/.local/state"
 _ORIGIN = "http://127.0.0.1:49152"  # as long as a free port makes it: it stands in tables
 _MACHINE = "hr-laptop"
 _TIMES = (
     (re.compile(r"(?<=stored in )[0-9][0-9dhms .]*(?=:|\n|$)"), "… s"),
+    (re.compile(r"(?<=Stops by itself at ).*(?= \(--until\))"), "07:00"),
+    (re.compile(r"(?<=Resumed, after ).*(?=\.)"), "…"),
+    (re.compile(r"http://127\.0\.0\.1:\d+/[\w-]+/"), "http://127.0.0.1:49153/…/"),
     (re.compile(r"(?<=: done ).*(?= if started now)"), "…"),
     (re.compile(r"20\d\d-\d\d-\d\d(?P<between>[ T])\d\d:\d\d:\d\d"), r"2026-06-01\g<between>09:00:00"),
     (re.compile(r"(?<=09:00:00\.)\d{3}(?=\+00:00)"), "000"),
@@ -68,6 +72,8 @@ class Shell:
         match words:
             case [*command, "|", "head", lines]:
                 return "\n".join([*(await self._run(command)).splitlines()[: -int(lines)], "…"])
+            case ["springest", *arguments, "&"] if "--serve" in arguments:
+                return await self._serve(arguments)
             case ["springest", *arguments, "&"]:
                 await self._begin(arguments)
                 return ""
@@ -96,11 +102,9 @@ class Shell:
                 return str(self._code)
         raise ValueError(f"the page has a command that is not known: {shlex.join(words)}")
 
-    async def _begin(self, arguments: Sequence[str]) -> None:
-        """Begin a command that goes on while others are run, and wait until the sandbox holds its answers."""
-        assert isinstance(self._sandbox, HeldSandbox)
+    async def _start(self, arguments: Sequence[str]) -> asyncio.subprocess.Process:
         own = {MACHINE: _MACHINE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._running = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.integration.scaled", "60", *arguments),
             cwd=self._folder,
             env=environment(self._sandbox.origin, **self._variables, **own),
@@ -108,11 +112,18 @@ class Shell:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        kill_at_end(self._running)
+        kill_at_end(process)
+        return process
+
+    async def _begin(self, arguments: Sequence[str]) -> None:
+        """Begin a command that goes on while others are run, and wait until the sandbox holds its answers."""
+        assert isinstance(self._sandbox, HeldSandbox)
         sandbox = self._sandbox
-        await until(lambda: sandbox.held == _HELD)
+        self._running = running = await self._start(arguments)
+        await until(lambda: sandbox.held == _HELD or running.returncode is not None)
 
     async def _end(self) -> str:
+        """Let the command that was begun last go on to its end, and return what it has printed."""
         assert isinstance(self._sandbox, HeldSandbox)
         assert self._running is not None
         self._sandbox.go_on.set()
@@ -122,9 +133,17 @@ class Shell:
         self._code = self._running.returncode
         return out.decode()
 
+    async def _serve(self, arguments: Sequence[str]) -> str:
+        """Begin a command that serves until the end of the test, and return what it says when it does."""
+        process = await self._start(arguments)
+        assert process.stdout is not None
+        async with asyncio.timeout(A_WHILE):
+            return (await process.stdout.readuntil(b"Ctrl-C.\n")).decode()
+
     def _steady(self, text: str) -> str:
         text = text.replace(self._sandbox.origin, _ORIGIN)
         text = text.replace(str(self._folder.resolve()), _FOLDER).replace(str(self._folder), _FOLDER)
+        text = text.replace(os.environ["XDG_STATE_HOME"], _STATE)
         for pattern, replacement in _TIMES:
             text = pattern.sub(replacement, text)
         return text

@@ -34,15 +34,18 @@ def _stored(people: Sequence[str]) -> Sequence[Stored]:
 _STORED = _stored([person for person in _PEOPLE if person != _STRANGER])
 
 
-def _sandbox(**options: Any) -> Sandbox:
+def _sandbox(stranger: str = _STRANGER, **options: Any) -> Sandbox:
     """Make a Springest that does not know one person, and answers nothing of use about one certification."""
     options |= {"limit": 1000, "certifications": _CERTIFICATIONS}
-    return PickySandbox(strangers=(f"{_STRANGER}@example.org",), silent=(15,), **options)
+    return PickySandbox(strangers=(f"{stranger}@example.org",), silent=(15,), **options)
 
 
 # With the key, a check would say beforehand which certifications are not verified.
 _VARIABLES = {"SPRINGEST_CERTIFICATIONS_API_KEY": None}
 
 EXAMPLES: Mapping[str, Example] = {
-    "watch": Example(_make, _STORED, lambda: _sandbox(answers=1), refused=1, variables=_VARIABLES),
+    "watch": Example(_make, _STORED, lambda: _sandbox(answers=1), 1, _VARIABLES),
+    "pause": Example(_make, _STORED, lambda: _sandbox(answers=1), 1, _VARIABLES),
+    "stop": Example(_make, (), lambda: _sandbox(_PEOPLE[0]), 1, _VARIABLES),
+    "hooks": Example(_make, _STORED, _sandbox, 1, _VARIABLES),
 }
