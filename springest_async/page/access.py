@@ -66,7 +66,8 @@ class Access:
             ipaddress.ip_address(name)
             return True  # no name at all, so none that could lead elsewhere
         node = platform.node().lower()
-        return name in ("localhost", self.host.lower(), node, node.partition(".")[0], f"{node}.local")
+        short = node.partition(".")[0]
+        return name in ("localhost", self.host.lower(), node, short, f"{short}.local")
 
     def knows_password(self, authorization: str) -> bool:
         """Return whether an ``Authorization`` header (Basic, of any user) has the password; true without one."""

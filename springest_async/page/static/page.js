@@ -124,7 +124,8 @@ async function post(path, body = {}) {
       body: JSON.stringify(body),
     });
     if (answer.ok) return await answer.json();
-    complain(`Nothing was changed as far as is known: ${await answer.text()}`);
+    const words = await answer.text();
+    complain(words.charAt(0).toUpperCase() + words.slice(1));
   } catch {
     complain("The status page does not answer. Look here again when it is back, whether anything was changed.");
   }
@@ -194,6 +195,7 @@ function update(news) {
       `${count(news.orphans, "certificate")} in doubt ${news.orphans === 1 ? "is" : "are"} in no manifest any more:` +
         " “springest status” lists them.",
     );
+  for (const card of cards.values()) card.doubts.update();
   arrange();
 }
 
@@ -288,7 +290,6 @@ class Card {
     this.reasons();
     this.sending();
     this.last();
-    this.doubts.update();
     this.enable();
     if (before === migration) return;
     if (before.activity !== activity) say(`${migration.manifest}: ${ACTIVITIES[activity]}`);
@@ -473,6 +474,9 @@ class Doubts {
     show(this.element, rows > 0);
     put(this.find("summary"), `${count(rows, "row")} in doubt: ${rows === 1 ? "it waits" : "they wait"} for your answer`);
     if (!rows) this.starts = [0];
+    // A long list would hide all that is below it.
+    else if (!this.isKnown) this.element.open = rows <= 10;
+    this.isKnown ||= rows > 0;
     if (this.element.open && rows !== this.count) this.read();
   }
 

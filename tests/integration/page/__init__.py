@@ -1,0 +1,1 @@
+"""The status page, in a real browser and over a real socket."""
