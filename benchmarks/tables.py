@@ -1,11 +1,12 @@
 """A table of numbers that a benchmark has found: in Markdown, as a picture, and within its bounds or not."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from attrs import field, frozen
+
+from springest_async.reports.charts import import_pygal
 
 __all__ = ["Table"]
 
@@ -86,7 +87,7 @@ class Table:
 
     def svg(self) -> str:
         """Return the picture, which needs no script and looks right on a light page and on a dark one."""
-        pygal = _pygal()
+        pygal = import_pygal()
         style = pygal.style.Style(
             background="transparent",
             plot_background="transparent",
@@ -125,14 +126,6 @@ class Table:
             chart.add(re.sub("[`*]", "", label), list(numbers))
         drawn: str = chart.render(is_unicode=True)
         return _SCRIPT.sub("", drawn)
-
-
-def _pygal() -> Any:
-    """Import pygal, without the finder of plugins that it installs: from Python 3.11 on, imports warn of it."""
-    import pygal.style  # noqa: PLC0415 (only for pictures)
-
-    sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
-    return pygal
 
 
 def _text(number: float | None) -> str:

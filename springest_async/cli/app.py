@@ -251,6 +251,40 @@ def resume(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
 
 
 @app.command(help_epilogue="")
+def report(
+    manifest: Path,
+    /,
+    *,
+    csv: Path | None = None,
+    failed: Path | None = None,
+    html: Path | None = None,
+    with_addresses: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    where: _JournalOption = None,
+) -> Exit:
+    """Show what became of a manifest, and write it to files: all rows, those to correct, or a page for a mail.
+
+    It is read from the journal, so it works during and after an upload and from any machine that shares the journal;
+    the manifest may be gone. No file is ever overwritten. The exit code is that of `springest status`.
+
+    Example: `springest report certificates.csv --csv result.csv --html report.html`
+
+    Args:
+        manifest: The manifest, which may have been moved or deleted since.
+        csv: A new CSV of all rows, with their outcome, Springest's id, times, tries and what the server said.
+        failed: A new manifest (CSV) of the rejected and failed rows with their reasons, to correct and upload.
+        html: A new page with pictures, without scripts and of at most 500 kB. It needs the extra `report`:
+            `pip install 'springest-async[cli,report]'`.
+        with_addresses: Show e-mail addresses in the page; without it, none is in it.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    from springest_async.cli.report import ReportOptions
+    from springest_async.cli.report import report as make_report
+
+    options = ReportOptions(csv=csv, failed=failed, html=html, with_addresses=with_addresses, journal=where)
+    return _go(make_report(manifest, options, to_stdout(), to_stderr()))
+
+
+@app.command(help_epilogue="")
 def resolve(
     manifest: Path,
     /,

@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "Watch a whole migration on this machine, in a minute and without a key.",
     "journal": "Show where the journal is, erase personal data from it, or trust its server.",
     "pause": "Let all who upload a manifest wait, on any machine, until springest resume.",
+    "report": "Show what became of a manifest; as CSV, as a manifest of the rows to correct, or as a page.",
     "resolve": "Decide about rows in doubt, after looking them up at Springest.",
     "resume": "Let an upload go on after springest pause.",
     "sandbox": "Run a local Springest to develop against.",
@@ -54,6 +55,7 @@ _EXAMPLES = {
     "springest upload certificates.csv": "upload the PDFs in the manifest, or continue an upload.",
     "springest status certificates.csv": "see how far it is, and which rows are in doubt; without a manifest, all"
     " uploads.",
+    "springest report certificates.csv --html report.html": "see what became of it, and make a page for a mail.",
     "springest certificates --email jan@example.org --format csv": "list the certificates that Springest has verified.",
     "springest sandbox --port 8080": "run a local Springest to develop against.",
     "springest bench --limit off": "see how fast this machine is, and what bounds it, without a key.",

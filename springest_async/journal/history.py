@@ -115,7 +115,7 @@ class RowHistory:
         status: the HTTP status of that answer.
         words: what the server said in it.
         request_id: the ``X-Request-Id`` of that POST.
-        server_request_id: the one that the server sent back, if it is another.
+        server_request_id: the one that the server sent back.
     """
 
     number: int

@@ -1031,7 +1031,7 @@ async def test_help_can_be_read_in_ascii(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("upload", "status", "resolve", "certificates", "certifications", "sandbox", "demo", "bench"),
+        *("upload", "status", "report", "resolve", "certificates", "certifications", "sandbox", "demo", "bench"),
         *("journal info", "journal forget", "journal trust"),
     ],
 )

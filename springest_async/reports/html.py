@@ -1,0 +1,278 @@
+"""A report as one HTML file for a mail: readable without a network, on a phone, in the dark, and on paper.
+
+It has no script, loads nothing and links to nothing. Every text that came from a manifest or a server is escaped, and
+without addresses unless somebody asks for them. It has at most `SHOWN` rows, so it stays small however many there are.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import islice
+
+from springest_async.journal.history import RowHistory
+from springest_async.journal.records import State
+from springest_async.reports import charts
+from springest_async.reports.addresses import without_addresses
+from springest_async.reports.charts import Picture, number, shown
+from springest_async.reports.summary import Summary, outcomes_of
+from springest_async.version import __version__
+
+SHOWN = 200
+"""How many rows that need a person a report shows."""
+
+_MAX_CHARS = 300  # of a text in a cell
+_MAX_ROWS_BYTES = 300_000  # of all rows together, whatever is in them
+
+# What is said of what a migration is doing; see `MigrationStatus.activity`.
+_ACTIVITIES = {
+    "done": "Nothing is left to send.",
+    "running": "The upload is running.",
+    "outage": "The upload is running, but cannot reach Springest at the moment.",
+    "paused": "The upload is paused: springest resume lets it go on.",
+    "stopped": "No upload is running: springest upload goes on with the rows that wait.",
+    "in doubt": "Nothing is left to send. The rows in doubt wait for an answer from Springest, or for a person.",
+}
+
+# Colours for which text and bars have a contrast of at least 4.5 and 3 on their backgrounds.
+_CSS = """
+:root { color-scheme: light dark; --page: #fff; --ink: #1d2430; --soft: #525b6b; --rule: #d5dae2; --panel: #f4f6f9;
+  --stored: #197a55; --rejected: #c22f3d; --failed: #a65e00; --doubt: #7446bd; --waiting: #6b7280; --sending: #1f6fd0;
+  --limit: #b3003c }
+@media screen and (prefers-color-scheme: dark) { :root { --page: #14181f; --ink: #e6e9ef; --soft: #a5aebd;
+  --rule: #38414f; --panel: #1d232d; --stored: #41b98a; --rejected: #f0727c; --failed: #e0a047; --doubt: #b095ee;
+  --waiting: #98a2b3; --sending: #6aaef5; --limit: #ff7d9c } }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 62rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem }
+p { margin: .5rem 0; max-width: 46rem }
+.soft { color: var(--soft) }
+.lead { font-size: 1.15rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.25rem; margin: 1rem 0 }
+dt { color: var(--soft) }
+dd { margin: 0; font-variant-numeric: tabular-nums }
+figure { display: grid; grid-template-columns: minmax(0, 28rem) minmax(0, 1fr); gap: 1rem 2rem; margin: .5rem 0 }
+figure > svg { width: 100%; height: auto; align-self: start }
+.series .line { stroke-width: 2.5 !important }
+.scroll { overflow: auto; max-height: 20rem; border: 1px solid var(--rule); border-radius: .375rem; align-self: start }
+.scroll:focus-visible { outline: 3px solid var(--sending); outline-offset: 2px }
+.long { max-height: none }
+table { border-collapse: collapse; width: 100%; font-size: .875rem }
+th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule) }
+thead th { background: var(--panel); position: sticky; top: 0 }
+tbody tr:last-child > * { border-bottom: 0 }
+td, tbody th { font-weight: normal }
+figure tbody th, figure thead th, .time { white-space: nowrap }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.state { white-space: nowrap }
+.state::before { content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .4em;
+  border-radius: 50%; background: var(--dot) }
+.file, .why, .id { overflow-wrap: anywhere; min-width: 11rem }
+.id { font-family: ui-monospace, Consolas, "Liberation Mono", monospace; font-size: .8125rem }
+code { font-family: ui-monospace, Consolas, "Liberation Mono", monospace; font-size: .9em; background: var(--panel);
+  padding: .1em .3em; border-radius: .25rem; white-space: nowrap }
+footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .75rem }
+@media (max-width: 46rem) { figure { grid-template-columns: minmax(0, 1fr) } dl { grid-template-columns: 1fr; gap: 0 }
+  dd { margin-bottom: .5rem } }
+@media print { body { max-width: none; padding: 0; font-size: 10pt } h2 { break-after: avoid }
+  .scroll { max-height: none; overflow: visible } tr, figure > svg { break-inside: avoid } thead th { position: static }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
+"""
+
+
+def page(summary: Summary, rows: Iterable[RowHistory], *, with_addresses: bool = False) -> str:
+    """Return the report as a page.
+
+    Args:
+        summary: what is told.
+        rows: the rows that a person must look at; the first `SHOWN` of them are shown.
+        with_addresses: whether e-mail addresses are shown, which are personal data.
+
+    Raises:
+        ConfigurationError: pygal is missing, which draws the pictures.
+    """
+    return _Page(with_addresses).of(summary, rows)
+
+
+class _Page:
+    def __init__(self, with_addresses: bool) -> None:
+        self._with_addresses = with_addresses
+
+    def of(self, summary: Summary, rows: Iterable[RowHistory]) -> str:
+        title = f"Upload of {self._text(summary.status.name)}"
+        parts = [
+            self._opening(title, summary),
+            *(_section(picture.title, self._figure(picture)) for picture in _pictures(summary)),
+            self._reasons(summary),
+            self._rows(summary, rows),
+        ]
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+            '<meta name="referrer" content="no-referrer">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{title}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+            + "\n".join(filter(None, parts))
+            + f'\n</main>\n<footer class="soft"><p>{self._closing()}</p></footer>\n</body>\n</html>\n'
+        )
+
+    def _opening(self, title: str, summary: Summary) -> str:
+        status, posts = summary.status, summary.posts
+        facts = [
+            ("Springest", escape(status.origin)),
+            ("Rows of the manifest", number(status.rows)),
+            ("Loaded first", f"{shown(posts.begun_at)} UTC"),
+        ]
+        if posts.posts:
+            facts += [
+                ("Sent", f"from {shown(posts.first_at)} to {shown(posts.last_at)} UTC"),
+                ("POSTs", f"{number(posts.posts)}: {outcomes_of(posts)}"),
+            ]
+        items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+        stored = status.counts[State.STORED]
+        if not status.rows:
+            lead = "This manifest has no rows in the journal."
+        elif stored == status.rows:
+            lead = f"All {number(stored)} certificates are stored."
+        else:
+            lead = f"{number(stored)} of {number(status.rows)} certificates are stored."
+        activity = _ACTIVITIES[status.activity] if status.rows else ""
+        never = "" if posts.posts else "<p>Nothing was sent for this manifest.</p>"
+        return (
+            f'<h1>{title}</h1>\n<p class="soft">As of {shown(status.at)} UTC</p>\n'
+            f'<p class="lead"><strong>{lead}</strong> {activity}</p>\n<dl>{items}</dl>{never}'
+        )
+
+    def _figure(self, picture: Picture) -> str:
+        table = _table(picture.columns, [[escape(cell) for cell in row] for row in picture.rows], numbers=True)
+        return f"<p>{escape(picture.words)}</p>\n<figure>{picture.svg}{_scrolling(picture.title, table)}</figure>"
+
+    def _reasons(self, summary: Summary) -> str:
+        if not summary.reasons:
+            return ""
+        lines = [[_state(reason.state), number(reason.rows), self._text(reason.words)] for reason in summary.reasons]
+        more = summary.more_reasons
+        rest = f"<p>… and {number(more)} other {'reason' if more == 1 else 'reasons'}.</p>" if more else ""
+        table = _table(("outcome", "rows", "why"), lines)
+        title = "Why rows are not stored"
+        return _section(title, _scrolling(title, table, long=True) + rest)
+
+    def _rows(self, summary: Summary, rows: Iterable[RowHistory]) -> str:
+        title = "Rows that need a person"
+        if not summary.need_person:
+            return _section(title, "<p>None.</p>")
+        columns = ["row", "file", "outcome", "why", "last sent (UTC)", "request id"]
+        if self._with_addresses:
+            columns.insert(2, "e-mail")
+        lines, size = [], 0
+        for row in islice(rows, SHOWN):
+            why = self._text(row.words or row.reason, row.email)
+            line = [
+                number(row.number),
+                f'<div class="file">{self._text(row.file, row.email)}</div>',
+                _state(row.state),
+                f'<div class="why">{why}</div>',
+                f'<div class="time">{shown(row.last_sent_at)}</div>',
+                f'<div class="id">{self._text(row.request_id if row.tries else "")}</div>',
+            ]
+            if self._with_addresses:
+                line.insert(2, f'<div class="file">{self._text(row.email)}</div>')
+            size += sum(len(cell.encode()) for cell in line)
+            if size > _MAX_ROWS_BYTES:
+                break
+            lines.append(line)
+        more = summary.need_person - len(lines)
+        rest = f"<p>… and {number(more)} other rows. springest report --csv has all of them.</p>" if more > 0 else ""
+        return _section(title, _advice(summary) + _scrolling(title, _table(columns, lines), long=True) + rest)
+
+    def _text(self, text: str, email: str = "") -> str:
+        """Return a text that came from elsewhere as HTML: shortened, and without addresses unless they are wanted."""
+        if not self._with_addresses:
+            text = without_addresses(_without(text, email))
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+        return escape(text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}…")
+
+    def _closing(self) -> str:
+        addresses = "It shows e-mail addresses, which are personal data." if self._with_addresses else ""
+        return f"Made by springest report {escape(__version__)}. {addresses}".strip()
+
+
+def _pictures(summary: Summary) -> list[Picture]:
+    pictures = [charts.outcomes(summary.status)] if summary.status.rows else []
+    if summary.stretches:
+        pictures.append(charts.throughput(summary.stretches, summary.status.pace.posts))
+    if summary.answer_times:
+        pictures.append(charts.answer_times(summary.answer_times))
+    if any(stretch.refused or stretch.rejected or stretch.unanswered for stretch in summary.stretches):
+        pictures.append(charts.refusals(summary.stretches))
+    return pictures
+
+
+def _advice(summary: Summary) -> str:
+    """Return what to do about the rows that need a person."""
+    counts, words = summary.status.counts, []
+    if counts[State.IN_DOUBT]:
+        words.append(
+            "Rows <strong>in doubt</strong> were sent, but no answer said whether they are stored. Look them up at"
+            " Springest (its staff can find each by its request id), then run <code>springest resolve</code> with"
+            " <code>--stored</code> or <code>--send-again</code>."
+        )
+    if counts[State.REJECTED] or counts[State.FAILED]:
+        words.append(
+            "<strong>Rejected</strong> rows were refused by Springest for good, and <strong>failed</strong> ones could"
+            " not be sent. <code>springest report --failed FILE</code> writes both to a new manifest, to be corrected"
+            " and uploaded."
+        )
+    return "".join(f"<p>{each}</p>" for each in words)
+
+
+def _without(text: str, email: str) -> str:
+    """Return a text without this address, also where it is a part of a file's name."""
+    if not email:
+        return text
+    found, at = [], 0
+    folded, wanted = text.lower(), email.lower()
+    if len(folded) != len(text):  # some letters have a lower case of two, and the places would not agree
+        return text.replace(email, "…")
+    while (place := folded.find(wanted, at)) >= 0:
+        found += [text[at:place], "…"]
+        at = place + len(wanted)
+    return "".join([*found, text[at:]])
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def _scrolling(title: str, table: str, *, long: bool = False) -> str:
+    """Return a table in a box of its own, in which the keyboard can scroll too."""
+    classes = "scroll long" if long else "scroll"
+    return f'<div class="{classes}" role="region" aria-label="{escape(title)}, as a table" tabindex="0">{table}</div>'
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
+    """Return a table; its cells are HTML. With `numbers`, all columns but the first have numbers."""
+    right = [numbers] * len(columns)
+    right[0] = False
+    head = "".join(
+        f'<th scope="col"{_number(is_number)}>{escape(name)}</th>'
+        for name, is_number in zip(columns, right, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<th scope="row">{cell}</th>' if not place else f"<td{_number(right[place])}>{cell}</td>"
+            for place, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _number(is_number: bool) -> str:
+    return ' class="number"' if is_number else ""
+
+
+def _state(state: State) -> str:
+    return f'<span class="state" style="--dot: var(--{charts.COLOURS[state]})">{state.value}</span>'
