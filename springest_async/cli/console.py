@@ -102,6 +102,11 @@ def argument(path: Path | str) -> str:
     return shlex.quote(str(path)) if os.name == "posix" else subprocess.list2cmdline([str(path)])
 
 
+def journal_argument(option: str | None) -> str:
+    """Return the option ``--journal`` as it is written in a shell, with a space before it, if it was given."""
+    return f" --journal {argument(option)}" if option else ""
+
+
 def folding_table(*names: str) -> Table:
     """Return a table that wraps cells instead of shortening them."""
     return Table(*(Column(name, overflow="fold") for name in names))

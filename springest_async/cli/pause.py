@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from springest_async.cli import environment
-from springest_async.cli.console import argument, say
+from springest_async.cli.console import argument, journal_argument, say
 from springest_async.cli.status import migration_of, runs_on
 from springest_async.cli.times import clock_time, duration
 from springest_async.journal.records import State
@@ -57,8 +57,3 @@ async def resume(manifest: Path, option: str | None, out: Console) -> None:
     elif counts[State.WAITING]:
         upload = f"springest upload {argument(manifest)}{journal_argument(option)}"
         say(out, f"Nothing uploads it now. To continue: {upload}")
-
-
-def journal_argument(option: str | None) -> str:
-    """Return the option ``--journal`` as it is written in a shell, with a space before it, if it was given."""
-    return f" --journal {argument(option)}" if option else ""

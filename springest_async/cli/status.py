@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +11,11 @@ from rich.table import Table
 
 from springest_async.bulk import Report
 from springest_async.cli import environment
-from springest_async.cli.console import argument, cell, folding_table, forget_stdout, print_json, say
+from springest_async.cli.console import argument, cell, folding_table, forget_stdout, journal_argument, print_json, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
 from springest_async.cli.numbers import count
-from springest_async.cli.times import outage_words
+from springest_async.cli.times import clock_time, outage_words
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
 from springest_async.journal.journal import Journal
@@ -82,23 +82,26 @@ async def status(
         sending = counts.pop(State.SENDING, 0)
         doubts = await _doubts(migration)
         workers = await migration.workers()
+        paused_at = await migration.paused_at()
     report = Report(counts=counts, posts=0, refusals=0)
     try:
         out.print(table_of(report, sending))
+        if paused_at is not None:
+            resume = f"springest resume {argument(manifest)}{journal_argument(option)}"
+            say(out, f"Paused since {clock_time(paused_at, datetime.now(UTC))}: nothing is sent until: {resume}")
         if hosts := [worker.host for worker in workers if not worker.trouble]:
-            say(out, f"{runs_on(hosts)} uploading.")
+            say(out, f"{runs_on(hosts)} {'uploading' if paused_at is None else 'waiting'}.")
         for worker in workers:
             if worker.trouble:
                 say(out, f"A run on {worker.host}: {_trouble_of(worker)}.")
         if doubts:
             say(out, "In doubt: these were sent, but no answer said whether they are stored.")
             out.print(_table_of_doubts(doubts))
-            journal_option = f" --journal {argument(option)}" if option else ""
             say(
                 out,
                 "springest upload asks Springest again. Or look there yourself, then run:"
-                f" springest resolve {argument(manifest)}{journal_option} --row N --stored (or --send-again; or --all"
-                " for all rows)",
+                f" springest resolve {argument(manifest)}{journal_argument(option)} --row N --stored (or --send-again;"
+                " or --all for all rows)",
             )
     except BrokenPipeError:  # the reader has seen enough; the exit code stays right
         forget_stdout()
@@ -204,7 +207,7 @@ def _table_of_doubts(doubts: Sequence[Entry | KnownCertificate]) -> Table:
 def _table_of_migrations(migrations: Sequence[Migration]) -> Table:
     table = folding_table("manifest", "host", "stored", "last moved (UTC)", "uploading on")
     for each in migrations:
-        stored = f"{each.stored} of {each.rows}"
+        stored = f"{each.stored} of {each.rows}{', paused' if each.is_paused else ''}"
         hosts = ", ".join(
             dict.fromkeys(
                 f"{worker.host}: {_trouble_of(worker)}" if worker.trouble else worker.host for worker in each.workers

@@ -36,7 +36,7 @@ from springest_async.bulk.findings import FindingLog
 from springest_async.bulk.plan import Plan
 from springest_async.cli import environment
 from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_not_checked, show_understood
-from springest_async.cli.console import argument, cell, forget_stdout, say
+from springest_async.cli.console import argument, cell, forget_stdout, journal_argument, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.findings import kinds_as_json, show_findings, summary
@@ -44,7 +44,6 @@ from springest_async.cli.json_log import json_log
 from springest_async.cli.machine_options import MachineOptions
 from springest_async.cli.machines import Machines
 from springest_async.cli.numbers import count, number
-from springest_async.cli.pause import journal_argument
 from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.progress import UploadProgress
 from springest_async.cli.reading import ReadingOptions

@@ -189,8 +189,8 @@ def all_migrations(connection: Connection) -> list[Migration]:
     ):
         found.setdefault(load, Counter())[state] = count
     migrations = []
-    for id_, name, path, origin, load, moved_at in connection.execute(
-        "SELECT id, name, path, origin, load, moved_at FROM migrations ORDER BY moved_at DESC, id DESC"
+    for id_, name, path, origin, load, moved_at, paused in connection.execute(
+        "SELECT id, name, path, origin, load, moved_at, paused_at FROM migrations ORDER BY moved_at DESC, id DESC"
     ):
         states = found.get(load, Counter())
         at = moment(moved_at)
@@ -204,6 +204,7 @@ def all_migrations(connection: Connection) -> list[Migration]:
                 stored=states[State.STORED.value],
                 rows=states.total(),
                 moved_at=at,
+                is_paused=paused is not None,
                 workers=workers(connection, id_),
             )
         )

@@ -257,6 +257,7 @@ class Migration:
         name: the name of the manifest's file.
         path: where it was loaded from last.
         moved_at: when any of its rows last changed its state (UTC).
+        is_paused: whether nobody may send its rows.
         workers: those that work on it now.
     """
 
@@ -267,4 +268,5 @@ class Migration:
     stored: int
     rows: int
     moved_at: datetime
+    is_paused: bool = False
     workers: tuple[Worker, ...] = ()
