@@ -276,9 +276,10 @@ def _label(chart: Any, stretches: Sequence[Stretch]) -> None:
     else:
         form = "%b %H:%M" if first.date() != last.date() else ""
     every = -(-len(stretches) // _LABELS)
-    chart.x_labels = [f"{at.day} {at:{form}}" if form else f"{at:%H:%M}" for at in (each.at for each in stretches)]
-    chart.x_labels_major_every = every
-    chart.show_minor_x_labels = False
+    chart.x_labels = [
+        "" if place % every else f"{at.day} {at:{form}}" if form else f"{at:%H:%M}"
+        for place, at in enumerate(stretch.at for stretch in stretches)
+    ]
 
 
 def _length(stretch: Stretch) -> str:

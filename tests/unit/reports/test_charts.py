@@ -3,15 +3,17 @@
 import itertools
 import re
 import sys
+from datetime import timedelta
 from unittest.mock import patch
 
 import pytest
+from attrs import evolve
 
 from springest_async import ConfigurationError
 from springest_async.journal.history import AnswerTime
 from springest_async.reports import charts
 
-from .summaries import full_summary, status_of, stretch
+from .summaries import BEGAN, full_summary, status_of, stretch
 
 STATUS = status_of(stored=1234, rejected=1, failed=0, in_doubt=3, waiting=7000)
 
@@ -62,6 +64,22 @@ def test_throughput_is_shown_against_the_limit() -> None:
 )
 def test_the_length_of_a_stretch_is_told(minutes: int, words: str) -> None:
     assert f"In stretches of {words}:" in charts.throughput([stretch(minutes=minutes)], 30).words
+
+
+@pytest.mark.parametrize(
+    ("minutes", "count", "labels"),
+    [
+        (5, 6, ["08:30", "08:40", "08:50"]),
+        (60, 40, ["5 Nov 08:30", "5 Nov 18:30", "6 Nov 04:30", "6 Nov 14:30"]),
+        (360, 33, ["5 Nov", "7 Nov", "9 Nov", "12 Nov"]),
+        (43200, 60, ["5 Nov 2026", "29 Jan 2028", "23 Apr 2029", "17 Jul 2030"]),
+    ],
+)
+def test_a_few_stretches_are_labelled(minutes: int, count: int, labels: list[str]) -> None:
+    """Several stretches of one day would all have its label."""
+    stretches = [evolve(stretch(), at=BEGAN + timedelta(minutes=number * minutes)) for number in range(count)]
+    for picture in (charts.throughput(stretches, 30), charts.refusals(stretches)):
+        assert re.findall(r">([0-9]+[: ][^<]+)</text>", picture.svg) == labels
 
 
 def test_one_point_is_seen() -> None:
