@@ -130,7 +130,8 @@ class _Target:
 def _parts_of(address: str) -> tuple[str, _Target] | None:
     """Return the origin of an address and the rest of it; None if it is no address that may be pinged."""
     try:
-        url = URL(address)
+        # An address that is whole already stays as it is: to yarl, %27 and ' would be the same.
+        url = URL(address, encoded=address.isascii() and address.isprintable() and " " not in address)
         if not url.host or url.explicit_port == 0 or url.user is not None or url.password is not None:
             return None
         if url.scheme == "https" or (url.scheme == "http" and is_loopback(url.host)):

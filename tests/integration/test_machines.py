@@ -1,0 +1,240 @@
+"""``springest upload`` as scripts and services see it: the JSON log, metrics, hooks and pings of the same run."""
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from prometheus_client.parser import text_string_to_metric_families
+
+from springest_async.sandbox import Mishap
+from tests.machine_docs import METRICS, faults_of, faults_of_event
+from tests.pdfs import archive
+from tests.waiting import A_WHILE, until
+
+from .canary import KEY
+from .command import (
+    Ran,
+    end,
+    environment,
+    outcomes,
+    springest,
+    springest_sandbox,
+    start,
+    table_of,
+    until_said,
+)
+
+HEADER = "file,certification_id,email,valid_from\n"
+
+
+def lines_of(ran: Ran) -> list[dict[str, Any]]:
+    """Return the objects of a log, in which nothing else is and no address."""
+    lines = [json.loads(line) for line in ran.err.splitlines()]
+    assert [fault for line in lines for fault in faults_of_event(line)] == []
+    assert [line["event"] for line in lines].index("end") == len(lines) - 1
+    assert "example.org" not in ran.err
+    assert "employee" not in ran.err
+    return lines
+
+
+def values(path: Path) -> dict[str, float]:
+    """Return the metrics of a file, the rows by their state."""
+    families = text_string_to_metric_families(path.read_text())
+    samples = [sample for family in families for sample in family.samples]
+    return {"_".join(filter(None, (sample.name, sample.labels.get("state")))): sample.value for sample in samples}
+
+
+async def test_log_metrics_hook_ping_and_status_agree(tmp_path: Path) -> None:
+    # Certification 3 is not verified, so its certificates are shown in no list; there is no 99.
+    others = {number: {"certification_id": "3"} for number in range(2, 6)} | {6: {"certification_id": "99"}}
+    manifest = archive(tmp_path, 6, changes=others)
+    heard: list[Any] = []
+    metrics, hook = tmp_path / "x.prom", tmp_path / "hook.json"
+
+    async def ping(request: web.Request) -> web.Response:
+        assert request.match_info["token"] == KEY
+        heard.append(await request.json())
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/{token}", ping)
+    async with springest_sandbox() as sandbox, TestServer(app) as service:
+        sandbox.mishap = iter([None, Mishap.DROP_AFTER_STORING]).__next__
+        ran = await springest(
+            *("upload", manifest, "--log-format", "json", "--metrics", metrics),
+            *("--on-finish", f"cat > {hook}"),
+            origin=sandbox.origin,
+            SPRINGEST_CERTIFICATIONS_API_KEY=None,
+            SPRINGEST_PING=f"http://127.0.0.1:{service.port}/{quote(KEY, safe='')}",
+        )
+    status = json.loads((await springest("status", manifest, "--format", "json")).out)
+
+    lines = lines_of(ran)
+    told = json.loads(hook.read_text())
+    assert faults_of(status, "status") == []
+    assert faults_of_event(told) == []
+    assert [fault for each in heard for fault in faults_of_event(each)] == []
+    assert [each["event"] for each in heard] == ["begin", "end"]
+    assert told == heard[-1]
+    assert {name: told[name] for name in ("status", "run", "exit_code", "error")} == {
+        name: lines[-1][name] for name in ("status", "run", "exit_code", "error")
+    }
+    assert told["exit_code"] == ran.code
+    assert told["status"]["counts"] == status["counts"]
+    assert told["status"]["last"] == status["last"]
+    printed = table_of(ran.out)
+    assert printed == outcomes(stored=4, rejected=1, in_doubt=1)
+    assert {name.replace(" ", "_"): rows for name, rows in printed.items()} == {
+        name: rows for name, rows in status["counts"].items() if name != "sending"
+    }
+    found = values(metrics)
+    assert {name: found[f"springest_rows_{name}"] for name in status["counts"]} == status["counts"]
+    assert found["springest_run_exit_code"] == ran.code
+    assert found["springest_run_posts_total"] == told["run"]["posts"]
+    assert {re.sub(r"(?<=rows)_\w+", "", name) for name in found} == METRICS.keys()
+
+
+async def test_a_row_in_doubt_calls_for_help_once(tmp_path: Path) -> None:
+    manifest, trouble = archive(tmp_path, 3), tmp_path / "trouble.json"
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(status=500)
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        ran = await springest(
+            *("upload", manifest, "--log-format=json", "--on-trouble", f"cat >> {trouble}"),
+            origin=f"http://127.0.0.1:{server.port}",
+            SPRINGEST_CERTIFICATIONS_API_KEY=None,
+        )
+
+    (told,) = map(json.loads, trouble.read_text().splitlines())
+    assert (ran.code, told["trouble"]) == (3, "in_doubt")
+    assert faults_of_event(told) == []
+    assert [line["trouble"] for line in lines_of(ran) if line["event"] == "trouble"] == ["in_doubt"]
+
+
+async def test_a_refused_key_calls_for_help_and_finishes(tmp_path: Path) -> None:
+    manifest, told = archive(tmp_path, 2), tmp_path / "told"
+    hook = f"cat >> {told}"
+    async with springest_sandbox() as sandbox:
+        ran = await springest(
+            *("upload", manifest, "--on-trouble", hook, "--on-finish", hook),
+            origin=sandbox.origin,
+            SPRINGEST_API_KEY="wr0ng-key",
+        )
+
+    trouble, end = map(json.loads, told.read_text().splitlines())
+    assert (ran.code, trouble["trouble"], end["exit_code"]) == (4, "key_refused", 4)
+    assert trouble["words"] == end["error"]
+    assert "401" in end["error"]
+    assert "wr0ng-key" not in told.read_text() + ran.err
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (
+            "file,certification_id,email,valid_from\nnowhere.pdf,1,employee1@example.org,2026-01-31\n",
+            "1 fault in 1 row",
+        ),
+        ("file,certification_id,email,valid_from\n1.pdf,1,employee1.example.org,2026-01-31\n", "1 fault in 1 row"),
+        ("nonsense\n", "certification_id"),
+    ],
+)
+async def test_faults_of_a_manifest_are_logged_without_addresses(rows: str, words: str, tmp_path: Path) -> None:
+    archive(tmp_path, 1)
+    manifest, told = tmp_path / "certificates.csv", tmp_path / "told"
+    manifest.write_text(rows)
+    async with springest_sandbox() as sandbox:
+        ran = await springest(
+            *("upload", manifest, "--log-format", "json", "--on-finish", f"cat > {told}"), origin=sandbox.origin
+        )
+
+    last = lines_of(ran)[-1]
+    assert (ran.code, last["exit_code"], last["status"]) == (2, 2, None)
+    assert words in last["error"]
+    assert json.loads(told.read_text())["error"] == last["error"]
+
+
+async def test_a_missing_manifest_or_key_is_one_object(tmp_path: Path) -> None:
+    for changes in ({}, {"SPRINGEST_API_KEY": None}):
+        manifest = archive(tmp_path, 1) if changes else tmp_path / "nowhere.csv"
+        ran = await springest("upload", manifest, "--log-format", "json", origin="nl", **changes)
+
+        last = lines_of(ran)[-1]
+        assert (ran.code, last["exit_code"]) == (2, 2)
+        assert last["error"]
+
+
+async def test_a_hook_that_fails_changes_no_exit_code_and_no_stdout(tmp_path: Path) -> None:
+    async with springest_sandbox() as sandbox:
+        ran = await springest(
+            *("upload", archive(tmp_path, 2), "--on-finish", "env; echo from the hook; exit 7"), origin=sandbox.origin
+        )
+
+    assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=2))
+    assert "from the hook" in ran.err
+    assert "from the hook" not in ran.out
+    assert "SPRINGEST_HOST=http" in ran.err
+    assert "API_KEY" not in ran.err
+    assert "Warning: the command of --on-finish ended with exit code 7." in ran.err
+
+
+async def test_ctrl_c_ends_a_hook_at_the_end_and_keeps_the_exit_code(tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    async with springest_sandbox() as sandbox:
+        process = await start(
+            *("upload", archive(tmp_path, 1), "--on-finish", f"touch {began}; exec sleep 600"),
+            env=environment(sandbox.origin),
+        )
+        await until(began.exists)
+        process.send_signal(signal.SIGINT)
+        ran = await end(process)
+
+    assert ran.code == 0
+
+
+async def test_an_interrupted_run_says_so_to_its_hook(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    async with springest_sandbox(limit=1) as sandbox:
+        process = await start(
+            *("upload", archive(tmp_path, 40), "--log-format", "json", "--on-finish", f"cat > {told}"),
+            env=environment(sandbox.origin),
+        )
+        await until_said(process, '"refused"')
+        process.send_signal(signal.SIGINT)
+        ran = await end(process)
+
+    summary = json.loads(told.read_text())
+    assert (ran.code, summary["exit_code"]) == (130, 130)
+    assert summary["status"]["activity"] == "stopped"
+    assert json.loads(ran.err.splitlines()[-1])["event"] == "end"
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2>&1 >/dev/null | head -n 1"])
+async def test_a_log_that_nobody_reads_stops_nothing(where: str, tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 3)
+    async with springest_sandbox() as sandbox:
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", f'"$@" {where}', "sh", sys.executable, "-m", "springest_async.cli"),
+            *("upload", manifest, "--log-format", "json"),
+            env=environment(sandbox.origin),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(A_WHILE):
+            await process.communicate()
+    status = json.loads((await springest("status", manifest, "--format", "json")).out)
+
+    assert process.returncode == 0
+    assert status["counts"]["stored"] == 3
