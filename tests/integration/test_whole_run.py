@@ -6,6 +6,7 @@ each view of it shows the same numbers.
 
 import asyncio
 import csv
+import json
 import os
 import pty
 import re
@@ -13,7 +14,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,16 @@ from .command import CERTIFICATIONS_KEY, KEY, assert_no_key_in, environment
 from .sandbox_process import SandboxProcess, sandbox_process
 from .scaled import MACHINE
 from .servers.postgresql import Database
-from .views import Numbers, agreed, numbers_in_json, numbers_in_page, status_of, status_until
+from .views import (
+    Numbers,
+    agreed,
+    numbers_in_json,
+    numbers_in_log,
+    numbers_in_metrics,
+    numbers_in_page,
+    status_of,
+    status_until,
+)
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.chromium]
 
@@ -166,20 +176,139 @@ async def opened(serving: Running, browser: Browser) -> Page:
     return page
 
 
+@attrs.define
+class Life:
+    """A migration that runs on two machines, and what its owner sees of it."""
+
+    archive: Archive
+    anna: Machine
+    bert: Machine
+    sandbox: SandboxProcess
+    database: Database
+    stack: AsyncExitStack
+    browser: Browser
+    page: Page = attrs.field(init=False)
+    first: Running = attrs.field(init=False)
+    second: Running = attrs.field(init=False)
+
+    @property
+    def metrics(self) -> Path:
+        return self.anna.manifest.with_name("run.prom")
+
+    @property
+    def summary(self) -> Path:
+        return self.anna.manifest.with_name("ended.json")
+
+    async def begins(self) -> None:
+        machine_options = ("--metrics", self.metrics, "--on-finish", f"cat >'{self.summary}'")
+        self.first = await self._running(self.anna, "upload", self.anna.manifest, *machine_options)
+        await self.first.saying("to send to")
+        await self.is_done(0.05)
+        self.page = await opened(await self._running(self.anna, "status", "--serve"), self.browser)
+        self.second = await self._running(self.bert, "upload", self.bert.manifest)
+        await until(lambda: self._workers() == 2)  # one that never reached the server would give up
+
+    async def goes_through_an_outage(self) -> None:
+        await self.sandbox.go_away()
+        await self.seen(lambda status: status["activity"] == "outage")
+        await expect(self.page.get_by_text("Cannot send", exact=True)).to_be_visible(timeout=A_WHILE * 1000)
+        await self.sandbox.come_back()
+        await self.seen(lambda status: status["activity"] == "running")
+
+    async def loses_a_machine(self) -> None:
+        """Kill the one, whose rows the other settles, and start it again."""
+        os.kill(self.second.process.pid, signal.SIGKILL)
+        await self.second.process.wait()
+        await self.seen(lambda status: [worker["machine"] for worker in status["workers"]] == ["anna"])
+        self.second = await self._running(self.bert, "upload", self.bert.manifest, "--log-format", "json")
+        await until(lambda: self._workers() == 3)
+
+    async def is_paused_and_answered(self) -> None:
+        """Pause it on the page, answer for a row there, and let it go on."""
+        await self.page.get_by_role("button", name="Pause").click()
+        await self.first.saying("paused")
+        await self.second.saying('"event": "paused"')
+        await self.seen(lambda status: status["activity"] == "paused" and not status["counts"]["sending"])
+        await until(lambda: not self.database.execute(_TO_SETTLE))
+        paused = await self.numbers()
+        assert paused["waiting"] > 0
+
+        await self.page.get_by_role("button", name="Springest has it: row").first.click()
+        await self.page.get_by_role("button", name="Yes, Springest has it").click()
+        await self.seen(lambda status: status["counts"]["in_doubt"] < paused["in_doubt"])
+        changed = {"stored": paused["stored"] + 1, "in_doubt": paused["in_doubt"] - 1}
+        assert await self.numbers() == {**paused, **changed}
+        await self.page.get_by_role("button", name="Resume").click()
+
+    async def ends(self) -> None:
+        """Let it come to its end, where the other rows in doubt are answered for on the page."""
+        await self.seen(lambda status: status["activity"] == "in_doubt", within=10 * A_WHILE)
+        for each in (self.first, self.second):
+            code, said = await each.ended()
+            assert code == 3, said
+        ended = await self.numbers()
+        assert ended["in_doubt"] == self.archive.count(self.archive.is_in_doubt) - 1
+        assert ended == numbers_in_log(self.second.said.decode())
+        assert ended == numbers_in_json(json.loads(self.summary.read_text())["status"])
+        assert ended == numbers_in_metrics(self.metrics.read_text())
+
+        await self.page.get_by_role("button", name="Springest has them").click()
+        await self.page.get_by_role("button", name="Yes, Springest has them").click()
+        await self.seen(lambda status: status["activity"] == "done")
+        rejected = self.archive.count(self.archive.is_rejected)
+        nothing = dict.fromkeys(("failed", "in_doubt", "waiting", "sending"), 0)
+        assert await self.numbers() == {"stored": self.archive.rows - rejected, "rejected": rejected, **nothing}
+
+    async def is_done(self, share: float) -> None:
+        """Wait until so much of it is done, of 1."""
+        await self.seen(lambda status: status["done"] > share * self.archive.rows, within=5 * A_WHILE)
+
+    async def seen(self, condition: Callable[[dict[str, Any]], bool], *, within: float = A_WHILE) -> None:
+        """Wait until ``springest status`` says so (seconds)."""
+        await status_until(condition, self.anna.manifest, self.anna.journal, within=within)
+
+    async def numbers(self) -> Numbers:
+        """Return the numbers that all views show, where nothing moves."""
+        return await agreed({"json": self._json, "page": lambda: numbers_in_page(self.page)})
+
+    async def _json(self) -> Numbers:
+        return numbers_in_json(await status_of(self.anna.manifest, self.anna.journal))
+
+    async def _running(self, machine: Machine, *arguments: str | Path) -> Running:
+        return await self.stack.enter_async_context(machine.running(*arguments))
+
+    def _workers(self) -> int:
+        """Return how many workers have had an answer."""
+        sql = "SELECT count(DISTINCT worker) FROM attempts WHERE answered_at IS NOT NULL"
+        ((workers,),) = self.database.execute(sql)
+        return int(workers)
+
+
 async def live_through(archive: Archive, folder: Path, database: Database, browser: Browser) -> None:
     here = archive.make(folder / "anna")
     there = Path(shutil.copytree(here.parent, folder / "bert")) / here.name
-    async with sandbox_process(
-        api_key=KEY,
-        certifications_api_key=CERTIFICATIONS_KEY,
-        period=PERIOD,
-        body_timeout=PERIOD,
-        strangers=archive.strangers,
-        silent=(int(NOT_SHOWN),),
-    ) as sandbox:
+    async with (
+        sandbox_process(
+            api_key=KEY,
+            certifications_api_key=CERTIFICATIONS_KEY,
+            period=PERIOD,
+            body_timeout=PERIOD,
+            strangers=archive.strangers,
+            silent=(int(NOT_SHOWN),),
+        ) as sandbox,
+        AsyncExitStack() as stack,
+    ):
         anna = Machine("anna", here, sandbox.origin, database.url)
         bert = Machine("bert", there, sandbox.origin, database.url)
-        await _live(archive, anna, bert, sandbox, database, browser)
+        life = Life(archive, anna, bert, sandbox, database, stack, browser)
+        await life.begins()
+        await life.is_done(0.15)
+        await life.goes_through_an_outage()
+        await life.is_done(0.3)
+        await life.loses_a_machine()
+        await life.is_done(0.5)
+        await life.is_paused_and_answered()
+        await life.ends()
 
     posts = Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored")
     assert set(posts.values()) == {1}  # none is stored twice
@@ -187,84 +316,6 @@ async def live_through(archive: Archive, folder: Path, database: Database, brows
     assert sorted([*posts, *rejected], key=str) == hashes(here.parent)  # none is lost
     summary = sandbox.summary()
     assert (summary.refused_for_speed, summary.most_in_any_period) == (0, 30)
-
-
-async def _live(
-    archive: Archive, anna: Machine, bert: Machine, sandbox: SandboxProcess, database: Database, browser: Browser
-) -> None:
-    def seen(condition: Callable[[dict[str, Any]], bool], *, within: float = A_WHILE) -> Awaitable[dict[str, Any]]:
-        return status_until(condition, anna.manifest, anna.journal, within=within)
-
-    def share_done(share: float) -> Awaitable[dict[str, Any]]:
-        return seen(lambda status: status["done"] > share * archive.rows, within=5 * A_WHILE)
-
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(anna.running("upload", anna.manifest))
-        await first.saying("to send to")
-        await share_done(0.05)
-        page = await opened(await stack.enter_async_context(anna.running("status", "--serve")), browser)
-        views = {
-            "json": lambda: _json(anna),
-            "page": lambda: numbers_in_page(page),
-        }
-        async with bert.running("upload", bert.manifest) as second:
-            await until(lambda: _workers(database) == 2)  # one that never reached the server would give up
-            await share_done(0.15)
-
-            # The network is away, and comes back.
-            await sandbox.go_away()
-            await seen(lambda status: status["activity"] == "outage")
-            await expect(page.get_by_text("Cannot send", exact=True)).to_be_visible(timeout=A_WHILE * 1000)
-            await sandbox.come_back()
-            await seen(lambda status: status["activity"] == "running")
-            await share_done(0.3)
-
-            # One machine dies. What it was sending is settled by the other.
-            os.kill(second.process.pid, signal.SIGKILL)
-            await second.process.wait()
-        await seen(lambda status: [worker["machine"] for worker in status["workers"]] == ["anna"])
-        second = await stack.enter_async_context(bert.running("upload", bert.manifest))
-        await until(lambda: _workers(database) == 3)
-
-        # Somebody pauses it on the page, and answers for a row.
-        await share_done(0.5)
-        await page.get_by_role("button", name="Pause").click()
-        for each in (first, second):
-            await each.saying("paused")
-        await seen(lambda status: status["activity"] == "paused" and not status["counts"]["sending"])
-        await until(lambda: not database.execute(_TO_SETTLE))
-        paused = await agreed(views)
-        assert paused["waiting"] > 0
-        await page.get_by_role("button", name="Springest has it: row").first.click()
-        await page.get_by_role("button", name="Yes, Springest has it").click()
-        await seen(lambda status: status["counts"]["in_doubt"] < paused["in_doubt"])
-        answered = await agreed(views)
-        assert answered == {**paused, "stored": paused["stored"] + 1, "in_doubt": paused["in_doubt"] - 1}
-
-        # It goes on to its end, where the other rows in doubt are answered for.
-        await page.get_by_role("button", name="Resume").click()
-        await seen(lambda status: status["activity"] == "in_doubt", within=10 * A_WHILE)
-        for each in (first, second):
-            code, said = await each.ended()
-            assert code == 3, said
-        ended = await agreed(views)
-        assert ended["in_doubt"] == archive.count(archive.is_in_doubt) - 1
-        await page.get_by_role("button", name="Springest has them").click()
-        await page.get_by_role("button", name="Yes, Springest has them").click()
-        await seen(lambda status: status["activity"] == "done")
-        rejected = archive.count(archive.is_rejected)
-        nothing = dict.fromkeys(("failed", "in_doubt", "waiting", "sending"), 0)
-        assert await agreed(views) == {"stored": archive.rows - rejected, "rejected": rejected, **nothing}
-
-
-def _workers(database: Database) -> int:
-    """Return how many workers have had an answer."""
-    ((workers,),) = database.execute("SELECT count(DISTINCT worker) FROM attempts WHERE answered_at IS NOT NULL")
-    return int(workers)
-
-
-async def _json(machine: Machine) -> Numbers:
-    return numbers_in_json(await status_of(machine.manifest, machine.journal))
 
 
 async def test_a_small_migration_is_lived_through(tmp_path: Path, database: Database, browser: Browser) -> None:

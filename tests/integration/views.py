@@ -11,12 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Page
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.waiting import A_WHILE
 
 from .command import springest
 
-__all__ = ["Numbers", "agreed", "numbers_in_json", "numbers_in_page", "status_of", "status_until"]
+__all__ = [
+    "Numbers",
+    "agreed",
+    "numbers_in_json",
+    "numbers_in_log",
+    "numbers_in_metrics",
+    "numbers_in_page",
+    "status_of",
+    "status_until",
+]
 
 Numbers = Mapping[str, int]
 """The rows by state, as in JSON: ``stored``, ``in_doubt`` …"""
@@ -69,6 +79,27 @@ async def numbers_in_page(page: Page) -> Numbers:
         name = title.lower().replace(" ", "_")
         found[names.get(name, name)] = int(re.sub(r"\s", "", value))
     return found
+
+
+def numbers_in_log(text: str) -> Numbers:
+    """Return the numbers of the last object of ``--log-format json``, which says how a run has ended."""
+    (end,) = [line for line in map(_object_in, text.splitlines()) if line.get("event") == "end"]
+    return numbers_in_json(end["status"])
+
+
+def _object_in(line: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+    return found
+
+
+def numbers_in_metrics(text: str) -> Numbers:
+    """Return the numbers of a file for Prometheus."""
+    return {
+        sample.labels["state"]: int(sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "springest_rows"
+    }
 
 
 async def agreed(views: Mapping[str, Callable[[], Awaitable[Numbers]]]) -> Numbers:
