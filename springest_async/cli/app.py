@@ -285,6 +285,32 @@ def report(
 
 
 @app.command(help_epilogue="")
+def audit(
+    manifest: Path,
+    /,
+    *,
+    form: Annotated[Literal["table", "json"], Parameter(name="--format")] = "table",
+    where: _JournalOption = None,
+) -> Exit:
+    """Show whether an upload has kept the limit, and whether anything may be stored twice.
+
+    Every POST of the journal with the same host and key counts, from the first to the last of this manifest, whatever
+    manifest it was for: the most in any 60 seconds, by our clock and by that of the server. The exit code is 0; or 6 if
+    there were more than allowed, or a certificate may be stored twice.
+
+    Example: `springest audit certificates.csv`
+
+    Args:
+        manifest: The manifest.
+        form: As a text, or as JSON for a script.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    from springest_async.cli.audit import audit as audit_migration
+
+    return _go(audit_migration(manifest, where, form, to_stdout()))
+
+
+@app.command(help_epilogue="")
 def resolve(
     manifest: Path,
     /,

@@ -15,6 +15,7 @@ from springest_async.cli.console import to_help
 from springest_async.cli.exit_codes import Exit
 
 COMMANDS = {
+    "audit": "Show whether an upload has kept the limit, and whether anything may be stored twice.",
     "bench": "Measure how fast uploads are on this machine, and what bounds them.",
     "certificates": "List the certificates that Springest has verified.",
     "certifications": "List the verified certifications, with the ids for the manifest.",
@@ -64,7 +65,7 @@ _EXAMPLES = {
 _EXIT_CODES = (
     "Exit codes: 0 all stored, 1 some rows rejected or failed, 2 faults of usage or manifest (nothing was sent),"
     " 3 some rows in doubt, 4 the key was refused, 5 stopped as asked (--until …; the same command continues),"
-    " 130 interrupted."
+    " 6 an audit or a comparison found a difference, 130 interrupted."
 )
 
 

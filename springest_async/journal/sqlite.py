@@ -50,6 +50,7 @@ _CHANGES_PER_CHECKPOINT = 5_000  # of rows: a commit of many fills the log as ma
 
 # The clocks of two cores may differ a little: a time that is later than now by less was not before a boot.
 _CLOCK_TOLERANCE = 5.0
+_BACK_BEFORE_BOOT = 1e-6  # seconds from the boot at which a token counts as back that was back before it
 _CLOCK_PRECISION = 1.0  # seconds: to write the time with each commit would cost each a page
 
 _BACKUPS = (
@@ -208,8 +209,10 @@ class SQLiteConnection:
             "UPDATE attempts SET counted_until = counted_until - ? WHERE counted_until IS NOT NULL",
         ):
             self._connection.execute(statement, (before,))
-        # A token that was back then is back now, too.
-        self._connection.execute("UPDATE attempts SET back_at = max(back_at - ?, 0) WHERE back_at > 0", (before,))
+        # A token that was back then is back now, too. It is not 0, which says that a POST never left.
+        self._connection.execute(
+            "UPDATE attempts SET back_at = max(back_at - ?, ?) WHERE back_at > 0", (before, _BACK_BEFORE_BOOT)
+        )
         for name, state in self._connection.execute("SELECT name, state FROM budgets").fetchall():
             bucket = Bucket.load(json.loads(state), ())
             bucket.shift(-before)
