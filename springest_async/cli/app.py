@@ -175,6 +175,7 @@ def status(
     manifest: Path | None = None,
     /,
     *,
+    watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     form: Annotated[Literal["table", "json"], Parameter(name="--format")] = "table",
     serve: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     port: Annotated[int, Parameter(show_default=False)] = 0,
@@ -187,10 +188,12 @@ def status(
     With `--serve`, a page shows all uploads in a browser of this machine: how far they are, and what waits for a
     person, with buttons to pause, to resume and to answer for rows in doubt. Other machines see it only with `--bind`.
 
-    Example: `springest status certificates.csv`
+    Example: `springest status certificates.csv --watch`
 
     Args:
         manifest: The manifest, which may have been moved or deleted since; without it, all are listed.
+        watch: Show where it stands until it is done, or until Ctrl-C, wherever it runs: in a terminal as `upload` does,
+            else a line now and then. `ACCESSIBLE=1` or `NO_COLOR=1` in the environment asks for lines, too.
         form: As tables, or as JSON for a script: one object, or a list of all.
         serve: Serve a page about all uploads until Ctrl-C, and print its address.
         port: The port of the page; by default any free one.
@@ -201,7 +204,7 @@ def status(
     from springest_async.cli.status import status as show_status
 
     if not (serve or port or bind or password_file):
-        return _go(show_status(manifest, where, to_stdout(), form=form))
+        return _go(show_status(manifest, where, to_stdout(), form=form, watch=watch))
 
     from springest_async.cli.serve import ServeOptions
     from springest_async.cli.serve import serve as serve_page
@@ -210,8 +213,10 @@ def status(
     async def go() -> None:
         if not serve:
             raise ConfigurationError("--port, --bind and --password-file go with --serve")
-        if manifest is not None or form != "table":
-            raise ConfigurationError("--serve shows all uploads on a page: leave out the manifest and --format")
+        if manifest is not None or form != "table" or watch:
+            raise ConfigurationError(
+                "--serve shows all uploads on a page: leave out the manifest, --format and --watch"
+            )
         await serve_page(where, ServeOptions(port=port, bind=bind, password_file=password_file), to_stdout())
 
     return _go(go())

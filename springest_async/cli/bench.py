@@ -19,6 +19,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from springest_async.bulk import (
     COLUMNS,
@@ -39,7 +40,6 @@ from springest_async.cli.bench_sandbox import API_KEY, SandboxProcess, sandbox_p
 from springest_async.cli.console import folding_table, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
-from springest_async.cli.progress import UploadProgress
 from springest_async.cli.signals import interrupts
 from springest_async.cli.times import duration
 from springest_async.client import Settings, Springest
@@ -216,7 +216,14 @@ class _Run:
         self._recorder = recorder
         self._err = err
         self._sends = _Sends()
-        self._progress = UploadProgress(err, plan.count, springest.limiter)
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=err,
+            refresh_per_second=2,  # little, beside what is measured
+            disable=not err.is_interactive,
+        )
+        self._shown = self._bar.add_task("", total=plan.count)
         self._queue = UploadQueue(springest, migration, self._listen)
         self._stopped = False
 
@@ -231,7 +238,8 @@ class _Run:
 
     def _listen(self, event: BulkEvent) -> None:
         self._recorder(event)
-        self._progress(event)
+        if isinstance(event, RowDone):
+            self._bar.advance(self._shown)
         self._sends(event)
 
     async def run(self, out: Console) -> Exit:
@@ -259,8 +267,9 @@ class _Run:
         plan, journal = self._plan, self._migration.journal
         server_before = await self._sandbox.state() if self._sandbox else None
         disk, cpu, began = journal.waited, time.process_time(), time.perf_counter()
-        async with self._progress.shown(), _waits_for_limit(self._springest.limiter, self._sends) as limit:
-            error = await self._queue.run()
+        with self._bar:
+            async with _waits_for_limit(self._springest.limiter, self._sends) as limit:
+                error = await self._queue.run()
         seconds, cpu, disk = time.perf_counter() - began, time.process_time() - cpu, journal.waited - disk
         server_after = await self._sandbox.state() if self._sandbox else None
         report = await self._recorder.report(self._migration)

@@ -63,7 +63,7 @@ class _Stderr(Console):
 def to_stdout() -> Console:
     """Return the console for data."""
     # Without a terminal there is no window to widen, so tables get the width that they need.
-    return _Stdout() if sys.stdout.isatty() else _Stdout(width=200)
+    return _Stdout(width=None if sys.stdout.isatty() else 200, force_interactive=_interactive())
 
 
 def to_help() -> Console:
@@ -75,7 +75,15 @@ def to_stderr() -> Console:
     """Return the console for messages."""
     if json_log() is not None:  # which no variable such as FORCE_COLOR makes a terminal
         return _Stderr(stderr=True, force_terminal=False, force_interactive=False)
-    return _Stderr(stderr=True)
+    return _Stderr(stderr=True, force_interactive=_interactive())
+
+
+def _interactive() -> bool | None:
+    """Return False if nothing may be written anew: ACCESSIBLE and NO_COLOR ask for lines that can be read aloud.
+
+    Else rich looks whether it writes to a terminal that can move its cursor.
+    """
+    return False if os.environ.get("ACCESSIBLE") or os.environ.get("NO_COLOR") else None
 
 
 def say(console: Console, words: str, style: str | None = None) -> None:

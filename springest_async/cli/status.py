@@ -1,8 +1,10 @@
 """``springest status`` and ``springest resolve``: the state of migrations, and decisions about rows in doubt."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +17,15 @@ from springest_async.cli.console import argument, cell, folding_table, forget_st
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
 from springest_async.cli.numbers import count
+from springest_async.cli.signals import interrupts
 from springest_async.cli.times import clock_time, outage_words
+from springest_async.cli.watching import Watch
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
 from springest_async.journal.journal import Journal
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, Migration, State, Worker
+from springest_async.journal.status import MigrationStatus
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.status_json import as_json
 
@@ -59,7 +64,12 @@ async def migration_of(journal: Journal, manifest: Path) -> OpenMigration:
 
 
 async def status(
-    manifest: Path | None, option: str | None, out: Console, *, form: Literal["table", "json"] = "table"
+    manifest: Path | None,
+    option: str | None,
+    out: Console,
+    *,
+    form: Literal["table", "json"] = "table",
+    watch: bool = False,
 ) -> Exit:
     """Print the state of a migration, also while it runs, with the rows in doubt; without a manifest, of all.
 
@@ -68,12 +78,22 @@ async def status(
         option: the place of the journal as the user gave it, or None.
         out: where to print.
         form: as tables, or as JSON for a script.
+        watch: whether to show it again and again, until it is done.
+
+    Raises:
+        ConfigurationError: `watch` without a manifest, or as JSON.
     """
+    if watch and (manifest is None or form == "json"):
+        raise ConfigurationError(
+            "--watch shows one manifest to a person: springest status MANIFEST --watch, without --format"
+        )
     if manifest is not None:
         _refuse_old(manifest)
     async with environment.existing_journal(option) as journal:
         if form == "json":
             return await _status_as_json(journal, manifest, out)
+        if watch and manifest is not None:
+            return await _watch(journal, manifest, out)
         await journal.take_over()
         if manifest is None:
             return await _status_of_all(journal, out)
@@ -119,14 +139,40 @@ async def _status_as_json(journal: Journal, manifest: Path | None, out: Console)
             migration = await migration_of(journal, manifest)
             found = await reader.status(migration.id)
             document = as_json(found)
-            settled = found.counts - Counter({State.SENDING: found.counts[State.SENDING]})
-            code = Exit.IN_DOUBT if await migration.orphans() else exit_of_status(Report(counts=settled))
+            code = await _code_of(migration, found)
     try:
         print_json(out, document)
         out.file.flush()
     except BrokenPipeError:
         forget_stdout()
     return code
+
+
+async def _watch(journal: Journal, manifest: Path, out: Console) -> Exit:
+    """Show where a migration stands until it is done, or until Ctrl-C."""
+    migration = await migration_of(journal, manifest)
+    task = asyncio.current_task()
+
+    def interrupt() -> None:
+        assert task is not None
+        task.cancel()
+
+    async with StatusReader(journal) as reader:
+        watch = Watch(out, partial(reader.status, migration.id))
+        try:
+            with interrupts(interrupt):
+                async with watch.shown():
+                    await watch.until_done()
+        except BrokenPipeError:
+            forget_stdout()
+        return await _code_of(migration, await reader.status(migration.id))
+
+
+async def _code_of(migration: OpenMigration, found: MigrationStatus) -> Exit:
+    """Return the exit code of what was found."""
+    settled = found.counts - Counter({State.SENDING: found.counts[State.SENDING]})
+    # Doubts about certificates that are no longer in the manifest are not in its counts.
+    return Exit.IN_DOUBT if await migration.orphans() else exit_of_status(Report(counts=settled))
 
 
 async def _status_of_all(journal: Journal, out: Console) -> Exit:

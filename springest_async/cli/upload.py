@@ -61,6 +61,7 @@ from springest_async.errors import (
     SpringestError,
 )
 from springest_async.journal import place
+from springest_async.journal.status_reader import StatusReader
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
 
@@ -203,7 +204,7 @@ def _print_refusal(arguments: str, log: FindingLog, plan: Plan, err: Console) ->
 
 async def _wait_for_second_thoughts(err: Console) -> None:
     """Wait some seconds, so that a person can read the warnings; without a terminal nobody does."""
-    if not (err.is_interactive and sys.stdin is not None and sys.stdin.isatty()):
+    if not (err.is_terminal and sys.stdin is not None and sys.stdin.isatty()):
         return
     loop = asyncio.get_running_loop()
     pressed = asyncio.Event()
@@ -295,15 +296,14 @@ class _Run:
         self._out = out
         self._err = err
         self._hosts: Sequence[str] = ()  # where other runs work on the migration
-        to_do = before.count(State.WAITING, State.IN_DOUBT)
-        self._progress = UploadProgress(
-            err, to_do, springest.limiter, before=before.rows - to_do, waits_for=self._waits_for
-        )
+        self._reader = StatusReader(self._journal)
+        read = partial(self._reader.status, migration.id)
+        self._progress = UploadProgress(err, read, posts=springest.limiter.posts, held_up_by=self._held_up_by)
         self._queue = UploadQueue(springest, migration, self._listen)
         self._listeners: list[BulkListener] = [recorder, self._progress, self._say_changed, self._say_paused]
         self._beside: list[AbstractAsyncContextManager[object]] = [self._watched()]
         if json_log() is None:
-            self._beside.append(self._progress.shown())
+            self._beside += [self._reader, self._progress.shown()]
         self._interrupted = False
         self._has_stopped_itself = False
         self.error: SpringestError | None = None
@@ -385,12 +385,16 @@ class _Run:
             stopping.cancel()
             await asyncio.wait([stopping])
 
-    def _waits_for(self) -> str:
+    def _held_up_by(self) -> str:
         if self._journal.trouble:
-            return f"the journal: {self._journal.trouble}"
-        if self._queue.waits_for_others:
-            return ", ".join(sorted(set(self._hosts)))  # none while this run itself settles what is in doubt
-        return ""
+            return f"waiting for the journal: {self._journal.trouble}"
+        if self._queue.waits_for_others and self._hosts:  # none while this run itself settles what is in doubt
+            return f"waiting for {self._others}"
+        return "finishing the uploads in progress" if self._interrupted or self._has_stopped_itself else ""
+
+    @property
+    def _others(self) -> str:
+        return ", ".join(sorted(set(self._hosts)))
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
@@ -403,17 +407,15 @@ class _Run:
             await asyncio.wait([watching])
 
     async def _watch(self) -> None:
-        """Count what other runs do, and say when this one has nothing left to do but to wait for them."""
-        said = shared = False
+        """Look where other runs are, and say when this one has nothing left to do but to wait for them."""
+        said = False
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             with contextlib.suppress(JournalError):
                 self._hosts = await self._migration.hosts()
-                if shared := shared or bool(self._hosts):
-                    self._progress.count(await self._migration.counts())
             if self._queue.waits_for_others and self._hosts and not said:
                 said = True
-                say(self._err, f"Waiting for {self._waits_for()}, which has the last certificates.")
+                say(self._err, f"Waiting for {self._others}, which has the last certificates.")
 
     async def _finish(self, error: SpringestError | None, seconds: float) -> Exit:
         """Print the results, and return the exit code."""

@@ -3,15 +3,17 @@
 import asyncio
 import io
 import sys
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from springest_async import Limiter
 from springest_async.cli.console import cell, say, to_stderr, to_stdout
 from springest_async.cli.progress import UploadProgress
+from springest_async.journal.status import MigrationStatus
+from tests.statuses import STATUS
 
 
 class Gone(io.StringIO):
@@ -52,15 +54,32 @@ def test_stdout_without_a_reader_is_a_broken_pipe(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_progress_without_a_reader_harms_nothing(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     gone = nobody_reads(monkeypatch)
-    monkeypatch.setattr("springest_async.cli.progress._LINE_EVERY", 0.001)
-    monkeypatch.setattr("springest_async.cli.progress._TICK", 0.001)
     monkeypatch.setattr(gone, "isatty", lambda: terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
-    async with UploadProgress(to_stderr(), 2, Limiter()).shown():
-        await asyncio.sleep(0.02)
+
+    async def read() -> MigrationStatus:
+        return STATUS
+
+    async with UploadProgress(to_stderr(), read, posts=30).shown():
+        await asyncio.sleep(60)
 
     assert gone.tries
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("name", ["ACCESSIBLE", "NO_COLOR"])
+def test_lines_are_asked_for_by_a_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("sys.stdout", Mock(isatty=lambda: True, encoding="utf-8"))
+    monkeypatch.setattr("sys.stderr", Mock(isatty=lambda: True, encoding="utf-8"))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv(name, raising=False)
+    assert to_stdout().is_interactive
+    assert to_stderr().is_interactive
+
+    monkeypatch.setenv(name, "1")
+    assert not to_stdout().is_interactive
+    assert not to_stderr().is_interactive
+    assert to_stderr().is_terminal
 
 
 def test_words_are_no_markup_and_move_no_cursor() -> None:
