@@ -92,10 +92,10 @@ def throughput(stretches: Sequence[Stretch], limit: int) -> Picture:
     return Picture(
         key="throughput",
         title="Certificates sent a minute",
-        words=f"In stretches of {_length(stretches[0])}: on average, and in the minute with the most POSTs. The limit"
-        f" is {limit} in any minute.",
+        words=f"In stretches of {_length(stretches[0])}: on average, and in the busiest minute. The limit is {limit} in"
+        " any minute.",
         svg=_svg(chart, max(limit, *busiest)),
-        columns=("from (UTC)", "POSTs", "average", "busiest minute"),
+        columns=("from (UTC)", "POSTs", "average", "busiest"),
         rows=tuple(
             (shown(stretch.at), number(stretch.posts), f"{mean:.1f}", number(stretch.busiest))
             for stretch, mean in zip(stretches, means, strict=True)
@@ -143,9 +143,9 @@ def refusals(stretches: Sequence[Stretch]) -> Picture:
         key="refusals",
         title="Refusals over time",
         words=f"In stretches of {_length(stretches[0])}: how many POSTs were refused because of the limit or without a"
-        " reason, so that they were sent again; rejected for good; or not answered clearly.",
+        " reason, so that they were sent again; rejected for good; or answered unclearly or not at all.",
         svg=_svg(chart, max(stacked)),
-        columns=("from (UTC)", "refused", "rejected", "no clear answer"),
+        columns=("from (UTC)", "refused", "rejected", "unclear"),
         rows=tuple(
             (shown(stretch.at), number(stretch.refused), number(stretch.rejected), number(stretch.unanswered))
             for stretch, every in zip(stretches, stacked, strict=True)

@@ -62,8 +62,9 @@ th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bo
 thead th { background: var(--panel); position: sticky; top: 0 }
 tbody tr:last-child > * { border-bottom: 0 }
 td, tbody th { font-weight: normal }
-figure tbody th, figure thead th, .time { white-space: nowrap }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+figure tbody th, .time { white-space: nowrap }
+.number { text-align: right; font-variant-numeric: tabular-nums }
+td.number { white-space: nowrap }
 .state { white-space: nowrap }
 .state::before { content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .4em;
   border-radius: 50%; background: var(--dot) }
@@ -73,8 +74,10 @@ code { font-family: ui-monospace, Consolas, "Liberation Mono", monospace; font-s
   padding: .1em .3em; border-radius: .25rem; white-space: nowrap }
 footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .75rem }
 @media (max-width: 46rem) { figure { grid-template-columns: minmax(0, 1fr) } dl { grid-template-columns: 1fr; gap: 0 }
-  dd { margin-bottom: .5rem } }
-@media print { body { max-width: none; padding: 0; font-size: 10pt } h2 { break-after: avoid }
+  dd { margin-bottom: .5rem } th, td { padding: .35rem }
+  table { font-size: .8125rem } }
+@media print { figure { grid-template-columns: 20rem minmax(0, 1fr) }
+  body { max-width: none; padding: 0; font-size: 10pt } h2 { break-after: avoid }
   .scroll { max-height: none; overflow: visible } tr, figure > svg { break-inside: avoid } thead th { position: static }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
 """
