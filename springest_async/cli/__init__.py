@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
             return logged_as_json(lambda: guard_streams(lambda: run_command(arguments)))
         return guard_streams(lambda: run_command(arguments))
     except ModuleNotFoundError as error:
-        if error.name not in ("cyclopts", "rich"):
+        if error.name not in ("cyclopts", "prometheus_client", "rich"):
             raise
         print("springest needs the extra “cli”: pip install 'springest-async[cli]'", file=sys.stderr)
         return 2

@@ -4,10 +4,10 @@ import re
 
 # The "@" as it is, and as servers escape it: in a URL, in HTML and in JSON.
 _AT = r"(?:@|%(?:25)*40|&#0*64;|&#x0*40;|&commat;|\\u0040)"
-_LETTER = (
-    r"(?:[^\s<>\"'(),;:@|\[\]{}=\u2018\u2019\u201c\u201d\xab\xbb]|(?<=\w)['\u2019](?=\w))"  # an apostrophe in a name
-)
-_ADDRESS = re.compile(rf"{_LETTER}+{_AT}{_LETTER}+", re.IGNORECASE)
+_LETTER = r"[^\s<>\"'(),;:@|\[\]{}=\u2018\u2019\u201c\u201d\xab\xbb]"
+_APOSTROPHE = r"(?<=\w)['\u2019](?=\w)"  # as in a name
+# It begins where a word does, so that a long text takes no longer than its length.
+_ADDRESS = re.compile(rf"(?<!{_LETTER})(?<!\w['\u2019])(?:{_LETTER}|{_APOSTROPHE})+{_AT}{_LETTER}+", re.IGNORECASE)
 
 
 def without_addresses(words: str) -> str:

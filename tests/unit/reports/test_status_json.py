@@ -108,7 +108,14 @@ def test_neither_an_address_nor_a_file_is_in_it() -> None:
     ],
 )
 def test_an_address_is_taken_out_however_it_is_written(address: str) -> None:
-    assert without_addresses(f"user ({address}): unknown, <{address}>") == "user (…): unknown, <…>"
+    words = f"user ({address}): unknown, <{address}>, '{address}', to={address}"
+
+    assert without_addresses(words) == "user (…): unknown, <…>, '…', to=…"
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "x'" * 500_000, "@" * 1_000_000, "x " * 500_000])
+def test_a_long_text_without_an_address_is_read_once(text: str) -> None:
+    assert without_addresses(text) == text
 
 
 def test_words_without_an_address_stay_as_they_are() -> None:
