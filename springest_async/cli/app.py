@@ -354,6 +354,43 @@ def resolve(
     return _go(go())
 
 
+@app.command(help_epilogue="")
+def reconcile(
+    manifest: Path,
+    /,
+    *,
+    form: _FormatOption = "table",
+    repair: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    yes: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    where: _JournalOption = None,
+) -> Exit:
+    """Compare an upload with what Springest lists, and say what to do about each difference.
+
+    It finds what is missing at Springest, has other dates, is there twice, is there and was not sent, or is there
+    although its row is not stored. Springest lists the certificates of verified certifications only, so what is stored
+    for another certification cannot be seen. It says first how many requests it takes.
+
+    The exit code is 0 if each row is stored and Springest shows it, 6 if something differs, and 1 if nothing does but
+    some rows are not stored or could not be compared.
+
+    Example: `springest reconcile certificates.csv`
+
+    Args:
+        manifest: The manifest, which may have been moved or deleted since.
+        form: A summary with the first rows of each kind, all rows as CSV, or what is not in order as JSON, which
+            names no person and no file.
+        repair: Put what is certainly missing back to waiting, after a question, so that the next `springest upload`
+            sends it once more. Springest is asked for each of these certificates again before.
+        yes: Do not ask.
+        where: Where the journal is; by default as `SPRINGEST_JOURNAL` says.
+    """
+    from springest_async.cli.reconcile import ReconcileOptions
+    from springest_async.cli.reconcile import reconcile as compare
+
+    options = ReconcileOptions(journal=where, form=form, repair=repair, yes=yes)
+    return _go(compare(manifest, options, to_stdout(), to_stderr()))
+
+
 @journal.command(help_epilogue="")
 def info(*, where: _JournalOption = None) -> Exit:
     """Show where the journal is, how large it is, and what it holds.

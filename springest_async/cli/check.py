@@ -17,6 +17,7 @@ from springest_async.bulk.preflight import check_manifest
 from springest_async.bulk.rows import RowSet
 from springest_async.bulk.totals import Totals
 from springest_async.cli import environment
+from springest_async.cli.asking import asking, requests_words
 from springest_async.cli.console import argument, cell, print_json, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import explained
@@ -31,7 +32,6 @@ from springest_async.cli.in_thread import GoOn, in_thread
 from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.reading import ReadingOptions
-from springest_async.cli.times import duration
 from springest_async.client import Springest
 from springest_async.errors import ConfigurationError, JournalError, JournalMissing, ManifestError, SpringestError
 from springest_async.journal.journal import Journal
@@ -40,8 +40,6 @@ from springest_async.limits.limiter import Limiter
 from springest_async.manifest.csv_table import SEPARATORS
 from springest_async.manifest.manifest import Manifest
 from springest_async.records import Certification
-
-_TICK = 0.25  # seconds between two updates of a line
 
 
 @frozen(kw_only=True)
@@ -255,7 +253,7 @@ async def _leave_out_listed(
         with err.status(cell("Asking Springest how long its lists are")):
             requests = await listed.count_requests(springest)
         say(err, _requests_line(requests, springest.limiter))
-        await _fetch(listed, springest, err)
+        await asking(listed.fetch(springest), lambda: listed.asked, err)
         await in_thread(compare, lambda: f"Comparing the rows with the lists: {number(len(left_out))} listed", err)
         if listed.nameless:
             asked.not_checked.append(
@@ -264,26 +262,11 @@ async def _leave_out_listed(
     return left_out
 
 
-async def _fetch(listed: ListedCertificates, springest: Springest, err: Console) -> None:
-    """Fetch the lists, and show how many requests that took so far."""
-    fetching = asyncio.create_task(listed.fetch(springest))
-    with err.status("") as status:
-        try:
-            while not (await asyncio.wait([fetching], timeout=_TICK))[0]:
-                status.update(cell(f"Asking Springest for its lists: {count(listed.asked, 'request')}"))
-        finally:
-            fetching.cancel()
-            await asyncio.wait([fetching])
-    fetching.result()
-
-
 def _requests_line(requests: int | None, limiter: Limiter) -> str:
     line = "To find the rows that Springest lists already, it is asked for its lists"
     if requests is None:
         return f"{line}, whose length it does not say: press Ctrl-C if that takes too long."
-    seconds = limiter.seconds_until(0, requests=requests)
-    long = f", which takes at least {duration(seconds)}" if seconds >= 1 else ""
-    return f"{line}: {count(requests, 'request')}{long} (of {number(limiter.requests_per_hour)} an hour)."
+    return f"{line}: {requests_words(requests, limiter)}."
 
 
 # --- what is printed ---

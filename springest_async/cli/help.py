@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "Watch a whole migration on this machine, in a minute and without a key.",
     "journal": "Show where the journal is, erase personal data from it, or trust its server.",
     "pause": "Let all who upload a manifest wait, on any machine, until springest resume.",
+    "reconcile": "Compare an upload with what Springest lists: missing, doubled, other dates, not ours.",
     "report": "Show what became of a manifest; as CSV, as a manifest of the rows to correct, or as a page.",
     "resolve": "Decide about rows in doubt, after looking them up at Springest.",
     "resume": "Let an upload go on after springest pause.",

@@ -21,12 +21,13 @@ from springest_async.journal.comparison import ComparedRow, KnownLooks
 from springest_async.journal.records import State
 from springest_async.reports.springest_lists import person_of
 
-# `before` has the certificates that were stored for long when Springest was asked, and their last POST.
+# `before` has the certificates that were stored when Springest was asked, their last POST, and whether that is so long
+# ago that the server does nothing more with it.
 #
 # `items` are the certificates of the rows; a row without one has a negative key. The one with the lowest `claims` gets
 # what is listed. `others` are the certificates of other manifests, and of rows that are gone.
 TABLES = (
-    "CREATE TABLE before (certificate INTEGER PRIMARY KEY, attempt TEXT)",
+    "CREATE TABLE before (certificate INTEGER PRIMARY KEY, attempt TEXT, settled INTEGER)",
     """
     CREATE TABLE items (
         key INTEGER PRIMARY KEY,
@@ -99,7 +100,7 @@ class Why(enum.Enum):
     INCOMPLETE = "what may be in a list that was not read whole"
     UNKNOWN = "what Springest may not show yet, because it does not say whether it shows the certification"
     NAMELESS = "what may be one of the listed certificates that do not say whose they are"
-    RECENT = "what was stored only just before Springest was asked, or since: run the same command again"
+    RECENT = "what was stored while Springest was asked: run the same command again"
 
 
 @frozen(kw_only=True)
@@ -298,10 +299,11 @@ def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool) -> None:
     )
     shown = "(SELECT c.shown FROM certifications AS c WHERE c.id = items.certification)"
     nameless = "items.certification IN (SELECT certification FROM listed WHERE owner = 'nameless')"
-    settled = "EXISTS (SELECT 1 FROM before AS b WHERE b.certificate = items.key AND b.attempt = items.attempt)"
+    before = "EXISTS (SELECT 1 FROM before AS b WHERE b.certificate = items.key AND b.attempt = items.attempt{})"
     database.change(
         f"UPDATE items SET why = CASE WHEN {shown} = 0 THEN '' WHEN NOT {complete} THEN ? WHEN {shown} IS NULL THEN ?"  # noqa: S608
-        f" WHEN {nameless} THEN ? WHEN NOT {settled} THEN ? ELSE '' END WHERE state = 'stored' AND listed IS NULL",
+        f" WHEN {nameless} THEN ? WHEN NOT {before.format('')} THEN ? ELSE '' END"
+        " WHERE state = 'stored' AND listed IS NULL",
         [tuple(why.name for why in (Why.INCOMPLETE, Why.UNKNOWN, Why.NAMELESS, Why.RECENT))],
     )
     database.change(
@@ -311,7 +313,8 @@ def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool) -> None:
     )
     # It may be any certificate of the same person and certification that is not known by its id to be another one.
     database.change(
-        "UPDATE items SET certain = 1 WHERE kind = ? AND attempt IS NOT NULL AND NOT EXISTS (SELECT 1 FROM listed AS l"
+        f"UPDATE items SET certain = 1 WHERE kind = ? AND {before.format(' AND b.settled')}"  # noqa: S608
+        " AND NOT EXISTS (SELECT 1 FROM listed AS l"
         " WHERE l.person = items.person AND l.certification = items.certification"
         " AND (l.owner <> 'id' OR l.id = items.springest_id))",
         [(Kind.MISSING.value,)],
@@ -329,6 +332,14 @@ def counts(database: TemporaryDatabase) -> Counter[Kind]:
     for kind in (Kind.DOUBLED, Kind.NOT_OURS):
         ((found[kind],),) = database.select("SELECT count(*) FROM listed WHERE owner = ?", kind.value)
     return found
+
+
+def certifications(database: TemporaryDatabase, kind: Kind) -> Counter[int]:
+    """Count the rows of one kind by certification."""
+    lines = database.select(
+        "SELECT certification, sum(rows) FROM items WHERE kind = ? GROUP BY certification", kind.value
+    )
+    return Counter(dict(lines))
 
 
 def reasons(database: TemporaryDatabase) -> dict[Why, int]:

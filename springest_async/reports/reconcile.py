@@ -65,6 +65,11 @@ class Reconciliation:
         self._reader = StatusReader(migration.journal)
         self._lists: SpringestLists | None = None
 
+    @property
+    def origin(self) -> str:
+        """The host, as in ``https://api.springest.nl``."""
+        return self._springest.origin
+
     async def __aenter__(self) -> Self:
         self._database.__enter__()
         await self._reader.__aenter__()
@@ -96,12 +101,15 @@ class Reconciliation:
         settled = microseconds(datetime.now(UTC) - timedelta(seconds=self._springest.settings.timeouts.answer))
         assert settled is not None
         async for rows in self._pages(partial(comparison.rows, migration=self._migration.id), lambda row: row.id):
-            await asyncio.to_thread(self._note_before, rows, settled)
+            await _in_thread(self._note_before, rows, settled)
 
     def _note_before(self, rows: list[comparison.ComparedRow], settled: int) -> None:
         change = self._database.change
-        stored = [row for row in rows if row.state is State.STORED and (row.settled_at or 0) < settled]
-        change("INSERT OR IGNORE INTO before VALUES (?, ?)", ((row.certificate, row.attempt) for row in stored))
+        stored = [row for row in rows if row.state is State.STORED]
+        change(
+            "INSERT OR IGNORE INTO before VALUES (?, ?, ?)",
+            ((row.certificate, row.attempt, (row.settled_at or 0) < settled) for row in stored),
+        )
         people = {person_of(row.email): row.email for row in rows}
         change("INSERT OR IGNORE INTO people (person, email) VALUES (?, ?)", people.items())
         sent = Counter({row.certification_id: 0 for row in rows})
@@ -146,13 +154,13 @@ class Reconciliation:
         # What is listed was sent before, so the journal knows it now.
         rows = partial(comparison.rows, migration=self._migration.id)
         async for page in self._pages(rows, lambda row: row.id):
-            await asyncio.to_thread(matching.add_rows, self._database, page)
+            await _in_thread(matching.add_rows, self._database, page)
         known = partial(comparison.known, origin=self._migration.source.origin)
         async for certificates in self._pages(known, lambda one: one.id):
-            await asyncio.to_thread(matching.add_known, self._database, certificates)
+            await _in_thread(matching.add_known, self._database, certificates)
         by_person = self._lists is not None and self._lists.by_person
         since = self.since or date.max
-        await asyncio.to_thread(matching.match, self._database, since, by_person=by_person)
+        await _in_thread(matching.match, self._database, since, by_person=by_person)
         self.counts = matching.counts(self._database)
         for why, count in matching.reasons(self._database).items():
             self.not_compared.append(f"{why.value} ({count} {'row' if count == 1 else 'rows'})")
@@ -166,6 +174,10 @@ class Reconciliation:
     def findings(self, *kinds: Kind) -> Generator[Finding, None, None]:
         """Yield what was found, of these kinds (default: all); see `matching.findings`."""
         return matching.findings(self._database, *(kinds or tuple(Kind)))
+
+    def certifications(self, kind: Kind) -> Counter[int]:
+        """Count the rows of one kind by certification."""
+        return matching.certifications(self._database, kind)
 
     @property
     def differences(self) -> int:
@@ -237,3 +249,13 @@ class Reconciliation:
             JournalError: the journal cannot be written. Nothing was changed then.
         """
         return await self._migration.send_missing_again(missing)
+
+
+async def _in_thread(work: Callable[..., object], *values: object, **options: object) -> None:
+    """Run what blocks in a thread, to its end: one thread at a time may use the temporary database."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *values, **options))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise

@@ -3,7 +3,8 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from springest_async import Forbidden, NoAnswer, ServerError
 from springest_async.bulk import OpenMigration, State
+from springest_async.journal.certificates import microseconds
+from springest_async.journal.engine import Connection
 from springest_async.records import Certificate, User
 from springest_async.reports.matching import Finding, Kind
 from springest_async.reports.reconcile import Reconciliation
@@ -170,7 +173,7 @@ async def test_nothing_is_asked_where_nothing_was_sent(tmp_path: Path) -> None:
         assert (comparison.since, comparison.counts[Kind.NOT_STORED], lists.asked) == (None, 1, [])
 
 
-async def test_what_was_stored_just_now_is_not_compared(tmp_path: Path) -> None:
+async def test_what_was_stored_meanwhile_is_not_compared(tmp_path: Path) -> None:
     lists = Lists([certificate(20, "x@example.org")])
     async with sent(tmp_path, JAN, AN) as migration, Reconciliation(migration, lists.springest()) as comparison:
         await settle(migration, STORED)
@@ -182,9 +185,23 @@ async def test_what_was_stored_just_now_is_not_compared(tmp_path: Path) -> None:
         first, second, _ = comparison.findings()
 
     assert (first.kind, second.kind) == (Kind.MISSING, Kind.NOT_COMPARED)
-    assert comparison.not_compared == [
-        "what was stored only just before Springest was asked, or since: run the same command again (1 row)"
-    ]
+    assert comparison.not_compared == ["what was stored while Springest was asked: run the same command again (1 row)"]
+
+
+def _answered(connection: Connection, at: int | None) -> None:
+    connection.execute("UPDATE certificates SET answered_at = ?", (at,))
+
+
+async def test_what_was_answered_just_now_is_not_certainly_missing(tmp_path: Path) -> None:
+    """The server may still work on what it has answered."""
+    async with sent(tmp_path, JAN) as migration:
+        await settle(migration, STORED)
+        await set_times(migration)
+        for answered, certain in ((datetime.now(UTC), 0), (LATER, 1)):
+            at = microseconds(answered)
+            await migration.journal.run(partial(_answered, at=at))
+            async with compared(migration, Lists([AS_AN])) as comparison:
+                assert (comparison.counts[Kind.MISSING], comparison.count_missing()) == (1, certain)
 
 
 # --- lists that cannot be had, or not whole ---

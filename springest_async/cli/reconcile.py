@@ -1,0 +1,396 @@
+"""``springest reconcile``: compare an upload with what Springest lists, and let what is missing there wait again."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from rich.console import Console
+from rich.table import Table
+
+from springest_async.cli import environment
+from springest_async.cli.asking import asking, requests_words
+from springest_async.cli.console import Format, argument, cell, folding_table, forget_stdout, plain, say
+from springest_async.cli.exit_codes import Exit
+from springest_async.cli.numbers import count, number
+from springest_async.cli.question import can_ask, confirmed
+from springest_async.cli.status import migration_of, runs_on
+from springest_async.client import Springest
+from springest_async.errors import ConfigurationError
+from springest_async.journal.open_migration import OpenMigration
+from springest_async.manifest.formulas import escape
+from springest_async.reports.addresses import without_addresses
+from springest_async.reports.matching import Finding, Kind
+from springest_async.reports.reconcile import Reconciliation
+
+_SHOWN = 20  # rows of each kind
+_SHOWN_COLUMNS = ("row", "email", "certification", "valid", "id")
+_CERTIFICATIONS_SHOWN = 10
+
+_MEANINGS = {
+    Kind.MISSING: "Springest has confirmed these, and does not list them although it shows their certification.",
+    Kind.OTHER_DATES: "Springest lists these with other dates.",
+    Kind.OTHER_PERSON: "Springest lists these, by their ids, for another person or certification.",
+    Kind.DOUBLED: "Springest lists these more often than they were sent.",
+    Kind.NOT_OURS: "Springest lists these, and the journal does not know them.",
+    Kind.NOT_EXPECTED: "Springest lists these, although they are not stored by the journal.",
+    Kind.NOT_SHOWN: "Springest has confirmed these, and does not show their certification yet, so nobody can see them.",
+}
+
+_LISTED_OTHERWISE = (Kind.OTHER_DATES, Kind.OTHER_PERSON, Kind.NOT_EXPECTED)
+
+
+@frozen(kw_only=True)
+class ReconcileOptions:
+    """What ``springest reconcile`` is asked for.
+
+    Attributes:
+        journal: the place of the journal as the user gave it, or None.
+        form: how to print the result.
+        repair: whether to put back what is missing.
+        yes: whether to do so without a question.
+    """
+
+    journal: str | None = None
+    form: Format = "table"
+    repair: bool = False
+    yes: bool = False
+
+
+async def reconcile(manifest: Path, options: ReconcileOptions, out: Console, err: Console) -> Exit:
+    """Compare a manifest's upload with Springest's lists, print the result to `out` and messages to `err`.
+
+    Args:
+        manifest: the manifest.
+        options: what else the user asks for.
+        out: where to print the result.
+        err: where to print messages.
+
+    Raises:
+        ConfigurationError: nothing of the manifest is in the journal, there is no key, the host is another one, or
+            nobody can be asked whether to repair.
+        SpringestError: Springest cannot be asked, or refuses the key.
+        JournalError: the journal cannot be read.
+    """
+    if options.yes and not options.repair:
+        raise ConfigurationError("--yes goes with --repair: without that, nothing is changed and nothing is asked")
+    if options.repair and not options.yes and not can_ask(err):
+        raise ConfigurationError("--repair asks before it changes anything, and there is no terminal: add --yes")
+    async with environment.existing_journal(options.journal) as journal:
+        migration = await migration_of(journal, manifest)
+        springest = environment.springest(journal)
+        if springest.origin != migration.source.origin:
+            raise ConfigurationError(
+                f"{manifest} was uploaded to {migration.source.origin}, not to {springest.origin}: set SPRINGEST_HOST"
+                f" to {migration.source.origin}, and SPRINGEST_API_KEY to its key"
+            )
+        await journal.take_over()
+        async with springest, Reconciliation(migration, springest) as comparison:
+            await _compare(comparison, migration, springest, err)
+            command = _Commands(manifest, options.journal)
+            try:
+                _show(comparison, command, options.form, out)
+            except BrokenPipeError:  # the reader has seen enough; the exit code stays right
+                forget_stdout()
+            if options.repair:
+                await _repair(comparison, migration, springest, command, options, err)
+            return _exit_of(comparison)
+
+
+async def _compare(comparison: Reconciliation, migration: OpenMigration, springest: Springest, err: Console) -> None:
+    loaded = await OpenMigration.of(migration.journal, migration.id)
+    if migration.source.sha256 and migration.source.sha256 != loaded.source.sha256:
+        comparison.not_compared.append("what has changed in the manifest since it was uploaded last")
+    with err.status(cell("Reading what the journal knows")):
+        await comparison.read_rows()
+    with err.status(cell("Asking Springest how long its lists are")):
+        requests = await comparison.count_requests()
+    if requests:
+        words = requests_words(requests, springest.limiter)
+        say(err, f"{springest.origin} is asked for its lists of certificates: about {words}.")
+    await asking(comparison.fetch(), lambda: comparison.asked, err)
+
+
+def _exit_of(comparison: Reconciliation) -> Exit:
+    if comparison.differences:
+        return Exit.DIFFERENT
+    return Exit.STORED if comparison.is_whole else Exit.NOT_ALL
+
+
+# --- what is printed ---
+
+
+@frozen
+class _Commands:
+    """The commands that the advice names, with the options that they need."""
+
+    manifest: Path
+    journal: str | None
+
+    def of(self, name: str, options: str = "") -> str:
+        """Return a command for the same manifest and journal, to paste into a shell."""
+        where = f" --journal {argument(self.journal)}" if self.journal else ""
+        return f"springest {name} {argument(self.manifest)}{where}{options}"
+
+
+def _show(comparison: Reconciliation, command: _Commands, form: Format, out: Console) -> None:
+    match form:
+        case "table":
+            _show_tables(comparison, command, out)
+        case "csv":
+            _write_csv(comparison, out)
+        case "json":
+            _write_json(comparison, command.manifest, out)
+
+
+def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -> None:
+    counts = comparison.counts
+    table = Table("what was found", "rows")
+    table.columns[1].justify = "right"
+    for kind in Kind:
+        if counts[kind] or kind is Kind.SHOWN:
+            table.add_row(kind.value, number(counts[kind]))
+    out.print(table)
+    for kind, meaning in _MEANINGS.items():
+        if counts[kind]:
+            say(out, f"{kind.value.capitalize()} ({number(counts[kind])}): {meaning}", "bold")
+            _show_findings(comparison, kind, out)
+            say(out, f"What to do: {_advice(kind, comparison, command)}")
+    if counts[Kind.NOT_STORED]:
+        say(
+            out, f"Not stored ({number(counts[Kind.NOT_STORED])}): {command.of('status')} says how many wait or failed."
+        )
+    for words in comparison.not_compared:
+        say(out, f"Not compared: {words}.")
+    say(out, _verdict(comparison, command), "bold")
+
+
+def _show_findings(comparison: Reconciliation, kind: Kind, out: Console) -> None:
+    if kind is Kind.NOT_SHOWN:  # all rows of a certification are alike
+        certifications = comparison.certifications(kind).most_common()
+        for certification, rows in certifications[:_CERTIFICATIONS_SHOWN]:
+            say(out, f"  certification {certification}: {count(rows, 'row')}")
+        if (more := len(certifications) - _CERTIFICATIONS_SHOWN) > 0:
+            say(out, f"  … and {count(more, 'other certification')}")
+        return
+    table = folding_table(*_SHOWN_COLUMNS, *(["as Springest lists it"] if kind in _LISTED_OTHERWISE else []))
+    for finding in islice(comparison.findings(kind), _SHOWN):
+        table.add_row(*map(cell, _cells(finding)))
+    out.print(table)
+    if (more := comparison.counts[kind] - _SHOWN) > 0:
+        say(out, f"… and {number(more)} more; --format csv lists all")
+
+
+def _cells(finding: Finding) -> Iterator[str]:
+    yield _rows_words(finding)
+    yield finding.email or "unknown"
+    yield str(finding.certification_id)
+    yield _dates(finding.valid_from, finding.valid_until)
+    is_listed = finding.kind in (Kind.DOUBLED, Kind.NOT_OURS)
+    yield str((finding.listed.id if is_listed and finding.listed else finding.springest_id) or "")
+    if finding.kind in _LISTED_OTHERWISE:
+        yield _differences(finding)
+
+
+def _rows_words(finding: Finding) -> str:
+    if finding.row is None:
+        return ""
+    more = finding.rows - 1
+    state = f" ({finding.state.value})" if finding.state and finding.kind is Kind.NOT_EXPECTED else ""
+    return f"{finding.row}{f' and {number(more)} more' if more else ''}{state}"
+
+
+def _differences(finding: Finding) -> str:
+    listed = finding.listed
+    assert listed is not None
+    words = [f"id {listed.id}"] if listed.id != finding.springest_id else []
+    if finding.kind is Kind.OTHER_PERSON:
+        words += [listed.email or "of an unknown person", f"certification {listed.certification_id}"]
+    if (listed.valid_from, listed.valid_until) != (finding.valid_from, finding.valid_until):
+        words.append(_dates(listed.valid_from, listed.valid_until))
+    return ", ".join(words)
+
+
+def _dates(valid_from: str, valid_until: str | None) -> str:
+    return f"{valid_from} – {valid_until}" if valid_until else f"from {valid_from}"
+
+
+def _advice(kind: Kind, comparison: Reconciliation, command: _Commands) -> str:
+    match kind:
+        case Kind.MISSING:
+            certain = comparison.count_missing()
+            return f"ask Springest what became of them, by their ids. {_words_of_repair(certain, comparison, command)}"
+        case Kind.OTHER_DATES:
+            return "look which dates are right. Wrong ones at Springest are corrected there; nothing is sent again."
+        case Kind.OTHER_PERSON:
+            return "look them up at Springest by their ids. Somebody may have a new address; nothing is sent again."
+        case Kind.DOUBLED:
+            return "look them up at Springest by their ids, and let it delete those that are too many."
+        case Kind.NOT_OURS:
+            return (
+                "nothing, if somebody has entered them by hand, or another program has sent them since the first row."
+            )
+        case Kind.NOT_EXPECTED:
+            return (
+                f"rows in doubt are settled by {command.of('upload')}, or by you: {command.of('resolve')} --row N"
+                f" --stored. So that waiting rows are not stored twice: {command.of('upload')} --skip-listed"
+            )
+    return f"ask Springest to verify the certification. Then run this again: {command.of('reconcile')}"
+
+
+def _words_of_repair(certain: int, comparison: Reconciliation, command: _Commands) -> str:
+    repair = command.of("reconcile", " --repair")
+    if not certain:
+        return "It is not certain enough that they are missing to send them again: compare once more in some minutes."
+    if certain < comparison.counts[Kind.MISSING]:
+        return f"To send those again of which that is certain ({number(certain)}): {repair}"
+    return f"Or send them again: {repair}"
+
+
+def _verdict(comparison: Reconciliation, command: _Commands) -> str:
+    counts = comparison.counts
+    if comparison.since is None:
+        listed = f"springest check {argument(command.manifest)} --skip-listed"
+        return f"Nothing was sent yet, so there is nothing to compare. To find what Springest lists already: {listed}"
+    if comparison.differences:
+        return f"{count(comparison.differences, 'difference')}."
+    if comparison.is_whole:
+        return f"No difference: each of {count(counts.total(), 'row')} is stored, and Springest shows it."
+    parts = {
+        Kind.NOT_STORED: "not stored",
+        Kind.NOT_SHOWN: "stored, and not shown yet",
+        Kind.NOT_COMPARED: "stored, and not compared",
+    }
+    rest = [f"{count(counts[kind], 'row')} {words}" for kind, words in parts.items() if counts[kind]]
+    more = f": {', '.join(rest)}" if rest else ""
+    return f"No difference was found, but not everything is proved{more}."
+
+
+# --- for programs ---
+
+_COLUMNS = (
+    "kind",
+    "row",
+    "rows",
+    "file",
+    "state",
+    "certification_id",
+    "email",
+    "valid_from",
+    "valid_until",
+    "springest_id",
+    "listed_id",
+    "listed_certification_id",
+    "listed_email",
+    "listed_valid_from",
+    "listed_valid_until",
+    "certainly_missing",
+)
+
+
+def _write_csv(comparison: Reconciliation, out: Console) -> None:
+    writer = csv.writer(out.file)
+    writer.writerow(_COLUMNS)
+    shown = plain if out.is_terminal else str  # programs get each cell unchanged
+    for finding in comparison.findings():
+        line = _line_of(finding)
+        values = ("yes" if line[name] is True else "" if not line[name] else str(line[name]) for name in _COLUMNS)
+        writer.writerow([escape(shown(value)) for value in values])
+
+
+def _line_of(finding: Finding) -> dict[str, Any]:
+    listed = finding.listed
+    return {
+        "kind": finding.kind.value,
+        "row": finding.row,
+        "rows": finding.rows,
+        "file": finding.file,
+        "state": finding.state and finding.state.value,
+        "certification_id": finding.certification_id,
+        "email": finding.email,
+        "valid_from": finding.valid_from,
+        "valid_until": finding.valid_until,
+        "springest_id": finding.springest_id,
+        "listed_id": listed and listed.id,
+        "listed_certification_id": listed and listed.certification_id,
+        "listed_email": listed and listed.email,
+        "listed_valid_from": listed and listed.valid_from,
+        "listed_valid_until": listed and listed.valid_until,
+        "certainly_missing": finding.certain,
+    }
+
+
+_PERSONAL = ("file", "email", "listed_email")
+
+
+def _write_json(comparison: Reconciliation, manifest: Path, out: Console) -> None:
+    head = {
+        "manifest": without_addresses(manifest.name),
+        "host": comparison.origin,
+        "since": comparison.since and comparison.since.isoformat(),
+        "requests": comparison.asked,
+        "counts": {_name(kind): comparison.counts[kind] for kind in Kind},
+        "differences": comparison.differences,
+        "whole": comparison.is_whole,
+        "not_compared": list(map(without_addresses, comparison.not_compared)),
+    }
+    out.file.write(f'{_json(head)[:-1]}, "findings": [')
+    separator = "\n"
+    kinds: Sequence[Kind] = [kind for kind in Kind if kind is not Kind.SHOWN]
+    for finding in comparison.findings(*kinds):
+        line = {name: value for name, value in _line_of(finding).items() if name not in _PERSONAL}
+        out.file.write(separator + _json(line | {"kind": _name(finding.kind)}))
+        separator = ",\n"
+    out.file.write("\n]}\n")
+
+
+def _name(kind: Kind) -> str:
+    return kind.name.lower()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+# --- repairing ---
+
+
+async def _repair(
+    comparison: Reconciliation,
+    migration: OpenMigration,
+    springest: Springest,
+    command: _Commands,
+    options: ReconcileOptions,
+    err: Console,
+) -> None:
+    certain = comparison.count_missing()
+    if not certain:
+        say(err, "Nothing is certainly missing, so nothing is sent again.")
+        return
+    words = requests_words(certain, springest.limiter)
+    say(err, f"Certainly missing: {count(certain, 'certificate')}. Springest is asked for each once more: {words}.")
+    missing: list[tuple[int, str]] = []
+
+    async def ask() -> None:
+        missing.extend([found async for found in comparison.ask_for_missing() if found is not None])
+
+    await asking(ask(), lambda: comparison.asked, err)
+    if found := certain - len(missing):
+        say(err, f"It may have {number(found)} of them after all: these are left as they are.")
+    if not missing:
+        return
+    question = (
+        f"Put {count(len(missing), 'certificate')} back to waiting, so that springest upload sends them once more?"
+    )
+    if not options.yes and not await confirmed(question, err):
+        say(err, "Nothing was changed.")
+        return
+    again = await comparison.send_again(missing)
+    if changed := len(missing) - again:
+        say(err, f"Another run has changed {number(changed)} of them meanwhile: these are left as they are.")
+    hosts = await migration.hosts()
+    how = f"{runs_on(hosts)} uploading, and sends them" if hosts else f"To send them: {command.of('upload')}"
+    say(err, f"Waiting again: {count(again, 'certificate')}. {how}")

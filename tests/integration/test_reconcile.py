@@ -1,0 +1,247 @@
+"""The command ``springest reconcile`` against a sandbox whose lists were changed behind its back."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import pty
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from springest_async.cli.exit_codes import Exit
+from springest_async.sandbox import Sandbox
+from springest_async.sandbox.certificates import SandboxCertificate
+from tests.pdfs import archive
+
+from .command import (
+    Ran,
+    connected,
+    end,
+    environment,
+    noted,
+    outcomes,
+    posts,
+    springest,
+    springest_sandbox,
+    start,
+)
+
+ROWS = 8
+ONCE = {"SPRINGEST_CERTIFICATIONS_API_KEY": None}  # so that a certification that is not shown is no fault
+
+
+@asynccontextmanager
+async def uploaded(
+    folder: Path, changes: dict[int, dict[str, str]] | None = None
+) -> AsyncIterator[tuple[Sandbox, Path]]:
+    """Upload a little archive to a sandbox, some minutes ago."""
+    manifest = archive(folder, ROWS, changes=changes)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin, **ONCE)).code == Exit.STORED
+        let_minutes_pass()
+        yield sandbox, manifest
+
+
+def let_minutes_pass() -> None:
+    with connected() as connection, connection.transaction():
+        connection.execute("UPDATE certificates SET answered_at = answered_at - 200000000")
+
+
+def change(sandbox: Sandbox, number: int, **changes: Any) -> None:
+    """Change what the sandbox has stored of an employee."""
+    index, one = found(sandbox, number)
+    sandbox._certificates[index] = attrs.evolve(one, **changes)
+
+
+def found(sandbox: Sandbox, number: int) -> tuple[int, SandboxCertificate]:
+    email = f"employee{number}@example.org"
+    return next((i, one) for i, one in enumerate(sandbox._certificates) if one.email == email)
+
+
+def remove(sandbox: Sandbox, number: int) -> None:
+    """Let the sandbox list a certificate no more; its number is not given to another one."""
+    change(sandbox, number, certification_id=3, email="removed@example.org")
+
+
+def kinds(ran: Ran) -> dict[str, str]:
+    """Return the kind of each row, by the email address, from CSV."""
+    return {line["email"] + line["row"]: line["kind"] for line in csv.DictReader(io.StringIO(ran.out))}
+
+
+async def test_all_rows_are_stored_and_shown(tmp_path: Path) -> None:
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        ran = await springest("reconcile", manifest, origin=sandbox.origin)
+
+    assert ran.code == Exit.STORED
+    assert ran.out.splitlines()[-1] == "No difference: each of 8 rows is stored, and Springest shows it."
+    assert "is asked for its lists of certificates: about 2 requests (of 4 000 an hour)." in ran.err
+
+
+async def test_each_difference_is_found(tmp_path: Path) -> None:
+    async with uploaded(tmp_path, {7: {"certification_id": "3"}}) as (sandbox, manifest):
+        remove(sandbox, 1)
+        change(sandbox, 2, valid_until=found(sandbox, 2)[1].valid_from)
+        change(sandbox, 3, email="new@example.org")
+        _, fourth = found(sandbox, 4)
+        sandbox._certificates += [attrs.evolve(fourth, id=100), attrs.evolve(fourth, id=101, email="hand@example.org")]
+        ran = await springest("reconcile", manifest, "--format", "csv", origin=sandbox.origin)
+        shown = await springest("reconcile", manifest, origin=sandbox.origin)
+        told = await springest("reconcile", manifest, "--format", "json", origin=sandbox.origin)
+
+    assert (ran.code, shown.code, told.code) == (Exit.DIFFERENT, Exit.DIFFERENT, Exit.DIFFERENT)
+    expected = {
+        "missing": ["employee1@example.org2"],
+        "other dates": ["employee2@example.org3"],
+        "other person": ["employee3@example.org4"],
+        "stored and shown": [f"employee{n}@example.org{n + 1}" for n in (5, 6, 8)],
+        "stored, not shown": ["employee7@example.org8"],
+        "doubled": ["employee4@example.org5"],
+        "not ours": ["hand@example.org"],
+    }
+    assert kinds(ran) == {row: kind for kind, rows in expected.items() for row in rows}
+    for words in (
+        "missing           │    1",
+        "5 differences.",
+        "100",
+        "101",
+        "from 2026-01-31",
+        "certification 3: 1 row",
+    ):
+        assert words in shown.out
+    document = json.loads(told.out)
+    assert (document["differences"], document["whole"], document["counts"]["shown"]) == (5, False, 4)
+    assert {one["kind"]: one["row"] for one in document["findings"]} == {
+        "missing": 2,
+        "other_dates": 3,
+        "other_person": 4,
+        "not_shown": 8,
+        "doubled": 5,
+        "not_ours": None,
+    }
+    assert "@" not in told.out
+    assert ".pdf" not in told.out
+
+
+async def test_rows_that_are_not_stored_are_not_all(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2, changes={2: {"certification_id": "99"}})
+    async with springest_sandbox() as sandbox:
+        await springest("upload", manifest, origin=sandbox.origin, **ONCE)
+        ran = await springest("reconcile", manifest, origin=sandbox.origin)
+
+    assert ran.code == Exit.NOT_ALL
+    assert ran.out.splitlines()[-1] == "No difference was found, but not everything is proved: 1 row not stored."
+
+
+async def test_what_is_missing_is_sent_again_once(tmp_path: Path) -> None:
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        remove(sandbox, 1)
+        remove(sandbox, 5)
+        ran = await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin)
+        assert noted(manifest) == outcomes(stored=6, waiting=2)
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == Exit.STORED
+        after = await springest("reconcile", manifest, origin=sandbox.origin)
+
+    assert ran.code == Exit.DIFFERENT
+    assert f"Waiting again: 2 certificates. To send them: springest upload {manifest}" in ran.err
+    assert (after.code, len(posts(sandbox, "stored"))) == (Exit.STORED, ROWS + 2)
+
+
+@pytest.mark.parametrize("arguments", [["--repair"], ["--yes"]])
+async def test_without_a_terminal_a_repair_needs_a_word(tmp_path: Path, arguments: list[str]) -> None:
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        remove(sandbox, 1)
+        ran = await springest("reconcile", manifest, *arguments, origin=sandbox.origin)
+
+    assert (ran.code, noted(manifest)) == (Exit.USAGE, outcomes(stored=ROWS))
+
+
+@pytest.mark.parametrize(("answer", "waiting"), [(b"y\n", 1), (b"\n", 0), (b"no\n", 0), (b"\x04", 0), (b"\x03", 0)])
+async def test_a_person_is_asked_before_a_repair(tmp_path: Path, answer: bytes, waiting: int) -> None:
+    """Enter, Ctrl-D and Ctrl-C change nothing."""
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        remove(sandbox, 1)
+        terminal, inside = pty.openpty()
+        env = environment(sandbox.origin, TERM="xterm-256color", COLUMNS="100")
+        process = await start(
+            "reconcile",
+            manifest,
+            "--repair",
+            env=env,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+        )
+        os.close(inside)
+        shown = await until(terminal, "once more? [y/N]")
+        if answer == b"\x03":
+            process.send_signal(2)
+        else:
+            os.write(terminal, answer)
+        rest = asyncio.create_task(until(terminal, None))
+        ran = await end(process)
+        shown += await rest
+        os.close(terminal)
+
+    assert ran.code == (Exit.INTERRUPTED if answer == b"\x03" else Exit.DIFFERENT), shown
+    assert noted(manifest) == outcomes(stored=ROWS - waiting, waiting=waiting)
+
+
+async def until(terminal: int, words: str | None) -> str:
+    """Read what a terminal shows until it has shown these words, or until its end."""
+    shown = bytearray()
+
+    def read() -> None:
+        while words is None or words not in " ".join(shown.decode(errors="replace").split()):
+            try:
+                piece = os.read(terminal, 65536)
+            except OSError:  # how Linux reports the end
+                return
+            shown.extend(piece)
+
+    await asyncio.to_thread(read)
+    return shown.decode(errors="replace")
+
+
+async def test_another_host_is_not_compared(tmp_path: Path) -> None:
+    async with uploaded(tmp_path) as (_, manifest):
+        ran = await springest("reconcile", manifest, origin="http://127.0.0.1:9")
+
+    assert ran.code == Exit.USAGE
+    assert "not to http://127.0.0.1:9: set SPRINGEST_HOST to http://127.0.0.1:" in ran.err
+
+
+async def test_a_refused_key_has_its_own_code(tmp_path: Path) -> None:
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        ran = await springest("reconcile", manifest, origin=sandbox.origin, SPRINGEST_API_KEY="another")
+
+    assert ran.code == Exit.KEY_REFUSED
+
+
+async def test_a_changed_manifest_is_not_wholly_compared(tmp_path: Path) -> None:
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        with manifest.open("a") as stream:
+            stream.write("1.pdf,1,more@example.org,2026-01-31,,\n")
+        ran = await springest("reconcile", manifest, origin=sandbox.origin)
+
+    assert ran.code == Exit.NOT_ALL
+    assert "Not compared: what has changed in the manifest since it was uploaded last." in ran.out
+
+
+async def test_nothing_sent_is_nothing_to_compare(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1)
+    async with springest_sandbox() as sandbox:
+        await springest("upload", manifest, origin=sandbox.origin)
+        with connected() as connection, connection.transaction():
+            connection.execute("UPDATE manifest_rows SET certificate = NULL, state = 'waiting'")
+        ran = await springest("reconcile", manifest, origin=sandbox.origin)
+
+    assert ran.code == Exit.NOT_ALL
+    assert "Nothing was sent yet, so there is nothing to compare." in ran.out
+    assert ran.err == ""
