@@ -155,13 +155,20 @@ class Gate:
         self._look_again()
 
     def stop(self) -> None:
-        """Wake all that wait, because nothing is sent from now on; nobody waits here until `go_on`."""
+        """Wake all that wait, because nothing more is sent."""
         self._is_stopped = True
         self._look_again()
 
-    def go_on(self) -> None:
-        """Let them wait here again, after `stop`."""
-        self._is_stopped = False
+    def pause(self) -> None:
+        """Wake all that wait, because nothing is sent until `resume`. An outage ends: nobody sees how long it lasts."""
+        self._end_outage()
+        self.stop()
+
+    def resume(self) -> None:
+        """Let one go alone, as at the start: nobody knows whether key and host are right, and the server there."""
+        self._is_stopped = self._is_proved = False
+        self._unclear = 0
+        self.connected()
 
     def close(self) -> None:
         """End an outage that lasts, because the run ends."""

@@ -146,12 +146,11 @@ class UploadQueue:
     def stop(self) -> None:
         """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
-        self._hold()
-
-    def _hold(self) -> None:
-        """Put back the rows that only wait."""
-        self._changed.set()
         self._gate.stop()
+        self._put_back_what_waits()
+
+    def _put_back_what_waits(self) -> None:
+        self._changed.set()
         for task in self._waiting.values():
             task.cancel()
 
@@ -268,11 +267,12 @@ class UploadQueue:
             return
         if since is not None and self._paused_at is None:
             self._paused_at = now
-            self._hold()
+            self._gate.pause()
+            self._put_back_what_waits()
             self._report(Paused(since))
         elif since is None and self._paused_at is not None:
             paused_at, self._paused_at = self._paused_at, None
-            self._gate.go_on()
+            self._gate.resume()
             self._changed.set()
             self._report(Resumed(now - paused_at))
 

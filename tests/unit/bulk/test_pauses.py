@@ -12,11 +12,15 @@ from typing import Any
 import attrs
 import pytest
 
-from springest_async import JournalError
+from springest_async import JournalError, NotAuthorized
 from springest_async.bulk import (
+    BulkEvent,
+    BulkListener,
+    Entry,
     Manifest,
     OpenMigration,
     Outage,
+    OutageOver,
     Paused,
     Resumed,
     RunRecorder,
@@ -24,12 +28,14 @@ from springest_async.bulk import (
     UploadQueue,
 )
 from springest_async.journal import migrations
+from springest_async.journal.records import Worker
 from tests.bulk_runs import Events, employees, found, loaded, rows_of, settle, states
 from tests.unit.bulk.model import ENDS, PLAIN, ModelClient, Script
 
 pytestmark = [pytest.mark.looptime(start=0), pytest.mark.usefixtures("clock")]
 
-STORED, REJECTED, IN_DOUBT, WAITING = State.STORED, State.REJECTED, State.IN_DOUBT, State.WAITING
+STORED, REJECTED, FAILED = State.STORED, State.REJECTED, State.FAILED
+IN_DOUBT, WAITING = State.IN_DOUBT, State.WAITING
 LOST, FOUND, NO_NETWORK = ENDS["in doubt and not stored"], ENDS["in doubt and stored"], ENDS["no network"]
 NOTICED = 2.0
 """Seconds within which a run notices that it is paused, or goes on."""
@@ -57,6 +63,14 @@ def later(seconds: float, change: Callable[[], Awaitable[object]]) -> None:
     """Let somebody else pause a migration, or let it go on, in so many seconds."""
     loop = asyncio.get_running_loop()
     loop.call_later(seconds, lambda: loop.create_task(change()))  # type: ignore[arg-type]
+
+
+def heard_by(*listeners: BulkListener) -> BulkListener:
+    def listen(event: BulkEvent) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return listen
 
 
 @asynccontextmanager
@@ -254,20 +268,46 @@ async def test_a_server_that_is_away_does_not_end_a_pause(tmp_path: Path, events
     assert events.states[3] is STORED
 
 
-async def test_nobody_tries_for_all_in_an_outage_and_a_pause(tmp_path: Path, events: Events) -> None:
-    model = client(PLAIN, *[NO_NETWORK] * 5, concurrency=3)
+async def test_an_outage_ends_with_a_pause(tmp_path: Path, events: Events) -> None:
+    """Nobody tries whether it lasts; and it may begin anew."""
+    model = client(PLAIN, *[NO_NETWORK] * 12, concurrency=3)
+    recorder = RunRecorder()
     async with running(model, rows_of(tmp_path, 9), events) as (queue, migration):
-        later(3, migration.pause)
-        later(100, migration.resume)
+        queue._listener = heard_by(recorder, events)
+        later(30, migration.pause)
+        later(1000, migration.resume)
         run = asyncio.create_task(queue.run())
-        await asyncio.sleep(3 + NOTICED)
+        await asyncio.sleep(30 + NOTICED)
         told = len(events.outages)
-        assert isinstance(events.outages[-1], Outage)
-        await asyncio.sleep(90)
+        assert isinstance(events.outages[-1], OutageOver)
+        (worker,) = await status_of(migration)
+        assert worker.trouble == ""
+        await asyncio.sleep(900)
         assert len(events.outages) == told
         assert await run is None
+        report = await recorder.report(migration)
 
     assert events.states == dict.fromkeys(range(2, 11), STORED)
+    assert isinstance(events.outages[told], Outage)
+    assert (report.outages, report.outage_seconds < now() - 900) == (2, True)
+
+
+async def status_of(migration: OpenMigration) -> tuple[Worker, ...]:
+    """Return the workers of a migration, as everybody sees them."""
+    return await migration.journal.run(partial(migrations.workers, migration=migration.id))
+
+
+async def test_after_a_pause_the_first_goes_alone(tmp_path: Path, events: Events) -> None:
+    """The key may have been changed meanwhile."""
+    refused = attrs.evolve(ENDS["key refused"], turns=5)
+    model = client(*[takes(1)] * 4, *[refused] * 20, concurrency=2)
+    async with running(model, rows_of(tmp_path, 20), events) as (queue, migration):
+        later(2.2, migration.pause)
+        later(100, migration.resume)
+        assert isinstance(await queue.run(), NotAuthorized)
+
+    stored = sum(state is STORED for state in events.states.values())
+    assert model.posts == stored + 1
 
 
 async def test_the_first_row_still_goes_alone_after_a_pause(tmp_path: Path, events: Events) -> None:
@@ -300,14 +340,7 @@ async def test_pauses_at_any_moment_lose_and_double_nothing(tmp_path: Path, seed
         )
 
     model = client(PLAIN, *map(course, range(2 * count)), concurrency=3)
-    manifest, recorders, events = rows_of(tmp_path, count), [RunRecorder(), RunRecorder()], [Events(), Events()]
-
-    def listener(number: int) -> Callable[[Any], None]:
-        def listen(event: Any) -> None:
-            recorders[number](event)
-            events[number](event)
-
-        return listen
+    manifest, events = rows_of(tmp_path, count), [Events(), Events()]
 
     async def meddle(migration: OpenMigration) -> None:
         for _ in range(choose.randrange(1, 6)):
@@ -319,25 +352,24 @@ async def test_pauses_at_any_moment_lose_and_double_nothing(tmp_path: Path, seed
     async with loaded(manifest, ModelClient.origin) as one, loaded(manifest, ModelClient.origin) as other:
         meddling = asyncio.create_task(meddle(one))
         async with asyncio.timeout(20_000):
-            ends = await asyncio.gather(
-                *(
-                    UploadQueue(model, migration, listener(number)).run()
-                    for number, migration in enumerate([one, other])
-                )
-            )
+            queues = [UploadQueue(model, one, events[0]), UploadQueue(model, other, events[1])]
+            ends = await asyncio.gather(*(queue.run() for queue in queues))
             await meddling
         assert ends == [None, None]
         counts = await one.counts()
 
     assert counts.total() == count
-    assert set(counts) <= {STORED, REJECTED}
-    rejected = {entry.email for entry in await rejected_of(manifest)}
-    expected = dict.fromkeys(set(employees(*range(1, count + 1))) - rejected, 1)
+    assert set(counts) <= {STORED, REJECTED, FAILED}
+    not_stored = {entry.email for entry in await not_stored_of(manifest)}
+    expected = dict.fromkeys(set(employees(*range(1, count + 1))) - not_stored, 1)
     assert {email: len(keys) for email, keys in model.stored.items()} == expected
     done = [event for each in events for event in each.done if event.state is not WAITING]
     assert len({event.row.number for event in done}) == len(done) == count
 
 
-async def rejected_of(manifest: Manifest) -> list[Any]:
+async def not_stored_of(manifest: Manifest) -> list[Entry]:
+    """Return the rows that were rejected, or have failed because four POSTs of them had no answer."""
     async with found(manifest) as migration:
-        return await migration.entries(REJECTED)
+        entries = await migration.entries(REJECTED, FAILED)
+    assert all(entry.state is REJECTED or entry.reason.startswith("4 times there was no answer") for entry in entries)
+    return entries
