@@ -37,6 +37,7 @@ def test_the_codes_are_those_that_scripts_rely_on() -> None:
         "IN_DOUBT": 3,
         "KEY_REFUSED": 4,
         "STOPPED": 5,
+        "DIFFERENT": 6,
         "INTERRUPTED": 130,
     }
 
