@@ -146,7 +146,7 @@ class Watch:
         passed = asyncio.get_running_loop().time() - began
         self._woken.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(self._rest, min(_LONGEST_REST, max(_LINE_EVERY, passed / _LINES)))):
+            async with asyncio.timeout(max(self._rest, _LINE_EVERY, min(_LONGEST_REST, passed / _LINES))):
                 await self._woken.wait()
 
 

@@ -84,7 +84,7 @@ class Shell:
                 with (
                     contextlib.chdir(self._folder),
                     patch("platform.node", lambda: _MACHINE),
-                    patch("springest_async.cli.progress._LINE_EVERY", 3600.0),
+                    patch("springest_async.cli.watching._LINE_EVERY", 3600.0),
                 ):
                     self._code, text = await printed(*arguments, origin=self._sandbox.origin, **self._variables)
                 return text
