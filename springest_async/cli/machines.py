@@ -113,19 +113,21 @@ class Machines:
         if not self._tells:
             yield
             return
+
+        def read_without_this_run(connection: Connection) -> MigrationStatus:
+            others = migrations.workers(connection, migration.id, without=migration.journal.worker)
+            return evolve(read_status(connection, migration.id), workers=others)
+
         async with StatusReader(migration.journal) as reader:
-            async with self.told_from(lambda: reader.status(migration.id), recorder):
-                yield
-
-            def read_without_this_run(connection: Connection) -> MigrationStatus:
-                others = migrations.workers(connection, migration.id, without=migration.journal.worker)
-                return evolve(read_status(connection, migration.id), workers=others)
-
-            self._read = lambda: reader.read(read_without_this_run)
-            self._rests_until = 0.0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE_AT_END):
-                    await self._look()
+            try:
+                async with self.told_from(lambda: reader.status(migration.id), recorder):
+                    yield
+            finally:
+                self._read = lambda: reader.read(read_without_this_run)
+                self._rests_until = 0.0
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PATIENCE_AT_END):
+                        await self._look()
 
     @asynccontextmanager
     async def told_from(

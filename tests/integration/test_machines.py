@@ -21,6 +21,7 @@ from tests.waiting import A_WHILE, until
 
 from .canary import KEY
 from .command import (
+    HeldSandbox,
     Ran,
     end,
     environment,
@@ -31,6 +32,7 @@ from .command import (
     table_of,
     until_said,
 )
+from .servers.postgresql import Database
 
 HEADER = "file,certification_id,email,valid_from\n"
 
@@ -238,3 +240,42 @@ async def test_a_log_that_nobody_reads_stops_nothing(where: str, tmp_path: Path)
 
     assert process.returncode == 0
     assert status["counts"]["stored"] == 3
+
+
+async def test_an_aborted_run_tells_of_its_end(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    async with HeldSandbox() as sandbox:
+        process = await start(
+            *("upload", archive(tmp_path, 12), "--log-format", "json"),
+            *("--on-trouble", f"cat >> {told}", "--on-finish", f"cat >> {told}"),
+            env=environment(sandbox.origin),
+        )
+        await until(lambda: sandbox.held == 8)
+        process.send_signal(signal.SIGINT)
+        await until_said(process, "Stopping")
+        process.send_signal(signal.SIGINT)
+        ran = await end(process)
+        sandbox.go_on.set()
+
+    trouble, last = map(json.loads, told.read_text().splitlines())
+    assert (ran.code, last["exit_code"], trouble["trouble"]) == (130, 130, "in_doubt")
+    assert (last["status"]["activity"], last["status"]["counts"]["in_doubt"]) == ("stopped", 8)
+    assert json.loads(ran.err.splitlines()[-1])["event"] == "end"
+
+
+@pytest.mark.postgresql
+async def test_on_postgresql_nobody_is_told_the_password(tmp_path: Path, database: Database) -> None:
+    told, metrics = tmp_path / "told", tmp_path / "x.prom"
+    async with springest_sandbox() as sandbox:
+        ran = await springest(
+            *("upload", archive(tmp_path, 2), "--log-format", "json", "--metrics", metrics),
+            *("--on-finish", f"cat > {told}; env >> {told}"),
+            origin=sandbox.origin,
+            SPRINGEST_JOURNAL=database.url,
+            PGPASSWORD=database.cluster.password,
+        )
+
+    assert (ran.code, lines_of(ran)[-1]["status"]["counts"]["stored"]) == (0, 2)
+    shown = ran.err + ran.out + told.read_text() + metrics.read_text()
+    assert "SPRINGEST_HOST" in shown
+    assert database.cluster.password not in shown
