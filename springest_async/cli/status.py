@@ -29,6 +29,8 @@ from springest_async.journal.status import MigrationStatus
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.status_json import as_json
 
+_IDS_SHOWN = 20
+
 
 def table_of(report: Report, sending: int = 0) -> Table:
     """Return the table of outcomes; `sending` is how many rows are being sent."""
@@ -117,6 +119,7 @@ async def status(
         if doubts:
             say(out, "In doubt: these were sent, but no answer said whether they are stored.")
             out.print(_table_of_doubts(doubts))
+            _say_request_ids(doubts, out)
             say(
                 out,
                 "springest upload asks Springest again. Or look there yourself, then run:"
@@ -186,6 +189,7 @@ async def _status_of_all(journal: Journal, out: Console) -> Exit:
         if orphans:
             say(out, "In doubt, and in no manifest: these were sent, but no answer said whether they are stored.")
             out.print(_table_of_doubts(orphans))
+            _say_request_ids(orphans, out)
     except BrokenPipeError:
         forget_stdout()
     return Exit.IN_DOUBT if orphans else Exit.STORED
@@ -248,6 +252,16 @@ def _table_of_doubts(doubts: Sequence[Entry | KnownCertificate]) -> Table:
             )
         )
     return table
+
+
+def _say_request_ids(doubts: Sequence[Entry | KnownCertificate], out: Console) -> None:
+    """Print by what Springest's staff can find the POSTs in their logs: not in the table, which would break the ids."""
+    say(out, "Springest's staff can find them in their logs by the X-Request-Id:")
+    for entry in doubts[:_IDS_SHOWN]:
+        row = entry.number if isinstance(entry, Entry) else None
+        say(out, f"  {'gone' if row is None else f'row {row}'}: {entry.request_id}")
+    if (more := len(doubts) - _IDS_SHOWN) > 0:
+        say(out, f"  … and {count(more, 'other')}: springest report --csv writes those of all rows to a file.")
 
 
 def _table_of_migrations(migrations: Sequence[Migration]) -> Table:

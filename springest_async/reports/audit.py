@@ -160,8 +160,8 @@ def notes(audit: Audit) -> list[str]:
     if audit.by_server_clock is None and audit.posts:
         said.append("No answer had a Date, so the server's clock is not known.")
     if audit.in_doubt:
-        rows = "1 row is" if audit.in_doubt == 1 else f"{audit.in_doubt} rows are"
-        said.append(f"{rows} in doubt: Springest may have stored them or not. springest status shows them.")
+        rows, them = ("1 row is", "it") if audit.in_doubt == 1 else (f"{audit.in_doubt} rows are", "them")
+        said.append(f"{rows} in doubt: Springest may have stored {them} or not. springest status shows {them}.")
     return said
 
 

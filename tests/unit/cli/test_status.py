@@ -67,10 +67,20 @@ async def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path:
     assert await status(manifest, journal, console(out)) is Exit.IN_DOUBT
     shown = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
     sent = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert re.fullmatch(rf"2 a\.pdf jan0@example\.org 7 2026-01-31 {sent} no answer", shown[-4])
-    assert re.fullmatch(rf"3 b\.pdf jan1@example\.org 7 2026-01-31 {sent} the server answered 500", shown[-3])
+    assert re.fullmatch(rf"2 a\.pdf jan0@example\.org 7 2026-01-31 {sent} no answer", shown[-7])
+    assert re.fullmatch(rf"3 b\.pdf jan1@example\.org 7 2026-01-31 {sent} the server answered 500", shown[-6])
+    assert shown[-4] == "Springest's staff can find them in their logs by the X-Request-Id:"
+    assert [re.fullmatch("row [23]: ([0-9a-f]{32})", line) is not None for line in shown[-3:-1]] == [True, True]
     assert "last.pdf" not in out.getvalue()
     assert "is uploading" not in out.getvalue()
+
+
+async def test_of_many_doubts_the_first_ids_are_shown(tmp_path: Path, out: io.StringIO) -> None:
+    manifest, journal = await doubtful(tmp_path, *((f"{number}.pdf", "no answer") for number in range(23)))
+    await status(manifest, journal, console(out))
+
+    assert len(re.findall("^  row [0-9]+: [0-9a-f]{32}$", out.getvalue(), re.MULTILINE)) == 20
+    assert "  … and 3 others: springest report --csv writes those of all rows to a file.\n" in out.getvalue()
 
 
 async def test_as_json_it_is_one_object_without_addresses(tmp_path: Path, out: io.StringIO) -> None:

@@ -1,0 +1,88 @@
+"""``springest audit`` after real uploads: its verdict, its numbers beside the server's own, and its exit codes."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from springest_async.sandbox import Mishap
+from tests.pdfs import archive
+
+from .command import connected, posts, springest, springest_sandbox
+from .servers.postgresql import Database
+
+
+async def audited(manifest: Path, **changes: str | None) -> tuple[int, dict[str, Any]]:
+    ran = await springest("audit", manifest, "--format", "json", **changes)
+    assert ran.err == ""
+    return ran.code, json.loads(ran.out)
+
+
+async def test_an_upload_is_audited(tmp_path: Path) -> None:
+    """One is in doubt, and cannot be looked up: its certification is not shown."""
+    manifest = archive(tmp_path, 5, changes={number: {"certification_id": "3"} for number in range(1, 6)})
+    async with springest_sandbox(mishap=iter([None, Mishap.DROP_AFTER_STORING]).__next__) as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        assert ran.code == 3
+    ran = await springest("audit", manifest)
+    code, found = await audited(manifest)
+
+    assert (ran.code, code, found["verdict"]) == (0, 0, "kept")
+    assert ran.out.splitlines()[0] == found["sentence"]
+    assert found["by_our_clock"]["posts"] == sandbox.summary().most_in_any_period == 5
+    assert found["by_server_clock"]["posts"] == 4  # one had no answer
+    assert (found["posts"], found["own_posts"], found["undated"], found["in_doubt"]) == (5, 5, 1, 1)
+    assert "1 row is in doubt: Springest may have stored it or not. springest status shows it." in ran.out
+    assert "example.org" not in ran.out + json.dumps(found)
+
+
+async def test_what_was_sent_too_fast_is_told(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 4)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+    with connected() as connection, connection.transaction():
+        for number in range(40):
+            connection.execute(
+                "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, outcome, status)"
+                " SELECT ?, 0, budget, 'other', 1, sent_at + ?, 'stored', 201 FROM attempts ORDER BY id LIMIT 1",
+                (f"f{number}", number * 1000),
+            )
+    ran = await springest("audit", manifest)
+
+    assert ran.code == 6
+    assert ran.out.startswith("The limit was NOT kept: 44 POSTs within ")
+    assert re.search("… and all others with the same key +│ 40 ", ran.out)
+
+
+async def test_what_was_stored_twice_is_told(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 2)
+    async with springest_sandbox() as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
+    ids = [post.request_id for post in posts(sandbox, "stored")]
+    with connected() as connection, connection.transaction():
+        connection.execute("UPDATE attempts SET certificate = (SELECT max(certificate) FROM attempts)")
+    ran = await springest("audit", manifest)
+
+    assert ran.code == 6
+    assert "But 1 certificate may be stored twice: look it up at Springest." in ran.out
+    assert all(each in ran.out for each in ids)
+
+
+async def test_an_unknown_manifest_is_a_fault_of_usage(tmp_path: Path) -> None:
+    ran = await springest("audit", archive(tmp_path, 1))
+
+    assert (ran.code, ran.out) == (2, "")
+
+
+@pytest.mark.postgresql
+async def test_a_journal_in_postgresql_is_audited(tmp_path: Path, database: Database) -> None:
+    manifest = archive(tmp_path, 3)
+    async with springest_sandbox() as sandbox:
+        ran = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_JOURNAL=database.url)
+        assert ran.code == 0
+    code, found = await audited(manifest, SPRINGEST_JOURNAL=database.url)
+
+    assert (code, found["verdict"], found["posts"]) == (0, "kept", 3)
+    assert found["by_our_clock"]["posts"] == found["by_server_clock"]["posts"] == 3
