@@ -25,6 +25,7 @@ Activity = Literal["running", "outage", "paused", "stopped", "in doubt", "done"]
 
 _SHOWN = 8  # rows that are being sent, and outcomes
 _RECENT_NS = 3_600_000_000_000  # how far before its last change the last outcomes of a migration are looked for
+_WAITED_NS = 3_600_000_000_000  # how long a POST that has an id may have waited for its token, before it left
 _LATER_NS = 60_000_000_000  # and how far after it, for clocks of other machines
 
 
@@ -214,7 +215,13 @@ def read_minutes(connection: Connection, budget: str, minutes: int = 60) -> list
         " sum(CASE WHEN outcome = 'waiting' AND status IN (400, 429) THEN 1 ELSE 0 END)"
         " FROM attempts WHERE id >= ? AND sent_at >= ? AND budget = ? AND (counted_until IS NOT NULL OR back_at > 0)"
         " GROUP BY minute ORDER BY minute",
-        (int(since * 1e6), int(PERIOD_SECONDS * 1e6), _first_id(int((since - 60) * 1e9)), int(since * 1e6), budget),
+        (
+            int(since * 1e6),
+            int(PERIOD_SECONDS * 1e6),
+            _first_id(int(since * 1e9) - _WAITED_NS),
+            int(since * 1e6),
+            budget,
+        ),
     )
     return [
         MinutePosts(
@@ -247,9 +254,11 @@ def _pace(connection: Connection, budget: str, waiting: int) -> tuple[Pace, floa
         by_hour = bucket.hour.seconds_until(REQUESTS_PER_HOUR, now, requests=posts)
         return max(bucket.seconds_until(rate, now, posts=posts, burst=rate.posts), by_hour)
 
+    since = time.time_ns() - int(PERIOD_SECONDS * 1e9)
     ((last_minute,),) = connection.execute(
-        "SELECT count(*) FROM attempts WHERE id >= ? AND budget = ? AND (counted_until IS NOT NULL OR back_at > 0)",
-        (_first_id(time.time_ns() - int(PERIOD_SECONDS * 1e9)), budget),
+        "SELECT count(*) FROM attempts WHERE id >= ? AND sent_at >= ? AND budget = ?"
+        " AND (counted_until IS NOT NULL OR back_at > 0)",
+        (_first_id(since - _WAITED_NS), since // 1000, budget),
     )
     pace = Pace(
         posts=rate.posts,

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.journal import Claim
 from springest_async.journal.records import Entry, Outcome
 from springest_async.journal.status_reader import StatusReader
+from springest_async.random_names import new_request_id
 from tests.bulk_runs import LATER, found, loaded, rows_of, was_killed
 
 BUDGET = "a budget"
@@ -109,6 +111,23 @@ async def test_rows_that_are_being_sent_are_shown(tmp_path: Path) -> None:
     assert [(row.number, row.file) for row in read.sending] == [(entry.number, entry.file)]
     assert read.sending[0].seconds >= 0
     assert (read.pace.free, read.pace.last_minute) == (29, 1)
+
+
+async def test_a_post_counts_from_when_it_left_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id is made when it begins to wait for a token, which may take minutes."""
+    async with loaded(rows_of(tmp_path, 2)) as migration:
+        now = time.time_ns()
+        with monkeypatch.context() as earlier:
+            earlier.setattr("springest_async.random_names.time.time_ns", lambda: now - 300_000_000_000)
+            waited = new_request_id()
+        monkeypatch.setattr("springest_async.journal.journal.new_request_id", lambda: waited)
+        await _send(migration, [(State.STORED, 201)])
+        read = await _read(migration)
+        async with StatusReader(migration.journal) as reader:
+            minutes = await reader.read(lambda connection: status.read_minutes(connection, BUDGET, 2))
+
+    assert read.pace.last_minute == 1
+    assert sum(minute.posts for minute in minutes) == 1
 
 
 async def test_it_is_paused_until_it_is_resumed(tmp_path: Path) -> None:
