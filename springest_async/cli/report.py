@@ -26,6 +26,7 @@ from springest_async.manifest.csv_table import SEPARATORS
 from springest_async.manifest.new_file import new_file
 from springest_async.manifest.table import open_table
 from springest_async.reports import charts, html, rows_csv
+from springest_async.reports.audit import sentence
 from springest_async.reports.charts import quantile, shown
 from springest_async.reports.summary import Summary, outcomes_of, read_summary, rows_for_person
 
@@ -204,7 +205,9 @@ def _print(summary: Summary, out: Console) -> None:
             say(out, f"… and {count(summary.more_reasons, 'other reason')}.")
     if doubts := counts[State.IN_DOUBT]:
         say(out, f"{count(doubts, 'row')} in doubt: springest status lists them, and says what to do.")
-    if posts.first_at is None:
+    if posts.posts:
+        say(out, f"{sentence(summary.audit)} springest audit shows how that is known.")
+    else:
         say(out, "Nothing was sent for this manifest.")
 
 

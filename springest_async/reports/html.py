@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import islice
 
+from springest_async.journal.attempts import Double
 from springest_async.journal.history import RowHistory
 from springest_async.journal.records import State
 from springest_async.reports import charts
 from springest_async.reports.addresses import without_addresses
+from springest_async.reports.audit import Audit, Peak, notes, sentence
 from springest_async.reports.charts import Picture, number, shown
 from springest_async.reports.summary import Summary, outcomes_of
 from springest_async.version import __version__
@@ -65,6 +67,7 @@ td, tbody th { font-weight: normal }
 figure tbody th, .time { white-space: nowrap }
 .number { text-align: right; font-variant-numeric: tabular-nums }
 td.number { white-space: nowrap }
+.exceeded, .stored-twice { color: var(--rejected) }
 .state { white-space: nowrap }
 .state::before { content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .4em;
   border-radius: 50%; background: var(--dot) }
@@ -108,6 +111,7 @@ class _Page:
             *(_section(picture.title, self._figure(picture)) for picture in _pictures(summary)),
             self._reasons(summary),
             self._rows(summary, rows),
+            _proof(summary.audit),
         ]
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -203,12 +207,53 @@ class _Page:
 def _pictures(summary: Summary) -> list[Picture]:
     pictures = [charts.outcomes(summary.status)] if summary.status.rows else []
     if summary.stretches:
-        pictures.append(charts.throughput(summary.stretches, summary.status.pace.posts))
+        pictures.append(charts.throughput(summary.stretches, summary.audit.limit))
     if summary.answer_times:
         pictures.append(charts.answer_times(summary.answer_times))
     if any(stretch.refused or stretch.rejected or stretch.unanswered for stretch in summary.stretches):
         pictures.append(charts.refusals(summary.stretches))
     return pictures
+
+
+def _proof(audit: Audit) -> str:
+    """Return the verdict of the audit, and the numbers that show it."""
+    title = "Was the limit kept, and nothing stored twice?"
+    if audit.verdict == "nothing sent":
+        return _section(title, f"<p>{escape(sentence(audit))}</p>")
+    lines = [
+        ("POSTs of this manifest", number(audit.own_posts)),
+        ("all POSTs with the same key in that time", number(audit.posts)),
+        (f"most in any {audit.period:g} s, by our clock", _peak(audit.by_our_clock)),
+        (f"most in any {audit.period:g} s, by the clock of Springest", _peak(audit.by_server_clock)),
+        (f"allowed in any {audit.period:g} s", number(audit.limit)),
+        ("refused and sent again", number(audit.refused)),
+        ("stored twice", number(audit.doubles)),
+        ("rows in doubt", number(audit.in_doubt)),
+    ]
+    doubles = "".join(f"<li>{escape(_double(double))}</li>" for double in audit.first_doubles)
+    more = audit.doubles - len(audit.first_doubles)
+    rest = f"<p>… and {number(more)} more: springest audit shows how to find them.</p>" if more > 0 else ""
+    return _section(
+        title,
+        f'<p><strong class="{audit.verdict.replace(" ", "-")}">{escape(sentence(audit))}</strong></p>'
+        + "".join(f"<p>{escape(note)}</p>" for note in notes(audit))
+        + _scrolling(title, _table(("what was counted", "number"), lines), long=True)
+        + (f"<ul>{doubles}</ul>{rest}" if doubles else ""),
+    )
+
+
+def _peak(peak: Peak | None) -> str:
+    if peak is None:
+        return "not known"
+    return f"{number(peak.posts)}, from {peak.at:%Y-%m-%d %H:%M:%S} UTC" if peak.at else number(peak.posts)
+
+
+def _double(double: Double) -> str:
+    rows = f"{'Row' if len(double.rows) == 1 else 'Rows'} {', '.join(map(str, double.rows))}"
+    what = (
+        "stored by several POSTs" if double.springest_id is None else f"all with Springest's id {double.springest_id}"
+    )
+    return f"{rows}: {what}; request ids {', '.join(double.request_ids)}"
 
 
 def _advice(summary: Summary) -> str:

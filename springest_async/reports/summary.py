@@ -11,6 +11,7 @@ from springest_async.journal.history import AllPosts, AnswerTime, RowHistory, St
 from springest_async.journal.records import Reason, State
 from springest_async.journal.status import MigrationStatus, read_status
 from springest_async.reports import charts
+from springest_async.reports.audit import Audit, read_audit
 
 REASONS = 20
 """How many reasons a report has at most, the most frequent ones."""
@@ -29,6 +30,7 @@ class Summary:
         answer_times: how long the answers took; empty if there were none.
         reasons: why rows were rejected or have failed, the most frequent reasons first; at most `REASONS`.
         more_reasons: how many other reasons there are.
+        audit: whether the limit was kept and nothing was stored twice.
     """
 
     status: MigrationStatus
@@ -37,6 +39,7 @@ class Summary:
     answer_times: tuple[AnswerTime, ...]
     reasons: tuple[Reason, ...]
     more_reasons: int
+    audit: Audit
 
     @property
     def need_person(self) -> int:
@@ -53,6 +56,7 @@ def read_summary(connection: Connection, migration: int) -> Summary:
 
     Raises:
         JournalError: the journal cannot be read, or the migration was erased from it.
+        ConfigurationError: the folder for temporary files has no space left.
     """
     posts = history.read_posts(connection, migration)
     reasons, kinds = manifest_rows.reasons(connection, migration, REASONS)
@@ -63,6 +67,7 @@ def read_summary(connection: Connection, migration: int) -> Summary:
         answer_times=tuple(history.read_answer_times(connection, migration)),
         reasons=tuple(reasons),
         more_reasons=kinds - len(reasons),
+        audit=read_audit(connection, migration),
     )
 
 

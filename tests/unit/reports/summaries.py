@@ -7,6 +7,7 @@ from typing import Any
 from springest_async.journal.history import AllPosts, AnswerTime, RowHistory, Stretch
 from springest_async.journal.records import Reason, State
 from springest_async.journal.status import MigrationStatus
+from springest_async.reports.audit import Audit, Peak
 from springest_async.reports.summary import Summary
 
 BEGAN = datetime(2026, 11, 5, 8, 30, tzinfo=UTC)
@@ -40,13 +41,40 @@ def summary_of(status: MigrationStatus | None = None, **changes: Any) -> Summary
         "answer_times": (AnswerTime(0.2, 0.21, 2), AnswerTime(1.0, 1.1, 1)),
         "reasons": (),
         "more_reasons": 0,
+        "audit": audit_of(),
     }
     return Summary(**values | changes)
 
 
+def audit_of(**changes: Any) -> Audit:
+    values: dict[str, Any] = {
+        "first_at": BEGAN,
+        "last_at": BEGAN + timedelta(minutes=4),
+        "limit": 30,
+        "period": 60.0,
+        "keys": 1,
+        "posts": 5,
+        "own_posts": 3,
+        "by_our_clock": Peak(posts=3, at=BEGAN, seconds=12.0),
+        "by_server_clock": Peak(posts=2, at=BEGAN, seconds=11.0),
+        "undated": 0,
+        "refused": 0,
+        "in_doubt": 0,
+        "doubles": 0,
+        "first_doubles": (),
+        "set_back": 0.0,
+        "disputed": False,
+    }
+    return Audit(**values | changes)
+
+
 def never_sent(status: MigrationStatus) -> Summary:
     return summary_of(
-        status, posts=AllPosts(begun_at=BEGAN, first_at=None, last_at=None), stretches=(), answer_times=()
+        status,
+        audit=audit_of(posts=0, own_posts=0, first_at=None, last_at=None, by_our_clock=Peak(), by_server_clock=None),
+        posts=AllPosts(begun_at=BEGAN, first_at=None, last_at=None),
+        stretches=(),
+        answer_times=(),
     )
 
 

@@ -5,12 +5,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from springest_async.journal.attempts import Double
 from springest_async.journal.history import RowHistory
 from springest_async.journal.records import Reason, State
 from springest_async.reports import html
+from springest_async.reports.audit import Peak
 from springest_async.reports.summary import Summary
 
-from .summaries import full_summary, never_sent, row, status_of, summary_of
+from .summaries import BEGAN, audit_of, full_summary, never_sent, row, status_of, summary_of
 
 DOUBTS = status_of(stored=100, rejected=30, failed=20, in_doubt=1000, waiting=9, sending=1)
 
@@ -89,6 +91,40 @@ def test_nothing_was_sent_is_said() -> None:
 
     assert "Nothing was sent for this manifest." in words
     assert "Certificates sent a minute" not in words
+    assert "Nothing was sent, so there is nothing to audit." in words
+
+
+def test_it_shows_the_proof_of_the_limit() -> None:
+    words = words_of(page_of(summary_of()))
+
+    assert "The limit was kept, and nothing was stored twice: at most 3 POSTs in any 60 s" in words
+    assert "POSTs of this manifest 3 all POSTs with the same key in that time 5" in words
+    assert "most in any 60 s, by our clock 3, from 2026-11-05 08:30:00 UTC" in words
+    assert "stored twice 0 rows in doubt 0" in words
+
+
+def test_a_broken_limit_and_doubles_are_conspicuous() -> None:
+    doubles = (
+        Double(rows=(2,), springest_id=None, request_ids=("a", "b")),
+        Double(rows=(3, 4), springest_id=4711, request_ids=("c", "d")),
+    )
+    audit = audit_of(by_our_clock=Peak(posts=31, at=BEGAN, seconds=59.9), doubles=3, first_doubles=doubles)
+    page = page_of(summary_of(audit=audit))
+
+    assert '<strong class="exceeded">The limit was NOT kept: 31 POSTs within 59.9 s' in page
+    assert "Row 2: stored by several POSTs; request ids a, b" in words_of(page)
+    assert "Rows 3, 4: all with Springest's id 4711; request ids c, d" in words_of(page)
+    assert "… and 1 more: springest audit" in words_of(page)
+
+
+def test_a_server_without_a_clock_is_told() -> None:
+    words = words_of(page_of(summary_of(audit=audit_of(by_server_clock=None))))
+
+    assert "by the clock of Springest not known" in words
+
+
+def test_the_limit_is_the_one_that_was_agreed() -> None:
+    assert "The limit is 12 in any minute." in page_of(summary_of(audit=audit_of(limit=12)))
 
 
 def test_it_has_no_address_unless_it_is_asked_for() -> None:
