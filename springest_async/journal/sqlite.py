@@ -243,12 +243,15 @@ class SQLiteConnection:
         if self._has_space:  # once in a transaction, which many POSTs may share
             return
         with _translated(self._where):
-            if not self._is_there():
-                raise JournalError(self._where, _GONE)
+            self._require_file()
             free = shutil.disk_usage(self._folder).free
         if free < _MIN_FREE_BYTES:
             raise JournalError(self._where, _REASONS[sqlite3.SQLITE_FULL].replace("is full", "is nearly full"))
         self._has_space = self._connection.in_transaction
+
+    def _require_file(self) -> None:
+        if not self._is_there():
+            raise JournalError(self._where, _GONE)
 
     def _is_there(self) -> bool:
         """Return whether the path still leads to the open file; SQLite itself would go on without it."""
@@ -295,6 +298,7 @@ class SQLiteConnection:
     def snapshot(self) -> Iterator[None]:
         """Read one consistent state in the block; see `Connection.snapshot`."""
         with _translated(self._where):
+            self._require_file()
             self._connection.execute("BEGIN")
             try:
                 yield

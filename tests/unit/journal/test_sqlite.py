@@ -402,6 +402,19 @@ def test_no_post_begins_when_the_file_is_gone(replaced: bool, a: Worker, path: P
     a.begin(key)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_read_when_the_file_is_gone(replaced: bool, connection: SQLiteConnection, path: Path) -> None:
+    kept = path.rename(path.with_name("kept"))
+    if replaced:
+        path.write_bytes(b"another")
+
+    with pytest.raises(JournalError, match="was deleted, replaced or moved away"), connection.snapshot():
+        pass
+    kept.replace(path)
+    with connection.snapshot():
+        assert connection.now() > 0
+
+
 # --- erased ---
 
 
