@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from attrs import evolve
 
-from springest_async.errors import JournalError
+from springest_async.errors import JournalError, JournalMissing
 from springest_async.journal.engine import Connection
 from springest_async.journal.journal import Journal
 from springest_async.journal.status_reader import StatusReader
@@ -102,4 +102,7 @@ class JournalWatch:
                 await self._reader.take_over()
             return await self._reader.read(read_picture)
         except (JournalError, TimeoutError) as error:
-            return evolve(self._picture or Picture(), trouble=str(error) or self._journal.trouble or "it is busy")
+            before = self._picture or Picture()
+            if isinstance(error, JournalMissing) and before.trouble:
+                return evolve(before)  # its words are for a journal that never was: the first ones say more
+            return evolve(before, trouble=str(error) or self._journal.trouble or "it is busy")

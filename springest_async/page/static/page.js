@@ -477,7 +477,7 @@ class Doubts {
     // A long list would hide all that is below it.
     else if (!this.isKnown) this.element.open = rows <= 10;
     this.isKnown ||= rows > 0;
-    if (this.element.open && rows !== this.count) this.read();
+    if (this.element.open && rows !== this.count && !isAway()) this.read();
   }
 
   async turn(change) {

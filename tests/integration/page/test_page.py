@@ -89,7 +89,7 @@ async def test_the_two_answers_to_a_row_in_doubt(tmp_path: Path, browser: Browse
         await expect(seen.button("Springest has it: row 7")).to_be_focused()
 
         await seen.answer("Send again: row 7", "Yes, send again")
-        await expect(seen.card()).to_contain_text("is uploading.")
+        await expect(seen.doubt("Row 7")).to_have_count(0)
 
         states = {entry.number: entry.state for entry in await migration.entries(limit=10)}
     assert (states[5], states[7]) == (State.STORED, State.WAITING)
