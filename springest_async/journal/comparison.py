@@ -98,7 +98,7 @@ def rows(connection: Connection, migration: int, *, after: int, limit: int) -> l
 def known(connection: Connection, origin: str, *, after: int, limit: int) -> list[KnownLooks]:
     """Return the next certificates of a host after a key that Springest may list, in the order of their keys."""
     lines = connection.execute(
-        "SELECT id, springest_id, lookalike, state FROM certificates WHERE +origin = ? AND id > ?"
+        "SELECT id, springest_id, lookalike, state FROM certificates WHERE origin = ? AND id > ?"
         " AND state IN ('stored', 'in doubt', 'sending') ORDER BY id LIMIT ?",
         (origin, after, limit),
     )

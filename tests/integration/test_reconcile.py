@@ -31,6 +31,7 @@ from .command import (
     springest_sandbox,
     start,
 )
+from .servers.postgresql import Database
 
 ROWS = 8
 ONCE = {"SPRINGEST_CERTIFICATIONS_API_KEY": None}  # so that a certification that is not shown is no fault
@@ -150,6 +151,22 @@ async def test_what_is_missing_is_sent_again_once(tmp_path: Path) -> None:
     assert ran.code == Exit.DIFFERENT
     assert f"Waiting again: 2 certificates. To send them: springest upload {manifest}" in ran.err
     assert (after.code, len(posts(sandbox, "stored"))) == (Exit.STORED, ROWS + 2)
+
+
+@pytest.mark.postgresql
+async def test_a_journal_in_postgresql_is_compared_and_repaired(tmp_path: Path, database: Database) -> None:
+    manifest = archive(tmp_path, ROWS)
+    journal = {"SPRINGEST_JOURNAL": database.url}
+    async with springest_sandbox() as sandbox:
+        ran = [await springest("upload", manifest, origin=sandbox.origin, **journal)]
+        database.execute("UPDATE certificates SET answered_at = answered_at - 200000000")
+        remove(sandbox, 1)
+        ran.append(await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin, **journal))
+        ran.append(await springest("upload", manifest, origin=sandbox.origin, **journal))
+        ran.append(await springest("reconcile", manifest, origin=sandbox.origin, **journal))
+
+    assert [each.code for each in ran] == [Exit.STORED, Exit.DIFFERENT, Exit.STORED, Exit.STORED]
+    assert "Waiting again: 1 certificate." in ran[1].err
 
 
 @pytest.mark.parametrize("arguments", [["--repair"], ["--yes"]])
