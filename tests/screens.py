@@ -16,6 +16,7 @@ class Screen(io.StringIO):
         self.width = width
         self.paragraphs = [""]  # each may have several rows
         self.writes = 0
+        self.is_cursor_shown = True
         self._at = (0, 0, 0)  # in which paragraph the cursor is, in which row of it, and in which column
 
     def resize(self, width: int) -> None:
@@ -45,7 +46,8 @@ class Screen(io.StringIO):
                 assert number == "2"
                 self._erase_row()
             else:
-                assert letter in "mhl", (number, letter)  # a colour, or the cursor is hidden or shown
+                assert letter == "m" or number == "?25", (number, letter)  # a colour, or whether the cursor is shown
+                self.is_cursor_shown = letter == "h" if number == "?25" else self.is_cursor_shown
         return len(text)
 
     def _type(self, words: str) -> None:

@@ -104,6 +104,11 @@ async def test_an_upload_does_nothing_to_the_terminal(tmp_path: Path, origin: st
     assert_harmless(shown)
     assert (code, "employee2@ex" in shown) == (3, True)
 
+    resolved = await springest("resolve", manifest, "--all", "--stored")
+    assert resolved.code == 0
+    code, shown = await in_a_terminal("status", manifest, "--watch", env=environment(None))
+    assert (code, "3 stored, 1 rejected" in assert_harmless(shown)) == (1, True)
+
     code, shown = await in_a_terminal("resolve", manifest, "--row", "99", "--stored", env=environment(None))
     assert_harmless(shown)
     assert code == 2
