@@ -189,10 +189,12 @@ class Machines:
     async def _look(self) -> None:
         """Read the status anew; the last one stays if that fails, or if it was read just now."""
         now = asyncio.get_running_loop().time
-        if self._read is None or (began := now()) < self._rests_until:
+        if (read := self._read) is None or (began := now()) < self._rests_until:
             return
         with contextlib.suppress(JournalError):
-            self._status = await self._read()
+            status = await read()
+            if read is self._read:  # what was read before the end may come after it
+                self._status = status
         self._rests_until = now() + _REST * (now() - began)
 
     # --- who is told ---
