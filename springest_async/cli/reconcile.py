@@ -159,10 +159,8 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
             say(out, f"{kind.value.capitalize()} ({number(counts[kind])}): {meaning}", "bold")
             _show_findings(comparison, kind, out)
             say(out, f"What to do: {_advice(kind, comparison, command)}")
-    if counts[Kind.NOT_STORED]:
-        say(
-            out, f"Not stored ({number(counts[Kind.NOT_STORED])}): {command.of('status')} says how many wait or failed."
-        )
+    if rows := counts[Kind.NOT_STORED]:
+        say(out, f"Not stored ({number(rows)}): they wait, were rejected or are in doubt. See {command.of('status')}")
     for words in comparison.not_compared:
         say(out, f"Not compared: {words}.")
     say(out, _verdict(comparison, command), "bold")

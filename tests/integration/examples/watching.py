@@ -1,10 +1,14 @@
 """The examples of docs/watching.md: a migration of some people, of whom one is unknown and one stays in doubt."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from springest_async.sandbox import Sandbox, SandboxCertification
+from springest_async.sandbox.certificates import Form
 from tests.integration.picky_sandbox import PickySandbox
 
 from .example import Example, Stored, write_pdfs, write_text
@@ -34,10 +38,37 @@ def _stored(people: Sequence[str]) -> Sequence[Stored]:
 _STORED = _stored([person for person in _PEOPLE if person != _STRANGER])
 
 
-def _sandbox(stranger: str = _STRANGER, **options: Any) -> Sandbox:
+def _sandbox(stranger: str = _STRANGER, kind: type[PickySandbox] = PickySandbox, **options: Any) -> Sandbox:
     """Make a Springest that does not know one person, and answers nothing of use about one certification."""
     options |= {"limit": 1000, "certifications": _CERTIFICATIONS}
-    return PickySandbox(strangers=(f"{stranger}@example.org",), silent=(15,), **options)
+    return kind(strangers=(f"{stranger}@example.org",), silent=(15,), **options)
+
+
+@attrs.define(kw_only=True, eq=False)
+class _EditedSandbox(PickySandbox):
+    """A Springest in which somebody has been at work: at Tom's dates, Eva's and Kim's certificates, and one more.
+
+    Ids go by the order of the people, not by that of the POSTs.
+    """
+
+    def _store(self, form: Form) -> Any:
+        outcome = super()._store(form)
+        if outcome.certificate_id is None:
+            return outcome
+        person = form.fields["email"].partition("@")[0]
+        number = 4711 + _PEOPLE.index(person)
+        one = attrs.evolve(self._certificates.pop(), id=number)
+        match person:
+            case "tom":
+                self._certificates.append(attrs.evolve(one, valid_from=date(2025, 5, 13)))
+            case "kim":  # it is deleted
+                self._certificates.append(attrs.evolve(one, certification_id=15, email="nobody@example.org"))
+            case "eva":  # entered by hand as well, and another one
+                by_hand = attrs.evolve(one, id=4740), attrs.evolve(one, id=4741, email="sam@example.org")
+                self._certificates += [one, *by_hand]
+            case _:
+                self._certificates.append(one)
+        return attrs.evolve(outcome, certificate_id=number, body=outcome.body | {"id": number})
 
 
 # With the key, a check would say beforehand which certifications are not verified.
@@ -48,4 +79,5 @@ EXAMPLES: Mapping[str, Example] = {
     "pause": Example(_make, _STORED, lambda: _sandbox(answers=1), 1, _VARIABLES),
     "stop": Example(_make, (), lambda: _sandbox(_PEOPLE[0]), 1, _VARIABLES),
     "hooks": Example(_make, _STORED, _sandbox, 1, _VARIABLES),
+    "reconcile": Example(_make, _STORED, lambda: _sandbox(kind=_EditedSandbox), 1, _VARIABLES),
 }
