@@ -202,10 +202,9 @@ class Life:
     async def begins(self) -> None:
         machine_options = ("--metrics", self.metrics, "--on-finish", f"cat >'{self.summary}'")
         self.first = await self._running(self.anna, "upload", self.anna.manifest, *machine_options)
-        await self.first.saying("to send to")
-        await self.is_done(0.05)
-        self.page = await opened(await self._running(self.anna, "status", "--serve"), self.browser)
         self.second = await self._running(self.bert, "upload", self.bert.manifest)
+        await self.first.saying("to send to")
+        self.page = await opened(await self._running(self.anna, "status", "--serve"), self.browser)
         await until(lambda: self._workers() == 2)  # one that never reached the server would give up
 
     async def goes_through_an_outage(self) -> None:
@@ -216,18 +215,17 @@ class Life:
         await self.seen(lambda status: status["activity"] == "running")
 
     async def loses_a_machine(self) -> None:
-        """Kill the one, whose rows the other settles, and start it again."""
+        """Kill the one, pause what the other does on the page, and start the one again, which waits too."""
         os.kill(self.second.process.pid, signal.SIGKILL)
+        await self.page.get_by_role("button", name="Pause").click()
         await self.second.process.wait()
+        await self.first.saying("paused")
         await self.seen(lambda status: [worker["machine"] for worker in status["workers"]] == ["anna"])
         self.second = await self._running(self.bert, "upload", self.bert.manifest, "--log-format", "json")
-        await until(lambda: self._workers() == 3)
-
-    async def is_paused_and_answered(self) -> None:
-        """Pause it on the page, answer for a row there, and let it go on."""
-        await self.page.get_by_role("button", name="Pause").click()
-        await self.first.saying("paused")
         await self.second.saying('"event": "paused"')
+
+    async def is_answered(self) -> None:
+        """Answer for a row on the page while nothing moves, and let it go on."""
         await self.seen(lambda status: status["activity"] == "paused" and not status["counts"]["sending"])
         await until(lambda: not self.database.execute(_TO_SETTLE))
         paused = await self.numbers()
@@ -302,12 +300,11 @@ async def live_through(archive: Archive, folder: Path, database: Database, brows
         bert = Machine("bert", there, sandbox.origin, database.url)
         life = Life(archive, anna, bert, sandbox, database, stack, browser)
         await life.begins()
-        await life.is_done(0.15)
+        await life.is_done(0.1)
         await life.goes_through_an_outage()
         await life.is_done(0.3)
         await life.loses_a_machine()
-        await life.is_done(0.5)
-        await life.is_paused_and_answered()
+        await life.is_answered()
         await life.ends()
 
     posts = Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored")
