@@ -274,4 +274,5 @@ def _doubt(entry: Entry) -> dict[str, Any]:
         "valid_until": entry.valid_until and entry.valid_until.isoformat(),
         "sent_at": time_as_json(entry.sent_at),
         "reason": entry.reason,
+        "request_id": entry.request_id,
     }

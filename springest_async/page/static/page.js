@@ -548,7 +548,7 @@ class Doubts {
     put(item.querySelector(".file"), row.file);
     put(item.querySelector(".whose"), describe(row));
     const sent = row.sent_at ? `Sent ${day(new Date(row.sent_at))} ${toSecond(new Date(row.sent_at))}` : "Sent";
-    put(item.querySelector(".why"), `${sent}: ${row.reason}`);
+    put(item.querySelector(".why"), `${sent}: ${row.reason}. Request ${row.request_id}`);
     const has = item.querySelector(".has");
     const send = item.querySelector(".again");
     set(has, "aria-label", `Springest has it: ${name.toLowerCase()}`);

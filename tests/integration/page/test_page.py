@@ -84,6 +84,8 @@ async def test_the_two_answers_to_a_row_in_doubt(tmp_path: Path, browser: Browse
         first = seen.doubt("Row 5")
         await expect(first).to_contain_text("employee4@example.org · certification 5 · valid from 2026-01-31")
         await expect(first).to_contain_text("HTTP 500")
+        entry, _ = await migration.entries(State.IN_DOUBT)
+        await expect(first).to_contain_text(f"Request {entry.request_id}")
         await seen.answer("Springest has it: row 5", "Yes, Springest has it")
         await expect(seen.card().get_by_text("1 row in doubt")).to_be_visible()
         await expect(seen.button("Springest has it: row 7")).to_be_focused()
