@@ -13,7 +13,7 @@ from openpyxl import load_workbook
 
 from springest_async.sandbox import Sandbox
 
-from . import manifests, watching
+from . import machines, manifests, watching
 from .example import Example
 from .shell import Shell
 
@@ -86,6 +86,7 @@ class Page:
 
 
 PAGES = (
+    Page(_DOCS / "machines.md", machines.EXAMPLES),
     Page(_DOCS / "manifests.md", manifests.EXAMPLES),
     Page(_DOCS / "watching.md", watching.EXAMPLES),
 )
