@@ -147,10 +147,12 @@ async def test_what_is_missing_is_sent_again_once(tmp_path: Path) -> None:
         assert noted(manifest) == outcomes(stored=6, waiting=2)
         assert (await springest("upload", manifest, origin=sandbox.origin)).code == Exit.STORED
         after = await springest("reconcile", manifest, origin=sandbox.origin)
+        audited = await springest("audit", manifest, origin=sandbox.origin)
 
     assert ran.code == Exit.DIFFERENT
     assert f"Waiting again: 2 certificates. To send them: springest upload {manifest}" in ran.err
     assert (after.code, len(posts(sandbox, "stored"))) == (Exit.STORED, ROWS + 2)
+    assert audited.code == Exit.STORED  # what was sent again is not doubled
 
 
 @pytest.mark.postgresql
