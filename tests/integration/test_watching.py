@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-import pty
 import re
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from tests.screens import Screen
 from tests.waiting import A_WHILE, until
 
 from .command import HeldSandbox, end, environment, springest, springest_sandbox, start
+from .terminals import opened_terminal
 
 WIDTH = 70
 
@@ -25,30 +25,12 @@ async def watched_in_a_terminal(
     manifest: Path, **variables: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Screen]]:
     """Watch a manifest in a process with a terminal, and give what stands on it."""
-    terminal, inside = pty.openpty()
-    size = {"TERM": "xterm-256color", "COLUMNS": str(WIDTH), "LINES": "24"}
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
-    process = await start("status", manifest, "--watch", env=environment(None, **size | variables), **streams)
-    os.close(inside)
-    screen, loop, ended = Screen(WIDTH), asyncio.get_running_loop(), asyncio.Event()
-
-    def read() -> None:
-        with suppress(OSError):  # how Linux reports the end
-            if piece := os.read(terminal, 65536):
-                screen.write(piece.decode().replace("\r\n", "\n"))
-                return
-        loop.remove_reader(terminal)
-        ended.set()
-
-    loop.add_reader(terminal, read)
-    try:
-        yield process, screen
-        async with asyncio.timeout(A_WHILE):
-            await process.wait()
-            await ended.wait()
-    finally:
-        loop.remove_reader(terminal)
-        os.close(terminal)
+    async with opened_terminal(WIDTH) as terminal:
+        env = environment(None, **terminal.variables | variables)
+        process = await start("status", manifest, "--watch", env=env, **terminal.streams)
+        os.close(terminal.inside)
+        yield process, terminal.screen
+        await terminal.end(process)
 
 
 @asynccontextmanager

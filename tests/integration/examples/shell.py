@@ -9,15 +9,18 @@ import contextlib
 import os
 import re
 import shlex
+import signal
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from springest_async.sandbox import Sandbox
 from tests.integration.command import HeldSandbox, environment, kill_at_end, printed
 from tests.integration.scaled import MACHINE
+from tests.integration.terminals import opened_terminal
 from tests.waiting import A_WHILE, until
 
 __all__ = ["Shell"]
@@ -34,9 +37,23 @@ _TIMES = (
     (re.compile(r"http://127\.0\.0\.1:\d+/[\w-]+/"), "http://127.0.0.1:49153/…/"),
     (re.compile(r"(?<=: done ).*(?= if started now)"), "…"),
     (re.compile(r"20\d\d-\d\d-\d\d(?P<between>[ T])\d\d:\d\d:\d\d"), r"2026-06-01\g<between>09:00:00"),
+    (re.compile(r"\d\d:\d\d:\d\d(?= row \d)"), "09:00:00"),
+    (re.compile(r"(?<=Sending: row \d \()\d+ s(?=, )"), "1 s"),
+    (
+        re.compile(r"\d+ sent in the last minute \(at most 30\), .*"),
+        "9 sent in the last minute (at most 30), 21 may leave now",
+    ),
     (re.compile(r"(?<=09:00:00\.)\d{3}(?=\+00:00)"), "000"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "18ec3b5fcecd80aa4a029e66603cdfda"),
 )
+
+_STREAMS = {
+    "stdin": asyncio.subprocess.DEVNULL,
+    "stdout": asyncio.subprocess.PIPE,
+    "stderr": asyncio.subprocess.STDOUT,
+}
+
+_WATCHED_WIDTH = 60  # columns; so the host, and all but one of the rows that are being sent, are left out
 
 _HELD = 8  # certificates are sent at the same time by default
 
@@ -74,6 +91,8 @@ class Shell:
                 return "\n".join([*(await self._run(command)).splitlines()[: -int(lines)], "…"])
             case ["springest", *arguments, "&"] if "--serve" in arguments:
                 return await self._serve(arguments)
+            case ["springest", *arguments] if "--watch" in arguments:
+                return await self._watch(arguments)
             case ["springest", *arguments, "&"]:
                 await self._begin(arguments)
                 return ""
@@ -102,18 +121,29 @@ class Shell:
                 return str(self._code)
         raise ValueError(f"the page has a command that is not known: {shlex.join(words)}")
 
-    async def _start(self, arguments: Sequence[str]) -> asyncio.subprocess.Process:
+    async def _start(
+        self, arguments: Sequence[str], variables: Mapping[str, str] | None = None, **streams: Any
+    ) -> asyncio.subprocess.Process:
         own = {MACHINE: _MACHINE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.integration.scaled", "60", *arguments),
             cwd=self._folder,
-            env=environment(self._sandbox.origin, **self._variables, **own),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            env=environment(self._sandbox.origin, **self._variables, **own, **(variables or {})),
+            **(_STREAMS | streams),
         )
         kill_at_end(process)
         return process
+
+    async def _watch(self, arguments: Sequence[str]) -> str:
+        """Watch in a terminal, and return what stands there before Ctrl-C."""
+        async with opened_terminal(_WATCHED_WIDTH) as terminal:
+            process = await self._start(arguments, terminal.variables, **terminal.streams)
+            os.close(terminal.inside)
+            await until(lambda: "Last:" in "".join(terminal.screen.shown))
+            shown = terminal.screen.shown
+            process.send_signal(signal.SIGINT)
+            self._code = await terminal.end(process)
+        return "\n".join(shown)
 
     async def _begin(self, arguments: Sequence[str]) -> None:
         """Begin a command that goes on while others are run, and wait until the sandbox holds its answers."""
