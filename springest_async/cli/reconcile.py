@@ -163,6 +163,8 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
         say(out, f"Not stored ({number(rows)}): they wait, were rejected or are in doubt. See {command.of('status')}")
     for words in comparison.not_compared:
         say(out, f"Not compared: {words}.")
+    if comparison.by_person:
+        say(out, "Asked by person, which takes fewer requests: what other people have was not looked at.")
     say(out, _verdict(comparison, command), "bold")
 
 
@@ -330,6 +332,7 @@ def _write_json(comparison: Reconciliation, manifest: Path, out: Console) -> Non
         "host": comparison.origin,
         "since": comparison.since and comparison.since.isoformat(),
         "requests": comparison.asked,
+        "by_person": comparison.by_person,
         "counts": {_name(kind): comparison.counts[kind] for kind in Kind},
         "differences": comparison.differences,
         "whole": comparison.is_whole,

@@ -86,6 +86,11 @@ class Reconciliation:
         """How many requests have been made so far."""
         return 0 if self._lists is None else self._lists.asked
 
+    @property
+    def by_person(self) -> bool:
+        """Whether Springest was asked by person, so that nothing is known of what other people have."""
+        return self._lists is not None and self._lists.by_person
+
     # --- what the journal knows, and what Springest lists ---
 
     async def read_rows(self) -> None:
@@ -158,16 +163,11 @@ class Reconciliation:
         known = partial(comparison.known, origin=self._migration.source.origin)
         async for certificates in self._pages(known, lambda one: one.id):
             await _in_thread(matching.add_known, self._database, certificates)
-        by_person = self._lists is not None and self._lists.by_person
         since = self.since or date.max
-        await _in_thread(matching.match, self._database, since, by_person=by_person)
+        await _in_thread(matching.match, self._database, since, by_person=self.by_person)
         self.counts = matching.counts(self._database)
         for why, count in matching.reasons(self._database).items():
             self.not_compared.append(f"{why.value} ({count} {'row' if count == 1 else 'rows'})")
-        if by_person:
-            self.not_compared.append(
-                "certificates of other people, because Springest is asked for fewer lists if it is asked by person"
-            )
 
     # --- what was found ---
 

@@ -1,0 +1,147 @@
+"""What is printed of a comparison with Springest's lists."""
+
+import csv
+import io
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from springest_async.bulk import State
+from springest_async.cli.reconcile import _Commands, _exit_of, _show
+from springest_async.records import Certificate
+from tests.bulk_runs import settle
+from tests.unit.reports.lists import Lists, certificate, compared, sent, set_times
+
+STORED, IN_DOUBT, WAITING = State.STORED, State.IN_DOUBT, State.WAITING
+COMMANDS = _Commands(Path("my certificates.csv"), None)
+
+
+async def shown(
+    folder: Path,
+    rows: list[str],
+    states: list[State],
+    listed: list[Certificate],
+    *,
+    form: str = "table",
+    commands: _Commands = COMMANDS,
+    lists: Lists | None = None,
+) -> tuple[str, int]:
+    """Return what is printed of a comparison of rows in these states with what is listed, and the exit code."""
+    out = io.StringIO()
+    async with sent(folder, *rows) as migration:
+        await settle(migration, *states)
+        await set_times(migration)
+        async with compared(migration, lists or Lists(listed)) as comparison:
+            _show(comparison, commands, form, Console(file=out, width=200))  # type: ignore[arg-type] # it is one of three
+            return out.getvalue(), _exit_of(comparison)
+
+
+def row(number: int, certification: int = 7) -> str:
+    return f"{number}.pdf;{certification};employee{number}@example.org;2026-01-31;"
+
+
+def listed(*numbers: int) -> list[Certificate]:
+    return [certificate(number, f"employee{number}@example.org") for number in numbers]
+
+
+async def test_everything_stored_and_shown_is_one_line(tmp_path: Path) -> None:
+    text, code = await shown(tmp_path, [row(1), row(2)], [STORED, STORED], listed(1, 2))
+
+    lines = text.splitlines()
+    assert (len(lines), code) == (6, 0)
+    assert lines[-1] == "No difference: each of 2 rows is stored, and Springest shows it."
+
+
+async def test_the_first_of_many_are_shown(tmp_path: Path) -> None:
+    rows = [row(n) for n in range(26)]
+    text, code = await shown(tmp_path, rows, [STORED] * 26, listed(25))
+
+    assert code == 6
+    assert text.count("@example.org") == 20
+    assert "… and 5 more; --format csv lists all" in text
+    assert "Or send them again: springest reconcile 'my certificates.csv' --repair" in text
+
+
+async def test_what_is_not_certain_is_said(tmp_path: Path) -> None:
+    rows = [row(1), row(2), "x.pdf;7;employee2@example.org;2026-01-31;"]
+    text, _ = await shown(tmp_path, rows, [STORED] * 3, listed(2))
+
+    assert "To send those again of which that is certain (1): springest reconcile" in text
+
+
+async def test_what_is_shown_and_not_stored_has_its_state(tmp_path: Path) -> None:
+    commands = _Commands(Path("a.csv"), "/a journal")
+    text, code = await shown(tmp_path, [row(1), row(2)], [IN_DOUBT, WAITING], listed(1, 2), commands=commands)
+
+    assert code == 6
+    assert "│ 2 (in doubt)" in text
+    assert "│ 3 (waiting)" in text
+    assert "springest resolve a.csv --journal '/a journal' --row N --stored." in text
+
+
+async def test_each_certification_that_is_not_shown_is_counted(tmp_path: Path) -> None:
+    rows = [row(n, 10 + n % 12) for n in range(24)]
+    text, code = await shown(tmp_path, rows, [STORED] * 24, [])
+
+    assert code == 1
+    assert "  certification 10: 2 rows\n" in text
+    assert "  … and 2 other certifications\n" in text
+    assert text.endswith("No difference was found, but not everything is proved: 24 rows stored, and not shown yet.\n")
+
+
+async def test_a_list_that_may_not_be_whole_proves_nothing(tmp_path: Path) -> None:
+    lists = Lists(listed(1), says_totals=False)
+    text, code = await shown(tmp_path, [row(1), row(2)], [STORED, STORED], [], lists=lists)
+
+    assert code == 1
+    assert "Not compared: what Springest lists of certification 7 (it does not say how long the list is).\n" in text
+    assert text.endswith("proved: 1 row stored, and not compared.\n")
+
+
+async def test_asking_by_person_is_said(tmp_path: Path) -> None:
+    lists = Lists([*listed(1), *(certificate(n, f"x{n}@example.org") for n in range(100, 1201))])
+    text, code = await shown(tmp_path, [row(1)], [STORED], [], lists=lists)
+
+    assert code == 0
+    assert "Asked by person, which takes fewer requests: what other people have was not looked at." in text
+
+
+async def test_a_name_cannot_move_the_cursor(tmp_path: Path) -> None:
+    evil = certificate(9, "\x1b[2Jx@example.org")
+    text, _ = await shown(tmp_path, [row(1)], [STORED], [*listed(1), evil])
+
+    assert "\x1b" not in text
+    assert "[2Jx@example.org" in text
+
+
+async def test_a_formula_in_a_csv_is_text(tmp_path: Path) -> None:
+    evil = certificate(9, "=cmd@example.org")
+    text, _ = await shown(tmp_path, [row(1)], [STORED], [*listed(1), evil], form="csv")
+
+    first, second = csv.DictReader(io.StringIO(text))
+    assert (first["kind"], first["row"], first["listed_id"]) == ("stored and shown", "2", "1")
+    assert (second["kind"], second["row"], second["email"]) == ("not ours", "", "'=cmd@example.org")
+
+
+async def test_json_has_what_is_not_in_order(tmp_path: Path) -> None:
+    other = certificate(1, "employee1@example.org", valid_until=date(2027, 1, 1))
+    text, code = await shown(tmp_path, [row(1), row(2)], [STORED, STORED], [other, *listed(2)], form="json")
+
+    document = json.loads(text)
+    (finding,) = document.pop("findings")
+    assert code == 6
+    assert (finding["kind"], finding["row"], finding["listed_valid_until"]) == ("other_dates", 2, "2027-01-01")
+    assert document["counts"]["shown"] == 1
+    assert (document["since"], document["requests"], document["by_person"]) == ("2026-01-29", 2, False)
+    assert "@" not in text
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+async def test_nothing_sent_is_not_all(tmp_path: Path, form: str) -> None:
+    text, code = await shown(tmp_path, [row(1)], [], [], form=form)
+
+    assert code == 1
+    assert form != "table" or "springest check 'my certificates.csv' --skip-listed" in text
