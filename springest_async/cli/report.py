@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -97,7 +98,9 @@ async def report(manifest: Path, options: ReportOptions, out: Console, err: Cons
             say(out, words)
     except BrokenPipeError:  # the reader has seen enough
         forget_stdout()
-    return exit_of_status(Report(counts=summary.status.counts))
+    # What is being sent is not in doubt.
+    counts = {state: rows for state, rows in summary.status.counts.items() if state is not State.SENDING}
+    return exit_of_status(Report(counts=Counter(counts)))
 
 
 class _Reading:
@@ -181,6 +184,8 @@ def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def _separator(manifest: Path) -> str:
     """Return the separator of a CSV beside this manifest: the same, or what most of Springest's countries use."""
+    if manifest.suffix.lower() in _WORKBOOKS:  # to read it whole would only take long
+        return ";"
     try:
         separator = getattr(open_table(manifest), "separator", "")  # which a workbook does not have
     except ManifestError:  # it is gone

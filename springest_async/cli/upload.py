@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import re
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -64,10 +63,10 @@ from springest_async.journal import place
 from springest_async.journal.status_reader import StatusReader
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
+from springest_async.reports.reasons import plain_reason
 
 _SECOND_THOUGHTS = 5.0  # seconds to stop an upload that has warnings
 _REASONS_SHOWN = 5
-_OURS = re.compile(r"^POST \S+ (rejected the certificate \(\d+\): )?")  # in front of the server's words
 _LOOK_EVERY = 5.0  # seconds between two looks at what other runs do
 
 
@@ -465,7 +464,7 @@ class _Run:
         """Print the most frequent reasons of rejected and failed rows, so that nobody has to open a file for them."""
         reasons, found = await self._migration.reasons(_REASONS_SHOWN)
         for reason in reasons:
-            words = _OURS.sub("", reason.words) or "no reason was recorded"
+            words = plain_reason(reason.words) or "no reason was recorded"
             say(self._err, f"{count(reason.rows, 'row')} {reason.state.value}: {words}")
         if found > len(reasons):
             say(self._err, f"… and {count(found - len(reasons), 'other reason')}")

@@ -15,6 +15,7 @@ from springest_async.reports import charts
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.audit import Audit, Peak, notes, sentence
 from springest_async.reports.charts import Picture, number, shown
+from springest_async.reports.reasons import plain_reason
 from springest_async.reports.summary import Summary, outcomes_of
 from springest_async.version import __version__
 
@@ -144,10 +145,10 @@ class _Page:
         else:
             lead = f"{number(stored)} of {number(status.rows)} certificates are stored."
         activity = _ACTIVITIES[status.activity] if status.rows else ""
-        never = "" if posts.posts else "<p>Nothing was sent for this manifest.</p>"
+        verdict = sentence(summary.audit) if posts.posts else "Nothing was sent for this manifest."
         return (
             f'<h1>{title}</h1>\n<p class="soft">As of {shown(status.at)} UTC</p>\n'
-            f'<p class="lead"><strong>{lead}</strong> {activity}</p>\n<dl>{items}</dl>{never}'
+            f'<p class="lead"><strong>{lead}</strong> {activity}</p>\n<p>{escape(verdict)}</p>\n<dl>{items}</dl>'
         )
 
     def _figure(self, picture: Picture) -> str:
@@ -173,7 +174,7 @@ class _Page:
             columns.insert(2, "e-mail")
         lines, size = [], 0
         for row in islice(rows, SHOWN):
-            why = self._text(row.words or row.reason, row.email)
+            why = self._text(plain_reason(row.reason) or row.words, row.email)
             line = [
                 number(row.number),
                 f'<div class="file">{self._text(row.file, row.email)}</div>',

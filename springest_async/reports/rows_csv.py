@@ -13,6 +13,7 @@ from springest_async.journal.history import RowHistory
 from springest_async.journal.records import State
 from springest_async.manifest.columns import COLUMNS, ERROR
 from springest_async.manifest.formulas import escape
+from springest_async.reports.reasons import plain_reason
 
 GoOn = Callable[[], None]
 """What is called after each row; it may raise an error to end the writing."""
@@ -110,7 +111,7 @@ def _results(row: RowHistory) -> list[str]:
         _on_one_line(row.words),
         row.request_id if row.tries else "",
         row.server_request_id,
-        _on_one_line(row.reason),
+        _on_one_line(plain_reason(row.reason)),
     ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from springest_async.journal import history, manifest_rows
 from springest_async.journal.engine import Connection
@@ -12,6 +12,7 @@ from springest_async.journal.records import Reason, State
 from springest_async.journal.status import MigrationStatus, read_status
 from springest_async.reports import charts
 from springest_async.reports.audit import Audit, read_audit
+from springest_async.reports.reasons import plain_reason
 
 REASONS = 20
 """How many reasons a report has at most, the most frequent ones."""
@@ -65,7 +66,7 @@ def read_summary(connection: Connection, migration: int) -> Summary:
         posts=posts,
         stretches=tuple(history.read_stretches(connection, migration, posts, charts.STRETCHES)),
         answer_times=tuple(history.read_answer_times(connection, migration)),
-        reasons=tuple(reasons),
+        reasons=tuple(evolve(reason, words=plain_reason(reason.words)) for reason in reasons),
         more_reasons=kinds - len(reasons),
         audit=read_audit(connection, migration),
     )

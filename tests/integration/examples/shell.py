@@ -34,7 +34,7 @@ _TIMES = (
     (re.compile(r"(?<=stored in )[0-9][0-9dhms .]*(?=:|\n|$)"), "… s"),
     (re.compile(r"(?<=Stops by itself at ).*(?= \(--until\))"), "07:00"),
     (re.compile(r"(?<=Resumed, after ).*(?=\.)"), "…"),
-    (re.compile(r"http://127\.0\.0\.1:\d+/[\w-]+/"), "http://127.0.0.1:49153/…/"),
+    (re.compile(r"http://127\.0\.0\.1:\d+/(?!users/)[\w-]+/"), "http://127.0.0.1:49153/…/"),
     (re.compile(r"(?<=: done ).*(?= if started now)"), "…"),
     (re.compile(r"20\d\d-\d\d-\d\d(?P<between>[ T])\d\d:\d\d:\d\d"), r"2026-06-01\g<between>09:00:00"),
     (re.compile(r"\d\d:\d\d:\d\d(?= row \d)"), "09:00:00"),
@@ -44,6 +44,9 @@ _TIMES = (
         "9 sent in the last minute (at most 30), 21 may leave now",
     ),
     (re.compile(r"(?<=09:00:00\.)\d{3}(?=\+00:00)"), "000"),
+    (re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d(?= UTC| to )"), "2026-06-01 09:00"),
+    (re.compile(r"(?<=09:00 UTC \()[^)]+(?=\))"), "…"),
+    (re.compile(r"(?<= within )[0-9.]+(?= s\b)"), "…"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "18ec3b5fcecd80aa4a029e66603cdfda"),
 )
 

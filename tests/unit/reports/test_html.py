@@ -76,7 +76,10 @@ def test_it_shows_the_first_rows_and_how_many_more() -> None:
     ("summary", "words"),
     [
         (never_sent(status_of(waiting=3)), "0 of 3 certificates are stored. No upload is running"),
-        (never_sent(status_of()), "This manifest has no rows in the journal. Springest"),
+        (
+            never_sent(status_of()),
+            "This manifest has no rows in the journal. Nothing was sent for this manifest. Springest",
+        ),
         (summary_of(status_of(stored=3, waiting=2)), "3 of 5 certificates are stored. No upload is running"),
         (summary_of(status_of(stored=3, in_doubt=1)), "Nothing is left to send. The rows in doubt wait for"),
         (summary_of(answer_times=()), "All 3 certificates are stored."),
@@ -128,9 +131,7 @@ def test_the_limit_is_the_one_that_was_agreed() -> None:
 
 
 def test_it_has_no_address_unless_it_is_asked_for() -> None:
-    found = row(
-        file="7_Employee1@Example.org_2026.pdf", words="EMPLOYEE1@example.org and boss@example.org", reason="no"
-    )
+    found = row(file="7_Employee1@Example.org_2026.pdf", reason="EMPLOYEE1@example.org and boss@example.org")
     summary = summary_of(status_of(in_doubt=1), reasons=(Reason(State.REJECTED, "for other@example.org", 1),))
     without = page_of(summary, found)
     with_them = words_of(page_of(summary, found, with_addresses=True))
@@ -151,7 +152,7 @@ def test_an_address_is_found_beside_letters_of_two() -> None:
 def test_texts_of_others_are_harmless() -> None:
     hostile = '"><script>alert(1)</script><img src=https://evil.example/x onerror=alert(1)>\u202e\x1b[2J'
     summary = summary_of(status_of(in_doubt=1), reasons=(Reason(State.FAILED, hostile, 1),))
-    page = page_of(summary, row(file=hostile, words=hostile, request_id=hostile, email=hostile), with_addresses=True)
+    page = page_of(summary, row(file=hostile, reason=hostile, request_id=hostile, email=hostile), with_addresses=True)
 
     assert not re.search(r"<(script|img|a|link|iframe|object|base)\b", page)
     assert "\u202e" not in page
@@ -170,8 +171,8 @@ def test_it_loads_and_links_to_nothing() -> None:
 
 
 def test_it_is_small_whatever_is_in_it() -> None:
-    usual = [row(number, words="x" * 1000, file="y" * 300) for number in range(2, 1002)]
-    hostile = [row(number, words='"' * 1000, file="&" * 1000, email="'" * 300) for number in range(2, 1002)]
+    usual = [row(number, reason="x" * 1000, file="y" * 300) for number in range(2, 1002)]
+    hostile = [row(number, reason='"' * 1000, file="&" * 1000, email="'" * 300) for number in range(2, 1002)]
 
     for rows in (usual, hostile):
         page = page_of(full_summary(DOUBTS), *rows, with_addresses=True)
