@@ -472,7 +472,8 @@ class Doubts {
   update() {
     const rows = this.card.migration.counts.in_doubt;
     show(this.element, rows > 0);
-    put(this.find("summary"), `${count(rows, "row")} in doubt: ${rows === 1 ? "it waits" : "they wait"} for your answer`);
+    const who = rows === 1 ? "it waits" : "they wait";
+    put(this.find("summary"), rows ? `${count(rows, "row")} in doubt: ${who} for your answer` : "");
     if (!rows) this.starts = [0];
     // A long list would hide all that is below it.
     else if (!this.isKnown) this.element.open = rows <= 10;
@@ -561,7 +562,7 @@ class Doubts {
   async answer(rows, answer) {
     const one = rows.length === 1;
     const what = one ? `row ${number(rows[0].row)}` : `these ${rows.length} rows`;
-    const which = one ? describe(rows[0]) : `Rows ${rows.map((row) => row.row).join(", ")}`;
+    const which = one ? `${rows[0].file}\n${describe(rows[0])}` : `Rows ${rows.map((row) => row.row).join(", ")}`;
     const stored = answer === "stored";
     const title = stored ? `Does Springest have ${what}?` : `Send ${what} again?`;
     const it = one ? "it" : "them";

@@ -8,8 +8,10 @@ from playwright.async_api import Browser, expect
 
 from springest_async import Journal
 from springest_async.bulk import State
+from springest_async.journal.engine import Connection
 from springest_async.journal.status_reader import StatusReader
 from springest_async.page import StatusPage
+from springest_async.page.picture import read_picture
 from springest_async.reports.status_json import as_json
 from tests.integration.browser import axe_violations
 
@@ -144,6 +146,26 @@ async def test_a_thousand_rows_in_doubt_are_shown_in_pages(tmp_path: Path, brows
 
         stored = await migration.entries(State.STORED)
     assert [entry.number for entry in stored] == list(range(102, 152))
+
+
+async def test_a_hundred_thousand_rows_are_no_strain(tmp_path: Path, browser: Browser) -> None:
+    async with loaded(tmp_path, 100_000) as migration:
+
+        def fill(connection: Connection) -> None:
+            connection.execute("UPDATE manifest_rows SET state = 'rejected', reason = email WHERE number <= 50000")
+            connection.execute("UPDATE manifest_rows SET state = 'in doubt' WHERE number > 99000")
+
+        await migration.journal.run(fill)
+        async with shown(migration, browser) as seen:
+            await expect(seen.card()).to_contain_text("49 999 of 100 000 rows done (49 %)")
+            assert await seen.page.evaluate("document.getElementsByTagName('*').length") < 300
+            await seen.card().get_by_text("1 001 rows in doubt").click()
+            await expect(seen.button("Springest has it: row 99\u00a0001")).to_be_visible()
+            assert await seen.page.evaluate("document.getElementsByTagName('*').length") < 1000
+        async with StatusReader(migration.journal) as reader:
+            picture = await reader.read(read_picture)
+
+    assert sum(len(text) for text in picture.migrations.values()) < 3000
 
 
 async def test_new_posts_are_drawn_under_the_limit(tmp_path: Path, browser: Browser) -> None:
