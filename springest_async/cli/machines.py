@@ -5,8 +5,7 @@ Nothing that fails here stops a run or changes its exit code: it is said once.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import evolve
 from rich.console import Console
 
-from springest_async.bulk import BulkEvent, Outage, OutageOver, Report, RowDone, RunRecorder, State
+from springest_async.bulk import BulkEvent, Outage, OutageOver, RowDone, RunRecorder, State
 from springest_async.cli import environment
 from springest_async.cli.console import say
 from springest_async.cli.exit_codes import Exit
@@ -25,21 +24,21 @@ from springest_async.cli.json_log import json_log
 from springest_async.cli.machine_options import MachineOptions
 from springest_async.cli.signals import interrupts
 from springest_async.cli.times import duration
-from springest_async.errors import InDoubt, JournalError, SpringestError
+from springest_async.errors import InDoubt, SpringestError
 from springest_async.journal import migrations
 from springest_async.journal.engine import Connection
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.status import MigrationStatus, read_status
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.events_json import event_as_json
-from springest_async.reports.summary_json import Trouble, summary_as_json
+from springest_async.reports.run_view import RunView, StatusRead
+from springest_async.reports.summary_json import Trouble
 
 if TYPE_CHECKING:
     from springest_async.http.ping import Ping
 
 _METRICS_EVERY = 15.0  # seconds
 _MINUTE = 60.0  # seconds between two pings, and two summaries in the log
-_REST = 10  # a read of the status is followed by a rest of so many times as long as it took
 _LONG_OUTAGE = 600.0  # seconds after which somebody is called
 _PATIENCE_AT_END = 2.0  # seconds for the last read
 
@@ -64,7 +63,7 @@ class Machines:
     """
 
     def __init__(self, manifest: Path, options: MachineOptions, err: Console) -> None:
-        self._manifest = manifest.name
+        self._view = RunView(manifest.name)
         self._options = options
         self._err = err
         self._log = json_log()
@@ -72,10 +71,6 @@ class Machines:
         self._ping: Ping | None = None
         self._pinging = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._read: Callable[[], Awaitable[MigrationStatus]] | None = None
-        self._rests_until = 0.0  # on the loop's clock
-        self._status: MigrationStatus | None = None
-        self._recorder: RunRecorder | None = None
         self._outage: asyncio.TimerHandle | None = None
         self._told: set[Trouble] = set()
         self._failed: set[str] = set()
@@ -123,20 +118,14 @@ class Machines:
                 async with self.told_from(lambda: reader.status(migration.id), recorder):
                     yield
             finally:
-                self._read = lambda: reader.read(read_without_this_run)
-                self._rests_until = 0.0
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_PATIENCE_AT_END):
-                        await self._look()
+                await self._view.end(lambda: reader.read(read_without_this_run), _PATIENCE_AT_END)
 
     @asynccontextmanager
-    async def told_from(
-        self, read: Callable[[], Awaitable[MigrationStatus]], recorder: RunRecorder
-    ) -> AsyncIterator[None]:
+    async def told_from(self, read: StatusRead, recorder: RunRecorder) -> AsyncIterator[None]:
         """Tell of a run whose status is read so."""
-        self._read, self._recorder = read, recorder
-        await self._look()
-        begin = self._summary("begin")
+        self._view.begin(read, recorder)
+        await self._view.look()
+        begin = self._view.summary("begin")
         self._to_log(begin)
         self._start(self._post(begin))
         repeated = [asyncio.create_task(self._keep_metrics()), asyncio.create_task(self._tell_each_minute())]
@@ -165,7 +154,9 @@ class Machines:
                 self._end_outage()
             case RowDone(state=State.IN_DOUBT):
                 why = event.error.reason if isinstance(event.error, InDoubt) else ""
-                self._call_for_help("in_doubt", f"row {event.row.number}: {why}")
+                row = event.row.number
+                which = "a certificate of an earlier run" if row is None else f"row {row}"
+                self._call_for_help("in_doubt", f"{which}: {why}")
 
     def _end_outage(self) -> None:
         if self._outage is not None:
@@ -174,28 +165,17 @@ class Machines:
 
     async def _keep_metrics(self) -> None:
         while self._options.metrics is not None:
-            await self._look()
+            await self._view.look()
             await self._write_metrics()
             await asyncio.sleep(_METRICS_EVERY)
 
     async def _tell_each_minute(self) -> None:
         while True:
             await asyncio.sleep(_MINUTE)
-            await self._look()
-            progress = self._summary("progress")
+            await self._view.look()
+            progress = self._view.summary("progress")
             self._to_log(progress)
             await self._post(progress)
-
-    async def _look(self) -> None:
-        """Read the status anew; the last one stays if that fails, or if it was read just now."""
-        now = asyncio.get_running_loop().time
-        if (read := self._read) is None or (began := now()) < self._rests_until:
-            return
-        with contextlib.suppress(JournalError):
-            status = await read()
-            if read is self._read:  # what was read before the end may come after it
-                self._status = status
-        self._rests_until = now() + _REST * (now() - began)
 
     # --- who is told ---
 
@@ -206,23 +186,14 @@ class Machines:
             self._start(self._tell_trouble(trouble, words))
 
     async def _tell_trouble(self, trouble: Trouble, words: str) -> None:
-        await self._look()
-        summary = self._summary("trouble", trouble=trouble, words=words)
+        await self._view.look()
+        summary = self._view.summary("trouble", trouble=trouble, words=words)
         self._to_log(summary)
         await self._run_hook("--on-trouble", self._options.on_trouble, summary)
 
     def _start(self, telling: Coroutine[Any, Any, None]) -> None:
         """Tell somebody while the run goes on."""
         self._tasks.add(asyncio.create_task(telling))
-
-    def _summary(self, event: Any, **more: Any) -> dict[str, Any]:
-        return summary_as_json(event, self._manifest, self._status, self._run, **more)
-
-    @property
-    def _run(self) -> Report | None:
-        if self._recorder is None or self._status is None:
-            return None
-        return self._recorder.with_counts(self._status.counts)
 
     def _to_log(self, summary: dict[str, Any]) -> None:
         if self._log is not None:
@@ -246,7 +217,8 @@ class Machines:
             return
         from springest_async.reports.metrics import RunMetrics, write_metrics  # noqa: PLC0415 # not always needed
 
-        metrics = RunMetrics(manifest=self._manifest, status=self._status, run=self._run, exit_code=exit_code)
+        view = self._view
+        metrics = RunMetrics(manifest=view.manifest, status=view.status, run=view.run, exit_code=exit_code)
         try:
             await asyncio.to_thread(write_metrics, path, metrics)
         except OSError as error:
@@ -294,7 +266,7 @@ class Machines:
     async def _tell_all_of_end(self, code: Exit) -> None:
         if code is Exit.KEY_REFUSED:
             self._call_for_help("key_refused", self.error)
-        summary = self._summary("end", exit_code=int(code), error=self.error)
+        summary = self._view.summary("end", exit_code=int(code), error=self.error)
         if self._log is not None:
             self._log.end |= {name: value for name, value in summary.items() if name != "at"}
         await self._write_metrics(code)

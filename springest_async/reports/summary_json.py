@@ -29,15 +29,16 @@ def summary_as_json(
         manifest: the name of the manifest's file.
         status: where the migration stands; None if the run ended before the manifest was loaded.
         run: what this run did, if it began.
-        more: what belongs to the event.
+        more: what belongs to the event; addresses are taken out of texts.
     """
+    told = {name: without_addresses(value) if isinstance(value, str) else value for name, value in more.items()}
     return {
         "event": event,
         "at": time_as_json(datetime.now(UTC)),
         "manifest": without_addresses(manifest),
         "status": None if status is None else as_json(status),
         "run": None if run is None else run_as_json(run),
-    } | more
+    } | told
 
 
 def run_as_json(run: Report) -> dict[str, Any]:

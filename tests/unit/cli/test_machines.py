@@ -188,6 +188,16 @@ async def test_only_the_first_row_in_doubt_is_trouble() -> None:
     assert trouble["words"] == "row 2: no answer within the time allowed"
 
 
+@pytest.mark.looptime
+async def test_a_doubt_of_no_row_is_trouble_too() -> None:
+    async with a_run() as run, run.going():
+        run.machines(RowDone(row(None), State.IN_DOUBT, error=doubt()))
+        await asyncio.sleep(1)
+
+    (trouble,) = run.events("trouble")
+    assert trouble["words"] == "a certificate of an earlier run: no answer within the time allowed"
+
+
 async def test_a_refused_key_is_trouble_before_the_run_began() -> None:
     async def command() -> Exit:
         raise NotAuthorized("GET https://springest.example/certifications.json", 401, "")

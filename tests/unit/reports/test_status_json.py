@@ -10,6 +10,7 @@ from springest_async.journal.records import State, Worker
 from springest_async.journal.status import MigrationStatus, Pace, RowInProgress, RowOutcome
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.status_json import as_json
+from springest_async.reports.summary_json import summary_as_json
 from tests.machine_docs import faults_of
 from tests.statuses import READ_AT, status_of
 
@@ -116,6 +117,12 @@ def test_an_address_is_taken_out_however_it_is_written(address: str) -> None:
 @pytest.mark.parametrize("text", ["x" * 1_000_000, "x'" * 500_000, "@" * 1_000_000, "x " * 500_000])
 def test_a_long_text_without_an_address_is_read_once(text: str) -> None:
     assert without_addresses(text) == text
+
+
+def test_the_words_of_a_summary_have_no_address() -> None:
+    summary = summary_as_json("end", "ole@example.com.csv", None, None, error="of ole@example.com", exit_code=3)
+
+    assert (summary["manifest"], summary["error"], summary["exit_code"]) == ("…", "of …", 3)
 
 
 def test_words_without_an_address_stay_as_they_are() -> None:
