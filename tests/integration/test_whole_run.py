@@ -5,6 +5,7 @@ each view of it shows the same numbers.
 """
 
 import asyncio
+import codecs
 import csv
 import json
 import os
@@ -13,8 +14,9 @@ import re
 import shutil
 import signal
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,11 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.conftest import pdf_of
 from tests.pdfs import hashes
+from tests.screens import Screen
 from tests.waiting import A_WHILE, until
 
-from .command import CERTIFICATIONS_KEY, KEY, assert_no_key_in, environment
+from .browser import axe_violations
+from .command import CERTIFICATIONS_KEY, KEY, Ran, assert_no_key_in, end, environment, kill_at_end, rows_of
 from .sandbox_process import SandboxProcess, sandbox_process
 from .scaled import MACHINE
 from .servers.postgresql import Database
@@ -38,16 +42,21 @@ from .views import (
     numbers_in_log,
     numbers_in_metrics,
     numbers_in_page,
+    numbers_in_report,
+    numbers_in_terminal,
     status_of,
     status_until,
 )
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.chromium]
+pytestmark = [pytest.mark.postgresql, pytest.mark.axe]
 
 PERIOD = 2.0
 """The minute, in seconds."""
 
 SHOWN, NOT_SHOWN = "1", "3"
+
+_WIDTH = 100
+"""Of the terminals, in cells."""
 
 _TO_SETTLE = f"SELECT id FROM certificates WHERE state = 'in doubt' AND certification_id = {SHOWN}"  # noqa: S608
 """Those in doubt that a run settles by itself, also while it is paused."""
@@ -102,24 +111,40 @@ def person(number: int) -> str:
 
 @attrs.define
 class Running:
-    """A command that runs, and all that it has said so far, in a terminal or not."""
+    """A command that runs in a terminal.
+
+    Attributes:
+        process: its process.
+        screen: what stands on the terminal.
+        said: all that it has said.
+    """
 
     process: asyncio.subprocess.Process
-    said: bytearray = attrs.field(factory=bytearray)
+    screen: Screen = attrs.field(factory=lambda: Screen(_WIDTH))
+    said: str = ""
+    _decoder: codecs.IncrementalDecoder = attrs.field(factory=codecs.getincrementaldecoder("utf-8"))
 
-    async def saying(self, words: str) -> str:
-        """Wait until it has said something, and return all that it has said so far."""
-        await until(lambda: words.encode() in self.said or self.process.returncode is not None)
-        assert words.encode() in self.said, self.said.decode()
-        return self.said.decode()
+    def feed(self, piece: bytes) -> None:
+        """Show what it writes."""
+        text = self._decoder.decode(piece)
+        self.said += text
+        self.screen.write(text.replace("\r\n", "\n"))
+
+    async def saying(self, words: str) -> None:
+        """Wait until it has said something."""
+        await until(lambda: words in self.said or self.process.returncode is not None)
+        assert words in self.said, self.said
 
     async def ended(self) -> tuple[int, str]:
         """Wait for its end; return its exit code, and all that it has said."""
         await self.process.wait()
         assert self.process.returncode is not None
-        text = self.said.decode()
-        assert_no_key_in(text)
-        return self.process.returncode, text
+        assert_no_key_in(self.said)
+        return self.process.returncode, self.said
+
+    async def numbers(self) -> Numbers:
+        """Return the numbers of the migration that stand on the terminal."""
+        return numbers_in_terminal(self.screen.shown)
 
 
 @attrs.frozen
@@ -133,17 +158,11 @@ class Machine:
 
     @asynccontextmanager
     async def running(self, *arguments: str | Path) -> AsyncIterator[Running]:
-        """Run a command in a terminal of 100 columns, and kill it at the end, if it runs then."""
-        size = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-        own = {"XDG_STATE_HOME": str(self.manifest.parent.with_name(f"{self.name}-state")), MACHINE: self.name}
+        """Run a command in a terminal, and kill it at the end, if it runs then."""
+        size = {"TERM": "xterm-256color", "COLUMNS": str(_WIDTH), "LINES": "40"}
         terminal, inside = pty.openpty()
         streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.integration.scaled", str(PERIOD), *arguments),
-            env=environment(self.origin, SPRINGEST_JOURNAL=self.journal, **_WITHOUT_LIST, **own, **size),
-            **streams,
-            start_new_session=True,
-        )
+        process = await self._start(arguments, **_WITHOUT_LIST, **size, options=streams | {"start_new_session": True})
         os.close(inside)
         running = Running(process)
         loop = asyncio.get_running_loop()
@@ -151,7 +170,7 @@ class Machine:
         def read() -> None:
             with suppress(OSError):  # how Linux reports the end
                 if piece := os.read(terminal, 65536):
-                    running.said.extend(piece)
+                    running.feed(piece)
                     return
             loop.remove_reader(terminal)
 
@@ -165,11 +184,28 @@ class Machine:
             loop.remove_reader(terminal)
             os.close(terminal)
 
+    async def run(self, *arguments: str | Path) -> Ran:
+        """Run a command to its end, without a terminal."""
+        pipes = {"stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE}
+        process = await self._start(arguments, options=pipes)
+        kill_at_end(process)
+        return await end(process)
+
+    async def _start(
+        self, arguments: Iterable[str | Path], *, options: dict[str, Any], **variables: str | None
+    ) -> asyncio.subprocess.Process:
+        own = {"XDG_STATE_HOME": str(self.manifest.parent.with_name(f"{self.name}-state")), MACHINE: self.name}
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.integration.scaled", str(PERIOD), *arguments),
+            env=environment(self.origin, SPRINGEST_JOURNAL=self.journal, **own, **variables),
+            **options,
+        )
+
 
 async def opened(serving: Running, browser: Browser) -> Page:
     """Open the status page at the address that the command prints."""
     await serving.saying("Stop it with Ctrl-C")
-    found = re.search(r"http://127\.0\.0\.1:\S+", serving.said.decode())
+    found = re.search(r"http://127\.0\.0\.1:\S+", serving.said)
     assert found is not None
     page = await browser.new_page()
     await page.goto(found[0])
@@ -190,6 +226,8 @@ class Life:
     page: Page = attrs.field(init=False)
     first: Running = attrs.field(init=False)
     second: Running = attrs.field(init=False)
+    watching: Running = attrs.field(init=False)
+    total: Numbers = attrs.field(init=False)
 
     @property
     def metrics(self) -> Path:
@@ -205,6 +243,7 @@ class Life:
         self.second = await self._running(self.bert, "upload", self.bert.manifest)
         await self.first.saying("to send to")
         self.page = await opened(await self._running(self.anna, "status", "--serve"), self.browser)
+        self.watching = await self._running(self.bert, "status", self.bert.manifest, "--watch")
         await until(lambda: self._workers() == 2)  # one that never reached the server would give up
 
     async def goes_through_an_outage(self) -> None:
@@ -219,7 +258,7 @@ class Life:
         os.kill(self.second.process.pid, signal.SIGKILL)
         await self.page.get_by_role("button", name="Pause").click()
         await self.second.process.wait()
-        await self.first.saying("paused")
+        await self.first.saying("nothing more is sent until")
         await self.seen(lambda status: [worker["machine"] for worker in status["workers"]] == ["anna"])
         self.second = await self._running(self.bert, "upload", self.bert.manifest, "--log-format", "json")
         await self.second.saying('"event": "paused"')
@@ -228,7 +267,7 @@ class Life:
         """Answer for a row on the page while nothing moves, and let it go on."""
         await self.seen(lambda status: status["activity"] == "paused" and not status["counts"]["sending"])
         await until(lambda: not self.database.execute(_TO_SETTLE))
-        paused = await self.numbers()
+        paused = await self.numbers(upload=self.first.numbers)
         assert paused["waiting"] > 0
 
         await self.page.get_by_role("button", name="Springest has it: row").first.click()
@@ -244,9 +283,9 @@ class Life:
         for each in (self.first, self.second):
             code, said = await each.ended()
             assert code == 3, said
-        ended = await self.numbers()
+        ended = await self.numbers(upload=self.first.numbers)
         assert ended["in_doubt"] == self.archive.count(self.archive.is_in_doubt) - 1
-        assert ended == numbers_in_log(self.second.said.decode())
+        assert ended == numbers_in_log(self.second.said)
         assert ended == numbers_in_json(json.loads(self.summary.read_text())["status"])
         assert ended == numbers_in_metrics(self.metrics.read_text())
 
@@ -255,7 +294,37 @@ class Life:
         await self.seen(lambda status: status["activity"] == "done")
         rejected = self.archive.count(self.archive.is_rejected)
         nothing = dict.fromkeys(("failed", "in_doubt", "waiting", "sending"), 0)
-        assert await self.numbers() == {"stored": self.archive.rows - rejected, "rejected": rejected, **nothing}
+        self.total = {"stored": self.archive.rows - rejected, "rejected": rejected, **nothing}
+        assert await self.numbers() == self.total
+        assert (await self.watching.ended())[0] == 1
+        assert await axe_violations(self.page) == []
+
+    async def is_reported(self) -> None:
+        """Write its report, and see that what has been seen of it is in there."""
+        table, html = (self.anna.manifest.with_name(name) for name in ("result.csv", "report.html"))
+        ran = await self.anna.run("report", self.anna.manifest, "--csv", table, "--html", html)
+        assert ran.code == 1, ran.err
+        outcomes = Counter(row["outcome"] for row in rows_of(table))
+        assert outcomes == {state: rows for state, rows in self.total.items() if rows}
+        page = await self.browser.new_page()
+        await page.goto(html.as_uri())
+        assert await numbers_in_report(page) == self.total
+        assert await axe_violations(page) == []
+
+    async def is_proved(self) -> None:
+        """Compare it with what Springest lists, and audit it."""
+        ran = await self.anna.run("reconcile", self.anna.manifest, "--format", "json")
+        counts = json.loads(ran.out)["counts"]
+        not_shown = self.archive.count(self.archive.is_in_doubt)
+        expected = {"shown": self.total["stored"] - not_shown, "not_shown": not_shown}
+        assert {name: rows for name, rows in counts.items() if rows} == {
+            **expected,
+            "not_stored": self.total["rejected"],
+        }, ran.err
+        ran = await self.anna.run("audit", self.anna.manifest, "--format", "json")
+        audit = json.loads(ran.out)
+        assert (ran.code, audit["verdict"], audit["refused"], audit["doubles"]) == (0, "kept", 0, 0), ran.out
+        assert audit["by_our_clock"]["posts"] == 30
 
     async def is_done(self, share: float) -> None:
         """Wait until so much of it is done, of 1."""
@@ -265,9 +334,10 @@ class Life:
         """Wait until ``springest status`` says so (seconds)."""
         await status_until(condition, self.anna.manifest, self.anna.journal, within=within)
 
-    async def numbers(self) -> Numbers:
-        """Return the numbers that all views show, where nothing moves."""
-        return await agreed({"json": self._json, "page": lambda: numbers_in_page(self.page)})
+    async def numbers(self, **others: Callable[[], Awaitable[Numbers]]) -> Numbers:
+        """Return the numbers that all views show, where nothing moves; and other views, by name."""
+        views = {"page": lambda: numbers_in_page(self.page), "terminal": self.watching.numbers}
+        return await agreed({"json": self._json, **views, **others})
 
     async def _json(self) -> Numbers:
         return numbers_in_json(await status_of(self.anna.manifest, self.anna.journal))
@@ -306,6 +376,8 @@ async def live_through(archive: Archive, folder: Path, database: Database, brows
         await life.loses_a_machine()
         await life.is_answered()
         await life.ends()
+        await life.is_reported()
+        await life.is_proved()
 
     posts = Counter(post.sha256 for post in sandbox.audit if post.verdict == "stored")
     assert set(posts.values()) == {1}  # none is stored twice

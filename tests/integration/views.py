@@ -1,12 +1,12 @@
-"""What each view says of a migration, as the same numbers: the page, the terminal, and JSON; and how they agree.
+"""What each view says of a migration, as the same numbers: the page, the terminal, reports and JSON.
 
-A view is read as a person or a script reads it: the page by what it shows, the terminal by its last lines.
+A view is read as a person or a script reads it: a page by what it shows, the terminal by what stands on it.
 """
 
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = [
     "numbers_in_log",
     "numbers_in_metrics",
     "numbers_in_page",
+    "numbers_in_report",
+    "numbers_in_terminal",
     "status_of",
     "status_until",
 ]
@@ -73,12 +75,34 @@ async def numbers_in_page(page: Page) -> Numbers:
         .inner_text()
     )
     cells = [line for line in shown.splitlines() if line]
-    names = {"being_sent": "sending"}
-    found = {}
-    for title, value in zip(cells[::2], cells[1::2], strict=True):
-        name = title.lower().replace(" ", "_")
-        found[names.get(name, name)] = int(re.sub(r"\s", "", value))
-    return found
+    return {_state(title): _number(value) for title, value in zip(cells[::2], cells[1::2], strict=True)}
+
+
+_COUNT = re.compile(r"(\d[\d ]*) (stored|rejected|failed|in doubt|being sent|waiting)")
+
+
+def numbers_in_terminal(lines: Sequence[str]) -> Numbers:
+    """Return the numbers of the display of an upload; those that it leaves out are 0."""
+    parts = [line.split(", ") for line in lines]
+    (counts,) = [found for line in parts if all(found := [_COUNT.fullmatch(part) for part in line])][-1:] or [[]]
+    shown = {_state(found[2]): _number(found[1]) for found in counts if found}
+    return dict.fromkeys(_STATES, 0) | shown
+
+
+async def numbers_in_report(page: Page) -> Numbers:
+    """Return the numbers of the page that ``springest report`` has written."""
+    table = page.get_by_role("region", name="What became of the rows, as a table")
+    rows = [line.split("\t") for line in (await table.inner_text()).splitlines()[1:]]
+    return dict.fromkeys(_STATES, 0) | {_state(title): _number(value) for title, value, _ in rows}
+
+
+def _state(words: str) -> str:
+    """Return the name of a state in JSON for what people read."""
+    return {"being sent": "sending"}.get(words.lower(), words.lower().replace(" ", "_"))
+
+
+def _number(text: str) -> int:
+    return int(re.sub(r"\s", "", text))
 
 
 def numbers_in_log(text: str) -> Numbers:
