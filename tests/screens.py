@@ -5,6 +5,7 @@ import re
 
 __all__ = ["Screen"]
 
+_BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?\Z")
 _PIECES = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
@@ -17,6 +18,7 @@ class Screen(io.StringIO):
         self.paragraphs = [""]  # each may have several rows
         self.writes = 0
         self.is_cursor_shown = True
+        self._begun = ""  # of what tells the terminal to do something, until the rest of it is written
         self._at = (0, 0, 0)  # in which paragraph the cursor is, in which row of it, and in which column
 
     def resize(self, width: int) -> None:
@@ -33,7 +35,11 @@ class Screen(io.StringIO):
         return "\n".join(text.rstrip() for text in self.paragraphs).rstrip("\n").split("\n")
 
     def write(self, text: str) -> int:
+        length = len(text)
         self.writes += 1
+        text = self._begun + text
+        self._begun = found[0] if (found := _BEGUN.search(text)) else ""
+        text = text.removesuffix(self._begun)
         for number, letter, move, words in _PIECES.findall(text):
             if words:
                 self._type(words)
@@ -48,7 +54,7 @@ class Screen(io.StringIO):
             else:
                 assert letter == "m" or number == "?25", (number, letter)  # a colour, or whether the cursor is shown
                 self.is_cursor_shown = letter == "h" if number == "?25" else self.is_cursor_shown
-        return len(text)
+        return length
 
     def _type(self, words: str) -> None:
         paragraph, row, column = self._at

@@ -1,6 +1,7 @@
 """A terminal for a command in a process of its own, and what stands on it."""
 
 import asyncio
+import codecs
 import os
 import pty
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ class Terminal:
     width: int
     inside: int
     screen: Screen
+    _decoder: codecs.IncrementalDecoder = field(init=False, factory=codecs.getincrementaldecoder("utf-8"))
     _ended: asyncio.Event = field(init=False, factory=asyncio.Event)
 
     @property
@@ -43,7 +45,7 @@ class Terminal:
         """Read what has been written to it, and return whether there may be more."""
         with suppress(OSError):  # how Linux reports the end
             if piece := os.read(outside, 65536):
-                self.screen.write(piece.decode().replace("\r\n", "\n"))
+                self.screen.write(self._decoder.decode(piece).replace("\r\n", "\n"))
                 return True
         self._ended.set()
         return False
