@@ -64,6 +64,8 @@ _INDEXES = (
     "CREATE INDEX listed_person ON listed (person, certification)",
 )
 
+_AT_ONCE = 1000  # rows that are in memory together
+
 _CLAIMS = {
     State.STORED: 0,
     State.IN_DOUBT: 1,
@@ -259,27 +261,36 @@ def _compare_matched(database: TemporaryDatabase) -> None:
 
 def _match_other_dates(database: TemporaryDatabase) -> None:
     """Find unmatched rows under other dates, among what may have been created by their POST."""
-    candidates = database.select(
-        "SELECT key, person, certification, valid_from, sent_at FROM items WHERE listed IS NULL AND state = 'stored'"
-        " AND EXISTS (SELECT 1 FROM listed AS l WHERE l.person = items.person"
-        " AND l.certification = items.certification AND l.owner IS NULL) ORDER BY key"
-    )
-    for key, person, certification, valid_from, sent_at in list(candidates):
-        earliest = (sent_at or 0) - CERTAINLY_EARLIER // timedelta(microseconds=1)
-        found = list(
+    last: int | None = None
+    while True:
+        candidates = list(
             database.select(
-                "SELECT id FROM listed WHERE person = ? AND certification = ? AND owner IS NULL"
-                " AND (created IS NULL OR created >= ?) ORDER BY valid_from <> ?, id LIMIT 1",
-                person,
-                certification,
-                earliest,
-                valid_from,
+                "SELECT key, person, certification, valid_from, sent_at FROM items WHERE listed IS NULL"
+                " AND state = 'stored' AND (? IS NULL OR key > ?) AND EXISTS (SELECT 1 FROM listed AS l WHERE"
+                " l.person = items.person AND l.certification = items.certification AND l.owner IS NULL)"
+                " ORDER BY key LIMIT ?",
+                *(last, last, _AT_ONCE),
             )
         )
-        for (listed,) in found:
-            database.change("UPDATE listed SET owner = 'dates' WHERE id = ?", [(listed,)])
-            values = (listed, Kind.OTHER_DATES.value, key)
-            database.change("UPDATE items SET listed = ?, kind = ? WHERE key = ?", [values])
+        for key, *fields in candidates:
+            _take_other_dates(database, key, *fields)
+        if not candidates:
+            return
+        last = candidates[-1][0]
+
+
+def _take_other_dates(
+    database: TemporaryDatabase, key: int, person: bytes, certification: int, valid_from: str, sent_at: int | None
+) -> None:
+    earliest = (sent_at or 0) - CERTAINLY_EARLIER // timedelta(microseconds=1)
+    found = database.select(
+        "SELECT id FROM listed WHERE person = ? AND certification = ? AND owner IS NULL"
+        " AND (created IS NULL OR created >= ?) ORDER BY valid_from <> ?, id LIMIT 1",
+        *(person, certification, earliest, valid_from),
+    )
+    for (listed,) in list(found):
+        database.change("UPDATE listed SET owner = 'dates' WHERE id = ?", [(listed,)])
+        database.change("UPDATE items SET listed = ?, kind = ? WHERE key = ?", [(listed, Kind.OTHER_DATES.value, key)])
 
 
 def _name_what_is_left(database: TemporaryDatabase, since: date) -> None:
