@@ -12,7 +12,7 @@ from springest_async.sandbox import Mishap
 from tests.pdfs import archive
 
 from .browser import axe_violations
-from .command import Ran, connected, names, outcomes, posts, springest, springest_sandbox, table_of
+from .command import Ran, assert_no_key_in, connected, names, outcomes, posts, springest, springest_sandbox, table_of
 from .servers.postgresql import Database
 
 MIXED = {2: {"certification_id": "99"}, 3: {"certification_id": "3"}, 4: {"certification_id": "3"}}
@@ -82,6 +82,7 @@ async def test_the_csv_has_the_id_and_the_words_of_each_row(tmp_path: Path) -> N
     rows = _rows(result)
 
     assert f"All rows: {result}" in ran.out
+    assert_no_key_in(result.read_text())
     assert result.stat().st_mode & 0o777 == 0o600
     assert [(row["row"], row["file"], row["email"]) for row in rows] == [
         (str(number + 1), f"{number}.pdf", f"employee{number}@example.org") for number in range(1, 5)
@@ -274,6 +275,7 @@ async def test_axe_finds_nothing_wrong_with_the_page(scheme: str, tmp_path: Path
     manifest, _ = await _mixed(tmp_path)
     path = tmp_path / "page.html"
     await _report(manifest, "--html", path, "--with-addresses")
+    assert_no_key_in(path.read_text())
     page = await browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
     await page.goto(path.as_uri())
 
