@@ -44,13 +44,23 @@ def guard_streams(command: Callable[[], int]) -> int:
     return code
 
 
-class _Stdout(Console):
+class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        # A screen reader would read every line of a box aloud.
+        if os.environ.get("ACCESSIBLE"):
+            for each in objects:
+                if isinstance(each, Table):
+                    each.box = None
+        super().print(*objects, **options)
+
+
+class _Stdout(_Console):
     def on_broken_pipe(self) -> None:
         # rich would exit with 1, whatever the command's exit code is.
         raise BrokenPipeError
 
 
-class _Stderr(Console):
+class _Stderr(_Console):
     def _check_buffer(self) -> None:
         # Continue when the reader or the terminal is gone, or the disk is full: uploads in progress must be finished,
         # and keep their exit code. rich has a hook for broken pipes only.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from springest_async.cli.console import cell, say, to_stderr, to_stdout
+from springest_async.cli.console import cell, folding_table, say, to_stderr, to_stdout
 from springest_async.cli.progress import UploadProgress
 from springest_async.journal.status import MigrationStatus
 from tests.statuses import STATUS
@@ -80,6 +80,18 @@ def test_lines_are_asked_for_by_a_variable(monkeypatch: pytest.MonkeyPatch, name
     assert not to_stdout().is_interactive
     assert not to_stderr().is_interactive
     assert to_stderr().is_terminal
+
+
+def test_tables_that_are_read_aloud_have_no_boxes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in ("", "1"):
+        monkeypatch.setenv("ACCESSIBLE", value)
+        table = folding_table("outcome", "rows")
+        table.add_row("stored", "70")
+        to_stdout().print(table)
+
+    assert capsys.readouterr().out.splitlines()[-3:] == ["└─────────┴──────┘", " outcome  rows ", " stored   70   "]
 
 
 def test_words_are_no_markup_and_move_no_cursor() -> None:
