@@ -135,23 +135,25 @@ def read_doubles(connection: Connection, migration: int) -> tuple[int, list[Doub
         " GROUP BY k.origin, k.springest_id HAVING count(*) > 1"
         f" AND max(CASE WHEN k.id IN {ours} THEN 1 ELSE 0 END) = 1) AS shared"
     )
-    ((by_posts,),) = connection.execute(f"SELECT count(*){several}", (load,))
-    ((by_id,),) = connection.execute(f"SELECT count(*){shared}", (load,))
-    doubles = [
-        _double(connection, load, None, [certificate])
-        for (certificate,) in connection.execute(
-            f"SELECT certificate{several} ORDER BY certificate LIMIT ?", (load, _SHOWN)
-        )
-    ]
-    for origin, springest_id in connection.execute(
-        f"SELECT origin, springest_id{shared} ORDER BY springest_id LIMIT ?", (load, _SHOWN - len(doubles))
-    ):
+    by_posts, found = _first_of(connection, "certificate", several, load)
+    doubles = [_double(connection, load, None, [certificate]) for (certificate,) in found]
+    by_id, found = _first_of(connection, "springest_id, origin", shared, load)
+    for springest_id, origin in found[: _SHOWN - len(doubles)]:
         lines = connection.execute(
             "SELECT id FROM certificates WHERE springest_id = ? AND origin = ? ORDER BY id LIMIT ?",
             (springest_id, origin, _ROWS_SHOWN),
         )
         doubles.append(_double(connection, load, springest_id, [certificate for (certificate,) in lines]))
     return by_posts + by_id, doubles
+
+
+def _first_of(connection: Connection, columns: str, doubles: str, load: int) -> tuple[int, list[tuple[Any, ...]]]:
+    """Return how many doubles a query finds, and the first of them; each query looks at all POSTs or certificates."""
+    found = connection.execute(f"SELECT {columns}{doubles} ORDER BY {columns} LIMIT ?", (load, _SHOWN))
+    if len(found) < _SHOWN:
+        return len(found), found
+    ((number,),) = connection.execute(f"SELECT count(*){doubles}", (load,))
+    return number, found
 
 
 def _double(connection: Connection, load: int, springest_id: int | None, certificates: list[int]) -> Double:

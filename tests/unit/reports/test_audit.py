@@ -375,6 +375,17 @@ async def test_a_certificate_that_two_posts_stored(manifest: Manifest) -> None:
     assert "But 1 certificate may be stored twice: look it up at Springest." in sentence(audit)
 
 
+async def test_of_many_doubles_the_first_are_shown(manifest: Manifest) -> None:
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [attempt(0) for _ in range(30)])
+        await plant(migration, [attempt(100) for _ in range(30)])
+        audit = await audited(migration)
+
+    assert (audit.doubles, len(audit.first_doubles)) == (30, 20)
+    assert [double.rows for double in audit.first_doubles] == [(number,) for number in range(2, 22)]
+
+
 async def test_one_id_of_springests_for_two_certificates(manifest: Manifest) -> None:
     async with loaded(manifest) as migration:
         await settle(migration, State.STORED, State.STORED, State.STORED, springest_id=77)
