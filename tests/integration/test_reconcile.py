@@ -8,18 +8,25 @@ import os
 import pty
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from springest_async import Springest
+from springest_async.bulk import State
 from springest_async.cli.exit_codes import Exit
+from springest_async.reports.matching import Kind
+from springest_async.reports.reconcile import Reconciliation
 from springest_async.sandbox import Sandbox
 from springest_async.sandbox.certificates import SandboxCertificate
+from tests.bulk_runs import loaded, rows_of, settle
 from tests.pdfs import archive
 
 from .command import (
+    KEY,
     Ran,
     connected,
     end,
@@ -31,6 +38,7 @@ from .command import (
     springest_sandbox,
     start,
 )
+from .raw_server import Exchange, raw_server
 from .servers.postgresql import Database
 
 ROWS = 8
@@ -264,3 +272,36 @@ async def test_nothing_sent_is_nothing_to_compare(tmp_path: Path) -> None:
     assert ran.code == Exit.NOT_ALL
     assert "Nothing was sent yet, so there is nothing to compare." in ran.out
     assert ran.err == ""
+
+
+async def test_ids_may_be_texts_and_filters_ignored(tmp_path: Path) -> None:
+    """As far as anybody knows, a server may list so."""
+    manifest = rows_of(tmp_path, 3)
+
+    async def lists(exchange: Exchange) -> None:
+        shown = [{"id": "8", "name": "First aid"}, {"id": "1", "name": "Forklift driver"}]
+        fields = {"certification_id": "1", "valid_from": "2026-01-31", "created_at": datetime.now(UTC).isoformat()}
+        listed = [
+            {"id": "17", "user": {"email": "Employee1@example.org"}} | fields,
+            {"id": "18", "user": {"email": "employee2@example.org"}} | fields,
+            {"id": "19", "user": {"email": "somebody@example.org"}} | fields | {"certification_id": "8"},
+        ]
+        name, records = ("certificates", listed) if "/users/" in exchange.line else ("certifications", shown)
+        await exchange.answer(200, json.dumps({"meta": {"results": str(len(records))}, name: records}).encode())
+
+    async with raw_server(lists) as server, loaded(manifest, server.origin) as migration:
+        await settle(migration, *[State.STORED] * 3, springest_id=17)
+        await migration.journal.run(
+            lambda connection: connection.execute("UPDATE certificates SET springest_id = NULL WHERE id > 1")
+        )
+        async with (
+            Springest(api_key=KEY, host=server.origin, journal=migration.journal) as springest,
+            Reconciliation(migration, springest) as comparison,
+        ):
+            await comparison.read_rows()
+            await comparison.count_requests()
+            await comparison.fetch()
+            kinds = [found.kind for found in comparison.findings()]
+
+    assert kinds == [Kind.SHOWN, Kind.SHOWN, Kind.MISSING]
+    assert comparison.not_compared == []
