@@ -47,7 +47,7 @@ async def held(folder: Path) -> AsyncIterator[tuple[Path, HeldSandbox, asyncio.s
 
 async def test_a_terminal_shows_an_upload_until_it_is_done(tmp_path: Path) -> None:
     async with held(tmp_path) as (manifest, sandbox, _), watched_in_a_terminal(manifest) as (process, screen):
-        await until(lambda: "Last:" in str(screen.shown))
+        await until(lambda: screen.shown[-1].endswith(" stored (1.pdf)"))
         shown = screen.shown
         sandbox.go_on.set()
 
@@ -87,7 +87,7 @@ async def test_a_pipe_gets_lines_until_it_is_done(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_who_has_seen_enough_harms_nothing(tmp_path: Path, number: signal.Signals) -> None:
     async with held(tmp_path) as (manifest, sandbox, upload), watched_in_a_terminal(manifest) as (process, screen):
-        await until(lambda: "Last:" in str(screen.shown))
+        await until(lambda: screen.shown[-1].endswith(" stored (1.pdf)"))
         process.send_signal(number)
         await process.wait()
         sandbox.go_on.set()

@@ -142,7 +142,7 @@ class Shell:
         async with opened_terminal(_WATCHED_WIDTH) as terminal:
             process = await self._start(arguments, terminal.variables, **terminal.streams)
             os.close(terminal.inside)
-            await until(lambda: "Last:" in "".join(terminal.screen.shown))
+            await until(lambda: re.match(r"Last: .*\)$", terminal.screen.shown[-1]) is not None)
             shown = terminal.screen.shown
             process.send_signal(signal.SIGINT)
             self._code = await terminal.end(process)
