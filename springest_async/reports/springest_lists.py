@@ -56,6 +56,7 @@ TABLES = (
 _FEW_PAGES = 10  # so few requests show all certificates of a certification, not only those of the manifest's people
 _FEW_PEOPLE = 400  # so many requests may leave at once
 _READINGS = 3  # of a list that changes while it is read
+_MANY = 10_000  # certificates beside those that are expected; a list with more never ends
 _MOST_CERTIFICATIONS = 10_000  # a longer list never ends
 _SHOWN = 5  # certifications that are named in a sentence
 _BEFORE = timedelta(days=2)  # the server's day may begin earlier than ours, and the clocks may differ
@@ -224,7 +225,7 @@ class SpringestLists:
             for _ in range(_READINGS):
                 total, read, strange = await self._read(query)
                 if total is None:
-                    self._fail("it does not say how long the list is", name)
+                    self._fail("nobody knows how long the list is", name)
                     return False, strange
                 if read >= total:
                     return True, strange
@@ -238,7 +239,10 @@ class SpringestLists:
         return False, strange
 
     async def _read(self, query: Mapping[str, object]) -> tuple[int | None, int, bool]:
-        """Read a list; return how long it was at the beginning, and how many different certificates it had."""
+        """Read a list; return how long it was at the beginning, and how many different certificates it had.
+
+        A list that has many more never ends, and its length is not known.
+        """
         self._reading += 1
         first: int | None = None
         read, strange, pages = 0, False, 0
@@ -251,9 +255,16 @@ class SpringestLists:
                     first = page.total
                 read += self._write(page.records)
                 strange = strange or any(_is_strange(one, query) for one in page.records)
+                if read > 2 * max(first or 0, self._expected()) + _MANY:
+                    first = None
+                    break
         certification = query.get("certification_id")
         self._database.change("UPDATE certifications SET total = ? WHERE id = ?", [(first, certification)])
         return first, read, strange
+
+    def _expected(self) -> int:
+        ((rows,),) = self._database.select("SELECT coalesce(sum(sent), 0) FROM certifications")
+        return int(rows)
 
     def _write(self, certificates: Iterable[Certificate]) -> int:
         """Keep listed certificates; return how many of them this reading did not have yet."""

@@ -97,7 +97,7 @@ async def test_a_list_that_may_not_be_whole_proves_nothing(tmp_path: Path) -> No
     text, code = await shown(tmp_path, [row(1), row(2)], [STORED, STORED], [], lists=lists)
 
     assert code == 1
-    assert "Not compared: what Springest lists of certification 7 (it does not say how long the list is).\n" in text
+    assert "Not compared: what Springest lists of certification 7 (nobody knows how long the list is).\n" in text
     assert text.endswith("proved: 1 row stored, and not compared.\n")
 
 

@@ -78,7 +78,7 @@ async def test_a_certification_that_is_not_shown_shows_nothing(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("others", [True, False])
-async def test_without_their_key_a_certification_is_shown_by_its_certificates(tmp_path: Path, others: bool) -> None:
+async def test_without_a_key_a_certification_is_shown_by_others(tmp_path: Path, others: bool) -> None:
     """Whenever they were created."""
     before = certificate(3, "an@example.org", created_at=LATER - timedelta(days=100))
     lists = Lists([before] if others else [], certifications=None)
@@ -211,9 +211,24 @@ async def test_a_list_of_unknown_length_misses_nothing(tmp_path: Path) -> None:
     shown, comparison = await kinds(tmp_path, Lists([AS_AN], says_totals=False), JAN, AN)
     assert shown == {2: "not compared", 3: "stored and shown"}
     assert comparison.not_compared == [
-        "what Springest lists of certification 7 (it does not say how long the list is)",
+        "what Springest lists of certification 7 (nobody knows how long the list is)",
         "what may be in a list that was not read whole (1 row)",
     ]
+
+
+@pytest.mark.parametrize("says_totals", [True, False])
+async def test_a_list_without_end_ends(tmp_path: Path, says_totals: bool) -> None:
+    """Each page of it is full of other certificates, and its length grows."""
+    lists = Lists([AS_AN, *(certificate(n, f"x{n}@example.org") for n in range(100, 300))], says_totals=says_totals)
+    numbers = itertools.count(1000)
+
+    def grow() -> None:
+        lists.certificates += [certificate(n, f"x{n}@example.org") for n in itertools.islice(numbers, 100)]
+
+    lists.between = grow
+    shown, comparison = await kinds(tmp_path, lists, JAN, AN)
+    assert (shown[2], shown[3]) == ("not compared", "stored and shown")
+    assert 100 < comparison.asked < 200
 
 
 async def test_a_server_that_ignores_the_offset_misses_nothing(tmp_path: Path) -> None:
