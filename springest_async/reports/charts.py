@@ -34,7 +34,6 @@ used too."""
 
 _WITHIN = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, math.inf)  # seconds
 _FEW = 12  # points, which get dots, because one point makes no line
-_TICKS = 5
 _LABELS = 4  # below the stretches
 _SOME_DAYS = timedelta(days=4)
 _DROPPED = ("script", "desc", "title")  # for pygal's own script, without which they would only be read out
@@ -66,14 +65,14 @@ def outcomes(status: MigrationStatus) -> Picture:
     """Draw how many rows are in each state."""
     counts = [(state, status.counts[state]) for state in State if state is not State.SENDING or status.counts[state]]
     top_down = counts[::-1]  # pygal begins at the bottom
-    chart = _chart("HorizontalBar", "outcomes", show_legend=False, height=40 + 36 * len(counts))
+    chart = _chart("HorizontalBar", "outcomes", show_legend=False, height=40 + 36 * len(counts), margin_right=40)
     chart.x_labels = [state.value for state, _ in top_down]
     chart.add("rows", [{"value": rows, "color": f"var(--{COLOURS[state]})"} for state, rows in top_down])
     return Picture(
         key="outcomes",
         title="What became of the rows",
         words="How many rows of the manifest are in each state.",
-        svg=_svg(chart, max(rows for _, rows in counts)),
+        svg=_svg(chart, max(rows for _, rows in counts), steps=2),
         columns=("outcome", "rows", "share"),
         rows=tuple((state.value, number(rows), _share(rows, status.rows)) for state, rows in counts),
     )
@@ -242,9 +241,9 @@ def _chart(kind: str, key: str, *, colours: Sequence[str] = (), height: int = 30
     return chart
 
 
-def _svg(chart: Any, most: float) -> str:
+def _svg(chart: Any, most: float, *, steps: int = 5) -> str:
     """Draw a chart whose largest value this is, and return what of it belongs into a page."""
-    ticks = _ticks(most)
+    ticks = _ticks(most, steps)
     chart.range = (0, ticks[-1])
     chart.y_labels = [{"value": tick, "label": number(tick)} for tick in ticks]
     root: ElementTree.Element = chart.render_tree()
@@ -260,9 +259,9 @@ def _svg(chart: Any, most: float) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _ticks(most: float) -> list[int]:
-    """Return whole numbers for the axis, from 0 to one that is not less than the largest value."""
-    least = max(1.0, most) / _TICKS
+def _ticks(most: float, steps: int) -> list[int]:
+    """Return whole numbers for the axis in at most so many steps, from 0 to one that is not less than any value."""
+    least = max(1.0, most) / steps
     power = 10 ** math.floor(math.log10(least))
     step = max(1, math.ceil(min(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)))
     return list(range(0, math.ceil(max(1.0, most) / step) * step + 1, step))

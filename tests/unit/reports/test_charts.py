@@ -118,12 +118,13 @@ def test_the_same_numbers_are_the_same_picture() -> None:
 
 
 @pytest.mark.parametrize("most", [0, 1, 4, 5, 7, 29, 30, 31, 999, 1000, 1001, 1_000_000])
-def test_the_axis_has_few_whole_numbers(most: int) -> None:
-    ticks = charts._ticks(most)
+@pytest.mark.parametrize("steps", [2, 5])
+def test_the_axis_has_few_whole_numbers(most: int, steps: int) -> None:
+    ticks = charts._ticks(most, steps)
 
     assert ticks[0] == 0
     assert ticks[-1] >= max(1, most)
-    assert 2 <= len(ticks) <= 6
+    assert 2 <= len(ticks) <= steps + 1
     assert len({after - before for before, after in itertools.pairwise(ticks)}) == 1
 
 
