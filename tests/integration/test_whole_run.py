@@ -5,11 +5,9 @@ each view of it shows the same numbers.
 """
 
 import asyncio
-import codecs
 import csv
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -17,7 +15,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.conftest import pdf_of
 from tests.pdfs import hashes
-from tests.screens import Screen
 from tests.waiting import A_WHILE, until
 
 from .browser import axe_violations
@@ -35,6 +32,7 @@ from .command import CERTIFICATIONS_KEY, KEY, Ran, assert_no_key_in, end, enviro
 from .sandbox_process import SandboxProcess, sandbox_process
 from .scaled import MACHINE
 from .servers.postgresql import Database
+from .terminals import Terminal, opened_terminal
 from .views import (
     Numbers,
     agreed,
@@ -111,40 +109,30 @@ def person(number: int) -> str:
 
 @attrs.define
 class Running:
-    """A command that runs in a terminal.
-
-    Attributes:
-        process: its process.
-        screen: what stands on the terminal.
-        said: all that it has said.
-    """
+    """A command that runs in a terminal."""
 
     process: asyncio.subprocess.Process
-    screen: Screen = attrs.field(factory=lambda: Screen(_WIDTH))
-    said: str = ""
-    _decoder: codecs.IncrementalDecoder = attrs.field(factory=codecs.getincrementaldecoder("utf-8"))
+    terminal: Terminal
 
-    def feed(self, piece: bytes) -> None:
-        """Show what it writes."""
-        text = self._decoder.decode(piece)
-        self.said += text
-        self.screen.write(text.replace("\r\n", "\n"))
+    @property
+    def said(self) -> str:
+        """What stands on its terminal, and what has left it at the top."""
+        return "\n".join(self.terminal.screen.shown)
 
     async def saying(self, words: str) -> None:
         """Wait until it has said something."""
         await until(lambda: words in self.said or self.process.returncode is not None)
         assert words in self.said, self.said
 
-    async def ended(self) -> tuple[int, str]:
-        """Wait for its end; return its exit code, and all that it has said."""
-        await self.process.wait()
-        assert self.process.returncode is not None
+    async def ended(self) -> int:
+        """Wait for its end, and return its exit code."""
+        code = await self.terminal.end(self.process)
         assert_no_key_in(self.said)
-        return self.process.returncode, self.said
+        return code
 
     async def numbers(self) -> Numbers:
         """Return the numbers of the migration that stand on the terminal."""
-        return numbers_in_terminal(self.screen.shown)
+        return numbers_in_terminal(self.terminal.screen.shown)
 
 
 @attrs.frozen
@@ -159,35 +147,20 @@ class Machine:
     @asynccontextmanager
     async def running(self, *arguments: str | Path) -> AsyncIterator[Running]:
         """Run a command in a terminal, and kill it at the end, if it runs then."""
-        size = {"TERM": "xterm-256color", "COLUMNS": str(_WIDTH), "LINES": "40"}
-        terminal, inside = pty.openpty()
-        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
-        process = await self._start(arguments, **_WITHOUT_LIST, **size, options=streams | {"start_new_session": True})
-        os.close(inside)
-        running = Running(process)
-        loop = asyncio.get_running_loop()
-
-        def read() -> None:
-            with suppress(OSError):  # how Linux reports the end
-                if piece := os.read(terminal, 65536):
-                    running.feed(piece)
-                    return
-            loop.remove_reader(terminal)
-
-        loop.add_reader(terminal, read)
-        try:
-            yield running
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            loop.remove_reader(terminal)
-            os.close(terminal)
+        async with opened_terminal(_WIDTH) as terminal:
+            process = await self._start(arguments, **_WITHOUT_LIST, **terminal.variables, options=terminal.streams)
+            os.close(terminal.inside)
+            kill_at_end(process)
+            try:
+                yield Running(process, terminal)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
 
     async def run(self, *arguments: str | Path) -> Ran:
         """Run a command to its end, without a terminal."""
-        pipes = {"stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE}
-        process = await self._start(arguments, options=pipes)
+        process = await self._start(arguments, options={"stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE})
         kill_at_end(process)
         return await end(process)
 
@@ -300,8 +273,7 @@ class Life:
         """Let it come to its end, where the other rows in doubt are answered for on the page."""
         await self.seen(lambda status: status["activity"] == "in_doubt", within=10 * A_WHILE)
         for each in (self.first, self.second):
-            code, said = await each.ended()
-            assert code == 3, said
+            assert await each.ended() == 3, each.said
         ended = await self.numbers(upload=self.first.numbers)
         assert ended["in_doubt"] == self.archive.count(self.archive.is_in_doubt) - self.answered
         assert ended == numbers_in_log(self.second.said)
@@ -315,7 +287,7 @@ class Life:
         nothing = dict.fromkeys(("failed", "in_doubt", "waiting", "sending"), 0)
         self.total = {"stored": self.archive.rows - rejected, "rejected": rejected, **nothing}
         assert await self.numbers() == self.total
-        assert (await self.watching.ended())[0] == 1
+        assert await self.watching.ended() == 1
         assert await axe_violations(self.page) == []
 
     async def is_reported(self) -> None:
