@@ -17,10 +17,11 @@ from springest_async.journal.status import MigrationStatus
 
 _TICK = 0.5  # seconds between two looks at what has changed
 _REST = 2.0  # seconds between two readings, at least
-_RESTS = 10  # and at least so many times what the last reading took
-_LONGEST_REST = 60.0  # seconds; a journal that cannot be reached is tried again then
+_RESTS = 20  # and at least so many times what the last reading took: half a second, of a million rows
+_AWAY = 60.0  # seconds after which a journal that cannot be read is tried again, at most
 _LINE_EVERY = 10.0  # seconds between two lines, at least
-_LINES = 60  # and at least so that there are no more lines in all the time that has passed
+_LINES = 60  # and at least the time that has passed by so many lines
+_RAREST = 60.0  # seconds between two lines, at most because of that
 
 
 class Watch:
@@ -47,7 +48,7 @@ class Watch:
         self._at_once = at_once
         self._status: MigrationStatus | None = None
         self._read_at = 0.0  # on the loop's clock
-        self._took = 0.0  # seconds
+        self._rest = _REST  # seconds until the next reading
         self._trouble = ""  # why the journal cannot be read
         self._task: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
@@ -102,10 +103,6 @@ class Watch:
             await self._read_once()
             await asyncio.sleep(self._rest)
 
-    @property
-    def _rest(self) -> float:
-        return min(_LONGEST_REST, max(_REST, _RESTS * self._took))
-
     async def _read_once(self) -> None:
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -113,10 +110,10 @@ class Watch:
             self._status, self._trouble = await self._read(), ""
         except JournalError as error:
             self._trouble = str(error)
+            self._rest = min(_AWAY, max(_REST, _RESTS * (clock() - began)))
             return
-        finally:
-            self._took = clock() - began
         self._read_at = clock()
+        self._rest = max(_REST, _RESTS * (self._read_at - began))
         if self._status.activity == "done":
             self._done.set()
 
@@ -146,7 +143,7 @@ class Watch:
         passed = asyncio.get_running_loop().time() - began
         self._woken.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(self._rest, _LINE_EVERY, min(_LONGEST_REST, passed / _LINES))):
+            async with asyncio.timeout(max(self._rest, _LINE_EVERY, min(_RAREST, passed / _LINES))):
                 await self._woken.wait()
 
 
