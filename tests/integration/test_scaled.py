@@ -30,7 +30,8 @@ async def test_a_shorter_minute_keeps_its_limit(tmp_path: Path) -> None:
 
     summary = sandbox.summary()
     assert (ran.code, table_of(ran.out)["stored"]) == (0, 70)
-    assert (summary.posts, summary.refused_for_speed, summary.most_in_any_period) == (70, 0, 30)
+    assert (summary.posts, summary.refused_for_speed) == (70, 0)
+    assert summary.most_in_any_period <= 30
 
 
 async def test_a_sandbox_goes_away_and_comes_back_as_it_was() -> None:

@@ -83,7 +83,7 @@ class Archive:
     def is_in_doubt(self, number: int) -> bool:
         return number % self.in_doubt == 1 and not self.is_rejected(number)
 
-    def count(self, kind: Any) -> int:
+    def count(self, kind: Callable[[int], bool]) -> int:
         return sum(map(kind, range(1, self.rows + 1)))
 
     @property
@@ -315,7 +315,7 @@ class Life:
         ran = await self.anna.run("audit", self.anna.manifest, "--format", "json")
         audit = json.loads(ran.out)
         assert (ran.code, audit["verdict"], audit["refused"], audit["doubles"]) == (0, "kept", 0, 0), ran.out
-        assert audit["by_our_clock"]["posts"] == 30
+        assert audit["by_our_clock"]["posts"] <= audit["limit"] == 30
 
     async def is_done(self, share: float) -> None:
         """Wait until so much of it is done, of 1."""
@@ -375,7 +375,8 @@ async def live_through(archive: Archive, folder: Path, database: Database, brows
     rejected = {post.sha256 for post in sandbox.audit if post.verdict == "invalid"}
     assert sorted([*posts, *rejected], key=str) == hashes(here.parent)  # none is lost
     summary = sandbox.summary()
-    assert (summary.refused_for_speed, summary.most_in_any_period) == (0, 30)
+    assert summary.refused_for_speed == 0
+    assert summary.most_in_any_period <= 30
 
 
 async def test_a_small_migration_is_lived_through(tmp_path: Path, database: Database, browser: Browser) -> None:
