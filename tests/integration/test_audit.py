@@ -1,7 +1,10 @@
 """``springest audit`` after real uploads: its verdict, its numbers beside the server's own, and its exit codes."""
 
+import asyncio
 import json
 import re
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ import pytest
 from springest_async.sandbox import Mishap
 from tests.pdfs import archive
 
-from .command import connected, posts, springest, springest_sandbox
+from .command import Ran, connected, end, environment, kill_at_end, posts, springest, springest_sandbox
 from .servers.postgresql import Database
+
+PERIOD = 2.0
 
 
 async def audited(manifest: Path, **changes: str | None) -> tuple[int, dict[str, Any]]:
@@ -86,3 +91,36 @@ async def test_a_journal_in_postgresql_is_audited(tmp_path: Path, database: Data
 
     assert (code, found["verdict"], found["posts"]) == (0, "kept", 3)
     assert found["by_our_clock"]["posts"] == found["by_server_clock"]["posts"] == 3
+
+
+async def scaled(*arguments: str | Path, origin: str, journal: str, clock: int = 0) -> Ran:
+    """Run the command with a minute of two seconds, and a time of day that is ahead by so many seconds."""
+    command = (sys.executable, "-m", "tests.integration.scaled", str(PERIOD), *arguments)
+    wrong = ("faketime", "--exclude-monotonic", "-f", f"{clock:+d}s") if clock else ()
+    process = await asyncio.create_subprocess_exec(
+        *wrong,
+        *command,
+        env=environment(origin, SPRINGEST_CERTIFICATIONS_API_KEY=None, SPRINGEST_JOURNAL=journal, NO_FAKE_STAT="1"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    kill_at_end(process)
+    return await end(process)
+
+
+@pytest.mark.soak
+@pytest.mark.postgresql
+@pytest.mark.faketime
+async def test_two_clocks_that_differ_are_no_breach(tmp_path: Path, database: Database) -> None:
+    """Two runs share the limit, and one of them has the wrong time: by the time of day, some minutes have too many."""
+    manifest = archive(tmp_path, 200)
+    async with springest_sandbox(period=PERIOD) as sandbox:
+        run = partial(scaled, origin=sandbox.origin, journal=database.url)
+        ended = await asyncio.gather(*(run("upload", manifest, clock=clock) for clock in (0, -7)))
+        assert [ran.code for ran in ended] == [0, 0], ended[1].err[-1500:] + ended[1].out[-800:]
+        ran = await run("audit", manifest, "--format", "json")
+    found = json.loads(ran.out)
+
+    assert sandbox.summary().most_in_any_period <= 30
+    assert (ran.code, found["verdict"], found["posts"]) == (0, "kept", 200)
+    assert found["by_our_clock"]["posts"] <= 30
