@@ -24,9 +24,10 @@ Activity = Literal["running", "outage", "paused", "stopped", "in doubt", "done"]
 """What a migration is doing: see `MigrationStatus.activity`."""
 
 _SHOWN = 8  # rows that are being sent, and outcomes
+_LOOKED_AT = 64  # POSTs, among which the last outcomes are
 _RECENT_NS = 3_600_000_000_000  # how far before its last change the last outcomes of a migration are looked for
-_WAITED_NS = 3_600_000_000_000  # how long a POST that has an id may have waited for its token, before it left
 _LATER_NS = 60_000_000_000  # and how far after it, for clocks of other machines
+_WAITED_NS = 3_600_000_000_000  # how long a POST that has an id may have waited for its token, before it left
 
 
 @frozen(kw_only=True)
@@ -289,9 +290,11 @@ def _last(connection: Connection, load: int, moved_ns: int) -> tuple[RowOutcome,
         "SELECT r.number, r.file, a.outcome, coalesce(a.answered_at, a.sent_at), a.status, a.words, a.id"
         " FROM attempts AS a JOIN manifest_rows AS r ON r.certificate = a.certificate AND r.load = ?"
         " WHERE a.id >= ? AND a.id < ? AND a.outcome IS NOT NULL ORDER BY a.id DESC LIMIT ?",
-        (load, _first_id(moved_ns - _RECENT_NS), _first_id(moved_ns + _LATER_NS), _SHOWN),
+        (load, _first_id(moved_ns - _RECENT_NS), _first_id(moved_ns + _LATER_NS), _LOOKED_AT),
     )
-    return tuple(_outcome_of(line) for line in lines)
+    # An id is as old as the wait for its token, and answers come in another order.
+    outcomes = sorted((_outcome_of(line) for line in lines), key=lambda outcome: outcome.at, reverse=True)
+    return tuple(outcomes[:_SHOWN])
 
 
 def _outcome_of(line: tuple[object, ...]) -> RowOutcome:

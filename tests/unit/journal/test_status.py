@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,23 @@ async def test_what_was_sent_takes_tokens(tmp_path: Path) -> None:
     # A minute may have ended meanwhile.
     assert sum(minute.posts for minute in minutes) == 4
     assert (sum(minute.stored for minute in minutes), sum(minute.refused for minute in minutes)) == (1, 1)
+
+
+async def test_the_last_answer_comes_first(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 2)) as migration:
+        await migration.note_budget(BUDGET)
+        limiter = Limiter(ledger=migration.journal.ledger(BUDGET))
+        claims = await _claims(migration, 2)
+        intents = [claim.intent() for _, claim in claims]
+        for intent, seconds in zip(intents, (2, 1), strict=True):  # the first to leave is answered last
+            async with limiter.post(count_window=30.0, intent=intent) as permit:
+                permit.mark_answered()
+                at = LATER + timedelta(seconds=seconds)
+                permit.outcome = Outcome(attempt=intent.id, state=State.STORED, answered_at=at, status=201)
+        await migration.journal.run(lambda _: None)
+        read = await _read(migration)
+
+    assert [each.number for each in read.last] == [2, 3]
 
 
 async def test_what_never_left_is_not_counted(tmp_path: Path) -> None:
