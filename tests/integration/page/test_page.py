@@ -14,6 +14,7 @@ from springest_async.page import StatusPage
 from springest_async.page.picture import read_picture
 from springest_async.reports.status_json import as_json
 from tests.integration.browser import axe_violations
+from tests.waiting import until
 
 from .rows import load, loaded, manifest
 from .viewer import Viewer, shown, viewer
@@ -288,3 +289,26 @@ async def test_a_page_whose_program_has_ended_says_so(tmp_path: Path, browser: B
             await expect(seen.page.get_by_role("alert")).to_contain_text("This page is not up to date")
             await expect(seen.button("Pause: certificates.csv")).to_have_attribute("aria-disabled", "true")
             seen.complaints.clear()
+
+
+HIDE = """
+(hidden) => {
+    Object.defineProperty(document, "hidden", {get: () => hidden, configurable: true});
+    document.dispatchEvent(new Event("visibilitychange"));
+}
+"""
+
+
+async def test_a_page_that_nobody_sees_asks_for_nothing(tmp_path: Path, browser: Browser) -> None:
+    """A browser opens at most six connections to one program: more tabs would wait for each other."""
+    async with (
+        loaded(tmp_path, 3) as migration,
+        StatusPage(migration.journal) as page,
+        viewer(browser, page.url) as seen,
+    ):
+        await expect(seen.card()).to_contain_text("0 of 3 rows done")
+        await seen.page.evaluate(HIDE, True)
+        await until(lambda: not page._watch._viewers)
+        await load(migration.journal, manifest(tmp_path, 3), [State.STORED])
+        await seen.page.evaluate(HIDE, False)
+        await expect(seen.card()).to_contain_text("1 of 3 rows done")
