@@ -19,6 +19,7 @@ from .rows import loaded
 from .viewer import viewer
 
 PASSWORD = "a password that is long"
+ALL_UPLOADS = "--serve shows all uploads on a page: leave out the manifest, --format and --watch"
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:
@@ -98,8 +99,9 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     [
         (["--port", "8080"], "--port, --bind and --password-file go with --serve"),
         (["--bind", "192.0.2.7"], "--port, --bind and --password-file go with --serve"),
-        (["--serve", "certificates.csv"], "--serve shows all uploads on a page: leave out the manifest and --format"),
-        (["--serve", "--format", "json"], "--serve shows all uploads on a page: leave out the manifest and --format"),
+        (["--serve", "certificates.csv"], ALL_UPLOADS),
+        (["--serve", "--format", "json"], ALL_UPLOADS),
+        (["--serve", "--watch"], ALL_UPLOADS),
         (["--serve", "--bind", "192.0.2.7"], "--bind shows the page to other machines, so it needs a password"),
         (["--serve", "--password-file", "x"], "--password-file goes with --bind ADDRESS"),
         (["--serve", "--bind", "::1", "--password-file", "/nowhere"], "/nowhere: the password cannot be read: "),
