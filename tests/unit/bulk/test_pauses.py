@@ -268,11 +268,12 @@ async def test_a_server_that_is_away_does_not_end_a_pause(tmp_path: Path, events
     assert events.states[3] is STORED
 
 
-async def test_an_outage_ends_with_a_pause(tmp_path: Path, events: Events) -> None:
+@pytest.mark.parametrize(("end", "states"), [(NO_NETWORK, {STORED}), (LOST, {STORED, IN_DOUBT})])
+async def test_an_outage_ends_with_a_pause(tmp_path: Path, events: Events, end: Script, states: set[State]) -> None:
     """Nobody tries whether it lasts; and it may begin anew."""
-    model = client(PLAIN, *[NO_NETWORK] * 12, concurrency=3)
+    model = client(PLAIN, *[end] * 12, concurrency=3, looks=["cannot tell"] * 12)
     recorder = RunRecorder()
-    async with running(model, rows_of(tmp_path, 9), events) as (queue, migration):
+    async with running(model, rows_of(tmp_path, 20), events) as (queue, migration):
         queue._listener = heard_by(recorder, events)
         later(30, migration.pause)
         later(1000, migration.resume)
@@ -287,8 +288,9 @@ async def test_an_outage_ends_with_a_pause(tmp_path: Path, events: Events) -> No
         assert await run is None
         report = await recorder.report(migration)
 
-    assert events.states == dict.fromkeys(range(2, 11), STORED)
+    assert set(events.states.values()) == states
     assert isinstance(events.outages[told], Outage)
+    assert all(event.since >= 1000 for event in events.outages[told:] if isinstance(event, Outage))
     assert (report.outages, report.outage_seconds < now() - 900) == (2, True)
 
 
@@ -300,14 +302,13 @@ async def status_of(migration: OpenMigration) -> tuple[Worker, ...]:
 async def test_after_a_pause_the_first_goes_alone(tmp_path: Path, events: Events) -> None:
     """The key may have been changed meanwhile."""
     refused = attrs.evolve(ENDS["key refused"], turns=5)
-    model = client(*[takes(1)] * 4, *[refused] * 20, concurrency=2)
+    model = client(takes(10), *[refused] * 20, concurrency=2)
     async with running(model, rows_of(tmp_path, 20), events) as (queue, migration):
-        later(2.2, migration.pause)
+        later(5, migration.pause)
         later(100, migration.resume)
         assert isinstance(await queue.run(), NotAuthorized)
 
-    stored = sum(state is STORED for state in events.states.values())
-    assert model.posts == stored + 1
+    assert (events.states[2], model.posts) == (STORED, 2)
 
 
 async def test_the_first_row_still_goes_alone_after_a_pause(tmp_path: Path, events: Events) -> None:
@@ -322,6 +323,26 @@ async def test_the_first_row_still_goes_alone_after_a_pause(tmp_path: Path, even
 
 
 # --- at any moment ---
+
+
+@pytest.mark.parametrize("turns", range(1, 40))
+async def test_nothing_begins_from_the_moment_of_a_pause(tmp_path: Path, events: Events, turns: int) -> None:
+    """Also while rows are claimed, read and made ready."""
+    manifest, model = rows_of(tmp_path, 12), client(*[Script(turns=2)] * 12, concurrency=3)
+    async with running(model, manifest, events) as (queue, migration):
+        run = asyncio.create_task(queue.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await migration.pause()
+        await queue._note_pause()
+        sent, begun = model.posts, len(events.steps)
+        await asyncio.sleep(50)
+        assert (model.posts, len(events.steps)) == (sent, begun)
+        await migration.resume()
+        assert await run is None
+
+    assert events.states == dict.fromkeys(range(2, 14), STORED)
+    assert model.posts == 12
 
 
 @pytest.mark.parametrize("seed", range(30))
