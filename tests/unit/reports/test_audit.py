@@ -320,6 +320,68 @@ async def test_31_in_a_minute_are_no_proof(manifest: Manifest) -> None:
     }
 
 
+async def test_a_breach_by_the_servers_clock_is_said_as_such(manifest: Manifest) -> None:
+    """Our clock was set forward; and one certificate was stored twice, too."""
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [attempt(at, our_clock=3600.0 * (at > 20), steady=False) for at in spread(31, 40)])
+        await plant(migration, [attempt(8000)])
+        audit = await audited(migration)
+
+    assert sentence(audit) == (
+        "The limit was NOT kept: 31 POSTs within 40.0 s from 2030-01-31 12:00:00 UTC by the server's clock"
+        " (30 in 60 s are allowed). 1 certificate may be stored twice: look it up at Springest."
+    )
+
+
+async def test_what_a_reader_should_know_is_noted(manifest: Manifest) -> None:
+    """A clock was set back, and two keys were used."""
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        posts = [attempt(number * 2.0, our_clock=-90.0 * (number > 15)) for number in range(31)]
+        await plant(migration, [*posts, attempt(70, budget="another")])
+        audit = await audited(migration)
+
+    assert (audit.keys, audit.verdict) == (2, "kept")
+    assert [each.split(".")[0] for each in notes(audit)] == [
+        "The clock of a machine was set back by 88 s or more",
+        "2 API keys were used",
+    ]
+
+
+async def test_contradictions_are_noted(manifest: Manifest) -> None:
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        burst = [attempt(number / 100) for number in range(20)]
+        later = [attempt(61 + number / 100, their_clock=-30.0) for number in range(20)]
+        await plant(migration, burst + later)
+        audit = await audited(migration)
+
+    assert (audit.verdict, audit.disputed, audit.by_our_clock.posts) == ("kept", True, 20)
+    (note,) = notes(audit)
+    assert note == (
+        "In places, one clock shows more than 30 POSTs in 60 s, and another one that they were further apart: a clock"
+        " was set there, and the limit was kept."
+    )
+
+
+async def test_thousands_of_posts_are_read_in_turn(manifest: Manifest) -> None:
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [attempt(0), attempt(9000)])
+        await migration.journal.run(
+            lambda connection: connection.execute(
+                "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 3000)"
+                " INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, outcome, status)"
+                " SELECT 'x' || n, 999999, 'b', 'other', 1, sent_at + n * 2500000, 'stored', 201 FROM numbers,"
+                " (SELECT min(sent_at) AS sent_at FROM attempts)"
+            )
+        )
+        audit = await audited(migration)
+
+    assert (audit.posts, audit.by_our_clock.posts, audit.undated) == (3002, 24, 3000)
+
+
 async def test_what_others_sent_on_the_same_key_counts(manifest: Manifest) -> None:
     """Up to a minute before and after; not what another key sent, nor what never left."""
     async with loaded(manifest) as migration:
