@@ -153,7 +153,7 @@ def notes(audit: Audit) -> list[str]:
     if audit.disputed:
         said.append(
             f"In places, one clock shows more than {audit.limit} POSTs in {audit.period:g} s, and another one that they"
-            " were further apart: a clock was set there, and the limit was kept."
+            " were further apart: a clock was set there, and no limit was broken."
         )
     if audit.keys > 1:
         said.append(f"{audit.keys} API keys were used. Each has a limit of its own, and is counted by itself.")

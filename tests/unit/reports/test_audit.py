@@ -361,7 +361,7 @@ async def test_contradictions_are_noted(manifest: Manifest) -> None:
     (note,) = notes(audit)
     assert note == (
         "In places, one clock shows more than 30 POSTs in 60 s, and another one that they were further apart: a clock"
-        " was set there, and the limit was kept."
+        " was set there, and no limit was broken."
     )
 
 
