@@ -299,7 +299,7 @@ class Card {
 
   words() {
     const { activity, counts, workers, trouble: wrong, seconds_left: left, paused_at: paused } = this.migration;
-    const machines = [...new Set(workers.map((worker) => worker.machine))].join(", ");
+    const machines = [...new Set(workers.map((worker) => worker.machine))].join(", ").replace(/, ([^,]*)$/, " and $1");
     switch (activity) {
       case "running": {
         const who = workers.length === 1 ? `A run on ${machines} is uploading.` : `${workers.length} runs on ${machines} are uploading.`;
