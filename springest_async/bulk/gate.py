@@ -165,7 +165,7 @@ class Gate:
         self.stop()
 
     def resume(self) -> None:
-        """Let one go alone, as at the start: nobody knows whether key and host are right, and the server there."""
+        """Send one alone first, as at the start: key and host may be wrong by now, or the server away."""
         self._is_stopped = self._is_proved = False
         self._unclear = 0
         self.connected()

@@ -224,7 +224,7 @@ def status(
 
 @app.command(help_epilogue="")
 def pause(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
-    """Let all who upload a manifest wait, on any machine, until `springest resume`.
+    """Pause all uploads of a manifest, on any machine, until `springest resume`.
 
     Within seconds nothing more is sent. Uploads in progress are finished, rows in doubt are still looked up, and a
     `springest upload` that is started meanwhile waits, too.
@@ -242,7 +242,7 @@ def pause(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
 
 @app.command(help_epilogue="")
 def resume(manifest: Path, /, *, where: _JournalOption = None) -> Exit:
-    """Let an upload go on after `springest pause`, on all machines.
+    """Resume the uploads of a manifest after `springest pause`, on all machines.
 
     Example: `springest resume certificates.csv`
 

@@ -102,7 +102,7 @@ def say(console: Console, words: str, style: str | None = None) -> None:
 
 
 def say_error(words: str) -> None:
-    """Say what ended the command, on stderr."""
+    """Print what ended the command, on stderr."""
     if (log := json_log()) is not None:
         log.end["error"] = words
     else:

@@ -1,4 +1,4 @@
-"""Tell machines how a run goes: the JSON log, a metrics file, pings, and hooks at the end or in trouble.
+"""Report to machines how a run goes: the JSON log, a metrics file, pings, and hooks at the end or in trouble.
 
 All of them get the summary of the run, in which the migration's status is read from the journal from time to time.
 Nothing that fails here stops a run or changes its exit code: it is said once.
@@ -104,7 +104,7 @@ class Machines:
 
     @asynccontextmanager
     async def told(self, migration: OpenMigration, recorder: RunRecorder) -> AsyncIterator[None]:
-        """Tell of a run during this ``async with``."""
+        """Report a run during this ``async with``."""
         if not self._tells:
             yield
             return
@@ -122,7 +122,7 @@ class Machines:
 
     @asynccontextmanager
     async def told_from(self, read: StatusRead, recorder: RunRecorder) -> AsyncIterator[None]:
-        """Tell of a run whose status is read so."""
+        """Report a run whose status is read so."""
         self._view.begin(read, recorder)
         await self._view.look()
         begin = self._view.summary("begin")
@@ -180,7 +180,7 @@ class Machines:
     # --- who is told ---
 
     def _call_for_help(self, trouble: Trouble, words: str) -> None:
-        """Tell of trouble, of each kind once."""
+        """Report trouble, of each kind once."""
         if trouble not in self._told:
             self._told.add(trouble)
             self._start(self._tell_trouble(trouble, words))
@@ -192,7 +192,7 @@ class Machines:
         await self._run_hook("--on-trouble", self._options.on_trouble, summary)
 
     def _start(self, telling: Coroutine[Any, Any, None]) -> None:
-        """Tell somebody while the run goes on."""
+        """Report to somebody while the run goes on."""
         self._tasks.add(asyncio.create_task(telling))
 
     def _to_log(self, summary: dict[str, Any]) -> None:
@@ -247,7 +247,7 @@ class Machines:
         return code
 
     async def _tell_end(self, code: Exit) -> None:
-        """Tell of the end; Ctrl-C ends that at once."""
+        """Report the end; Ctrl-C ends that at once."""
         if not self._tells:
             return
         telling = asyncio.create_task(self._tell_all_of_end(code))

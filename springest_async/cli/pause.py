@@ -13,7 +13,7 @@ from springest_async.journal.records import State
 
 
 async def pause(manifest: Path, option: str | None, out: Console) -> None:
-    """Let nobody send rows of a manifest from now on, and print what that means.
+    """Pause a manifest, so that nobody sends rows of it, and print what that means.
 
     Args:
         manifest: the manifest.
@@ -39,7 +39,7 @@ async def pause(manifest: Path, option: str | None, out: Console) -> None:
 
 
 async def resume(manifest: Path, option: str | None, out: Console) -> None:
-    """Let those who upload a manifest go on, and print what happens then; see `pause`."""
+    """Resume a manifest after `pause`, and print what happens then."""
     async with environment.existing_journal(option) as journal:
         await journal.take_over()
         migration = await migration_of(journal, manifest)

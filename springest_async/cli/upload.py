@@ -309,7 +309,7 @@ class _Run:
         """What has ended it early."""
 
     def tell(self, listener: BulkListener, beside: AbstractAsyncContextManager[object]) -> None:
-        """Let somebody listen, and go on beside the run."""
+        """Add a listener, and enter what goes on beside the run."""
         self._listeners.append(listener)
         self._beside.append(beside)
 

@@ -275,14 +275,14 @@ class OpenMigration:
         await self.journal.run(partial(migrations.set_budget, migration=self.id, budget=budget))
 
     async def pause(self) -> bool:
-        """Let no worker send anything of it from now on, until `resume`; return False if it is paused already.
+        """Pause it, so that no worker sends anything of it until `resume`; return False if it is paused already.
 
         Workers notice within seconds, finish what they are sending, and wait.
         """
         return await self.journal.run(partial(migrations.set_paused, migration=self.id, at=datetime.now(UTC)))
 
     async def resume(self) -> bool:
-        """Let it go on after `pause`; return False if it is not paused."""
+        """Resume it after `pause`; return False if it is not paused."""
         return await self.journal.run(partial(migrations.set_paused, migration=self.id, at=None))
 
     async def paused_at(self) -> datetime | None:

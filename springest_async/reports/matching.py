@@ -221,7 +221,7 @@ def _match_by_id(database: TemporaryDatabase) -> None:
 
 
 def _match_by_looks(database: TemporaryDatabase) -> None:
-    """Give each listed certificate whose id nobody has to the first that looks the same, one to each."""
+    """Match each listed certificate whose id nobody has with the first row that looks the same, one to each."""
     database.change("CREATE TABLE pairs (listed INTEGER PRIMARY KEY, key INTEGER)")
     database.change(
         "WITH free AS (SELECT id, looks, row_number() OVER (PARTITION BY looks ORDER BY id) AS place FROM listed"
