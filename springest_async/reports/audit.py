@@ -350,13 +350,15 @@ class _Timeline:
 
     def _seen(self, posts: Iterator[_Post]) -> Iterator[_Post]:
         """Pass POSTs on in the order of our timeline, and note where the time of day went backward meanwhile."""
-        last: dict[str, int] = {}  # by worker
+        last: dict[str, _Post] = {}  # by worker
         for post in posts:
             if post.steady:
-                back = last.get(post.worker, post.time_of_day) - post.time_of_day
-                if back > _SET_BACK:
+                before = last.get(post.worker, post)
+                back = before.time_of_day - post.time_of_day
+                # If the server's clock went backward as well, the journal wrote down late what it had first.
+                if back > _SET_BACK and (post.dated or 0) >= (before.dated or 0):
                     self.set_back = max(self.set_back, back)
-                last[post.worker] = post.time_of_day
+                last[post.worker] = post
             yield post
 
 

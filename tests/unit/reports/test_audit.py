@@ -200,6 +200,17 @@ def test_a_breach_remains_one_while_the_journal_is_slow() -> None:
     assert (theirs, disputed) == (40, False)
 
 
+def test_a_journal_that_was_away_is_no_clock_set_back() -> None:
+    """It writes down late, and at once, what was answered at different times meanwhile."""
+    posts = [attempt(0, took=0.3), attempt(1, took=0.3), attempt(8, took=20.0), attempt(70)]
+    late = [evolve(post, ended=BOOT + 60.1 + 35) if post.sent_at < (NOON + 60) * 1e6 else post for post in posts]
+    with _Timeline() as timeline:
+        timeline.add(iter(late))
+        timeline.most_by_our_clock(30)
+
+    assert timeline.set_back == 0
+
+
 def test_a_post_without_an_answer_is_placed_by_its_neighbours() -> None:
     """Its machine's clock was set back by an hour before it was sent."""
     posts = [*bursts(0, 0, -3600), attempt(2 * 60.5 + 1, took=None, our_clock=-3600.0)]
