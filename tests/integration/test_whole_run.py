@@ -56,7 +56,7 @@ SHOWN, NOT_SHOWN = "1", "3"
 _WIDTH = 100
 """Of the terminals, in cells."""
 
-_TO_SETTLE = f"SELECT id FROM certificates WHERE state = 'in doubt' AND certification_id = {SHOWN}"  # noqa: S608
+_TO_SETTLE = f"SELECT email, reason FROM certificates WHERE state = 'in doubt' AND certification_id = {SHOWN}"  # noqa: S608
 """Those in doubt that a run settles by itself, also while it is paused."""
 
 # With that key, a check says beforehand which certifications are not shown.
@@ -240,7 +240,10 @@ class Life:
     async def is_answered(self) -> None:
         """Answer for the rows in doubt on the page while nothing moves, and let it go on."""
         await self.seen(lambda status: status["activity"] == "paused" and not status["counts"]["sending"])
-        await until(lambda: not self.database.execute(_TO_SETTLE))
+        try:
+            await until(lambda: not self.database.execute(_TO_SETTLE))
+        except TimeoutError:
+            raise AssertionError(f"nobody settles {self.database.execute(_TO_SETTLE)}") from None
         paused = await self.numbers(upload=self.first.numbers)
         assert paused["waiting"] > 0
 
