@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import attrs
 import pytest
@@ -362,6 +363,8 @@ async def live_through(archive: Archive, folder: Path, database: Database, brows
     ):
         anna = Machine("anna", here, sandbox.origin, database.url)
         bert = Machine("bert", there, sandbox.origin, database.url)
+        # The status is read in this process, which may be the first to find that a machine is dead.
+        stack.enter_context(patch("springest_async.journal.certificates.SERVER_IDLE_SECONDS", PERIOD))
         life = Life(archive, anna, bert, sandbox, database, stack, browser)
         await life.begins()
         await life.is_done(0.1)
