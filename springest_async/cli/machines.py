@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _METRICS_EVERY = 15.0  # seconds
 _MINUTE = 60.0  # seconds between two pings, and two summaries in the log
 _LONG_OUTAGE = 600.0  # seconds after which somebody is called
-_PATIENCE_AT_END = 2.0  # seconds for the last read
+_PATIENCE_AT_END = 5.0  # seconds for the last read
 
 
 class Machines:
@@ -113,12 +113,17 @@ class Machines:
             others = migrations.workers(connection, migration.id, without=migration.journal.worker)
             return evolve(read_status(connection, migration.id), workers=others)
 
+        async def read_last(reader: StatusReader) -> MigrationStatus:
+            # The last outcomes may still wait for a commit to ride with: this one.
+            await migration.journal.run(lambda _: None)
+            return await reader.read(read_without_this_run)
+
         async with StatusReader(migration.journal) as reader:
             try:
                 async with self.told_from(lambda: reader.status(migration.id), recorder):
                     yield
             finally:
-                await self._view.end(lambda: reader.read(read_without_this_run), _PATIENCE_AT_END)
+                await self._view.end(lambda: read_last(reader), _PATIENCE_AT_END)
 
     @asynccontextmanager
     async def told_from(self, read: StatusRead, recorder: RunRecorder) -> AsyncIterator[None]:

@@ -104,6 +104,24 @@ async def test_log_metrics_hook_ping_and_status_agree(tmp_path: Path) -> None:
     assert {re.sub(r"(?<=rows)_\w+", "", name) for name in found} == METRICS.keys()
 
 
+async def test_the_end_of_a_stopped_run_has_its_last_outcomes(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 30, changes={4: {"certification_id": "99"}})  # there is none
+    metrics = tmp_path / "x.prom"
+    async with springest_sandbox() as sandbox:
+        ran = await springest(
+            *("upload", manifest, "--log-format", "json", "--metrics", metrics, "--max-failures", "1"),
+            origin=sandbox.origin,
+            SPRINGEST_CERTIFICATIONS_API_KEY=None,
+        )
+
+    status = lines_of(ran)[-1]["status"]
+    printed = {name.replace(" ", "_"): rows for name, rows in table_of(ran.out).items()}
+    assert (ran.code, status["activity"]) == (5, "stopped")
+    assert status["counts"] == printed | {"sending": 0}
+    found = values(metrics)
+    assert {name: found[f"springest_rows_{name}"] for name in printed} == printed
+
+
 async def test_a_row_in_doubt_calls_for_help_once(tmp_path: Path) -> None:
     manifest, trouble = archive(tmp_path, 3), tmp_path / "trouble.json"
 
