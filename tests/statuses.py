@@ -15,6 +15,8 @@ __all__ = ["IDLE", "NOON", "READ_AT", "STATUS", "counted", "outcome", "status_of
 READ_AT = datetime(2026, 11, 28, 14, 9, 29, 120_000, tzinfo=UTC)
 NOON = datetime(2026, 12, 3, 12, 0).astimezone()
 
+_REJECTED = "POST https://api.springest.nl/x.json rejected the certificate (400): email: is unknown"
+
 
 def counted(**counts: int) -> Counter[State]:
     """Return rows by state, as in ``counted(stored=3)``."""
@@ -36,7 +38,7 @@ def status_of(changes: dict[str, Any] | None = None, /, **counts: int) -> Migrat
     return MigrationStatus(**values | (changes or {}))
 
 
-def outcome(number: int, state: State, status: int | None = None, words: str = "") -> RowOutcome:
+def outcome(number: int, state: State, status: int | None = None, words: str = "", reason: str = "") -> RowOutcome:
     """Return what came of a POST, so many seconds after noon as its row has a number."""
     return RowOutcome(
         number=number,
@@ -46,6 +48,7 @@ def outcome(number: int, state: State, status: int | None = None, words: str = "
         status=status,
         words=words,
         request_id="",
+        reason=reason,
     )
 
 
@@ -58,7 +61,7 @@ STATUS = status_of(
         "sending": tuple(RowInProgress(number=n, file=f"noord/{n}.pdf", seconds=2.0) for n in (7, 8, 9)),
         "last": (
             outcome(6, State.STORED, 201),
-            outcome(5, State.REJECTED, 400, "email is unknown"),
+            outcome(5, State.REJECTED, 400, '{"errors":{"email":["is unknown"]}}', _REJECTED),
             outcome(4, State.WAITING, 400),
             outcome(3, State.STORED, 201),
         ),

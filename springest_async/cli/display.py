@@ -20,6 +20,7 @@ from springest_async.cli.numbers import number
 from springest_async.cli.times import clock_time, duration, outage_words
 from springest_async.journal.records import Worker
 from springest_async.journal.status import MigrationStatus, RowInProgress, RowOutcome
+from springest_async.reports.reasons import plain_reason
 
 MAX_LINES = 10
 """How many lines the display has at most."""
@@ -254,8 +255,8 @@ def _last(outcomes: Sequence[RowOutcome]) -> list[Text]:
 
 
 def _outcome_words(outcome: RowOutcome) -> tuple[str, str]:
-    """Return what became of a POST, and what the server said of it."""
-    words = f": {outcome.words}" if outcome.words else ""
+    """Return what became of a POST, and why, or at least what the server said."""
+    why = plain_reason(outcome.reason) or outcome.words
     match outcome.state:
         case State.STORED:
             return "stored", ""
@@ -263,7 +264,7 @@ def _outcome_words(outcome: RowOutcome) -> tuple[str, str]:
             return "not sent", ", to be sent again"
         case State.WAITING:
             return f"refused ({outcome.status})", ", to be sent again"
-    return outcome.state.value, words
+    return outcome.state.value, f": {why}" if why else ""
 
 
 def _file_name(file: str) -> str:

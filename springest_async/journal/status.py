@@ -68,8 +68,9 @@ class RowOutcome:
         state: STORED, REJECTED, IN_DOUBT, or WAITING when it was refused or not sent, and is sent again.
         at: when it was answered, or sent if it was not (UTC).
         status: the HTTP status of the answer, if there was one.
-        words: what the server said.
+        words: what the server said, as it was sent.
         request_id: the ``X-Request-Id`` that was sent.
+        reason: why it was not stored, if that is still the last word about this row.
     """
 
     number: int
@@ -79,6 +80,7 @@ class RowOutcome:
     status: int | None
     words: str
     request_id: str
+    reason: str = ""
 
 
 @frozen(kw_only=True)
@@ -210,11 +212,13 @@ def read_minutes(connection: Connection, budget: str, minutes: int = 60) -> list
         minutes: how many.
     """
     since = (int(time.time() / PERIOD_SECONDS) - minutes + 1) * PERIOD_SECONDS
+    # The expression keeps SQLite from searching all POSTs of the budget: those of the last minutes are found by id.
     lines = connection.execute(
         "SELECT CAST((sent_at - ?) / ? AS INTEGER) AS minute, count(*),"
         " sum(CASE WHEN outcome = 'stored' THEN 1 ELSE 0 END),"
         " sum(CASE WHEN outcome = 'waiting' AND status IN (400, 429) THEN 1 ELSE 0 END)"
-        " FROM attempts WHERE id >= ? AND sent_at >= ? AND budget = ? AND (counted_until IS NOT NULL OR back_at > 0)"
+        " FROM attempts WHERE id >= ? AND sent_at >= ? AND budget || '' = ?"
+        " AND (counted_until IS NOT NULL OR back_at > 0)"
         " GROUP BY minute ORDER BY minute",
         (
             int(since * 1e6),
@@ -256,8 +260,9 @@ def _pace(connection: Connection, budget: str, waiting: int) -> tuple[Pace, floa
         return max(bucket.seconds_until(rate, now, posts=posts, burst=rate.posts), by_hour)
 
     since = time.time_ns() - int(PERIOD_SECONDS * 1e9)
+    # As in `read_minutes`, not by the index of the budget.
     ((last_minute,),) = connection.execute(
-        "SELECT count(*) FROM attempts WHERE id >= ? AND sent_at >= ? AND budget = ?"
+        "SELECT count(*) FROM attempts WHERE id >= ? AND sent_at >= ? AND budget || '' = ?"
         " AND (counted_until IS NOT NULL OR back_at > 0)",
         (_first_id(since - _WAITED_NS), since // 1000, budget),
     )
@@ -285,11 +290,14 @@ def _sending(connection: Connection, load: int) -> tuple[RowInProgress, ...]:
 
 
 def _last(connection: Connection, load: int, moved_ns: int) -> tuple[RowOutcome, ...]:
-    # Between two ids, so that a journal with a million later POSTs of other manifests is not searched.
+    # Between two ids, so that a journal with a million later POSTs of other manifests is not searched. SQLite joins in
+    # this order; without CROSS it would begin with all rows of the manifest.
     lines: Sequence[tuple[object, ...]] = connection.execute(
-        "SELECT r.number, r.file, a.outcome, coalesce(a.answered_at, a.sent_at), a.status, a.words, a.id"
-        " FROM attempts AS a JOIN manifest_rows AS r ON r.certificate = a.certificate AND r.load = ?"
-        " WHERE a.id >= ? AND a.id < ? AND a.outcome IS NOT NULL ORDER BY a.id DESC LIMIT ?",
+        "SELECT r.number, r.file, a.outcome, coalesce(a.answered_at, a.sent_at), a.status, a.words, a.id,"
+        " CASE WHEN k.attempt = a.id AND k.state = a.outcome THEN k.reason ELSE '' END"
+        " FROM attempts AS a CROSS JOIN certificates AS k CROSS JOIN manifest_rows AS r"
+        " WHERE k.id = a.certificate AND r.certificate = a.certificate AND r.load = ?"
+        " AND a.id >= ? AND a.id < ? AND a.outcome IS NOT NULL ORDER BY a.id DESC LIMIT ?",
         (load, _first_id(moved_ns - _RECENT_NS), _first_id(moved_ns + _LATER_NS), _LOOKED_AT),
     )
     # An id is as old as the wait for its token, and answers come in another order.
@@ -298,7 +306,7 @@ def _last(connection: Connection, load: int, moved_ns: int) -> tuple[RowOutcome,
 
 
 def _outcome_of(line: tuple[object, ...]) -> RowOutcome:
-    number, file, outcome, at, status, words, request_id = line
+    number, file, outcome, at, status, words, request_id, reason = line
     assert isinstance(number, int)
     assert isinstance(at, int)
     assert status is None or isinstance(status, int)
@@ -312,6 +320,7 @@ def _outcome_of(line: tuple[object, ...]) -> RowOutcome:
         status=status,
         words=str(words),
         request_id=str(request_id),
+        reason=str(reason),
     )
 
 

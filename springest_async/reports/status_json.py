@@ -10,6 +10,7 @@ from typing import Any
 from springest_async.journal.records import State, Worker
 from springest_async.journal.status import MigrationStatus, RowOutcome
 from springest_async.reports.addresses import without_addresses
+from springest_async.reports.reasons import plain_reason
 
 
 def as_json(status: MigrationStatus) -> dict[str, Any]:
@@ -70,5 +71,6 @@ def _outcome(outcome: RowOutcome) -> dict[str, Any]:
         "at": time_as_json(outcome.at),
         "status": outcome.status,
         "words": without_addresses(outcome.words),
+        "reason": without_addresses(plain_reason(outcome.reason)),
         "request_id": outcome.request_id,
     }

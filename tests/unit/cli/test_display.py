@@ -37,7 +37,7 @@ def test_all_that_an_owner_asks_for_is_in_ten_lines() -> None:
         "28 sent in the last minute (at most 30), 2 free, next in 13 s",
         "Sending: row 7 (3 s, 7.pdf), row 8 (3 s, 8.pdf), row 9 (3 s, 9.pdf)",
         "Last:    12:00:06 row 6 stored (6.pdf)",
-        "         12:00:05 row 5 rejected: email is unknown (5.pdf)",
+        "         12:00:05 row 5 rejected: email: is unknown (5.pdf)",
         "         12:00:04 row 4 refused (400), to be sent again (4.pdf)",
     ]
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -43,7 +44,12 @@ async def _send(migration: OpenMigration, outcomes: Sequence[tuple[State, int]])
         async with limiter.post(count_window=30.0, intent=intent) as permit:
             permit.mark_answered()
             permit.outcome = Outcome(
-                attempt=intent.id, state=state, answered_at=LATER, status=code, words=f"said {code}"
+                attempt=intent.id,
+                state=state,
+                answered_at=LATER,
+                status=code,
+                words=f"said {code}",
+                reason="" if state in (State.STORED, State.WAITING) else f"because of {code}",
             )
         claim.release()
     await migration.journal.run(lambda _: None)
@@ -83,6 +89,61 @@ async def test_what_was_sent_takes_tokens(tmp_path: Path) -> None:
     # A minute may have ended meanwhile.
     assert sum(minute.posts for minute in minutes) == 4
     assert (sum(minute.stored for minute in minutes), sum(minute.refused for minute in minutes)) == (1, 1)
+
+
+async def test_why_a_row_is_not_stored_is_known_until_it_goes_on(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 2)) as migration:
+        await _send(migration, [(State.REJECTED, 400), (State.IN_DOUBT, 500)])
+        before = await _read(migration)
+        await migration.resolve(None, State.WAITING)
+        after = await _read(migration)
+
+    assert [each.reason for each in before.last] == ["because of 500", "because of 400"]
+    assert [(each.state, each.reason) for each in after.last if each.number == 2] == [
+        (State.REJECTED, "because of 400")
+    ]
+    assert [each.reason for each in after.last if each.number == 3] == [""]
+
+
+class _Recorded:
+    """A connection that records what is asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.asked: list[tuple[str, Sequence[object]]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> object:
+        self.asked.append((statement, values))
+        return self._connection.execute(statement, values)
+
+
+def _plans(connection: Connection, migration: int) -> list[str]:
+    """Return how SQLite finds the POSTs of each query of a status."""
+    recorded = cast(Any, _Recorded(connection))
+    status.read_status(recorded, migration)
+    status.read_minutes(recorded, BUDGET)
+    plans = []
+    for statement, values in recorded.asked:
+        if " FROM attempts" in statement:
+            steps = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            plans.append(" / ".join(str(step[-1]) for step in steps))
+    return plans
+
+
+async def test_no_look_searches_all_posts_or_all_rows(tmp_path: Path) -> None:
+    """A million POSTs are in the journal in the end, and a status is read every few seconds for weeks."""
+    async with loaded(rows_of(tmp_path, 1)) as migration:
+        plans = await migration.journal.run(lambda connection: _plans(connection, migration.id))
+
+    tokens, last_minute, last, minutes = plans
+    assert "attempts_token (budget=? AND back_at>?)" in tokens  # those that are out, at most a minute's
+    for plan in (last_minute, last, minutes):
+        assert "(id>?" in plan.split(" / ")[0], plan
+        assert "attempts_token" not in plan, plan
+        assert "rows_turn" not in plan, plan
 
 
 async def test_the_last_answer_comes_first(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_neither_an_address_nor_a_file_is_in_it() -> None:
         status=400,
         words='"ole@example.com" is unknown',
         request_id="a1",
+        reason="POST https://api.springest.nl/x.json rejected the certificate (400): ole@example.com: is unknown",
     )
 
     text = json.dumps(
@@ -96,6 +97,7 @@ def test_neither_an_address_nor_a_file_is_in_it() -> None:
 
     assert "example" not in text
     assert '"words": "\\"\\u2026\\" is unknown"' in text
+    assert '"reason": "\\u2026: is unknown"' in text
 
 
 @pytest.mark.parametrize(
