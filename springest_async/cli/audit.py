@@ -73,7 +73,11 @@ def _double(double: Double) -> str:
     if double.springest_id is not None:
         return f"{rows}: Springest gave the same id, {double.springest_id}, to several certificates."
     ids = " and ".join(double.request_ids)
-    return f"{rows}: {count(len(double.request_ids), 'POST')} of it were stored. Their X-Request-Id: {ids}"
+    words = f"{rows}: {count(len(double.request_ids), 'POST')} of it were stored. Their X-Request-Id: {ids}"
+    if not double.missing_ids:
+        return words
+    missing = " and ".join(map(str, double.missing_ids))
+    return f"{words} (the first one was not listed later, with Springest's id {missing})"
 
 
 def _peak(peak: Peak) -> str:

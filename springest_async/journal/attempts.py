@@ -21,6 +21,9 @@ _ROWS_SHOWN = 10  # of a double
 # Of a SQLite journal whose machine was restarted since, `back_at` was counted from an earlier boot, and tells nothing.
 _FIRST_SECOND = 1.0
 
+_OURS = "(SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL)"
+_STORED = "(a.outcome = 'stored' OR a.missing IS NOT NULL)"  # though it was not found there later
+
 
 @frozen(kw_only=True)
 class Attempt:
@@ -57,11 +60,14 @@ class Double:
         springest_id: the id that Springest gave to several certificates; None if one certificate was stored by several
             POSTs.
         request_ids: the ``X-Request-Id`` of the POSTs.
+        missing_ids: the ids that Springest gave it before ``springest reconcile --repair`` did not find it there any
+            more.
     """
 
     rows: tuple[int, ...]
     springest_id: int | None
     request_ids: tuple[str, ...]
+    missing_ids: tuple[int, ...] = ()
 
 
 def budgets_of(connection: Connection, migration: int, since: int) -> tuple[str, ...]:
@@ -119,21 +125,31 @@ def _attempt_of(line: tuple[Any, ...]) -> Attempt:
     )
 
 
+def read_missing(connection: Connection, migration: int) -> int:
+    """Return how many certificates of a migration were stored, and sent again because Springest did not list them."""
+    ((number,),) = connection.execute(
+        "SELECT count(DISTINCT a.certificate) FROM attempts AS a WHERE a.missing IS NOT NULL"  # noqa: S608
+        f" AND a.certificate IN {_OURS}",
+        (load_of(connection, migration),),
+    )
+    return int(number)
+
+
 def read_doubles(connection: Connection, migration: int) -> tuple[int, list[Double]]:
     """Return how much of a migration may be stored twice, and the first of it.
 
-    That is a certificate of which several POSTs were stored, and an id of Springest's that several certificates have.
+    That is a certificate of which several POSTs were stored, whatever was missing at Springest meanwhile, and an id of
+    Springest's that several certificates have.
     """
     load = load_of(connection, migration)
-    ours = "(SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL)"
     several = (
-        f" FROM (SELECT a.certificate FROM attempts AS a WHERE a.outcome = 'stored' AND a.certificate IN {ours}"  # noqa: S608
+        f" FROM (SELECT a.certificate FROM attempts AS a WHERE {_STORED} AND a.certificate IN {_OURS}"  # noqa: S608
         " GROUP BY a.certificate HAVING count(*) > 1) AS several"
     )
     shared = (
         " FROM (SELECT k.origin, k.springest_id FROM certificates AS k WHERE k.springest_id IS NOT NULL"  # noqa: S608
         " GROUP BY k.origin, k.springest_id HAVING count(*) > 1"
-        f" AND max(CASE WHEN k.id IN {ours} THEN 1 ELSE 0 END) = 1) AS shared"
+        f" AND max(CASE WHEN k.id IN {_OURS} THEN 1 ELSE 0 END) = 1) AS shared"
     )
     by_posts, found = _first_of(connection, "certificate", several, load)
     doubles = [_double(connection, load, None, [certificate]) for (certificate,) in found]
@@ -163,11 +179,13 @@ def _double(connection: Connection, load: int, springest_id: int | None, certifi
         (load, *certificates, _ROWS_SHOWN),
     )
     ids = connection.execute(
-        f"SELECT id FROM attempts WHERE certificate IN ({marks}) AND outcome = 'stored' ORDER BY id LIMIT ?",  # noqa: S608
+        f"SELECT a.id, a.missing FROM attempts AS a WHERE a.certificate IN ({marks}) AND {_STORED}"  # noqa: S608
+        " ORDER BY a.id LIMIT ?",
         (*certificates, _ROWS_SHOWN),
     )
     return Double(
         rows=tuple(number for (number,) in rows),
         springest_id=springest_id,
-        request_ids=tuple(request_id for (request_id,) in ids),
+        request_ids=tuple(request_id for request_id, _ in ids),
+        missing_ids=tuple(dict.fromkeys(missing for _, missing in ids if missing)),
     )

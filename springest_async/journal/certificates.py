@@ -536,7 +536,8 @@ def resolve(connection: Connection, certificates: Collection[int], state: State)
 def send_missing_again(connection: Connection, missing: Iterable[tuple[int, str]]) -> list[int]:
     """Put certificates back to waiting that are stored by this journal, and that Springest certainly does not have.
 
-    Each of their POSTs counts as not stored from now on, so that only a new answer can make them stored again.
+    None of their POSTs decides anything from now on: only a new answer can make them stored again. Those that have
+    stored them keep the id that they had, for audits and reports.
 
     Args:
         connection: in a transaction.
@@ -547,16 +548,20 @@ def send_missing_again(connection: Connection, missing: Iterable[tuple[int, str]
     """
     again = []
     for certificate, attempt in missing:
-        state = connection.execute(
-            "SELECT state FROM certificates WHERE id = ? AND attempt = ?", (certificate, attempt)
+        found = connection.execute(
+            "SELECT state, springest_id FROM certificates WHERE id = ? AND attempt = ?", (certificate, attempt)
         )
-        if state == [(State.STORED.value,)]:
+        state = [state for state, _ in found]
+        if state == [State.STORED.value]:
             connection.execute("UPDATE certificates SET springest_id = NULL WHERE id = ?", (certificate,))
+            # The last one has stored it, too, if that is known from Springest's lists or from a person.
             connection.execute(
-                "UPDATE attempts SET outcome = 'waiting' WHERE certificate = ? AND outcome = 'stored'", (certificate,)
+                "UPDATE attempts SET missing = ?, outcome = CASE outcome WHEN 'stored' THEN 'waiting' ELSE outcome END"
+                " WHERE certificate = ? AND (outcome = 'stored' OR id = ?)",
+                (found[0][1] or 0, certificate, attempt),
             )
             _set_state(connection, certificate, State.WAITING, "it was stored, and Springest does not list it any more")
-        elif state != [(State.WAITING.value,)]:  # which it is if the answer to this commit was lost
+        elif state != [State.WAITING.value]:  # which it is if the answer to this commit was lost
             continue
         again.append(certificate)
     return again

@@ -30,7 +30,8 @@ _OUTCOMES = (
     " sum(CASE WHEN a.outcome = 'stored' THEN 1 ELSE 0 END) AS stored,"
     " sum(CASE WHEN a.outcome = 'rejected' THEN 1 ELSE 0 END) AS rejected,"
     " sum(CASE WHEN a.outcome = 'waiting' AND a.status IN (400, 429) THEN 1 ELSE 0 END) AS refused,"
-    " sum(CASE WHEN a.outcome = 'in doubt' THEN 1 ELSE 0 END) AS unanswered"
+    " sum(CASE WHEN a.outcome = 'in doubt' AND a.missing IS NULL THEN 1 ELSE 0 END) AS unanswered,"
+    " sum(CASE WHEN a.missing IS NOT NULL THEN 1 ELSE 0 END) AS missing"
 )
 
 
@@ -44,6 +45,7 @@ class Posts:
         rejected: how many were rejected for good.
         refused: how many were refused with 400 or 429, so that they are sent again.
         unanswered: how many had no answer that says what became of them; most of these are settled later.
+        missing: how many were stored, and were not at Springest any more later, so that they are sent again.
     """
 
     posts: int = 0
@@ -51,11 +53,12 @@ class Posts:
     rejected: int = 0
     refused: int = 0
     unanswered: int = 0
+    missing: int = 0
 
     @property
     def others(self) -> int:
         """How many ended otherwise: with an error, such as a refused key, or they are under way."""
-        return self.posts - self.stored - self.rejected - self.refused - self.unanswered
+        return self.posts - self.stored - self.rejected - self.refused - self.unanswered - self.missing
 
 
 @frozen(kw_only=True)
@@ -174,7 +177,7 @@ def read_stretches(connection: Connection, migration: int, posts: AllPosts, most
     load, since = _load_and_since(connection, migration)
     lines = connection.execute(
         "SELECT CAST(minute / ? AS INTEGER) AS stretch, max(posts), sum(posts), sum(stored), sum(rejected),"  # noqa: S608
-        " sum(refused), sum(unanswered) FROM"
+        " sum(refused), sum(unanswered), sum(missing) FROM"
         f" (SELECT CAST(a.sent_at / ? AS INTEGER) AS minute, count(*) AS posts,{_OUTCOMES}{_POSTS} GROUP BY minute)"
         " AS minutes GROUP BY stretch",
         (width, _PERIOD_US, since, load),
@@ -298,7 +301,7 @@ def _load_and_since(connection: Connection, migration: int) -> tuple[int, int]:
 
 
 def _counts(posts: int, outcomes: Sequence[Any]) -> dict[str, int]:
-    names = ("stored", "rejected", "refused", "unanswered")
+    names = ("stored", "rejected", "refused", "unanswered", "missing")
     return {"posts": posts} | {name: int(count or 0) for name, count in zip(names, outcomes, strict=True)}
 
 

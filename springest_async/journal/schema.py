@@ -26,7 +26,8 @@ VERSION = 4
 #
 # An attempt is a POST, and the token that it took: under way while `counted_until` is known, then resting until
 # `back_at`. A POST that never left has a `back_at` of 0. Its `id` begins with the time, and is the `X-Request-Id` that
-# was sent; `server_request_id` is the one that came back.
+# was sent; `server_request_id` is the one that came back. Where `springest reconcile --repair` found that what it
+# stored is not at Springest any more, `missing` is the id that it had there (0 if that is not known).
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL){by_key};
 
@@ -89,7 +90,8 @@ CREATE TABLE attempts (
     status {integer},
     server_date TEXT NOT NULL DEFAULT '',
     words TEXT NOT NULL DEFAULT '',
-    server_request_id TEXT NOT NULL DEFAULT ''
+    server_request_id TEXT NOT NULL DEFAULT '',
+    missing {integer}
 );
 CREATE INDEX attempts_token ON attempts (budget, back_at);
 CREATE INDEX attempts_certificate ON attempts (certificate);

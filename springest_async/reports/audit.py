@@ -26,7 +26,15 @@ from attrs import frozen
 
 from springest_async.bulk.temporary import TemporaryDatabase
 from springest_async.journal import history, manifest_rows
-from springest_async.journal.attempts import Attempt, Double, budgets_of, limit_of, read_attempts, read_doubles
+from springest_async.journal.attempts import (
+    Attempt,
+    Double,
+    budgets_of,
+    limit_of,
+    read_attempts,
+    read_doubles,
+    read_missing,
+)
 from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import State
@@ -82,6 +90,7 @@ class Audit:
         in_doubt: how many rows are in doubt now.
         doubles: how many certificates may be stored twice.
         first_doubles: the first twenty of them.
+        missing: how many certificates were stored, and put back by ``springest reconcile --repair``, to be sent again.
         set_back: by how many seconds a clock of ours was set back, at most; 0 if none was seen to be.
         disputed: whether one clock showed more POSTs in a period than were allowed, and the other that this was not so.
     """
@@ -100,6 +109,7 @@ class Audit:
     in_doubt: int
     doubles: int
     first_doubles: tuple[Double, ...]
+    missing: int
     set_back: float
     disputed: bool
 
@@ -155,6 +165,14 @@ def notes(audit: Audit) -> list[str]:
             f"In places, one clock shows more than {audit.limit} POSTs in {audit.period:g} s, and another one that they"
             " were further apart: a clock was set there, and no limit was broken."
         )
+    if audit.missing:
+        rows, were, them = (
+            ("1 certificate", "was", "it") if audit.missing == 1 else (f"{audit.missing} certificates", "were", "them")
+        )
+        said.append(
+            f"{rows} {were} stored, and then put back by springest reconcile --repair, to be sent again, because"
+            f" Springest did not list {them}. If Springest has {them} after all, it has {them} twice."
+        )
     if audit.keys > 1:
         said.append(f"{audit.keys} API keys were used. Each has a limit of its own, and is counted by itself.")
     if audit.by_server_clock is None and audit.posts:
@@ -203,9 +221,15 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "in_doubt": audit.in_doubt,
         "doubles": audit.doubles,
         "first_doubles": [
-            {"rows": [*double.rows], "springest_id": double.springest_id, "request_ids": [*double.request_ids]}
+            {
+                "rows": [*double.rows],
+                "springest_id": double.springest_id,
+                "request_ids": [*double.request_ids],
+                "missing_ids": [*double.missing_ids],
+            }
             for double in audit.first_doubles
         ],
+        "missing": audit.missing,
         "set_back": round(audit.set_back, 1),
         "disputed": audit.disputed,
     }
@@ -250,6 +274,7 @@ def read_audit(connection: Connection, migration: int) -> Audit:
             in_doubt=manifest_rows.counts(connection, migration)[State.IN_DOUBT],
             doubles=doubles,
             first_doubles=tuple(first_doubles),
+            missing=read_missing(connection, migration),
             set_back=timeline.set_back / _SECOND,
             disputed=by_us or by_them,
         )

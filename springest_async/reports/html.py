@@ -254,7 +254,10 @@ def _double(double: Double) -> str:
     what = (
         "stored by several POSTs" if double.springest_id is None else f"all with Springest's id {double.springest_id}"
     )
-    return f"{rows}: {what}; request ids {', '.join(double.request_ids)}"
+    missing = (
+        f" (not listed later: Springest's id {', '.join(map(str, double.missing_ids))})" if double.missing_ids else ""
+    )
+    return f"{rows}: {what}; request ids {', '.join(double.request_ids)}{missing}"
 
 
 def _advice(summary: Summary) -> str:

@@ -84,6 +84,7 @@ def outcomes_of(posts: AllPosts) -> str:
     """Return what the answers to POSTs were, in words: ``30 stored, 2 rejected``."""
     kinds = [
         (posts.stored, "stored"),
+        (posts.missing, "stored, but missing at Springest later and sent again"),
         (posts.refused, "refused and sent again"),
         (posts.rejected, "rejected"),
         (posts.unanswered, "without a clear answer"),

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from springest_async.bulk import Manifest, OpenMigration, State
-from springest_async.journal import history
+from springest_async.journal import certificates, history
 from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.history import AllPosts, AnswerTime, RowHistory
@@ -244,3 +244,17 @@ async def test_what_an_edited_manifest_was_sent_before_counts(manifest: Manifest
 
     assert after == before
     assert moment(microseconds(after.begun_at)) == before.begun_at
+
+
+async def test_what_is_sent_again_was_answered_all_the_same(manifest: Manifest) -> None:
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, State.STORED, springest_id=17)
+
+        def send_again(connection: Connection) -> None:
+            missing = connection.execute("SELECT id, attempt FROM certificates ORDER BY id LIMIT 1")
+            certificates.send_missing_again(connection, missing)
+
+        await migration.journal.run(send_again)
+        posts = await _posts(migration)
+
+    assert (posts.posts, posts.stored, posts.missing, posts.others) == (2, 1, 1, 0)

@@ -62,6 +62,7 @@ def audit_of(**changes: Any) -> Audit:
         "in_doubt": 0,
         "doubles": 0,
         "first_doubles": (),
+        "missing": 0,
         "set_back": 0.0,
         "disputed": False,
     }

@@ -495,3 +495,44 @@ async def test_a_late_answer_that_doubles_is_found(manifest: Manifest) -> None:
         audit = await audited(migration)
 
     assert audit.doubles == 1
+
+
+async def sent_again(migration: OpenMigration) -> None:
+    """Put what is stored back to waiting, as `springest reconcile --repair` does."""
+
+    def change(connection: Connection) -> None:
+        missing = connection.execute("SELECT id, attempt FROM certificates WHERE state = 'stored'")
+        certificates.send_missing_again(connection, missing)
+
+    await migration.journal.run(change)
+
+
+async def test_what_a_repair_sent_again_is_stored_twice(manifest: Manifest) -> None:
+    """The first answer said that it is stored, whatever was listed later."""
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, springest_id=77)
+        await sent_again(migration)
+        before = await audited(migration)
+        await settle(migration, State.STORED, springest_id=78)
+        audit = await audited(migration)
+
+    (double,) = audit.first_doubles
+    assert (before.doubles, before.missing, audit.missing) == (0, 1, 1)
+    assert (audit.verdict, double.rows, len(double.request_ids), double.missing_ids) == ("stored twice", (2,), 2, (77,))
+    assert as_json(audit)["first_doubles"][0]["missing_ids"] == [77]
+    assert notes(audit)[0] == (
+        "1 certificate was stored, and then put back by springest reconcile --repair, to be sent again, because"
+        " Springest did not list it. If Springest has it after all, it has it twice."
+    )
+
+
+async def test_what_was_found_listed_and_sent_again_counts(manifest: Manifest) -> None:
+    """No answer said that it is stored, but Springest's lists did."""
+    async with loaded(manifest) as migration:
+        await settle(migration, State.IN_DOUBT)
+        await migration.resolve([2], State.STORED)
+        await sent_again(migration)
+        await settle(migration, State.STORED, springest_id=78)
+        audit = await audited(migration)
+
+    assert (audit.verdict, audit.doubles) == ("stored twice", 1)
