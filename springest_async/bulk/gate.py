@@ -49,7 +49,7 @@ class Gate:
         self._reason = ""  # of the last failure
         self._reported: Outage | None = None
         self.was_reached = False
-        """Whether the server was ever reached in this run."""
+        """Whether the server was ever reached, in this run or by another one with the same key."""
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else f"one at a time, {self._reason or 'the first'}"

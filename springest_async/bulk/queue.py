@@ -159,7 +159,8 @@ class UploadQueue:
 
         It ends when no row waits and no other worker has any. It ends early when the key or the host is refused, when
         no connection can be made at the start, and when the journal cannot be written. If the network fails later on,
-        it waits until the network is back. While the migration is paused, it sends nothing and waits.
+        or at the start although the same key was right before, it waits until the network is back. While the migration
+        is paused, it sends nothing and waits.
         """
         states: dict[int, State] = {}
         try:
@@ -562,6 +563,8 @@ class UploadQueue:
             # Stopped, aborted, or the client is closed: note this row's outcome; its worker takes no other row.
             self._cancelled(entry, claim, cancelled.__cause__)
         except SpringestError as error:
+            if isinstance(error, NotSent) and not error.connected and error.trusted and not self._gate.was_reached:
+                self._gate.was_reached = await self._migration.was_answered()
             return self._failed(entry, claim, error)
         except ClaimLost:
             raise

@@ -154,6 +154,16 @@ def set_budget(connection: Connection, migration: int, budget: str) -> None:
     connection.execute("UPDATE migrations SET budget = ? WHERE id = ? AND budget <> ?", (budget, migration, budget))
 
 
+def was_answered(connection: Connection, migration: int) -> bool:
+    """Return whether any POST that used the budget of a migration was taken or rejected: so key and host were right."""
+    lines = connection.execute(
+        "SELECT 1 FROM attempts WHERE budget = (SELECT budget FROM migrations WHERE id = ?) AND status IN (201, 400)"
+        " LIMIT 1",
+        (migration,),
+    )
+    return bool(lines)
+
+
 def is_current(connection: Connection, migration: int, source: Source) -> bool:
     """Return whether the rows of a migration are those of this manifest, as it was read."""
     lines = connection.execute("SELECT manifest, reading FROM migrations WHERE id = ?", (migration,))

@@ -274,6 +274,10 @@ class OpenMigration:
         """Record the budget that this run uses, for those who watch it."""
         await self.journal.run(partial(migrations.set_budget, migration=self.id, budget=budget))
 
+    async def was_answered(self) -> bool:
+        """Return whether Springest has ever taken or rejected a POST with the key of the latest run."""
+        return await self.journal.run(partial(migrations.was_answered, migration=self.id))
+
     async def pause(self) -> bool:
         """Pause it, so that no worker sends anything of it until `resume`; return False if it is paused already.
 

@@ -192,6 +192,18 @@ async def test_no_connection_at_the_start_is_told_and_ends(tmp_path: Path, event
     assert isinstance(events.outages[-1], OutageOver)
 
 
+async def test_a_key_that_was_right_before_waits_for_a_network(tmp_path: Path, events: Events) -> None:
+    manifest = rows_of(tmp_path, 3)
+    async with loaded(manifest, ModelClient.origin) as migration:
+        await settle(migration, STORED)
+        await migration.journal.run(lambda connection: connection.execute("UPDATE attempts SET status = 201"))
+
+    assert await run(client(*[NO_NETWORK] * 20), manifest, events) is None
+
+    assert set((await states(manifest)).values()) == {STORED}
+    assert isinstance(events.outages[-1], OutageOver)
+
+
 async def test_an_untrusted_server_at_the_start_ends_the_run(tmp_path: Path, events: Events) -> None:
     untrusted = NotSent(WHERE, "the server's TLS certificate is not trusted", connected=False, trusted=False)
     model = client(attrs.evolve(NO_NETWORK, error=lambda _: untrusted))
