@@ -26,7 +26,7 @@ async def test_a_run_is_paused_and_resumed_by_a_click(tmp_path: Path, browser: B
             await expect(seen.card()).to_contain_text("is uploading.")
             await seen.button("Pause: certificates.csv").click()
             await expect(seen.card()).to_contain_text("in progress will be finished. Resume, and the run goes on.")
-            await until_said(process, "aused")
+            await until_said(process, "nothing more is sent until")  # its own word, not the journal's
             sandbox.go_on.set()
             await expect(seen.card()).to_contain_text("nothing new is sent. Resume, and the run goes on.")
             shown = await seen.outcomes()
