@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import date
 from typing import Any
 
@@ -239,23 +239,38 @@ def all_orphans(connection: Connection) -> list[KnownCertificate]:
 
 
 def resolve(
-    connection: Connection, migration: int, source: Source, numbers: Collection[int] | None, state: State
+    connection: Connection,
+    migration: int,
+    source: Source,
+    numbers: Collection[int] | None,
+    state: State,
+    *,
+    requests: Mapping[int, str],
 ) -> int:
     """Record a person's word on rows in doubt; see `OpenMigration.resolve`."""
     sent_again = numbers is not None and state is State.WAITING
-    found: list[tuple[int | None, int]] = [
-        (number, certificate)
-        for number, certificate in connection.execute(
-            "SELECT number, certificate FROM manifest_rows WHERE load = ? AND state IN ('in doubt', ?)",
-            (load_of(connection, migration), "rejected" if sent_again else "in doubt"),
-        )
-    ]
+    found: list[tuple[int | None, int]] = []
+    newer: list[int] = []
+    for number, certificate, request_id in connection.execute(
+        "SELECT r.number, r.certificate, coalesce(k.attempt, '') FROM manifest_rows AS r LEFT JOIN certificates AS k"
+        " ON k.id = r.certificate WHERE r.load = ? AND r.state IN ('in doubt', ?)",
+        (load_of(connection, migration), "rejected" if sent_again else "in doubt"),
+    ):
+        found.append((number, certificate))
+        if requests.get(number, request_id) != request_id:
+            newer.append(number)
     if numbers is None:
         found += [(None, -entry.id) for entry in orphans(connection, source)]
     else:
         if wrong := sorted(set(numbers) - {number for number, _ in found}):
             rows = ", ".join(map(str, wrong))
             raise ConfigurationError(f"not in doubt: row {rows} of the manifest. Nothing was changed.")
+        if newer:
+            rows = ", ".join(map(str, sorted(newer)))
+            raise ConfigurationError(
+                f"sent again since you looked: row {rows} of the manifest. Look it up once more, by the number of its"
+                " new request. Nothing was changed."
+            )
         found = [(number, certificate) for number, certificate in found if number in numbers]
     certificates.resolve(connection, {certificate for _, certificate in found}, state)
     return len(found)

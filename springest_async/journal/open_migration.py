@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import platform
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -293,7 +293,13 @@ class OpenMigration:
         """Return since when it is paused (UTC), or None."""
         return await self.journal.run(partial(migrations.paused_at, migration=self.id))
 
-    async def resolve(self, numbers: Collection[int] | None, state: Literal[State.STORED, State.WAITING]) -> int:
+    async def resolve(
+        self,
+        numbers: Collection[int] | None,
+        state: Literal[State.STORED, State.WAITING],
+        *,
+        requests: Mapping[int, str] | None = None,
+    ) -> int:
         """Record a person's word on rows in doubt, and return how many rows were changed.
 
         Args:
@@ -301,15 +307,16 @@ class OpenMigration:
                 names.
             state: STORED, or WAITING when it is not stored and is to be sent again. By its number, a rejected row can
                 be sent again too: Springest may accept it now.
+            requests: the request ids of the POSTs that the person has looked up, by row; None for the last ones.
 
         Raises:
-            ConfigurationError: one of the rows is not in doubt, or Springest is being asked about it just now; nothing
-                is changed then.
+            ConfigurationError: one of the rows is not in doubt, was sent again since the POST that was looked up, or
+                Springest is being asked about it just now; nothing is changed then.
         """
 
         def job(connection: Connection) -> int:
             certificates.take_over(connection)
-            return manifest_rows.resolve(connection, self.id, self.source, numbers, state)
+            return manifest_rows.resolve(connection, self.id, self.source, numbers, state, requests=requests or {})
 
         return await self.journal.run(job)
 

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import platform
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from importlib import resources
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from springest_async.errors import ConfigurationError, JournalError
-from springest_async.journal import manifest_rows, migrations
+from springest_async.journal import doubts, manifest_rows, migrations
 from springest_async.journal.engine import Connection
 from springest_async.journal.journal import Journal
 from springest_async.journal.open_migration import OpenMigration
@@ -177,21 +177,22 @@ class StatusPage:
     async def _doubts(self, request: web.Request) -> web.Response:
         """Answer with the next rows in doubt after a row number, and whether there are more."""
         after = request.query.get("after", "0")
-        if not (after.isascii() and after.isdigit() and len(after) < 19):
+        if not _is_row(after):
             raise web.HTTPBadRequest(text="after: expected the number of a row")
 
-        def read(connection: Connection) -> list[Entry]:
+        def read(connection: Connection) -> tuple[list[Entry], dict[int, str]]:
             migration = int(request.match_info["migration"])
             source = migrations.source_of(connection, migration, self._journal.machine)
-            return manifest_rows.entries(
+            found = manifest_rows.entries(
                 connection, migration, source, (State.IN_DOUBT,), after=int(after), limit=DOUBTS_PER_PAGE + 1
             )
+            return found, doubts.asked_about(connection)
 
         try:
-            found = await self._watch.read(read)
+            found, asked = await self._watch.read(read)
         except JournalError as error:
             return _refusal(503, str(error))
-        rows = [_doubt(entry) for entry in found[:DOUBTS_PER_PAGE]]
+        rows = [_doubt(entry, asked) for entry in found[:DOUBTS_PER_PAGE]]
         return web.json_response({"rows": rows, "more": len(found) > DOUBTS_PER_PAGE})
 
     async def _pause(self, request: web.Request) -> web.Response:
@@ -207,11 +208,16 @@ class StatusPage:
         return await self._told(resume)
 
     async def _answer(self, request: web.Request) -> web.Response:
-        """Record a person's word on rows in doubt: ``{"rows": [17], "answer": "stored"}``, or "send again"."""
-        rows, answer = _answer_in(await request.text())
+        """Record a person's word on rows in doubt.
+
+        ``{"rows": {"17": request id}, "answer": "stored"}``, or "send again". The request id is that of the POST which
+        the person has looked up: a row may have been sent again since.
+        """
+        requests, answer = _answer_in(await request.read())
 
         async def resolve() -> dict[str, Any]:
-            return {"changed": await (await self._migration(request)).resolve(rows, answer)}
+            migration = await self._migration(request)
+            return {"changed": await migration.resolve(requests.keys(), answer, requests=requests)}
 
         return await self._told(resolve)
 
@@ -247,24 +253,30 @@ def _static(name: str) -> str:
     return resources.files(__package__).joinpath("static", name).read_text(encoding="utf-8")
 
 
-def _answer_in(body: str) -> tuple[list[int], Literal[State.STORED, State.WAITING]]:
-    """Return the rows and the answer in the body of a POST.
+def _answer_in(body: bytes) -> tuple[Mapping[int, str], Literal[State.STORED, State.WAITING]]:
+    """Return the request ids by row, and the answer, in the body of a POST.
 
     Raises:
         web.HTTPBadRequest: it is none of the page.
     """
     try:
         match json.loads(body):
-            case {"rows": [_, *_] as rows, "answer": str(answer)} if (
-                answer in _ANSWERS and len(rows) <= DOUBTS_PER_PAGE and all(type(row) is int for row in rows)
+            case {"rows": dict(rows), "answer": str(answer)} if (
+                answer in _ANSWERS
+                and 0 < len(rows) <= DOUBTS_PER_PAGE
+                and all(_is_row(row) and isinstance(request_id, str) for row, request_id in rows.items())
             ):
-                return rows, _ANSWERS[answer]
+                return {int(row): request_id for row, request_id in rows.items()}, _ANSWERS[answer]
     except (ValueError, RecursionError):
         pass
-    raise web.HTTPBadRequest(text=f"expected 1 to {DOUBTS_PER_PAGE} numbers of rows, and an answer")
+    raise web.HTTPBadRequest(text=f"expected the request ids of 1 to {DOUBTS_PER_PAGE} rows, and an answer")
 
 
-def _doubt(entry: Entry) -> dict[str, Any]:
+def _is_row(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def _doubt(entry: Entry, asked: Mapping[int, str]) -> dict[str, Any]:
     return {
         "row": entry.number,
         "file": entry.file,
@@ -275,4 +287,5 @@ def _doubt(entry: Entry) -> dict[str, Any]:
         "sent_at": time_as_json(entry.sent_at),
         "reason": entry.reason,
         "request_id": entry.request_id,
+        "asked_by": None if entry.certificate is None else asked.get(entry.certificate),
     }

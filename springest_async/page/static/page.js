@@ -456,10 +456,11 @@ class Doubts {
     this.starts = [0]; // after which row each page up to this one begins
     this.rows = [];
     this.count = 0; // when they were read
+    this.version = ""; // of what they were read from
     set(this.find(".all"), "aria-label", "All rows on this page");
     set(this.find(".pages"), "aria-label", "Pages of rows in doubt");
-    onPress(this.find(".all-stored"), () => this.answer(this.rows, "stored"));
-    onPress(this.find(".all-again"), () => this.answer(this.rows, "send again"));
+    onPress(this.find(".all-stored"), () => this.answer(this.answerable, "stored"));
+    onPress(this.find(".all-again"), () => this.answer(this.answerable, "send again"));
     onPress(this.find(".previous"), () => this.turn(() => this.starts.pop()));
     onPress(this.find(".next"), () => this.turn(() => this.starts.push(this.rows.at(-1).row)));
     this.element.addEventListener("toggle", () => this.update());
@@ -472,13 +473,21 @@ class Doubts {
   update() {
     const rows = this.card.migration.counts.in_doubt;
     show(this.element, rows > 0);
+    const { asked } = this.card.migration.doubts;
     const who = rows === 1 ? "it waits" : "they wait";
-    put(this.find("summary"), rows ? `${count(rows, "row")} in doubt: ${who} for your answer` : "");
+    const which = rows === 1 ? "it" : asked === rows ? "them" : `${number(asked)} of them`;
+    const what = asked ? `a run is asking Springest about ${which} now` : `${who} for your answer`;
+    put(this.find("summary"), rows ? `${count(rows, "row")} in doubt: ${what}` : "");
     if (!rows) this.starts = [0];
     // A long list would hide all that is below it.
     else if (!this.isKnown) this.element.open = rows <= 10;
     this.isKnown ||= rows > 0;
-    if (this.element.open && rows !== this.count && !isAway()) this.read();
+    if (this.element.open && this.card.migration.doubts.version !== this.version && !isAway()) this.read();
+  }
+
+  // A run that asks Springest about a row answers for it, and refuses anybody else's answer meanwhile.
+  get answerable() {
+    return this.rows.filter((row) => row.asked_by === null);
   }
 
   async turn(change) {
@@ -496,7 +505,7 @@ class Doubts {
     this.reading = true;
     do {
       this.stale = false;
-      const wanted = this.card.migration.counts.in_doubt;
+      const { doubts, counts } = this.card.migration;
       try {
         const answer = await fetch(`migrations/${this.card.migration.migration}/doubts?after=${this.starts.at(-1)}`);
         if (!answer.ok) break; // the journal is away, which the page says; when it is back, it is read again
@@ -506,7 +515,8 @@ class Doubts {
           this.stale = true;
           continue;
         }
-        this.count = wanted;
+        this.count = counts.in_doubt;
+        this.version = doubts.version;
         this.show(rows, more);
       } catch {
         break;
@@ -517,22 +527,23 @@ class Doubts {
 
   show(rows, more) {
     const list = this.find("ol");
-    const known = new Map([...list.children].map((item) => [item.dataset.row, item]));
+    const known = new Map([...list.children].map((item) => [item.dataset.shows, item]));
     const focused = list.contains(document.activeElement) ? document.activeElement : null;
     const index = focused ? [...list.children].indexOf(focused.closest("li")) : this.answered;
     this.answered = undefined;
     this.rows = rows;
-    const items = rows.map((row) => known.get(String(row.row)) ?? this.item(row));
+    const items = rows.map((row) => known.get(JSON.stringify(row)) ?? this.item(row));
     items.forEach((item, place) => {
       if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
     });
     while (list.children.length > items.length) list.lastElementChild.remove();
     if (index !== undefined && !list.contains(document.activeElement)) {
       const next = list.children[Math.min(index, items.length - 1)];
-      (next?.querySelector("button") ?? this.find("summary")).focus();
+      (next?.querySelector(".buttons:not([hidden]) button") ?? this.find("summary")).focus();
     }
-    show(this.find(".all"), rows.length > 1);
-    put(this.find(".all span"), `All ${rows.length} rows on this page:`);
+    const answerable = this.answerable.length;
+    show(this.find(".all"), answerable > 1);
+    put(this.find(".all span"), answerable === rows.length ? `All ${rows.length} rows on this page:` : `The other ${answerable} rows on this page:`);
     const first = (this.starts.length - 1) * PAGE;
     show(this.find(".pages"), more || first > 0);
     show(this.find(".previous"), first > 0);
@@ -544,7 +555,7 @@ class Doubts {
   item(row) {
     const item = $("doubt").content.firstElementChild.cloneNode(true);
     const name = `Row ${number(row.row)}`;
-    item.dataset.row = row.row;
+    item.dataset.shows = JSON.stringify(row); // a row may be sent again, and be in doubt for another reason
     put(item.querySelector("strong"), name);
     put(item.querySelector(".file"), row.file);
     put(item.querySelector(".whose"), describe(row));
@@ -554,6 +565,9 @@ class Doubts {
     const send = item.querySelector(".again");
     set(has, "aria-label", `Springest has it: ${name.toLowerCase()}`);
     set(send, "aria-label", `Send again: ${name.toLowerCase()}`);
+    show(item.querySelector(".asked"), row.asked_by !== null);
+    put(item.querySelector(".asked"), `The run on ${row.asked_by || "another machine"} is asking Springest about it now, so it needs no answer yet.`);
+    show(item.querySelector(".buttons"), row.asked_by === null);
     onPress(has, () => this.answer([row], "stored"));
     onPress(send, () => this.answer([row], "send again"));
     return item;
@@ -576,7 +590,7 @@ class Doubts {
     this.card.busy = true;
     this.card.enable();
     const done = await post(`migrations/${this.card.migration.migration}/answers`, {
-      rows: rows.map((row) => row.row),
+      rows: Object.fromEntries(rows.map((row) => [row.row, row.request_id])),
       answer,
     });
     this.card.busy = false;

@@ -129,13 +129,14 @@ async def test_a_post_that_another_page_made_is_refused(
     [
         None,
         [],
-        {"rows": [3]},
-        {"rows": [], "answer": "stored"},
+        {"rows": {"3": ""}},
+        {"rows": {}, "answer": "stored"},
         {"rows": None, "answer": "stored"},
-        {"rows": ["3"], "answer": "stored"},
-        {"rows": [True], "answer": "stored"},
-        {"rows": [3], "answer": "in doubt"},
-        {"rows": list(range(51)), "answer": "stored"},
+        {"rows": [3], "answer": "stored"},
+        {"rows": {"3": None}, "answer": "stored"},
+        {"rows": {"x": ""}, "answer": "stored"},
+        {"rows": {"3": ""}, "answer": "in doubt"},
+        {"rows": {str(row): "" for row in range(51)}, "answer": "stored"},
     ],
     ids=str,
 )
@@ -155,8 +156,10 @@ async def test_what_is_not_there_is_told(
     assert await status(session, f"{page.url}migrations/99/doubts") == 503
     assert await status(session, f"{page.url}migrations/x/doubts") == 404
     assert await status(session, f"{page.url}migrations/{migration.id}/doubts?after=x") == 400
-    answer = {"rows": [2], "answer": "send again"}  # row 2 is stored
-    assert await post(session, page.url, f"migrations/{migration.id}/answers", answer) == 409
+    for row in ("2", "3"):  # row 2 is stored, and row 3 has another request
+        answer = {"rows": {row: "0" * 32}, "answer": "send again"}
+        assert await post(session, page.url, f"migrations/{migration.id}/answers", answer) == 409
+    assert (await migration.counts())[State.IN_DOUBT] == 1
 
 
 async def test_with_a_password_nothing_is_shown_without_it(guarded: StatusPage, session: aiohttp.ClientSession) -> None:

@@ -13,6 +13,7 @@ from springest_async.journal.status_reader import StatusReader
 from springest_async.page import StatusPage
 from springest_async.page.picture import read_picture
 from springest_async.reports.status_json import as_json
+from tests.bulk_runs import settle
 from tests.integration.browser import axe_violations
 from tests.waiting import until
 
@@ -312,3 +313,36 @@ async def test_a_page_that_nobody_sees_asks_for_nothing(tmp_path: Path, browser:
         await load(migration.journal, manifest(tmp_path, 3), [State.STORED])
         await seen.page.evaluate(HIDE, False)
         await expect(seen.card()).to_contain_text("1 of 3 rows done")
+
+
+async def test_rows_that_were_sent_again_are_shown_anew(tmp_path: Path, browser: Browser) -> None:
+    """As many rows are in doubt as before, and nobody has seen a moment in between: the tab was hidden."""
+    async with loaded(tmp_path, 6, SOME, reason="HTTP 500") as migration, shown(migration, browser) as seen:
+        first, _ = await migration.entries(State.IN_DOUBT)
+        await expect(seen.doubt("Row 5")).to_contain_text(f"HTTP 500. Request {first.request_id}")
+        await seen.page.evaluate(HIDE, True)
+        await migration.resolve([5], State.WAITING)
+        await settle(migration, State.IN_DOUBT, reason="HTTP 503")
+        again, _ = await migration.entries(State.IN_DOUBT)
+        assert (again.number, again.request_id != first.request_id) == (5, True)
+        await seen.page.evaluate(HIDE, False)
+        await expect(seen.doubt("Row 5")).to_contain_text(f"HTTP 503. Request {again.request_id}")
+        await expect(seen.doubt("Row 5")).not_to_contain_text(first.request_id)
+
+
+async def test_a_row_that_a_run_asks_about_has_no_buttons(tmp_path: Path, browser: Browser) -> None:
+    async with loaded(tmp_path, 6, SOME) as migration, shown(migration, browser) as seen:
+        await expect(seen.card()).to_contain_text("2 rows in doubt: they wait for your answer")
+        claimed = await migration.claim_doubt(())
+        assert claimed is not None
+        row, doubt = claimed
+        await expect(seen.card()).to_contain_text("2 rows in doubt: a run is asking Springest about 1 of them now")
+        await expect(seen.doubt(f"Row {row.number}")).to_contain_text("is asking Springest about it now")
+        await expect(seen.button(f"Send again: row {row.number}")).to_be_hidden()
+        other = 12 - (row.number or 0)
+        await expect(seen.button(f"Send again: row {other}")).to_be_visible()
+        await expect(seen.button("Send again")).to_be_hidden()
+
+        await migration.journal.settled(doubt, State.IN_DOUBT, reason="Springest does not list it")
+        await expect(seen.button(f"Send again: row {row.number}")).to_be_visible()
+        await expect(seen.doubt(f"Row {row.number}")).to_contain_text("Springest does not list it")

@@ -71,3 +71,31 @@ async def test_certificates_that_no_manifest_names_are_counted(tmp_path: Path) -
         picture = await _picture(journal)
 
     assert picture.orphans == 1
+
+
+async def test_what_is_known_of_doubts_has_a_version(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal.sqlite3") as journal:
+        migration = await _load(journal, tmp_path / "a", 3)
+        seen = []
+
+        async def see() -> None:
+            await journal.run(lambda _: None)  # after all that was noted
+            (shown,) = _news(await _picture(journal), {})["migrations"]
+            seen.append((shown["counts"]["in_doubt"], shown["doubts"]["asked"], shown["doubts"]["version"]))
+
+        await settle(migration, State.IN_DOUBT, State.IN_DOUBT)
+        await see()
+        await migration.resolve([2], State.WAITING)
+        await settle(migration, State.IN_DOUBT)  # the same row, another POST
+        await see()
+        claimed = await migration.claim_doubt(())
+        assert claimed is not None
+        await see()
+        await journal.settled(claimed[1], State.IN_DOUBT, reason="Springest does not list it")
+        await see()
+        await see()
+
+    assert [(rows, asked) for rows, asked, _ in seen] == [(2, 0), (2, 0), (2, 1), (2, 0), (2, 0)]
+    versions = [version for *_, version in seen]
+    assert len(set(versions)) == 4
+    assert versions[3] == versions[4]
