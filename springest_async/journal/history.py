@@ -23,7 +23,7 @@ _PERIOD_US = int(PERIOD_SECONDS * 1e6)
 _WIDTHS = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200, 14400, 43200)  # minutes of a stretch
 
 _POSTS = (
-    " FROM attempts AS a WHERE a.sent_at >= ? AND a.certificate IN"  # noqa: S608 # no values
+    " FROM attempts AS a WHERE (a.sent_at >= ? OR a.certificate > ?) AND a.certificate IN"  # noqa: S608 # no values
     f" (SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL) AND {LEFT}"
 )
 _OUTCOMES = (
@@ -148,11 +148,11 @@ def read_posts(connection: Connection, migration: int) -> AllPosts:
     Raises:
         JournalError: the journal cannot be read, or the migration was erased from it.
     """
-    load, since = _load_and_since(connection, migration)
+    own = _own(connection, migration)
     ((count, first_at, last_at, *outcomes),) = connection.execute(
-        f"SELECT count(*), min(a.sent_at), max(a.sent_at),{_OUTCOMES}{_POSTS}", (since, load)
+        f"SELECT count(*), min(a.sent_at), max(a.sent_at),{_OUTCOMES}{_POSTS}", own
     )
-    begun_at = moment(since + _CLOCKS_APART_US)
+    begun_at = moment(own[0] + _CLOCKS_APART_US)
     assert begun_at is not None
     return AllPosts(**_counts(count, outcomes), begun_at=begun_at, first_at=moment(first_at), last_at=moment(last_at))
 
@@ -174,13 +174,12 @@ def read_stretches(connection: Connection, migration: int, posts: AllPosts, most
     first, last = (int(at.timestamp() // PERIOD_SECONDS) for at in (posts.first_at, posts.last_at))
     width = _width(first, last, most)
     start = first // width
-    load, since = _load_and_since(connection, migration)
     lines = connection.execute(
         "SELECT CAST(minute / ? AS INTEGER) AS stretch, max(posts), sum(posts), sum(stored), sum(rejected),"  # noqa: S608
         " sum(refused), sum(unanswered), sum(missing) FROM"
         f" (SELECT CAST(a.sent_at / ? AS INTEGER) AS minute, count(*) AS posts,{_OUTCOMES}{_POSTS} GROUP BY minute)"
         " AS minutes GROUP BY stretch",
-        (width, _PERIOD_US, since, load),
+        (width, _PERIOD_US, *_own(connection, migration)),
     )
     found = {stretch: (busiest, _counts(count, outcomes)) for stretch, busiest, count, *outcomes in lines}
     return [
@@ -199,13 +198,12 @@ def read_answer_times(connection: Connection, migration: int) -> list[AnswerTime
 
     The times are exact to 10 ms below a second, and to a tenth above.
     """
-    load, since = _load_and_since(connection, migration)
     took = "CASE WHEN a.answered_at > a.sent_at THEN a.answered_at - a.sent_at ELSE 0 END"
     cases = " ".join(f"WHEN took < {step * 100} THEN took / {step} * {step}" for step in _STEPS_US)
     lines = connection.execute(
         f"SELECT CAST(CASE {cases} ELSE {_STEPS_US[-1] * 100} END AS BIGINT) AS least, count(*) FROM"  # noqa: S608
         f" (SELECT {took} AS took{_POSTS} AND a.answered_at IS NOT NULL) AS answers GROUP BY least ORDER BY least",
-        (since, load),
+        _own(connection, migration),
     )
     return [AnswerTime(least / 1e6, (least + _step(least)) / 1e6, posts) for least, posts in lines]
 
@@ -261,7 +259,7 @@ def read_extra_columns(connection: Connection, migration: int) -> tuple[str, ...
 
 def _pages(connection: Connection, migration: int) -> Iterator[tuple[int, int, int]]:
     """Yield the load of a migration, and ranges of rows that are found by an index whatever their states are."""
-    load, _ = _load_and_since(connection, migration)
+    load = load_of(connection, migration)
     ((last,),) = connection.execute("SELECT max(number) FROM manifest_rows WHERE load = ?", (load,))
     for after in range(0, last or 0, _AT_ONCE):
         yield load, after, after + _AT_ONCE
@@ -293,11 +291,13 @@ def _row_of(line: Sequence[Any]) -> RowHistory:
     )
 
 
-def _load_and_since(connection: Connection, migration: int) -> tuple[int, int]:
-    """Return the load of a migration that counts, and since when its POSTs do."""
+def _own(connection: Connection, migration: int) -> tuple[int, int, int]:
+    """Return what `_POSTS` needs: since when POSTs count, after which certificate all of them do, and the load."""
     load = load_of(connection, migration)
-    ((begun_at,),) = connection.execute("SELECT begun_at FROM migrations WHERE id = ?", (migration,))
-    return load, begun_at - _CLOCKS_APART_US
+    ((begun_at, last_before),) = connection.execute(
+        "SELECT begun_at, last_before FROM migrations WHERE id = ?", (migration,)
+    )
+    return begun_at - _CLOCKS_APART_US, last_before, load
 
 
 def _counts(posts: int, outcomes: Sequence[Any]) -> dict[str, int]:

@@ -285,7 +285,8 @@ def _switch(connection: Connection, migration: int | None, load: int, source: So
     if migration is None:
         ((migration,),) = connection.execute(
             "INSERT INTO migrations (manifest, reading, machine, path, name, load, loaded_at, moved_at, begun_at,"
-            " origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            " origin, last_before) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(id), 0) FROM certificates"
+            " RETURNING id",
             (*values, now, source.origin),
         )
     else:

@@ -20,7 +20,8 @@ VERSION = 4
 # or waits or fails by itself before it has one. `copy` numbers rows with the same file and fields.
 #
 # A migration's `budget` is that of its last run. While `paused_at` is set, no worker sends anything of it. It was
-# loaded for the first time at `begun_at`: its certificates may have been sent long before, for other manifests.
+# loaded for the first time at `begun_at`: its certificates may have been sent long before, for other manifests, if they
+# were in the journal then. The last one of those was `last_before`, which tells more than any clock.
 #
 # The key of a migration that was erased must not mean another one to a worker that was asleep, so it is a lasting one.
 #
@@ -111,6 +112,7 @@ CREATE TABLE migrations (
     budget TEXT NOT NULL DEFAULT '',
     paused_at {integer},
     begun_at {integer} NOT NULL,
+    last_before {integer} NOT NULL,
     loaded_at {integer} NOT NULL,
     moved_at {integer} NOT NULL
 );

@@ -67,6 +67,13 @@ async def _plant(
     )
 
 
+async def _known_before(migration: OpenMigration) -> None:
+    """Make the certificates older than the migration."""
+    await migration.journal.run(
+        lambda connection: connection.execute("UPDATE migrations SET last_before = (SELECT max(id) FROM certificates)")
+    )
+
+
 async def _without_posts(migration: OpenMigration) -> None:
     await migration.journal.run(lambda connection: connection.execute("DELETE FROM attempts"))
 
@@ -111,6 +118,7 @@ async def test_posts_are_counted_by_their_outcome(manifest: Manifest) -> None:
         await _plant(migration, 5, NOON, None)
         await _plant(migration, 6, NOON, "waiting", left=False)
         await _plant(migration, 6, NOON - timedelta(days=36500), "stored", status=201, took=1)  # for another manifest
+        await _known_before(migration)
         posts = await _posts(migration)
         times = await _read(migration, lambda connection: history.read_answer_times(connection, migration.id))
 
@@ -258,3 +266,18 @@ async def test_what_is_sent_again_was_answered_all_the_same(manifest: Manifest) 
         posts = await _posts(migration)
 
     assert (posts.posts, posts.stored, posts.missing, posts.others) == (2, 1, 1, 0)
+
+
+async def test_a_clock_that_was_put_back_hides_no_post(manifest: Manifest) -> None:
+    """It was hours ahead when the manifest was loaded, and its certificates were new then."""
+    async with loaded(manifest) as migration:
+        await migration.journal.run(
+            lambda connection: connection.execute("UPDATE migrations SET begun_at = begun_at + 7200000000")
+        )
+        await settle(migration, State.STORED)
+        posts = await _posts(migration)
+        stretches = await _read(
+            migration, lambda connection: history.read_stretches(connection, migration.id, posts, 60)
+        )
+
+    assert (posts.posts, posts.stored, [stretch.posts for stretch in stretches]) == (1, 1, [1])
