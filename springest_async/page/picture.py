@@ -13,6 +13,7 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.status import MigrationStatus, MinutePosts
 from springest_async.limits.bucket import PERIOD_SECONDS
 from springest_async.reports.addresses import without_addresses
+from springest_async.reports.reasons import plain_reason
 from springest_async.reports.status_json import as_json, state_as_json, time_as_json
 
 _MINUTES = 60  # of POSTs
@@ -69,7 +70,11 @@ def read_picture(connection: Connection) -> Picture:
         shown = _shown(each) | {
             "minutes": _minutes(posts[budget]),
             "reasons": [
-                {"state": state_as_json(one.state), "words": without_addresses(one.words), "rows": one.rows}
+                {
+                    "state": state_as_json(one.state),
+                    "words": without_addresses(plain_reason(one.words)),
+                    "rows": one.rows,
+                }
                 for one in reasons
             ],
             "more_reasons": max(0, kinds - _REASONS),

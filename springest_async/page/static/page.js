@@ -431,11 +431,13 @@ class Card {
   }
 
   last() {
-    this.list("last", this.migration.last, (outcome) => {
+    // What never left has no answer, and an outage has many of it.
+    const answered = this.migration.last.filter(({ state, status }) => state !== "waiting" || status !== null);
+    this.list("last", answered, (outcome) => {
       const at = make("time", toSecond(new Date(outcome.at)));
       at.dateTime = outcome.at;
-      const state = outcome.state === "waiting" ? "to be sent again" : STATES[outcome.state].toLowerCase();
-      const said = [outcome.status === null ? "" : `HTTP ${outcome.status}`, outcome.words].filter(Boolean).join(": ");
+      const state = outcome.state === "waiting" ? "refused, to be sent again" : STATES[outcome.state].toLowerCase();
+      const said = outcome.reason || (outcome.state === "waiting" ? `HTTP ${outcome.status}` : "");
       return [at, ` row ${number(outcome.row)}: `, make("span", state, `state ${outcome.state}`), said ? ` (${said})` : ""];
     });
   }

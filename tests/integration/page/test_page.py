@@ -190,6 +190,24 @@ async def test_new_posts_are_drawn_under_the_limit(tmp_path: Path, browser: Brow
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[2J{{7*7}}</script>"
 
 
+async def test_the_last_answers_are_in_plain_words(tmp_path: Path, browser: Browser) -> None:
+    reason = "POST https://api.springest.nl/users/certificates.json rejected the certificate (400): email: is nobody"
+    states = [State.REJECTED, State.IN_DOUBT, State.IN_DOUBT]
+    async with loaded(tmp_path, 4, states, reason=reason) as migration:
+
+        def change(connection: Connection) -> None:  # row 2 was refused, and the POST of row 3 never left
+            connection.execute("UPDATE attempts SET outcome = 'waiting' WHERE outcome = 'in doubt'")
+            connection.execute("UPDATE attempts SET status = 429 WHERE certificate = 2")
+
+        await migration.journal.run(change)
+        async with StatusPage(migration.journal) as page, viewer(browser, page.url) as seen:
+            await expect(seen.card()).to_contain_text("1 row rejected: email: is nobody")
+            last = seen.card().locator(".list-last li")
+            await expect(last.filter(has_text="rejected (email: is nobody)")).to_have_count(1)
+            await expect(last.filter(has_text="refused, to be sent again (HTTP 429)")).to_have_count(1)
+            await expect(last).to_have_count(2)
+
+
 async def test_hostile_names_and_words_are_only_text(tmp_path: Path, browser: Browser) -> None:
     states = [State.REJECTED, State.IN_DOUBT]
     async with (

@@ -10,6 +10,8 @@ from springest_async.journal.status_reader import StatusReader
 from springest_async.page.picture import Picture, read_picture
 from tests.bulk_runs import ORIGIN, rows_of, settle
 
+REJECTED = "POST https://api.springest.nl/users/certificates.json rejected the certificate (400): "
+
 
 async def _picture(journal: Journal) -> Picture:
     async with StatusReader(journal) as reader:
@@ -51,12 +53,16 @@ async def test_reasons_and_words_have_no_addresses(tmp_path: Path) -> None:
     async with Journal(tmp_path / "journal.sqlite3") as journal:
         migration = await _load(journal, tmp_path / "a", 12)
         for number in range(10):
-            await settle(migration, State.REJECTED, reason=f"no user other{number}@example.org of kind {number}")
+            await settle(
+                migration, State.REJECTED, reason=f"{REJECTED}no user other{number}@example.org of kind {number}"
+            )
         await settle(migration, State.FAILED, reason="not readable")
         await journal.run(lambda _: None)  # after all that was noted
         news = _news(await _picture(journal), {})
 
     (shown,) = news["migrations"]
+    assert "kind 3" in shown["reasons"][3]["words"]
+    assert all(reason["words"].startswith("no user") for reason in shown["reasons"])
     assert "@" not in json.dumps(shown)
     assert len(shown["reasons"]) == 8
     assert shown["more_reasons"] == 3
