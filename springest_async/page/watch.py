@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 _REST = 1.0  # seconds between two reads
 _RESTS_PER_READ = 10  # a read may take a second of a big journal, and must not keep its uploads from the disk
-_PATIENCE = 10.0  # seconds for the journal to write what dead workers have left
+_BUSY = "it does not answer"
+_PATIENCE = 10.0  # seconds for a read, after which viewers are told that what they see is old
 
 
 class JournalWatch:
@@ -87,22 +88,28 @@ class JournalWatch:
             await self._wanted.wait()
             self._asked.clear()
             began = loop.time()
-            picture = await self._read()
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(self._read())
+                await asyncio.wait([reading], timeout=_PATIENCE)
+                if not reading.done():  # it goes on: a database that is frozen or locked may come back
+                    await self._show(evolve(self._picture or Picture(), trouble=self._journal.trouble or _BUSY))
             rest = max(_REST, _RESTS_PER_READ * (loop.time() - began))
-            async with self._changed:
-                self._picture = picture
-                self._changed.notify_all()
+            await self._show(reading.result())
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest):
                     await self._asked.wait()
 
+    async def _show(self, picture: Picture) -> None:
+        async with self._changed:
+            self._picture = picture
+            self._changed.notify_all()
+
     async def _read(self) -> Picture:
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._reader.take_over()
+            await self._reader.take_over()
             return await self._reader.read(read_picture)
-        except (JournalError, TimeoutError) as error:
+        except JournalError as error:
             before = self._picture or Picture()
             if isinstance(error, JournalMissing) and before.trouble:
                 return evolve(before)  # its words are for a journal that never was: the first ones say more
-            return evolve(before, trouble=str(error) or self._journal.trouble or "it is busy")
+            return evolve(before, trouble=str(error))

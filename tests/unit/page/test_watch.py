@@ -21,6 +21,7 @@ class SlowReader:
         self.began: list[float] = []
         self.seconds = 0.0
         self.error: JournalError | None = None
+        self.late = 0.0  # seconds more that one read takes
 
     async def __aenter__(self) -> "SlowReader":
         return self
@@ -31,7 +32,8 @@ class SlowReader:
 
     async def read(self, _: Callable[[Any], object]) -> Picture:
         self.began.append(asyncio.get_running_loop().time())
-        await asyncio.sleep(self.seconds)
+        late, self.late = self.late, 0.0
+        await asyncio.sleep(self.seconds + late)
         if self.error is not None:
             raise self.error
         return Picture(orphans=len(self.began))
@@ -117,3 +119,27 @@ async def test_while_the_journal_is_away_the_last_picture_stays(reader: SlowRead
         (3, ""),
         (4, ""),
     ]
+
+
+async def test_a_journal_that_does_not_answer_is_told(reader: SlowReader) -> None:
+    async with JournalWatch(Journal("unused")) as watch:
+        viewer = asyncio.create_task(_look(watch, 2000))
+        await asyncio.sleep(0.5)
+        reader.late = 60.0  # as a database that is frozen, or a table that is locked
+        pictures = await viewer
+
+    assert [(picture.orphans, picture.trouble) for picture in pictures] == [
+        (1, ""),
+        (1, "it does not answer"),
+        (2, ""),
+        *((read, "") for read in range(3, len(reader.began) + 1)),
+    ]
+    assert len(reader.began) > 3
+
+
+async def test_the_watch_ends_while_the_journal_does_not_answer(reader: SlowReader) -> None:
+    reader.late = 1e6
+    async with JournalWatch(Journal("unused")) as watch:
+        await _look(watch, 20)
+
+    assert asyncio.get_running_loop().time() == 20
