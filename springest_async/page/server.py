@@ -189,9 +189,12 @@ class StatusPage:
             return found, doubts.asked_about(connection)
 
         try:
-            found, asked = await self._watch.read(read)
+            async with asyncio.timeout(_PATIENCE):
+                found, asked = await self._watch.read(read)
         except JournalError as error:
             return _refusal(503, str(error))
+        except TimeoutError:
+            return _refusal(503, "The journal does not answer.")
         rows = [_doubt(entry, asked) for entry in found[:DOUBTS_PER_PAGE]]
         return web.json_response({"rows": rows, "more": len(found) > DOUBTS_PER_PAGE})
 
