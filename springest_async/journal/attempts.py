@@ -3,7 +3,6 @@
 They are read a thousand at a time. All functions read within the caller's snapshot. Nothing here writes.
 """
 
-import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -39,6 +38,8 @@ class Attempt:
             None if that is not known.
         refused: whether it was refused with 400 or 429, and not rejected for good.
         server_date: the answer's ``Date``.
+        allowed: how many POSTs a minute were agreed with Springest when it left: the smallest number of all who used
+            the budget then, and at least the usual 30, because a program that asks for fewer is only careful.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Attempt:
     ended: float | None
     refused: bool
     server_date: str
+    allowed: int = POSTS_PER_MINUTE
 
 
 @frozen(kw_only=True)
@@ -80,18 +82,6 @@ def budgets_of(connection: Connection, migration: int, since: int) -> tuple[str,
     return tuple(budget for (budget,) in lines)
 
 
-def limit_of(connection: Connection, budgets: Collection[str]) -> int:
-    """Return how many POSTs a minute were agreed with Springest: the smallest number of all who use these budgets.
-
-    A program that asks for fewer than the usual 30 is only careful.
-    """
-    asked: list[int] = []
-    for budget in budgets:
-        for (state,) in connection.execute("SELECT state FROM budgets WHERE name = ?", (budget,)):
-            asked += [posts for posts, _ in json.loads(state)["limits"]]
-    return max(POSTS_PER_MINUTE, min(asked, default=POSTS_PER_MINUTE))
-
-
 def read_attempts(connection: Connection, budgets: Collection[str], since: int, until: int) -> Iterator[Attempt]:
     """Yield all POSTs of some budgets that left between two times (microseconds since 1970), in no order."""
     after = ""
@@ -99,7 +89,7 @@ def read_attempts(connection: Connection, budgets: Collection[str], since: int, 
         # In the order of the key: an id begins with a time, but a POST may leave long after it was given its id.
         lines = connection.execute(
             "SELECT a.id, a.budget, a.worker, a.sent_at, a.answered_at, a.counted_until, a.back_at, a.status,"  # noqa: S608
-            " a.outcome, a.server_date FROM attempts AS a"
+            " a.outcome, a.server_date, a.allowed FROM attempts AS a"
             f" WHERE a.id > ? AND a.sent_at >= ? AND a.sent_at <= ? AND {LEFT} ORDER BY a.id LIMIT ?",
             (after, since, until, _AT_ONCE),
         )
@@ -110,7 +100,7 @@ def read_attempts(connection: Connection, budgets: Collection[str], since: int, 
 
 
 def _attempt_of(line: tuple[Any, ...]) -> Attempt:
-    id_, budget, worker, sent_at, answered_at, counted_until, back_at, status, outcome, server_date = line
+    id_, budget, worker, sent_at, answered_at, counted_until, back_at, status, outcome, server_date, allowed = line
     # The token of any other POST rests from a guess of when the server has counted it.
     is_answered = answered_at is not None and status is not None and status < 500 and status != 408
     return Attempt(
@@ -122,6 +112,7 @@ def _attempt_of(line: tuple[Any, ...]) -> Attempt:
         ended=back_at if is_answered and counted_until is None and back_at > _FIRST_SECOND else None,
         refused=outcome == "waiting" and status in (400, 429),
         server_date=server_date,
+        allowed=max(POSTS_PER_MINUTE, allowed or 0),
     )
 
 

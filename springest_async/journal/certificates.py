@@ -175,9 +175,16 @@ def retry(connection: Connection, certificate: int) -> None:
 
 
 def begin(
-    connection: Connection, intent: Intent, *, worker: str, budget: str, counted_until: float, back_at: float
+    connection: Connection,
+    intent: Intent,
+    *,
+    worker: str,
+    budget: str,
+    counted_until: float,
+    back_at: float,
+    allowed: int | None = None,
 ) -> None:
-    """Record that a POST is about to leave, and the token that it took.
+    """Record that a POST is about to leave, the token that it took, and how many POSTs a period were agreed then.
 
     It runs again when the answer to its commit was lost; the attempt's name tells whether it was durable.
 
@@ -197,9 +204,9 @@ def begin(
         raise ClaimLost
     connection.check_space()
     connection.execute(
-        "INSERT INTO attempts (id, certificate, budget, worker, counted_until, back_at, sent_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (intent.id, intent.certificate, budget, worker, counted_until, back_at, now),
+        "INSERT INTO attempts (id, certificate, budget, worker, counted_until, back_at, sent_at, allowed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (intent.id, intent.certificate, budget, worker, counted_until, back_at, now, allowed),
     )
     connection.execute("UPDATE manifest_rows SET state = 'sending', reason = '' WHERE certificate = ?", (held[0][0],))
 

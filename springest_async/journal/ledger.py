@@ -159,6 +159,7 @@ class JournalLedger:
             budget=self.budget,
             counted_until=token.counted_until,
             back_at=token.back_at,
+            allowed=min(self._bucket.limits, default=None),
         )
         self._written[intent.id] = token
 

@@ -27,7 +27,8 @@ VERSION = 4
 #
 # An attempt is a POST, and the token that it took: under way while `counted_until` is known, then resting until
 # `back_at`. A POST that never left has a `back_at` of 0. Its `id` begins with the time, and is the `X-Request-Id` that
-# was sent; `server_request_id` is the one that came back. Where `springest reconcile --repair` found that what it
+# was sent; `server_request_id` is the one that came back. `allowed` is how many POSTs a period were agreed when it left
+# (null: the usual number). Where `springest reconcile --repair` found that what it
 # stored is not at Springest any more, `missing` is the id that it had there (0 if that is not known).
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL){by_key};
@@ -92,7 +93,8 @@ CREATE TABLE attempts (
     server_date TEXT NOT NULL DEFAULT '',
     words TEXT NOT NULL DEFAULT '',
     server_request_id TEXT NOT NULL DEFAULT '',
-    missing {integer}
+    missing {integer},
+    allowed {integer}
 );
 CREATE INDEX attempts_token ON attempts (budget, back_at);
 CREATE INDEX attempts_certificate ON attempts (certificate);

@@ -30,7 +30,6 @@ from springest_async.journal.attempts import (
     Attempt,
     Double,
     budgets_of,
-    limit_of,
     read_attempts,
     read_doubles,
     read_missing,
@@ -39,6 +38,7 @@ from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import State
 from springest_async.limits.bucket import PERIOD_SECONDS
+from springest_async.limits.limiter import POSTS_PER_MINUTE
 from springest_async.reports.status_json import time_as_json
 
 Verdict = Literal["kept", "exceeded", "stored twice", "nothing sent"]
@@ -52,7 +52,7 @@ _AT_ONCE = 1000
 
 _POSTS = (
     "CREATE TABLE posts (budget TEXT, sent INTEGER, answered INTEGER, steady INTEGER, dated INTEGER, worker TEXT,"
-    " time_of_day INTEGER)"
+    " time_of_day INTEGER, allowed INTEGER)"
 )
 
 
@@ -64,11 +64,18 @@ class Peak:
         posts: how many.
         at: when the first of them was, by that clock (UTC); None if there are none.
         seconds: how long after it the last of them was.
+        allowed: how many were allowed then. A period in which more were sent comes before any other.
     """
 
     posts: int = 0
     at: datetime | None = None
     seconds: float = 0.0
+    allowed: int = POSTS_PER_MINUTE
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """By how many there were too many, and how many there were."""
+        return max(0, self.posts - self.allowed), self.posts
 
 
 @frozen(kw_only=True)
@@ -78,7 +85,8 @@ class Audit:
     Attributes:
         first_at: when the first POST of the migration was sent, by the clock of its machine (UTC); None if none was.
         last_at: when its last POST was sent.
-        limit: how many POSTs were allowed in any `period`.
+        limit: how many POSTs were allowed in any `period`; if that was changed meanwhile, in the busiest one.
+        limits: all such numbers, the smallest first.
         period: seconds.
         keys: how many API keys were used: each is counted by itself.
         posts: how many POSTs have left, those of other manifests too.
@@ -98,6 +106,7 @@ class Audit:
     first_at: datetime | None
     last_at: datetime | None
     limit: int
+    limits: tuple[int, ...]
     period: float
     keys: int
     posts: int
@@ -121,7 +130,7 @@ class Audit:
     @property
     def most(self) -> int:
         """The most POSTs in any period, by any clock."""
-        return max(self.by_our_clock.posts, self.by_server_clock.posts if self.by_server_clock else 0)
+        return _largest(self.by_our_clock, self.by_server_clock).posts
 
     @property
     def verdict(self) -> Verdict:
@@ -141,7 +150,7 @@ def sentence(audit: Audit) -> str:
             return "Nothing was sent, so there is nothing to audit."
         case "exceeded":
             twice = f" {_doubles(audit.doubles)}" if audit.doubles else ""
-            return f"The limit was NOT kept: {_peak(_largest(audit))} ({allowed}).{twice}"
+            return f"The limit was NOT kept: {_peak(audit)} ({allowed}).{twice}"
         case "stored twice":
             return f"The limit was kept: at most {audit.most} POSTs in any {audit.period:g} s ({allowed}). But " + (
                 _doubles(audit.doubles)
@@ -173,6 +182,9 @@ def notes(audit: Audit) -> list[str]:
             f"{rows} {were} stored, and then put back by springest reconcile --repair, to be sent again, because"
             f" Springest did not list {them}. If Springest has {them} after all, it has {them} twice."
         )
+    if len(audit.limits) > 1:
+        numbers = " and ".join(map(str, audit.limits))
+        said.append(f"The limit was changed meanwhile: {numbers} were allowed. Each POST is held to that of its time.")
     if audit.keys > 1:
         said.append(f"{audit.keys} API keys were used. Each has a limit of its own, and is counted by itself.")
     if audit.by_server_clock is None and audit.posts:
@@ -183,15 +195,13 @@ def notes(audit: Audit) -> list[str]:
     return said
 
 
-def _largest(audit: Audit) -> tuple[Peak, str]:
-    theirs = audit.by_server_clock
-    if theirs is not None and theirs.posts > audit.by_our_clock.posts:
-        return theirs, "by the server's clock"
-    return audit.by_our_clock, "by our clock"
+def _largest(ours: Peak, theirs: Peak | None) -> Peak:
+    return ours if theirs is None or theirs.rank <= ours.rank else theirs
 
 
-def _peak(found: tuple[Peak, str]) -> str:
-    peak, clock = found
+def _peak(audit: Audit) -> str:
+    peak = _largest(audit.by_our_clock, audit.by_server_clock)
+    clock = "by our clock" if peak is audit.by_our_clock else "by the server's clock"
     return f"{peak.posts} POSTs within {peak.seconds:.1f} s from {peak.at:%Y-%m-%d %H:%M:%S} UTC {clock}"
 
 
@@ -210,6 +220,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "first_at": time_as_json(audit.first_at),
         "last_at": time_as_json(audit.last_at),
         "limit": audit.limit,
+        "limits": [*audit.limits],
         "period": audit.period,
         "keys": audit.keys,
         "posts": audit.posts,
@@ -257,12 +268,13 @@ def read_audit(connection: Connection, migration: int) -> Audit:
     with _Timeline() as timeline:
         if begins is not None and ends is not None:
             timeline.add(read_attempts(connection, budgets, begins - _PERIOD, ends + _PERIOD))
-        ours, by_us = timeline.most_by_our_clock(limit := limit_of(connection, budgets))
-        theirs, by_them = timeline.most_by_server_clock(limit)
+        ours, by_us = timeline.most_by_our_clock()
+        theirs, by_them = timeline.most_by_server_clock()
         return Audit(
             first_at=own.first_at,
             last_at=own.last_at,
-            limit=limit,
+            limit=_largest(ours, theirs).allowed,
+            limits=tuple(sorted(timeline.limits)),
             period=PERIOD_SECONDS,
             keys=len(budgets),
             posts=timeline.posts,
@@ -288,6 +300,7 @@ class _Post:
         steady: whether these are times of the journal's clock.
         dated: the server's ``Date``, or None.
         time_of_day: when it was sent, as the clock of its machine had it.
+        allowed: how many POSTs a period were agreed then.
     """
 
     budget: str
@@ -297,6 +310,7 @@ class _Post:
     dated: int | None
     worker: str
     time_of_day: int
+    allowed: int
 
     @property
     def ahead(self) -> int | None:
@@ -309,6 +323,7 @@ class _Timeline:
 
     def __init__(self) -> None:
         self.posts = self.refused = self.undated = self.set_back = 0
+        self.limits: set[int] = set()
         self._database = TemporaryDatabase(_POSTS)
 
     def __enter__(self) -> "_Timeline":
@@ -326,6 +341,7 @@ class _Timeline:
         for attempt in attempts:
             self.posts += 1
             self.refused += attempt.refused
+            self.limits.add(attempt.allowed)
             dated = _moment_of(attempt.server_date)
             self.undated += dated is None
             sent, answered = attempt.sent_at, attempt.answered_at
@@ -346,6 +362,7 @@ class _Timeline:
                     dated,
                     attempt.worker,
                     sent,
+                    attempt.allowed,
                 )
             )
             if len(some) == _AT_ONCE:
@@ -353,24 +370,24 @@ class _Timeline:
         self._write(some)
 
     def _write(self, some: list[tuple[object, ...]]) -> None:
-        self._database.change("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?, ?)", some)
+        self._database.change("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", some)
         some.clear()
 
     def _read(self, order: str) -> Iterator[_Post]:
         for line in self._database.select(f"SELECT * FROM posts {order}"):  # noqa: S608 # one of two
             yield _Post(*line)
 
-    def most_by_our_clock(self, limit: int) -> tuple[Peak, bool]:
+    def most_by_our_clock(self) -> tuple[Peak, bool]:
         """Return the most POSTs in any period by our clock, and whether the server's has contradicted it."""
         posts = self._seen(self._read("ORDER BY budget, sent"))
-        return _most(posts, lambda post: post.sent, _PERIOD, limit, _apart_by_server)
+        return _most(posts, lambda post: post.sent, _PERIOD, _apart_by_server)
 
-    def most_by_server_clock(self, limit: int) -> tuple[Peak | None, bool]:
+    def most_by_server_clock(self) -> tuple[Peak | None, bool]:
         """Return the same by the server's clock; no peak if there is no Date, or a period is too short for it."""
         if _PERIOD < _SECOND:
             return None, False
         posts = self._read("WHERE dated IS NOT NULL ORDER BY budget, dated, sent")
-        peak, disputed = _most(posts, lambda post: post.dated or 0, _DATED_PERIOD, limit, _apart_by_us)
+        peak, disputed = _most(posts, lambda post: post.dated or 0, _DATED_PERIOD, _apart_by_us)
         return (peak if peak.posts else None), disputed
 
     def _seen(self, posts: Iterator[_Post]) -> Iterator[_Post]:
@@ -391,16 +408,16 @@ def _most(
     posts: Iterator[_Post],
     time_of: Callable[[_Post], int],
     period: int,
-    limit: int,
     apart: Callable[[_Post, _Post], bool],
 ) -> tuple[Peak, bool]:
     """Return the most POSTs of one budget in any period, and whether `apart` has contradicted the clock somewhere.
+
+    A period with more than were allowed when its last POST left comes before any other.
 
     Args:
         posts: in the order of budgets and times.
         time_of: returns the time of one.
         period: two POSTs whose times differ by less are in one period.
-        limit: how many are allowed.
         apart: returns whether another clock shows that the first and the last of too many are not in one period.
     """
     peak, disputed = Peak(), False
@@ -412,12 +429,12 @@ def _most(
         now = time_of(post)
         while now - time_of(window[0]) >= period:
             window.popleft()
-        while len(window) > limit and apart(window[0], post):
+        while len(window) > post.allowed and apart(window[0], post):
             window.popleft()
             disputed = True
-        if len(window) > peak.posts:
+        if (max(0, len(window) - post.allowed), len(window)) > peak.rank:
             first = time_of(window[0])
-            peak = Peak(posts=len(window), at=moment(first), seconds=(now - first) / _SECOND)
+            peak = Peak(posts=len(window), at=moment(first), seconds=(now - first) / _SECOND, allowed=post.allowed)
     return peak, disputed
 
 

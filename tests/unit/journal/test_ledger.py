@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -83,6 +84,20 @@ async def test_token_and_intent_are_one_commit(journal: Journal) -> None:
     assert await attempts(journal) == [(intent.id, None)]
     assert (await journal.certificate(intent.certificate)).state is State.SENDING
     assert await tokens_out(journal) == 1
+
+
+async def test_a_post_keeps_what_was_agreed_when_it_left(journal: Journal) -> None:
+    def agree(posts: int, bucket: Bucket, now: float) -> float:
+        bucket.limits[posts] = now + 1000
+        return 0.0
+
+    ledger = journal.ledger("budget")
+    for number, posts in enumerate((RATE.posts + 1, RATE.posts - 1)):
+        await ledger.change(partial(agree, posts))
+        await post(journal, ledger, number)
+    allowed = await journal.run(lambda connection: connection.execute("SELECT allowed FROM attempts ORDER BY sent_at"))
+
+    assert allowed == [(RATE.posts,), (RATE.posts - 1,)]
 
 
 async def test_all_workers_share_the_bucket(journal: Journal, second: Journal) -> None:

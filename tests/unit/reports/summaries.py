@@ -51,6 +51,7 @@ def audit_of(**changes: Any) -> Audit:
         "first_at": BEGAN,
         "last_at": BEGAN + timedelta(minutes=4),
         "limit": 30,
+        "limits": (30,),
         "period": 60.0,
         "keys": 1,
         "posts": 5,

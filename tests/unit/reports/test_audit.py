@@ -19,6 +19,7 @@ from springest_async.journal.attempts import Attempt
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import Outcome
 from springest_async.journal.status_reader import StatusReader
+from springest_async.limits.bucket import Bucket
 from springest_async.reports.audit import Audit, _Timeline, as_json, notes, read_audit, sentence
 from tests.bulk_runs import loaded, rows_of, settle
 
@@ -60,9 +61,9 @@ def attempt(
 def most(attempts: Iterable[Attempt], limit: int = 30) -> tuple[int, int | None, bool]:
     """Return the most POSTs in any minute by our clock and by the server's, and whether they contradict each other."""
     with _Timeline() as timeline:
-        timeline.add(iter(attempts))
-        ours, by_us = timeline.most_by_our_clock(limit)
-        theirs, by_them = timeline.most_by_server_clock(limit)
+        timeline.add(evolve(each, allowed=limit) for each in attempts)
+        ours, by_us = timeline.most_by_our_clock()
+        theirs, by_them = timeline.most_by_server_clock()
     return ours.posts, None if theirs is None else theirs.posts, by_us or by_them
 
 
@@ -148,7 +149,7 @@ def bursts(*clocks: float, steady: bool = True, dated: bool = True) -> list[Atte
 def test_a_clock_set_back_is_told_and_is_no_breach(back: float, dated: bool) -> None:
     with _Timeline() as timeline:
         timeline.add(iter(bursts(0, 0, -back, -back, dated=dated)))
-        peak, disputed = timeline.most_by_our_clock(30)
+        peak, disputed = timeline.most_by_our_clock()
 
     assert (peak.posts, disputed) == (30, False)
     assert timeline.set_back / 1e6 == (pytest.approx(back - 60.5, abs=0.5) if back > 70 else 0)
@@ -206,7 +207,7 @@ def test_a_journal_that_was_away_is_no_clock_set_back() -> None:
     late = [evolve(post, ended=BOOT + 60.1 + 35) if post.sent_at < (NOON + 60) * 1e6 else post for post in posts]
     with _Timeline() as timeline:
         timeline.add(iter(late))
-        timeline.most_by_our_clock(30)
+        timeline.most_by_our_clock()
 
     assert timeline.set_back == 0
 
@@ -224,7 +225,7 @@ def test_a_date_that_is_none_is_not_counted(date: str) -> None:
     with _Timeline() as timeline:
         timeline.add(iter([evolve(attempt(0), server_date=date)]))
 
-        assert timeline.most_by_server_clock(30) == (None, False)
+        assert timeline.most_by_server_clock() == (None, False)
         assert (timeline.posts, timeline.undated) == (1, 1)
 
 
@@ -255,7 +256,12 @@ async def audited(migration: OpenMigration) -> Audit:
 
 
 async def plant(
-    migration: OpenMigration, posts: Sequence[Attempt], *, outcome: str = "stored", status: int = 201
+    migration: OpenMigration,
+    posts: Sequence[Attempt],
+    *,
+    outcome: str = "stored",
+    status: int = 201,
+    allowed: int | None = None,
 ) -> None:
     """Write POSTs of the first rows in place of those of `settle`."""
 
@@ -264,7 +270,7 @@ async def plant(
         for post, (certificate,) in zip(posts, keys, strict=False):
             connection.execute(
                 "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, answered_at, outcome, status,"
-                " server_date) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " server_date, allowed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     post.id,
                     certificate,
@@ -276,10 +282,16 @@ async def plant(
                     outcome,
                     status,
                     post.server_date,
+                    allowed,
                 ),
             )
 
     await migration.journal.run(write)
+
+
+def ask_for(posts: int, bucket: Bucket, now: float) -> float:
+    bucket.limits[posts] = now + 1
+    return 0.0
 
 
 async def stored(migration: OpenMigration) -> None:
@@ -420,18 +432,48 @@ async def test_what_others_sent_on_the_same_key_counts(manifest: Manifest) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "limit"), [([], 30), ([30], 30), ([10], 30), ([60], 60), ([60, 30], 30), ([90, 60], 60)]
+    ("agreed", "limit"),
+    [(None, 30), (30, 30), (10, 30), (60, 60)],  # who asks for fewer than 30 is only careful
 )
-async def test_the_limit_is_the_smallest_that_was_agreed(asked: list[int], limit: int, manifest: Manifest) -> None:
+async def test_the_limit_is_what_was_agreed(agreed: int | None, limit: int, manifest: Manifest) -> None:
     async with loaded(manifest) as migration:
         await stored(migration)
-        await plant(migration, [attempt(0)])
-        ledger = migration.journal.ledger("b")
-        for posts in asked:
-            await ledger.change(lambda bucket, now, posts=posts: bucket.limits.update({posts: now + 1}) or 0.0)  # type: ignore[misc]
+        await plant(migration, [attempt(0)], allowed=agreed)
         audit = await audited(migration)
 
-    assert audit.limit == limit
+    assert (audit.limit, audit.limits) == (limit, (limit,))
+
+
+@pytest.mark.parametrize(("earlier", "exceeded"), [(60, False), (30, True)])
+@pytest.mark.parametrize("later", [30, 60])
+async def test_each_post_is_held_to_the_limit_of_its_time(
+    earlier: int, exceeded: bool, later: int, manifest: Manifest
+) -> None:
+    """Who uses the budget now changes nothing of what was sent before."""
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [attempt(at) for at in spread(35, 10)], allowed=earlier)
+        await migration.journal.ledger("b").change(partial(ask_for, later))
+        await migration.journal.run(lambda connection: connection.execute("UPDATE attempts SET certificate = 1"))
+        await plant(migration, [attempt(1000 + at) for at in range(3)], allowed=later)
+        audit = await audited(migration)
+
+    assert (audit.exceeded, audit.most, audit.limit) == (exceeded, 35, earlier)
+    assert any("The limit was changed meanwhile" in note for note in notes(audit)) == (earlier != later)
+
+
+async def test_the_worst_minute_is_the_one_with_too_many(manifest: Manifest) -> None:
+    """More were sent in another one, when more were agreed."""
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [attempt(at) for at in spread(40, 10)], allowed=60)
+        await plant(migration, [attempt(1000 + at) for at in spread(32, 10)])
+        audit = await audited(migration)
+
+    assert sentence(audit).startswith(
+        "The limit was NOT kept: 32 POSTs within 10.0 s from 2030-01-31 12:16:40 UTC by our clock"
+        " (30 in 60 s are allowed)."
+    )
 
 
 async def test_a_certificate_that_two_posts_stored(manifest: Manifest) -> None:
