@@ -89,7 +89,13 @@ async def reconcile(manifest: Path, options: ReconcileOptions, out: Console, err
             )
         await journal.take_over()
         async with springest, Reconciliation(migration, springest) as comparison:
-            await _compare(comparison, migration, springest, err)
+            await _read(comparison, migration, err)
+            if options.repair and comparison.is_of_other_key:
+                raise ConfigurationError(
+                    f"{manifest} was uploaded with another API key, and Springest may not list its certificates to this"
+                    " one: set SPRINGEST_API_KEY to the key of the upload, or compare without --repair"
+                )
+            await _compare(comparison, springest, err)
             command = _Commands(manifest, options.journal)
             try:
                 _show(comparison, command, options.form, out)
@@ -100,12 +106,15 @@ async def reconcile(manifest: Path, options: ReconcileOptions, out: Console, err
             return _exit_of(comparison)
 
 
-async def _compare(comparison: Reconciliation, migration: OpenMigration, springest: Springest, err: Console) -> None:
+async def _read(comparison: Reconciliation, migration: OpenMigration, err: Console) -> None:
     loaded = await OpenMigration.of(migration.journal, migration.id)
     if migration.source.sha256 and migration.source.sha256 != loaded.source.sha256:
         comparison.not_compared.append("what has changed in the manifest since it was uploaded last")
     with err.status(cell("Reading what the journal knows")):
         await comparison.read_rows()
+
+
+async def _compare(comparison: Reconciliation, springest: Springest, err: Console) -> None:
     with err.status(cell("Asking Springest how long its lists are")):
         requests = await comparison.count_requests()
     if requests:
@@ -159,6 +168,9 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
             say(out, f"{kind.value.capitalize()} ({number(counts[kind])}): {meaning}", "bold")
             _show_findings(comparison, kind, out)
             say(out, f"What to do: {_advice(kind, comparison, command)}")
+        if kind is Kind.MISSING:
+            for doubt, rows in comparison.doubts.items():
+                say(out, f"Not certainly missing: {doubt.value} ({count(rows, 'row')}).")
     if rows := counts[Kind.NOT_STORED]:
         say(out, f"Not stored ({number(rows)}): they wait, were rejected or are in doubt. See {command.of('status')}")
     for words in comparison.not_compared:
@@ -221,8 +233,8 @@ def _dates(valid_from: str, valid_until: str | None) -> str:
 def _advice(kind: Kind, comparison: Reconciliation, command: _Commands) -> str:
     match kind:
         case Kind.MISSING:
-            certain = comparison.count_missing()
-            return f"ask Springest what became of them, by their ids. {_words_of_repair(certain, comparison, command)}"
+            repair = _words_of_repair(comparison, command)
+            return f"ask Springest what became of them, by their ids.{repair}"
         case Kind.OTHER_DATES:
             return "look which dates are right. Wrong ones at Springest are corrected there; nothing is sent again."
         case Kind.OTHER_PERSON:
@@ -241,13 +253,13 @@ def _advice(kind: Kind, comparison: Reconciliation, command: _Commands) -> str:
     return f"ask Springest to verify the certification. Then run this again: {command.of('reconcile')}"
 
 
-def _words_of_repair(certain: int, comparison: Reconciliation, command: _Commands) -> str:
+def _words_of_repair(comparison: Reconciliation, command: _Commands) -> str:
     repair = command.of("reconcile", " --repair")
-    if not certain:
-        return "It is not certain enough that they are missing to send them again: compare once more in some minutes."
-    if certain < comparison.counts[Kind.MISSING]:
-        return f"To send those again of which that is certain ({number(certain)}): {repair}"
-    return f"Or send them again: {repair}"
+    if not (certain := comparison.count_missing()):
+        return " Nothing is sent again, because it is not certain that they are missing."
+    if comparison.doubts:
+        return f" To send those again that are certainly missing ({number(certain)}): {repair}"
+    return f" Or send them again: {repair}"
 
 
 def _verdict(comparison: Reconciliation, command: _Commands) -> str:

@@ -31,6 +31,7 @@ class ComparedRow:
         attempt: the name of the last POST of the certificate, if there was one.
         sent_at: when that was sent (microseconds since 1970).
         settled_at: when that was answered or given up (microseconds since 1970).
+        budget: the name of the budget of all its POSTs, which tells one key from another; None if they had several.
     """
 
     looks: bytes
@@ -47,6 +48,7 @@ class ComparedRow:
     attempt: str | None
     sent_at: int | None
     settled_at: int | None
+    budget: str | None
 
 
 @frozen
@@ -87,7 +89,9 @@ def rows(connection: Connection, migration: int, *, after: int, limit: int) -> l
     # With the plus, no database looks at all rows of the load for each page.
     lines = connection.execute(
         "SELECT r.lookalike, r.state, r.id, r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until,"
-        " r.certificate, k.springest_id, k.attempt, k.sent_at, coalesce(k.answered_at, k.given_up_at)"
+        " r.certificate, k.springest_id, k.attempt, k.sent_at, coalesce(k.answered_at, k.given_up_at),"
+        " (SELECT CASE WHEN count(DISTINCT a.budget) = 1 THEN min(a.budget) END FROM attempts AS a"
+        " WHERE a.certificate = k.id)"
         " FROM manifest_rows AS r LEFT JOIN certificates AS k ON k.id = r.certificate"
         " WHERE +r.load = ? AND r.id > ? ORDER BY r.id LIMIT ?",
         (load_of(connection, migration), after, limit),

@@ -45,6 +45,7 @@ TABLES = (
         springest_id INTEGER,
         attempt TEXT,
         sent_at INTEGER,
+        budget TEXT,
         listed INTEGER,
         kind TEXT,
         why TEXT NOT NULL DEFAULT '',
@@ -100,9 +101,23 @@ class Why(enum.Enum):
     """Why stored rows could not be compared."""
 
     INCOMPLETE = "what may be in a list that was not read whole"
+    OTHER_KEY = "what was sent with another API key, as far as Springest may not list it to this one"
     UNKNOWN = "what Springest may not show yet, because it does not say whether it shows the certification"
     NAMELESS = "what may be one of the listed certificates that do not say whose they are"
     RECENT = "what was stored while Springest was asked: run the same command again"
+
+
+class Doubt(enum.Enum):
+    """Why it is not certain that missing rows are not stored."""
+
+    OTHER_KEY = "what was sent with another API key, because Springest may list less to this one"
+    NO_ID = "what has no id of Springest's in the journal, because Springest may list it under another address"
+    NONE_LISTED = (
+        "what is of a certification of which Springest lists none that it has confirmed, because it may not list them"
+        " to this key any more"
+    )
+    MAY_BE_LISTED = "what may be a listed certificate that belongs to no row"
+    SETTLING = "what Springest has confirmed in the last minutes: compare once more later"
 
 
 @frozen(kw_only=True)
@@ -156,8 +171,8 @@ def add_rows(database: TemporaryDatabase, rows: Sequence[ComparedRow]) -> None:
     """Add rows of the manifest to what is compared."""
     database.change(
         "INSERT INTO items (key, number, file, certification, email, person, valid_from, valid_until, looks, state,"
-        " claims, springest_id, attempt, sent_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key)"
-        " DO UPDATE SET rows = rows + 1, number = min(number, excluded.number)",
+        " claims, springest_id, attempt, sent_at, budget) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET rows = rows + 1, number = min(number, excluded.number)",
         [
             (
                 row.certificate or -row.id,
@@ -174,6 +189,7 @@ def add_rows(database: TemporaryDatabase, rows: Sequence[ComparedRow]) -> None:
                 row.springest_id,
                 row.attempt,
                 row.sent_at,
+                row.budget,
             )
             for row in rows
         ],
@@ -189,13 +205,14 @@ def add_known(database: TemporaryDatabase, known: Sequence[KnownLooks]) -> None:
 # --- matching ---
 
 
-def match(database: TemporaryDatabase, since: date, *, by_person: bool) -> None:
+def match(database: TemporaryDatabase, since: date, *, by_person: bool, budget: str | None) -> None:
     """Match all rows with all that is listed; this blocks.
 
     Args:
         database: with all rows, all that the journal knows, and all that is listed.
         since: what was created before this day is not asked for, so it is nobody's concern.
         by_person: whether the lists are of people, not of certifications.
+        budget: the name of the budget of the key to which Springest lists them, if the journal has it.
     """
     for statement in ("DELETE FROM others WHERE key IN (SELECT key FROM items)", *_INDEXES):
         database.change(statement)
@@ -204,7 +221,8 @@ def match(database: TemporaryDatabase, since: date, *, by_person: bool) -> None:
     _compare_matched(database)
     _match_other_dates(database)
     _name_what_is_left(database, since)
-    _judge_unmatched(database, by_person=by_person)
+    _judge_unmatched(database, by_person=by_person, budget=budget)
+    _doubt_missing(database, budget)
 
 
 def _match_by_id(database: TemporaryDatabase) -> None:
@@ -302,7 +320,15 @@ def _name_what_is_left(database: TemporaryDatabase, since: date) -> None:
     )
 
 
-def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool) -> None:
+_BEFORE = "EXISTS (SELECT 1 FROM before AS b WHERE b.certificate = items.key AND b.attempt = items.attempt{})"
+_CONFIRMED = "EXISTS (SELECT 1 FROM certifications AS c WHERE c.id = items.certification AND c.confirmed)"
+_UNCLAIMED = "owner NOT IN ('id', 'looks')"
+
+
+def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool, budget: str | None) -> None:
+    database.change(
+        "UPDATE certifications SET confirmed = 1 WHERE id IN (SELECT certification FROM listed WHERE owner = 'id')"
+    )
     complete = (
         "EXISTS (SELECT 1 FROM people AS p WHERE p.person = items.person AND p.complete)"
         if by_person
@@ -310,26 +336,46 @@ def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool) -> None:
     )
     shown = "(SELECT c.shown FROM certifications AS c WHERE c.id = items.certification)"
     nameless = "items.certification IN (SELECT certification FROM listed WHERE owner = 'nameless')"
-    before = "EXISTS (SELECT 1 FROM before AS b WHERE b.certificate = items.key AND b.attempt = items.attempt{})"
     database.change(
-        f"UPDATE items SET why = CASE WHEN {shown} = 0 THEN '' WHEN NOT {complete} THEN ? WHEN {shown} IS NULL THEN ?"  # noqa: S608
-        f" WHEN {nameless} THEN ? WHEN NOT {before.format('')} THEN ? ELSE '' END"
+        f"UPDATE items SET why = CASE WHEN budget IS NOT ? AND NOT {_CONFIRMED} THEN ? WHEN {shown} = 0 THEN ''"  # noqa: S608
+        f" WHEN NOT {complete} THEN ? WHEN {shown} IS NULL THEN ? WHEN {nameless} THEN ?"
+        f" WHEN NOT {_BEFORE.format('')} THEN ? ELSE '' END"
         " WHERE state = 'stored' AND listed IS NULL",
-        [tuple(why.name for why in (Why.INCOMPLETE, Why.UNKNOWN, Why.NAMELESS, Why.RECENT))],
+        [(budget, *(why.name for why in (Why.OTHER_KEY, Why.INCOMPLETE, Why.UNKNOWN, Why.NAMELESS, Why.RECENT)))],
     )
     database.change(
         f"UPDATE items SET kind = CASE WHEN state <> 'stored' THEN ? WHEN why <> '' THEN ? WHEN {shown} = 0 THEN ?"  # noqa: S608
         " ELSE ? END WHERE listed IS NULL",
         [tuple(kind.value for kind in (Kind.NOT_STORED, Kind.NOT_COMPARED, Kind.NOT_SHOWN, Kind.MISSING))],
     )
-    # It may be any certificate of the same person and certification that is not known by its id to be another one.
-    database.change(
-        f"UPDATE items SET certain = 1 WHERE kind = ? AND {before.format(' AND b.settled')}"  # noqa: S608
-        " AND NOT EXISTS (SELECT 1 FROM listed AS l"
-        " WHERE l.person = items.person AND l.certification = items.certification"
-        " AND (l.owner <> 'id' OR l.id = items.springest_id))",
-        [(Kind.MISSING.value,)],
+
+
+def _doubt_missing(database: TemporaryDatabase, budget: str | None) -> None:
+    """Find out of which missing rows it is certain that they are not stored, and why it is not of the others."""
+    database.change(f"CREATE INDEX listed_unclaimed ON listed (certification, valid_from, created) WHERE {_UNCLAIMED}")
+    # It may be any certificate of the same person and certification that is not known by its id to be another one, and,
+    # because a person may have got another address, any that belongs to no row and begins on the same day.
+    may_be_listed = (
+        "(EXISTS (SELECT 1 FROM listed AS l WHERE l.person = items.person AND l.certification = items.certification"  # noqa: S608
+        " AND (l.owner <> 'id' OR l.id = items.springest_id)) OR EXISTS (SELECT 1 FROM listed"
+        f" WHERE {_UNCLAIMED} AND certification = items.certification AND valid_from = items.valid_from"
+        " AND (created IS NULL OR created >= items.sent_at - ?)))"
     )
+    database.change(
+        "UPDATE items SET why = CASE WHEN budget IS NOT ? THEN ? WHEN springest_id IS NULL THEN ?"  # noqa: S608
+        f" WHEN NOT {_CONFIRMED} THEN ? WHEN {may_be_listed} THEN ?"
+        f" WHEN NOT {_BEFORE.format(' AND b.settled')} THEN ? ELSE '' END WHERE kind = ?",
+        [
+            (
+                budget,
+                *(doubt.name for doubt in (Doubt.OTHER_KEY, Doubt.NO_ID, Doubt.NONE_LISTED)),
+                CERTAINLY_EARLIER // timedelta(microseconds=1),
+                *(doubt.name for doubt in (Doubt.MAY_BE_LISTED, Doubt.SETTLING)),
+                Kind.MISSING.value,
+            )
+        ],
+    )
+    database.change("UPDATE items SET certain = 1 WHERE kind = ? AND why = ''", [(Kind.MISSING.value,)])
 
 
 # --- what was found ---
@@ -357,6 +403,14 @@ def reasons(database: TemporaryDatabase) -> dict[Why, int]:
     """Count the rows that could not be compared, by why."""
     lines = database.select("SELECT why, sum(rows) FROM items WHERE kind = ? GROUP BY why", Kind.NOT_COMPARED.value)
     return {Why[why]: rows for why, rows in lines}
+
+
+def doubts(database: TemporaryDatabase) -> dict[Doubt, int]:
+    """Count the missing rows of which it is not certain that they are not stored, by why."""
+    lines = database.select(
+        "SELECT why, sum(rows) FROM items WHERE kind = ? AND NOT certain GROUP BY why", Kind.MISSING.value
+    )
+    return {Doubt[why]: rows for why, rows in lines}
 
 
 _LISTED = "l.id, l.certification, l.email, l.valid_from, l.valid_until"

@@ -1,7 +1,8 @@
 """Compare the rows of a migration with what Springest lists, and put back to waiting what is certainly missing there.
 
 Springest lists verified certificates only, so it can show that a certificate is there, and it can show that one is
-missing only where it shows others of its certification. What could not be compared is never "no difference".
+missing only where it shows others of its certification to the same key. What could not be compared is never "no
+difference".
 """
 
 import asyncio
@@ -20,12 +21,13 @@ from springest_async.client import Springest
 from springest_async.journal import comparison
 from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
+from springest_async.journal.ledger import JournalLedger
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import State
 from springest_async.journal.status_reader import StatusReader
 from springest_async.records import Certificate
 from springest_async.reports import matching, springest_lists
-from springest_async.reports.matching import Finding, Kind
+from springest_async.reports.matching import Doubt, Finding, Kind
 from springest_async.reports.springest_lists import SpringestLists, created_from, person_of
 
 T = TypeVar("T")
@@ -53,12 +55,15 @@ class Reconciliation:
         since: only what was created on this day or later is compared; None if nothing of the migration was sent.
         counts: how many rows, and listed certificates of no row, there are of each kind.
         not_compared: what could not be compared, in sentences without a full stop.
+        doubts: why it is not certain of missing rows that they are not stored, and of how many.
     """
 
     def __init__(self, migration: OpenMigration, springest: Springest) -> None:
         self.since: date | None = None
         self.counts: Counter[Kind] = Counter()
         self.not_compared: list[str] = []
+        self.doubts: dict[Doubt, int] = {}
+        self._stored: Counter[str | None] = Counter()  # by the budget that paid for it
         self._migration = migration
         self._springest = springest
         self._database = TemporaryDatabase(*springest_lists.TABLES, *matching.TABLES)
@@ -91,6 +96,17 @@ class Reconciliation:
         """Whether Springest was asked by person, so that nothing is known of what other people have."""
         return self._lists is not None and self._lists.by_person
 
+    @property
+    def _budget(self) -> str | None:
+        """The name of the budget of the client, which is that of its key."""
+        ledger = self._springest.limiter.ledger
+        return ledger.budget if isinstance(ledger, JournalLedger) else None
+
+    @property
+    def is_of_other_key(self) -> bool:
+        """Whether all that is stored was sent with other keys than the client's; `read_rows` comes before it."""
+        return bool(self._stored) and not self._stored[self._budget]
+
     # --- what the journal knows, and what Springest lists ---
 
     async def read_rows(self) -> None:
@@ -111,6 +127,7 @@ class Reconciliation:
     def _note_before(self, rows: list[comparison.ComparedRow], settled: int) -> None:
         change = self._database.change
         stored = [row for row in rows if row.state is State.STORED]
+        self._stored.update(row.budget for row in stored)
         change(
             "INSERT OR IGNORE INTO before VALUES (?, ?, ?)",
             ((row.certificate, row.attempt, (row.settled_at or 0) < settled) for row in stored),
@@ -164,8 +181,9 @@ class Reconciliation:
         async for certificates in self._pages(known, lambda one: one.id):
             await _in_thread(matching.add_known, self._database, certificates)
         since = self.since or date.max
-        await _in_thread(matching.match, self._database, since, by_person=self.by_person)
+        await _in_thread(matching.match, self._database, since, by_person=self.by_person, budget=self._budget)
         self.counts = matching.counts(self._database)
+        self.doubts = matching.doubts(self._database)
         for why, count in matching.reasons(self._database).items():
             self.not_compared.append(f"{why.value} ({count} {'row' if count == 1 else 'rows'})")
 
@@ -206,25 +224,30 @@ class Reconciliation:
             SpringestError: as `Springest.certificates`.
         """
         missing = self._database.select(
-            "SELECT key, attempt, person, email, certification, looks, sent_at FROM items WHERE certain"
+            "SELECT key, attempt, email, springest_id, person, certification, looks, sent_at FROM items WHERE certain"
         )
-        for key, attempt, person, email, certification, looks, sent_at in missing:
-            yield (key, attempt) if await self._is_missing(person, email, certification, looks, sent_at) else None
+        for key, attempt, email, springest_id, *fields in missing:
+            yield (key, attempt) if await self._is_missing(email, springest_id, *fields) else None
 
-    async def _is_missing(self, person: bytes, email: str, certification: int, looks: bytes, sent_at: int) -> bool:
+    async def _is_missing(
+        self, email: str, springest_id: int, person: bytes, certification: int, looks: bytes, sent_at: int
+    ) -> bool:
         earliest = (moment(sent_at) or datetime.now(UTC)) - CERTAINLY_EARLIER
         first: int | None = None
         read: set[int] = set()
         assert self._lists is not None
-        async with aclosing(self._springest.certificate_pages(email=email, certification_id=certification)) as lists:
+        # Of all certifications: somebody may have moved it to another one.
+        async with aclosing(self._springest.certificate_pages(email=email)) as lists:
             async for page in lists:
                 self._lists.asked += 1
                 first = page.total if first is None else first
                 read.update(one.id for one in page.records)
                 for one in page.records:
-                    if one.user is None or person_of(one.user.email) != person or one.certification_id != certification:
+                    if one.user is None or person_of(one.user.email) != person:
                         return False  # it is not what was asked for, so this may not be all of it
-                    if not self._is_another(one, looks, earliest):
+                    if one.id == springest_id:
+                        return False
+                    if one.certification_id == certification and not self._is_another(one, looks, earliest):
                         return False
         return first is not None and len(read) >= first
 

@@ -24,7 +24,8 @@ from springest_async.journal.identity import folded
 from springest_async.records import Certificate
 
 # A certification's `sent` is how many of the rows were sent. It is `shown` (1) if Springest lists it or certificates of
-# it, it is not (0), or that is unknown. `reading` tells the records of one reading of a list from those of another.
+# it, it is not (0), or that is unknown. It is `confirmed` if certificates are listed that the journal knows by their
+# ids. `reading` tells the records of one reading of a list from those of another.
 TABLES = (
     "CREATE TABLE people (person BLOB PRIMARY KEY, email TEXT, complete INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     """
@@ -33,7 +34,8 @@ TABLES = (
         sent INTEGER NOT NULL DEFAULT 0,
         total INTEGER,
         complete INTEGER NOT NULL DEFAULT 0,
-        shown INTEGER
+        shown INTEGER,
+        confirmed INTEGER NOT NULL DEFAULT 0
     )
     """,
     """

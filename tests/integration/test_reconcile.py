@@ -163,6 +163,34 @@ async def test_what_is_missing_is_sent_again_once(tmp_path: Path) -> None:
     assert audited.code == Exit.STORED  # what was sent again is not doubled
 
 
+async def test_another_key_sends_nothing_again(tmp_path: Path) -> None:
+    """It may be that of a sister company, to whose key Springest lists nothing of this one."""
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        sandbox._certificates.clear()
+        with connected() as connection, connection.transaction():
+            connection.execute("UPDATE attempts SET budget = 'that of another key'")
+        ran = await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin)
+        shown = await springest("reconcile", manifest, origin=sandbox.origin)
+        assert noted(manifest) == outcomes(stored=ROWS)
+
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert f"{manifest} was uploaded with another API key" in ran.err
+    assert shown.code == Exit.NOT_ALL
+    assert "Not compared: what was sent with another API key" in shown.out
+    assert "missing" not in shown.out
+
+
+async def test_an_empty_list_sends_nothing_again(tmp_path: Path) -> None:
+    """The certification is shown, and none of the certificates is: that is not chance, but the key, or a mistake."""
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        sandbox._certificates.clear()
+        ran = await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin)
+
+    assert (ran.code, noted(manifest)) == (Exit.DIFFERENT, outcomes(stored=ROWS))
+    assert "Not certainly missing: what is of a certification of which Springest lists none" in ran.out
+    assert "Nothing is certainly missing, so nothing is sent again." in ran.err
+
+
 @pytest.mark.postgresql
 async def test_a_journal_in_postgresql_is_compared_and_repaired(tmp_path: Path, database: Database) -> None:
     manifest = archive(tmp_path, ROWS)

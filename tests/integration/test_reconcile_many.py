@@ -16,6 +16,7 @@ from springest_async import Journal, Settings, Springest
 from springest_async.bulk import Manifest, load_manifest
 from springest_async.journal.certificates import microseconds
 from springest_async.journal.engine import Connection
+from springest_async.journal.ledger import JournalLedger
 from springest_async.reports.matching import Kind
 from springest_async.reports.reconcile import Reconciliation
 from springest_async.sandbox import Sandbox, SandboxCertification
@@ -75,7 +76,7 @@ def manifest_of(folder: Path, count: int) -> Manifest:
     return Manifest.open(path)
 
 
-def store_all(connection: Connection, origin: str) -> None:
+def store_all(connection: Connection, origin: str, budget: str) -> None:
     """Let all rows be stored; of one in three, the journal does not know Springest's id."""
     at = microseconds(SENT_AT)
     connection.execute(
@@ -90,7 +91,8 @@ def store_all(connection: Connection, origin: str) -> None:
     )
     connection.execute(
         "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, outcome)"
-        " SELECT attempt, id, 'a budget', 'a worker', 0, sent_at, 'stored' FROM certificates"
+        " SELECT attempt, id, ?, 'a worker', 0, sent_at, 'stored' FROM certificates",
+        (budget,),
     )
 
 
@@ -142,7 +144,9 @@ async def test_every_planted_difference_among_many_is_found(tmp_path: Path, coun
     ):
         sandbox.fill(listed.values())
         migration, _ = await load_manifest(journal, manifest_of(tmp_path, count), sandbox.origin)
-        await journal.run(lambda connection: store_all(connection, sandbox.origin))
+        assert isinstance(springest.limiter.ledger, JournalLedger)
+        budget = springest.limiter.ledger.budget
+        await journal.run(lambda connection: store_all(connection, sandbox.origin, budget))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         async with Reconciliation(migration, springest) as comparison:
             await comparison.read_rows()

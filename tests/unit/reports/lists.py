@@ -14,6 +14,9 @@ from springest_async.client import Settings, Springest
 from springest_async.errors import ConfigurationError, SpringestError
 from springest_async.http.transport import Timeouts
 from springest_async.journal.engine import Connection
+from springest_async.journal.journal import Journal
+from springest_async.journal.ledger import JournalLedger
+from springest_async.limits.limiter import Limiter
 from springest_async.records import Certificate, Certification, User
 from springest_async.reports.reconcile import Reconciliation
 from tests.bulk_runs import LATER, ORIGIN, loaded, manifest_of
@@ -37,6 +40,7 @@ class Lists:
         says_totals: whether it says how long a list is.
         filters: whether it lists only what it is asked for.
         offsets: whether it knows other pages than the first.
+        budget: the name of the budget of the client's key; that of `settle` is empty.
         between: called after each page.
         failing: called with each query, and may raise.
         asked: all queries.
@@ -48,6 +52,7 @@ class Lists:
     says_totals: bool = True
     filters: bool = True
     offsets: bool = True
+    budget: str = ""
     between: Callable[[], None] = lambda: None
     failing: Callable[[dict[str, Any]], None] = lambda _: None
     asked: list[dict[str, Any]] = field(factory=list)
@@ -102,6 +107,7 @@ class Lists:
             certificate_pages = staticmethod(self.pages)
             count_certificates = staticmethod(self.count)
             certifications = staticmethod(self.shown)
+            limiter = Limiter(ledger=JournalLedger(cast(Journal, None), self.budget))
 
         return cast("Springest", Client())
 

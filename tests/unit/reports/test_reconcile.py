@@ -19,7 +19,7 @@ from springest_async.bulk import OpenMigration, State
 from springest_async.journal.certificates import microseconds
 from springest_async.journal.engine import Connection
 from springest_async.records import Certificate, User
-from springest_async.reports.matching import Finding, Kind
+from springest_async.reports.matching import Doubt, Finding, Kind
 from springest_async.reports.reconcile import Reconciliation
 from tests.bulk_runs import LATER, settle
 from tests.folders import folder_in_memory
@@ -194,14 +194,16 @@ def _answered(connection: Connection, at: int | None) -> None:
 
 async def test_what_was_answered_just_now_is_not_certainly_missing(tmp_path: Path) -> None:
     """The server may still work on what it has answered."""
-    async with sent(tmp_path, JAN) as migration:
-        await settle(migration, STORED)
+    async with sent(tmp_path, JAN, AN) as migration:
+        await settle(migration, STORED, STORED)
         await set_times(migration)
+        await set_ids(migration, a=17, b=18)
         for answered, certain in ((datetime.now(UTC), 0), (LATER, 1)):
             at = microseconds(answered)
             await migration.journal.run(partial(_answered, at=at))
             async with compared(migration, Lists([AS_AN])) as comparison:
                 assert (comparison.counts[Kind.MISSING], comparison.count_missing()) == (1, certain)
+                assert comparison.doubts == ({} if certain else {Doubt.SETTLING: 1})
 
 
 # --- lists that cannot be had, or not whole ---
@@ -418,13 +420,14 @@ async def test_what_may_be_listed_is_not_certainly_missing(tmp_path: Path, liste
 
 async def test_two_that_look_the_same_are_not_told_apart(tmp_path: Path) -> None:
     """Nobody knows which of two certificates without an id is the one that is listed."""
-    async with sent(tmp_path, JAN, "z.pdf;7;jan@example.org;2026-01-31;") as migration:
-        await settle(migration, STORED, STORED)
+    async with sent(tmp_path, JAN, "z.pdf;7;jan@example.org;2026-01-31;", AN) as migration:
+        await settle(migration, STORED, STORED, STORED)
         await set_times(migration)
-        async with compared(migration, Lists([AS_JAN])) as comparison:
+        await set_ids(migration, b=18)
+        async with compared(migration, Lists([AS_JAN, AS_AN])) as comparison:
             assert (comparison.counts[Kind.MISSING], comparison.count_missing()) == (1, 0)
-        await set_ids(migration, a=17)
-        async with compared(migration, Lists([AS_JAN])) as comparison:
+        await set_ids(migration, a=17, z=19)
+        async with compared(migration, Lists([AS_JAN, AS_AN])) as comparison:
             assert (comparison.counts[Kind.MISSING], comparison.count_missing()) == (1, 1)
 
 
@@ -432,6 +435,7 @@ async def test_two_that_look_the_same_are_not_told_apart(tmp_path: Path) -> None
     "appeared",
     [
         AS_JAN,
+        certificate(17, certification_id=8),  # which somebody has moved it to
         certificate(99),
         certificate(99, created_at=LATER - timedelta(days=400)),
         certificate(99, valid_from=date(2026, 2, 1)),
@@ -445,8 +449,81 @@ async def test_what_is_listed_when_asked_for_is_not_sent_again(tmp_path: Path, a
         await set_times(migration)
         await set_ids(migration, a=17, b=18)
         async with compared(migration, lists) as comparison:
+            assert comparison.count_missing() == 1
             lists.certificates.append(appeared)
             assert await repaired(comparison) == []
+
+
+async def test_what_has_no_id_is_not_certainly_missing(tmp_path: Path) -> None:
+    """Springest may list the person under another address, and nobody can find it by its id."""
+    async with sent(tmp_path, JAN, AN) as migration:
+        await settle(migration, STORED, STORED)
+        await set_times(migration)
+        await set_ids(migration, b=18)
+        async with compared(migration, Lists([AS_AN])) as comparison:
+            assert (comparison.counts[Kind.MISSING], comparison.count_missing()) == (1, 0)
+            assert comparison.doubts == {Doubt.NO_ID: 1}
+
+
+@pytest.mark.parametrize("more", [{}, {"an@example.org": LATER - timedelta(days=100)}, {"x@example.org": LATER}])
+async def test_a_certification_without_a_known_one_misses_none(tmp_path: Path, more: dict[str, datetime]) -> None:
+    """Springest may list others of it, and none of ours to this key."""
+    listed = [certificate(99, email, created_at=at) for email, at in more.items()]
+    async with sent(tmp_path, JAN) as migration:
+        await settle(migration, STORED)
+        await set_times(migration)
+        await set_ids(migration, a=17)
+        async with compared(migration, Lists(listed, certifications=(7,))) as comparison:
+            assert (comparison.counts[Kind.MISSING], comparison.count_missing()) == (1, 0)
+            assert comparison.doubts == {Doubt.NONE_LISTED: 1}
+
+
+@pytest.mark.parametrize(
+    ("listed", "certain"),
+    [
+        (certificate(19, "jansen@example.org"), 0),
+        (certificate(19, "jansen@example.org", created_at=None), 0),
+        (certificate(19, "jansen@example.org", created_at=LATER - timedelta(days=1, hours=2)), 1),
+        (certificate(19, "jansen@example.org", valid_from=date(2026, 2, 1)), 1),
+        (certificate(19, "an@example.org"), 0),  # doubled
+    ],
+)
+async def test_what_is_of_no_row_may_be_what_is_missing(tmp_path: Path, listed: Certificate, certain: int) -> None:
+    """The person may have got another address."""
+    async with sent(tmp_path, JAN, AN) as migration:
+        await settle(migration, STORED, STORED)
+        await set_times(migration)
+        await set_ids(migration, a=17, b=18)
+        async with compared(migration, Lists([AS_AN, listed])) as comparison:
+            assert (comparison.counts[Kind.MISSING], comparison.count_missing()) == (1, certain)
+            assert comparison.doubts == ({} if certain else {Doubt.MAY_BE_LISTED: 1})
+
+
+async def test_another_key_misses_nothing(tmp_path: Path) -> None:
+    """A key sees the certifications that Springest configured for it."""
+    async with sent(tmp_path, JAN) as migration:
+        await settle(migration, STORED)
+        await set_times(migration)
+        await set_ids(migration, a=17)
+        async with compared(migration, Lists([], budget="of another key")) as comparison:
+            assert comparison.is_of_other_key
+            assert [one.kind for one in comparison.findings()] == [Kind.NOT_COMPARED]
+            assert comparison.not_compared == [
+                "what was sent with another API key, as far as Springest may not list it to this one (1 row)"
+            ]
+        async with compared(migration, Lists([])) as comparison:
+            assert not comparison.is_of_other_key
+
+
+async def test_another_key_that_sees_others_is_not_certain(tmp_path: Path) -> None:
+    """The key was changed, perhaps."""
+    async with sent(tmp_path, JAN, AN) as migration:
+        await settle(migration, STORED, STORED)
+        await set_times(migration)
+        await set_ids(migration, a=17, b=18)
+        async with compared(migration, Lists([AS_AN], budget="of another key")) as comparison:
+            assert (comparison.counts[Kind.SHOWN], comparison.counts[Kind.MISSING]) == (1, 1)
+            assert (comparison.doubts, comparison.count_missing()) == ({Doubt.OTHER_KEY: 1}, 0)
 
 
 @pytest.mark.parametrize("change", [{"says_totals": False}, {"filters": False}])
@@ -506,6 +583,10 @@ _EXPECTED = {
     "rejected, shown": (REJECTED, Kind.NOT_EXPECTED),
     "waiting": (WAITING, Kind.NOT_STORED),
 }
+
+
+_LISTED_BY_ID = ("shown by id", "other dates by id", "other person", "doubled")
+_UNCLAIMED = ("other dates", "doubled")  # of which it is not known that they are of another row
 
 
 def _listed(number: int, plant: str) -> list[Certificate]:
@@ -569,7 +650,17 @@ async def test_each_planted_difference_is_found_and_none_invented(
     assert comparison.not_compared == []
     assert comparison.is_whole == (foreign == 0 and all(plant.startswith(("shown", "under")) for plant in plants))
     certain = [found.row for found in findings if found.certain]
-    assert certain == [n for n, plant in enumerate(plants, start=2) if plant == "missing"]
+    assert (
+        certain
+        == [
+            n
+            for n, plant in enumerate(plants, start=2)
+            if plant == "missing"
+            and any(other in _LISTED_BY_ID for other in plants[n % 2 :: 2])  # of the same certification
+            and not any(other in _UNCLAIMED for other in plants[n % 2 :: 2])
+            and not (foreign and 7 + n % 2 == min(keys))
+        ]
+    )
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=5), st.integers(0, 6))
