@@ -1,14 +1,16 @@
 """``springest status --serve``: the status page of a journal, until Ctrl-C."""
 
 import asyncio
-from contextlib import AsyncExitStack
+import os
+import stat
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from attrs import frozen
 from rich.console import Console
 
 from springest_async.cli import environment
-from springest_async.cli.console import say
+from springest_async.cli.console import argument, say
 from springest_async.cli.signals import interrupts
 from springest_async.errors import ConfigurationError
 from springest_async.page import StatusPage
@@ -69,8 +71,21 @@ async def serve(option: str | None, options: ServeOptions, out: Console) -> None
                 " ssh -L 8080:127.0.0.1:PORT THIS-MACHINE",
                 style="yellow",
             )
+        if options.password_file is not None and await asyncio.to_thread(_is_open_to_others, options.password_file):
+            say(
+                out,
+                f"Warning: others on this machine can read the password in {options.password_file}. Let only you read"
+                f" it: chmod 600 {argument(options.password_file)}",
+                style="yellow",
+            )
         with interrupts(stopped.set):
             await stopped.wait()
+
+
+def _is_open_to_others(path: Path) -> bool:
+    with suppress(OSError):  # it may be gone by now
+        return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    return False
 
 
 def _password_for(options: ServeOptions) -> str | None:

@@ -62,9 +62,11 @@ async def test_an_open_page_does_not_keep_it_from_ending(tmp_path: Path) -> None
     assert (ran.code, ran.err) == (0, "")
 
 
-async def test_with_bind_it_needs_the_password_and_warns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o644], ids=oct)
+async def test_with_bind_it_needs_the_password_and_warns(tmp_path: Path, mode: int) -> None:
     secret = tmp_path / "password"
     secret.write_text(PASSWORD + "\n")
+    secret.chmod(mode)
     async with loaded(tmp_path, 1):
         options = ("--bind", "127.0.0.1", "--password-file", secret, "--journal", tmp_path / "journal.sqlite3")
         process = await start("status", "--serve", *options, env=environment(None))
@@ -82,6 +84,7 @@ async def test_with_bind_it_needs_the_password_and_warns(tmp_path: Path) -> None
     assert URL(url).path == "/"
     assert "Warning: this is plain HTTP" in ran.out
     assert "ssh -L" in ran.out
+    assert ("others on this machine can read the password" in ran.out) is (mode == 0o644)
     assert PASSWORD not in ran.out + ran.err
 
 
