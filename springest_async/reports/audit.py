@@ -62,7 +62,7 @@ class Peak:
 
     Attributes:
         posts: how many.
-        at: when the first of them was, by that clock (UTC); None if there are none.
+        at: when the first of them was, by that clock (UTC), ours as it showed the time of day; None if there are none.
         seconds: how long after it the last of them was.
         allowed: how many were allowed then. A period in which more were sent comes before any other.
     """
@@ -380,14 +380,18 @@ class _Timeline:
     def most_by_our_clock(self) -> tuple[Peak, bool]:
         """Return the most POSTs in any period by our clock, and whether the server's has contradicted it."""
         posts = self._seen(self._read("ORDER BY budget, sent"))
-        return _most(posts, lambda post: post.sent, _PERIOD, _apart_by_server)
+        return _most(posts, lambda post: post.sent, _PERIOD, _apart_by_server, lambda post: post.time_of_day)
 
     def most_by_server_clock(self) -> tuple[Peak | None, bool]:
         """Return the same by the server's clock; no peak if there is no Date, or a period is too short for it."""
         if _PERIOD < _SECOND:
             return None, False
         posts = self._read("WHERE dated IS NOT NULL ORDER BY budget, dated, sent")
-        peak, disputed = _most(posts, lambda post: post.dated or 0, _DATED_PERIOD, _apart_by_us)
+
+        def dated(post: _Post) -> int:
+            return post.dated or 0
+
+        peak, disputed = _most(posts, dated, _DATED_PERIOD, _apart_by_us, dated)
         return (peak if peak.posts else None), disputed
 
     def _seen(self, posts: Iterator[_Post]) -> Iterator[_Post]:
@@ -409,6 +413,7 @@ def _most(
     time_of: Callable[[_Post], int],
     period: int,
     apart: Callable[[_Post, _Post], bool],
+    shown: Callable[[_Post], int],
 ) -> tuple[Peak, bool]:
     """Return the most POSTs of one budget in any period, and whether `apart` has contradicted the clock somewhere.
 
@@ -419,6 +424,7 @@ def _most(
         time_of: returns the time of one.
         period: two POSTs whose times differ by less are in one period.
         apart: returns whether another clock shows that the first and the last of too many are not in one period.
+        shown: returns the time of one for people, which may be set, and differ between machines.
     """
     peak, disputed = Peak(), False
     window: deque[_Post] = deque()
@@ -433,8 +439,13 @@ def _most(
             window.popleft()
             disputed = True
         if (max(0, len(window) - post.allowed), len(window)) > peak.rank:
-            first = time_of(window[0])
-            peak = Peak(posts=len(window), at=moment(first), seconds=(now - first) / _SECOND, allowed=post.allowed)
+            first = window[0]
+            peak = Peak(
+                posts=len(window),
+                at=moment(shown(first)),
+                seconds=(now - time_of(first)) / _SECOND,
+                allowed=post.allowed,
+            )
     return peak, disputed
 
 

@@ -212,6 +212,18 @@ def test_a_journal_that_was_away_is_no_clock_set_back() -> None:
     assert timeline.set_back == 0
 
 
+def test_the_busiest_minute_is_told_by_the_time_of_day() -> None:
+    """The machine was switched off for a night, and the journal's clock knows nothing of that."""
+    night = 20 * 3600.0
+    days = [attempt(at, took=0.1) for at in spread(10, 50)], [attempt(night + at, worker="next") for at in range(30)]
+    started = [evolve(post, ended=(post.ended or 0.0) - night + 300) for post in days[1]]
+    with _Timeline() as timeline:
+        timeline.add(iter([*days[0], *started]))
+        peak, _ = timeline.most_by_our_clock()
+
+    assert (peak.posts, peak.at) == (30, datetime.fromtimestamp(NOON + night, UTC))
+
+
 def test_a_post_without_an_answer_is_placed_by_its_neighbours() -> None:
     """Its machine's clock was set back by an hour before it was sent."""
     posts = [*bursts(0, 0, -3600), attempt(2 * 60.5 + 1, took=None, our_clock=-3600.0)]
