@@ -290,6 +290,12 @@ def connected(state: Path | None = None) -> Iterator[SQLiteConnection]:
         yield connection
 
 
+def let_minutes_pass() -> None:
+    """Let what the journal of the command has settled be some minutes older."""
+    with connected() as connection, connection.transaction():
+        connection.execute("UPDATE certificates SET answered_at = answered_at - 200000000")
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))

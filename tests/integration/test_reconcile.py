@@ -31,6 +31,7 @@ from .command import (
     connected,
     end,
     environment,
+    let_minutes_pass,
     noted,
     outcomes,
     posts,
@@ -55,11 +56,6 @@ async def uploaded(
         assert (await springest("upload", manifest, origin=sandbox.origin, **ONCE)).code == Exit.STORED
         let_minutes_pass()
         yield sandbox, manifest
-
-
-def let_minutes_pass() -> None:
-    with connected() as connection, connection.transaction():
-        connection.execute("UPDATE certificates SET answered_at = answered_at - 200000000")
 
 
 def change(sandbox: Sandbox, number: int, **changes: Any) -> None:

@@ -1,7 +1,8 @@
 """Make a page of docs/ again: run its commands, and put what they print where the page has it.
 
 A comment ``<!-- example: NAME -->`` begins a section, whose commands run in a folder with the files of that example. A
-comment ``<!-- sheet: FILE -->`` stands above the cells of a workbook. All else is written by hand.
+comment ``<!-- sheet: FILE -->`` stands above the cells of a workbook. After a comment ``<!-- minutes pass -->``, the
+answers that the journal has came some minutes ago. All else is written by hand.
 """
 
 import re
@@ -12,6 +13,7 @@ from attrs import frozen
 from openpyxl import load_workbook
 
 from springest_async.sandbox import Sandbox
+from tests.integration.command import let_minutes_pass
 
 from . import machines, manifests, watching
 from .example import Example
@@ -56,6 +58,8 @@ class Section:
             if line == "```console":
                 made += await shell.block(_until(lines, "```"))
                 made.append("```")
+            elif line == "<!-- minutes pass -->":
+                let_minutes_pass()
             elif found := _SHEET.fullmatch(line):
                 for _ in _until(lines, "", skip=1):
                     pass

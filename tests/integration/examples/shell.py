@@ -35,6 +35,7 @@ _TIMES = (
     (re.compile(r"(?<=Stops by itself at ).*(?= \(--until\))"), "07:00"),
     (re.compile(r"(?<=Resumed, after ).*(?=\.)"), "…"),
     (re.compile(r"http://127\.0\.0\.1:\d+/(?!users/)[\w-]+/"), "http://127.0.0.1:49153/…/"),
+    (re.compile(r'(?<="since": ")20\d\d-\d\d-\d\d(?=")'), "2026-05-30"),
     (re.compile(r"(?<=: done ).*(?= if started now)"), "…"),
     (re.compile(r"20\d\d-\d\d-\d\d(?P<between>[ T])\d\d:\d\d:\d\d"), r"2026-06-01\g<between>09:00:00"),
     (re.compile(r"\d\d:\d\d:\d\d(?= row \d)"), "09:00:00"),

@@ -1,6 +1,6 @@
 """The examples of docs/watching.md: a migration of some people, of whom one is unknown and one stays in doubt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,13 @@ class _EditedSandbox(PickySandbox):
     """A Springest in which somebody has been at work: at Tom's dates, Eva's and Kim's certificates, and one more.
 
     Ids go by the order of the people, not by that of the POSTs.
+
+    Attributes:
+        edited: the people of whom something is changed when their first certificate is stored.
     """
+
+    edited: Collection[str] = ("tom", "kim", "eva")
+    _seen: set[str] = attrs.field(init=False, factory=set)
 
     def _store(self, form: Form) -> Any:
         outcome = super()._store(form)
@@ -58,7 +64,9 @@ class _EditedSandbox(PickySandbox):
         person = form.fields["email"].partition("@")[0]
         number = 4711 + _PEOPLE.index(person)
         one = attrs.evolve(self._certificates.pop(), id=number)
-        match person:
+        is_edited = person in self.edited and person not in self._seen
+        self._seen.add(person)
+        match person if is_edited else None:
             case "tom":
                 self._certificates.append(attrs.evolve(one, valid_from=date(2025, 5, 13)))
             case "kim":  # it is deleted
@@ -80,4 +88,10 @@ EXAMPLES: Mapping[str, Example] = {
     "stop": Example(_make, (), lambda: _sandbox(_PEOPLE[0]), 1, _VARIABLES),
     "hooks": Example(_make, _STORED, _sandbox, 1, _VARIABLES),
     "reconcile": Example(_make, _STORED, lambda: _sandbox(kind=_EditedSandbox), 1, _VARIABLES),
+    "repair": Example(
+        _make,
+        _stored([*_PEOPLE, "kim"]),
+        lambda: _EditedSandbox(limit=1000, certifications=_CERTIFICATIONS, edited=("kim",)),
+        variables=_VARIABLES,
+    ),
 }
