@@ -302,7 +302,9 @@ class Card {
     const machines = [...new Set(workers.map((worker) => worker.machine))].join(", ").replace(/, ([^,]*)$/, " and $1");
     switch (activity) {
       case "running": {
-        const who = workers.length === 1 ? `A run on ${machines} is uploading.` : `${workers.length} runs on ${machines} are uploading.`;
+        const is = workers.length === 1 ? `A run on ${machines} is` : `${workers.length} runs on ${machines} are`;
+        if (!counts.waiting && !counts.sending) return `${is} asking Springest about the rows in doubt.`;
+        const who = `${is} uploading.`;
         if (!counts.waiting) return who;
         const end = when(new Date(Date.now() + 1000 * left));
         return `${who} All rows that wait can be sent in ${duration(left)}, by ${end}.`;

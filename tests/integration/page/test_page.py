@@ -355,6 +355,7 @@ async def test_a_row_that_a_run_asks_about_has_no_buttons(tmp_path: Path, browse
         assert claimed is not None
         row, doubt = claimed
         await expect(seen.card()).to_contain_text("2 rows in doubt: a run is asking Springest about 1 of them now")
+        await expect(seen.card()).to_contain_text("is asking Springest about the rows in doubt.")
         await expect(seen.doubt(f"Row {row.number}")).to_contain_text("is asking Springest about it now")
         await expect(seen.button(f"Send again: row {row.number}")).to_be_hidden()
         other = 12 - (row.number or 0)
