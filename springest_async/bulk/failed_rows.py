@@ -20,6 +20,7 @@ from attrs import frozen
 from springest_async.bulk.rows import RowSet
 from springest_async.errors import ConfigurationError
 from springest_async.journal.open_migration import OpenMigration
+from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import Entry, State
 from springest_async.manifest.columns import COLUMNS, ERROR
 from springest_async.manifest.csv_table import SEPARATORS, CsvTable
@@ -96,7 +97,7 @@ async def _rows(
                 yield other.cells, other.reason
                 other = next(others, None)
             # What the check said of its file is plainer than what reading it said.
-            yield _cells(entry), (left_out.reason(entry.number) if left_out else "") or entry.reason
+            yield _cells(entry), (left_out.reason(entry.number) if left_out else "") or plain_reason(entry.reason)
         while other is not None:
             yield other.cells, other.reason
             other = next(others, None)

@@ -60,10 +60,10 @@ from springest_async.errors import (
     SpringestError,
 )
 from springest_async.journal import place
+from springest_async.journal.reasons import plain_reason
 from springest_async.journal.status_reader import StatusReader
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
 from springest_async.records import Certification
-from springest_async.reports.reasons import plain_reason
 
 _SECOND_THOUGHTS = 5.0  # seconds to stop an upload that has warnings
 _REASONS_SHOWN = 5

@@ -10,10 +10,10 @@ from attrs import field, frozen
 
 from springest_async.journal import doubts, manifest_rows, status
 from springest_async.journal.engine import Connection
+from springest_async.journal.reasons import plain_reason
 from springest_async.journal.status import MigrationStatus, MinutePosts
 from springest_async.limits.bucket import PERIOD_SECONDS
 from springest_async.reports.addresses import without_addresses
-from springest_async.reports.reasons import plain_reason
 from springest_async.reports.status_json import as_json, state_as_json, time_as_json
 
 _MINUTES = 60  # of POSTs

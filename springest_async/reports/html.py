@@ -10,12 +10,12 @@ from itertools import islice
 
 from springest_async.journal.attempts import Double
 from springest_async.journal.history import RowHistory
+from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import State
 from springest_async.reports import charts
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.audit import Audit, Peak, notes, sentence
 from springest_async.reports.charts import Picture, number, shown
-from springest_async.reports.reasons import plain_reason
 from springest_async.reports.summary import Summary, outcomes_of
 from springest_async.version import __version__
 

@@ -10,10 +10,10 @@ from typing import IO
 from springest_async.journal import history
 from springest_async.journal.engine import Connection
 from springest_async.journal.history import RowHistory
+from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import State
 from springest_async.manifest.columns import COLUMNS, ERROR
 from springest_async.manifest.formulas import escape
-from springest_async.reports.reasons import plain_reason
 
 GoOn = Callable[[], None]
 """What is called after each row; it may raise an error to end the writing."""
@@ -76,7 +76,7 @@ def write_failed_rows(connection: Connection, migration: int, stream: IO[bytes],
         write([*COLUMNS, *extra, ERROR])
         count = 0
         for row in history.read_rows(connection, migration, State.REJECTED, State.FAILED):
-            write([*_fields(row), *(row.extra.get(name, "") for name in extra), _on_one_line(row.reason)])
+            write([*_fields(row), *(row.extra.get(name, "") for name in extra), _on_one_line(plain_reason(row.reason))])
             count += 1
             go_on()
     return count

@@ -7,10 +7,10 @@ are in docs/machines.md.
 from datetime import datetime, timedelta
 from typing import Any
 
+from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import State, Worker
 from springest_async.journal.status import MigrationStatus, RowOutcome
 from springest_async.reports.addresses import without_addresses
-from springest_async.reports.reasons import plain_reason
 
 
 def as_json(status: MigrationStatus) -> dict[str, Any]:

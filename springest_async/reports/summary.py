@@ -8,11 +8,11 @@ from attrs import evolve, frozen
 from springest_async.journal import history, manifest_rows
 from springest_async.journal.engine import Connection
 from springest_async.journal.history import AllPosts, AnswerTime, RowHistory, Stretch
+from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import Reason, State
 from springest_async.journal.status import MigrationStatus, read_status
 from springest_async.reports import charts
 from springest_async.reports.audit import Audit, read_audit
-from springest_async.reports.reasons import plain_reason
 
 REASONS = 20
 """How many reasons a report has at most, the most frequent ones."""

@@ -124,7 +124,7 @@ async def test_rejected_rows_are_corrected_and_uploaded(tmp_path: Path) -> None:
 
     assert f"1 row to correct: {failed}. Then run: springest upload '{failed}'\n" in ran.out
     assert (row["file"], row["certification_id"]) == ("2.pdf", "99")
-    assert "does not exist" in row["error"]
+    assert row["error"] == "certification_id: does not exist"
     failed.write_text(failed.read_text().replace(",99,", ",1,"))
     async with springest_sandbox() as sandbox:
         again = await springest("upload", failed, origin=sandbox.origin)

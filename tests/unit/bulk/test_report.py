@@ -199,6 +199,13 @@ async def test_the_failed_rows_are_a_manifest_of_the_same_certificates(tmp_path:
     assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
 
 
+async def test_the_reason_is_what_the_server_said(tmp_path: Path) -> None:
+    reason = "POST https://api.springest.nl/users/certificates.json rejected the certificate (400): email: is not known"
+    path = await left_over(archive_of(tmp_path), REJECTED, reason=reason)
+
+    assert [line[-1] for line in table(path)] == ["error", "email: is not known"]
+
+
 async def test_errors_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
     first = await left_over(archive_of(tmp_path), REJECTED, STORED, reason="an old reason")
     manifest = Manifest.open(first)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from springest_async.reports.reasons import plain_reason
+from springest_async.journal.reasons import plain_reason
 
 
 @pytest.mark.parametrize(
