@@ -38,10 +38,15 @@ def _stored(people: Sequence[str]) -> Sequence[Stored]:
 _STORED = _stored([person for person in _PEOPLE if person != _STRANGER])
 
 
-def _sandbox(stranger: str = _STRANGER, kind: type[PickySandbox] = PickySandbox, **options: Any) -> Sandbox:
+def _sandbox(
+    stranger: str = _STRANGER,
+    kind: type[PickySandbox] = PickySandbox,
+    silent: Collection[int] = (15,),
+    **options: Any,
+) -> Sandbox:
     """Make a Springest that does not know one person, and answers nothing of use about one certification."""
     options |= {"limit": 1000, "certifications": _CERTIFICATIONS}
-    return kind(strangers=(f"{stranger}@example.org",), silent=(15,), **options)
+    return kind(strangers=(f"{stranger}@example.org",), silent=silent, **options)
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -91,7 +96,7 @@ EXAMPLES: Mapping[str, Example] = {
     "repair": Example(
         _make,
         _stored([*_PEOPLE, "kim"]),
-        lambda: _EditedSandbox(limit=1000, certifications=_CERTIFICATIONS, edited=("kim",)),
+        lambda: _sandbox("nobody", silent=(), kind=_EditedSandbox, edited=("kim",)),
         variables=_VARIABLES,
     ),
 }
