@@ -1,4 +1,4 @@
-"""Upload a certificate that a journal knows or will know: stored once, whoever names it, in whatever process.
+"""Upload a certificate that a journal knows or will know: stored once, in whatever process it is named.
 
 Stored before: its receipt. Being sent by another task, process or machine: wait for what becomes of it. In doubt:
 settle it first. Else claim it and send it.

@@ -437,7 +437,7 @@ def trust(*, where: _JournalOption = None) -> Exit:
     """Confirm that another PostgreSQL server under the same address lacks nothing of what was sent.
 
     Uploads stop when a standby was promoted or a backup restored: it may lack what was sent last, which would be sent
-    twice. Use this only when whoever runs the database is sure that it lacks nothing. Uploads go on some minutes later.
+    twice. Use this only when its administrator is sure that it lacks nothing. Uploads go on some minutes later.
 
     Example: `springest journal trust`
 

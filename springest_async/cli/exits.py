@@ -61,7 +61,10 @@ def exit_of_error(error: SpringestError, failed: Exit = Exit.NOT_ALL) -> Exit:
 
 
 def explained(error: SpringestError) -> str:
-    """Return the text of an error, with advice when the server cannot be reached."""
+    """Return the text of an error, which begins with the advice if the key was refused or there is no connection."""
+    if isinstance(error, NotAuthorized | Forbidden):
+        said = f": {error.words}" if error.words else ""
+        return f"Springest refused the API key. {error.advice} ({error.where} answered {error.status}{said})"
     if isinstance(error, NotSent) and not error.connected and error.trusted:
         return f"Springest cannot be reached. Check the internet connection, then run the same command again. ({error})"
     return str(error)

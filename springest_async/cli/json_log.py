@@ -1,4 +1,4 @@
-"""``--log-format json``: each line on stderr is one JSON object, whoever writes it.
+"""``--log-format json``: each line on stderr is one JSON object, whatever writes it.
 
 The log takes the place of stderr, so what is printed for people becomes a message in it, as does what Python itself
 says. No e-mail address gets into it. The objects are in docs/machines.md.

@@ -23,9 +23,14 @@ async def pause(manifest: Path, option: str | None, out: Console) -> None:
     async with environment.existing_journal(option) as journal:
         await journal.take_over()
         migration = await migration_of(journal, manifest)
+        hosts = await migration.hosts()
+        counts = await migration.counts()
+        done = counts[State.STORED] + counts[State.REJECTED] + counts[State.FAILED]
+        if done == counts.total() and not hosts:
+            say(out, "Nothing is left to pause: every row is stored, rejected or failed.")
+            return
         is_new = await migration.pause()
         since = await migration.paused_at() or datetime.now(UTC)
-        hosts = await migration.hosts()
     say(out, "Paused." if is_new else f"It is paused already, since {clock_time(since, datetime.now(UTC))}.")
     if hosts:
         say(

@@ -61,7 +61,7 @@ async def serve(option: str | None, options: ServeOptions, out: Console) -> None
             ) from error
         say(out, f"The status page of {journal.where}: {page.url}")
         if password is None:
-            say(out, "It is for this machine alone, and whoever has the address may use it. Stop it with Ctrl-C.")
+            say(out, "It is for this machine alone, and everyone who has the address may use it. Stop it with Ctrl-C.")
         else:
             say(out, "The browser asks for a name, which may be any, and for the password. Stop the page with Ctrl-C.")
             say(

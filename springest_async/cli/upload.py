@@ -483,8 +483,8 @@ class _Run:
         if gone := len(await self._migration.orphans()):
             say(
                 self._err,
-                f"In doubt: {count(gone, 'certificate')} of earlier runs that no manifest names any more:"
-                f" springest status {manifest} lists them.",
+                f"In doubt: {count(gone, 'certificate')} of earlier runs that"
+                f" {'is' if gone == 1 else 'are'} no longer in a manifest: springest status {manifest} lists them.",
             )
         if hosts:
             say(self._err, f"{runs_on(hosts)} still working on this manifest.")

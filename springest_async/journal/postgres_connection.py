@@ -358,6 +358,7 @@ def _another_server(address: Address) -> AnotherServer:
     return AnotherServer(
         address.where,
         "this is another server than before: a standby that was promoted, or a backup that was restored. It may lack"
-        " what was sent in the last seconds before, which would be sent twice, so nothing is sent. Ask whoever runs the"
-        " database. If it lacks nothing (the standby was a synchronous one), say so with `springest journal trust`",
+        " what was sent in the last seconds before, which would be sent twice, so nothing is sent. Ask the"
+        " database's administrator. If it lacks nothing (the standby was a synchronous one), say so with"
+        " `springest journal trust`",
     )

@@ -74,7 +74,7 @@ class Entry:
 
     Attributes:
         id: its key in the journal.
-        number: its row in the manifest; None for a certificate in doubt that no manifest names any more.
+        number: its row in the manifest; None for a certificate in doubt that is no longer in a manifest.
         file: the cell of the manifest, as written.
         path: where that file is on this machine.
         origin: the host that it is for, as in ``https://api.springest.nl``.

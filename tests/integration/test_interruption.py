@@ -381,7 +381,7 @@ async def test_a_doubt_whose_row_left_the_manifest_is_kept(
 
     assert table_of(ran.out) == outcomes(stored=2)
     assert (
-        "In doubt: 2 certificates of earlier runs that no manifest names any more:"
+        "In doubt: 2 certificates of earlier runs that are no longer in a manifest:"
         f" springest status {manifest} lists them.\n"
     ) in ran.err
     assert (ran.code, told.code) == (0, 3)

@@ -51,6 +51,7 @@ async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path)
         resumed = await springest("resume", manifest)
         await until_said(process, "Resumed after")
         ran = await end(process)
+        too_late, not_paused = await springest("pause", manifest), await springest("resume", manifest)
 
     assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=13))
     assert stored(sandbox) == hashes(tmp_path)
@@ -66,6 +67,8 @@ async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path)
     assert "9 of 13, paused" in listed.out
     assert resumed.out.startswith("Resumed, after ")
     assert resumed.out.endswith(" is uploading again within seconds.\n")
+    assert too_late.out == "Nothing is left to pause: every row is stored, rejected or failed.\n"
+    assert not_paused.out == "It is not paused.\n"
 
 
 async def test_a_run_that_begins_in_a_pause_waits_and_can_be_ended(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ async def test_the_printed_address_leads_to_the_page(tmp_path: Path, browser: Br
         ran = await end(process)
 
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == "It is for this machine alone, and whoever has the address may use it. Stop it with Ctrl-C.\n"
+    assert (
+        ran.out == "It is for this machine alone, and everyone who has the address may use it. Stop it with Ctrl-C.\n"
+    )
     assert URL(url).host == "127.0.0.1"
 
 

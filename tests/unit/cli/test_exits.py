@@ -157,9 +157,23 @@ def test_an_unreachable_server_is_explained() -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (KEY, "Check that the API key is the one for this host: each host has its own."),
+        (FORBIDDEN, "The key may not do this: certificates and certifications need different keys."),
+    ],
+    ids=["401", "403"],
+)
+def test_a_refused_key_is_explained(error: NotAuthorized | Forbidden, advice: str) -> None:
+    answered = str(error).removesuffix(f". {advice}")
+
+    assert explained(error) == f"Springest refused the API key. {advice} ({answered})"
+
+
+@pytest.mark.parametrize(
     "error",
-    [KEY, FULL, NotSent(WHERE, "the connection broke"), NotSent(WHERE, "untrusted", connected=False, trusted=False)],
-    ids=["key", "journal", "connection", "TLS certificate"],
+    [FULL, NotSent(WHERE, "the connection broke"), NotSent(WHERE, "untrusted", connected=False, trusted=False)],
+    ids=["journal", "connection", "TLS certificate"],
 )
 def test_other_errors_explain_themselves(error: SpringestError) -> None:
     assert explained(error) == str(error)
