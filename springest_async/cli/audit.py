@@ -48,7 +48,7 @@ def _show(audit: Audit, out: Console) -> None:
     period = f"{audit.period:g} s"
     table = Table("", "", show_header=False)
     table.add_row("time", f"{_time(audit.first_at)} to {_time(audit.last_at)}")
-    table.add_row("POSTs (each sends one certificate once)", number(audit.own_posts))
+    table.add_row("POSTs of this manifest", number(audit.own_posts))
     if audit.posts != audit.own_posts:
         table.add_row("… and all others with the same key", number(audit.posts - audit.own_posts))
     table.add_row(f"most in any {period}, by our clock", _peak(audit.by_our_clock))

@@ -66,11 +66,14 @@ class AllPosts(Posts):
     """All POSTs of a migration since it was loaded for the first time; none that was sent for another one before.
 
     Attributes:
+        found: how many certificates without such an answer are stored all the same: they were found in Springest's
+            lists, or a person has found them.
         begun_at: when it was loaded for the first time (UTC).
         first_at: when the first of the POSTs was sent, by the clock of its machine (UTC).
         last_at: when the last of them was sent.
     """
 
+    found: int = 0
     begun_at: datetime
     first_at: datetime | None
     last_at: datetime | None
@@ -152,9 +155,21 @@ def read_posts(connection: Connection, migration: int) -> AllPosts:
     ((count, first_at, last_at, *outcomes),) = connection.execute(
         f"SELECT count(*), min(a.sent_at), max(a.sent_at),{_OUTCOMES}{_POSTS}", own
     )
+    ((found,),) = connection.execute(
+        f"SELECT count(DISTINCT a.certificate){_POSTS} AND a.outcome = 'in doubt' AND a.missing IS NULL AND EXISTS"  # noqa: S608
+        " (SELECT 1 FROM certificates AS k WHERE k.id = a.certificate AND k.state = 'stored') AND NOT EXISTS"
+        " (SELECT 1 FROM attempts AS s WHERE s.certificate = a.certificate AND s.outcome = 'stored')",
+        own,
+    )
     begun_at = moment(own[0] + _CLOCKS_APART_US)
     assert begun_at is not None
-    return AllPosts(**_counts(count, outcomes), begun_at=begun_at, first_at=moment(first_at), last_at=moment(last_at))
+    return AllPosts(
+        **_counts(count, outcomes),
+        found=found,
+        begun_at=begun_at,
+        first_at=moment(first_at),
+        last_at=moment(last_at),
+    )
 
 
 def read_stretches(connection: Connection, migration: int, posts: AllPosts, most: int) -> list[Stretch]:

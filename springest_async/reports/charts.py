@@ -80,24 +80,29 @@ def outcomes(status: MigrationStatus) -> Picture:
 
 def throughput(stretches: Sequence[Stretch], limit: int) -> Picture:
     """Draw how many POSTs left in a minute, on average and at most, against the limit."""
-    means = [stretch.posts / stretch.minutes for stretch in stretches]
     busiest = [stretch.busiest for stretch in stretches]
-    chart = _chart("Line", "throughput", colours=("sending", "stored", "limit"), show_dots=len(stretches) <= _FEW)
+    lines: dict[str, Sequence[float]] = {"sent": busiest}
+    colours: tuple[str, ...] = ("sending", "limit")
+    words = "How many left in each minute."
+    if stretches[0].minutes > 1:  # else both lines were the same
+        lines = {"busiest minute": busiest, "average": [stretch.posts / stretch.minutes for stretch in stretches]}
+        colours = ("sending", "stored", "limit")
+        words = f"In stretches of {_length(stretches[0])}: on average, and in the busiest minute."
+    chart = _chart("Line", "throughput", colours=colours, show_dots=len(stretches) <= _FEW)
     _label(chart, stretches)
-    chart.add("busiest minute", busiest)
-    chart.add("average", means)
+    for name, values in lines.items():
+        chart.add(name, values)
     # The last one is on top of the others, which reach it.
     chart.add("limit", [limit] * len(stretches), stroke_style={"dasharray": "6, 6"}, show_dots=False)
     return Picture(
         key="throughput",
         title="Certificates sent a minute",
-        words=f"In stretches of {_length(stretches[0])}: on average, and in the busiest minute. The limit is {limit} in"
-        " any minute.",
+        words=f"{words} The limit is {limit} in any minute.",
         svg=_svg(chart, max(limit, *busiest)),
         columns=("from (UTC)", "POSTs", "average", "busiest"),
         rows=tuple(
-            (shown(stretch.at), number(stretch.posts), f"{mean:.1f}", number(stretch.busiest))
-            for stretch, mean in zip(stretches, means, strict=True)
+            (shown(each.at), number(each.posts), f"{each.posts / each.minutes:.1f}", number(each.busiest))
+            for each in stretches
         ),
     )
 

@@ -224,6 +224,7 @@ def _proof(audit: Audit) -> str:
     lines = [
         ("POSTs of this manifest", number(audit.own_posts)),
         ("all POSTs with the same key in that time", number(audit.posts)),
+        ("POSTs without a time of Springest", number(audit.undated)),
         (f"most in any {audit.period:g} s, by our clock", _peak(audit.by_our_clock)),
         (f"most in any {audit.period:g} s, by the clock of Springest", _peak(audit.by_server_clock)),
         (f"allowed in any {audit.period:g} s", number(audit.limit)),

@@ -82,12 +82,13 @@ def rows_for_person(connection: Connection, migration: int, most: int) -> Iterat
 
 def outcomes_of(posts: AllPosts) -> str:
     """Return what the answers to POSTs were, in words: ``30 stored, 2 rejected``."""
+    found = f" ({charts.number(posts.found)} of them found at Springest later)" if posts.found else ""
     kinds = [
         (posts.stored, "stored"),
         (posts.missing, "stored, but missing at Springest later and sent again"),
         (posts.refused, "refused and sent again"),
         (posts.rejected, "rejected"),
-        (posts.unanswered, "without a clear answer"),
+        (posts.unanswered, "without a clear answer" + found),
         (posts.others, "with an error or under way"),
     ]
     return ", ".join(f"{charts.number(count)} {what}" for count, what in kinds if count)

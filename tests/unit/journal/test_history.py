@@ -14,6 +14,7 @@ from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.history import AllPosts, AnswerTime, RowHistory
 from springest_async.journal.status_reader import StatusReader
+from springest_async.reports.summary import outcomes_of
 from tests.bulk_runs import found, loaded, rows_of, settle
 
 T = TypeVar("T")
@@ -281,3 +282,15 @@ async def test_a_clock_that_was_put_back_hides_no_post(manifest: Manifest) -> No
         )
 
     assert (posts.posts, posts.stored, [stretch.posts for stretch in stretches]) == (1, 1, [1])
+
+
+async def test_what_was_found_at_springest_is_counted(manifest: Manifest) -> None:
+    """No answer said that it is stored."""
+    async with loaded(manifest) as migration:
+        await settle(migration, State.IN_DOUBT, State.IN_DOUBT, State.STORED)
+        before = await _posts(migration)
+        await migration.resolve([2], State.STORED)
+        posts = await _posts(migration)
+
+    assert (before.found, posts.found, posts.stored, posts.unanswered) == (0, 1, 1, 2)
+    assert outcomes_of(posts) == "1 stored, 2 without a clear answer (1 of them found at Springest later)"

@@ -59,8 +59,15 @@ def test_throughput_is_shown_against_the_limit() -> None:
     assert re.findall(r">([a-z ]+)</text>", picture.svg)[-3:] == ["busiest minute", "average", "limit"]
 
 
+def test_single_minutes_have_one_line() -> None:
+    picture = charts.throughput([stretch(0, minutes=1, posts=12, busiest=12)], 30)
+
+    assert picture.words == "How many left in each minute. The limit is 30 in any minute."
+    assert re.findall(r">([a-z ]+)</text>", picture.svg)[-2:] == ["sent", "limit"]
+
+
 @pytest.mark.parametrize(
-    ("minutes", "words"), [(1, "1 minute"), (30, "30 minutes"), (60, "1 hour"), (720, "12 hours"), (2880, "2 days")]
+    ("minutes", "words"), [(30, "30 minutes"), (60, "1 hour"), (720, "12 hours"), (2880, "2 days")]
 )
 def test_the_length_of_a_stretch_is_told(minutes: int, words: str) -> None:
     assert f"In stretches of {words}:" in charts.throughput([stretch(minutes=minutes)], 30).words

@@ -102,6 +102,7 @@ def test_it_shows_the_proof_of_the_limit() -> None:
 
     assert "The limit was kept, and nothing was stored twice: at most 3 POSTs in any 60 s" in words
     assert "POSTs of this manifest 3 all POSTs with the same key in that time 5" in words
+    assert "POSTs without a time of Springest 0" in words
     assert "most in any 60 s, by our clock 3, from 2026-11-05 08:30:00 UTC" in words
     assert "stored twice 0 rows in doubt 0" in words
 
