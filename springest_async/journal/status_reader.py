@@ -1,11 +1,14 @@
 """`StatusReader`: read where migrations stand, from time to time, on a connection of its own."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
-from springest_async.errors import JournalError
 from springest_async.journal import status
 from springest_async.journal.engine import Connection
 from springest_async.journal.journal import Journal
@@ -13,9 +16,14 @@ from springest_async.journal.status import MigrationStatus
 
 T = TypeVar("T")
 
+_PATIENCE = 1.0  # seconds for a cancelled read to close its connection, at the end
+
 
 class StatusReader:
     """Reads a journal on a connection of its own, so that uploads of this process need not wait for it.
+
+    A cancelled read ends at once, also while the database does not answer: its thread is a daemon, which drops the
+    connection when it ends.
 
     Usage::
 
@@ -28,7 +36,8 @@ class StatusReader:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._connection: Connection | None = None
+        self._connection: Connection | None = None  # that no thread uses
+        self._given_up: list[threading.Thread] = []
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -37,9 +46,7 @@ class StatusReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await asyncio.to_thread(connection.close)
+        await asyncio.to_thread(self._close)
 
     async def status(self, migration: int) -> MigrationStatus:
         """Return where a migration stands. What a dead worker was sending is in doubt from now on.
@@ -66,22 +73,52 @@ class StatusReader:
         Raises:
             JournalError: the journal cannot be read. The next call tries to connect anew.
         """
+        known: Connection | None = None
 
-        def read() -> T:
-            if self._connection is None:
-                self._connection = self._journal.connect()
+        def read() -> tuple[Connection, T]:
+            connection = known or self._journal.connect()
             try:
-                with self._connection.snapshot():
-                    return job(self._connection)
-            except JournalError:
-                self._connection.close()
-                self._connection = None
+                with connection.snapshot():
+                    value = job(connection)
+            except BaseException:
+                connection.close()
                 raise
+            return connection, value
 
         async with self._lock:
-            reading = asyncio.ensure_future(asyncio.to_thread(read))
+            known, self._connection = self._connection, None
+            reading: Future[tuple[Connection, T]] = Future()
+            thread = threading.Thread(target=_run, args=(read, reading), name="springest-status", daemon=True)
+            thread.start()
             try:
-                return await asyncio.shield(reading)
+                connection, value = await asyncio.wrap_future(reading)
             except asyncio.CancelledError:
-                await asyncio.wait([reading])  # one thread at a time may use the connection
+                if reading.cancel():
+                    self._given_up = [*filter(threading.Thread.is_alive, self._given_up), thread]
+                elif reading.exception() is None:  # it ended at the same moment
+                    self._connection, _ = reading.result()
                 raise
+            self._connection = connection
+            return value
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        ends = time.monotonic() + _PATIENCE
+        for thread in self._given_up:
+            thread.join(max(0.0, ends - time.monotonic()))
+
+
+def _run(read: Callable[[], tuple[Connection, T]], reading: "Future[tuple[Connection, T]]") -> None:
+    """Settle a future with what a job reads; close the connection if the future was cancelled meanwhile."""
+    try:
+        connection, value = read()
+    except BaseException as error:  # noqa: BLE001 # it belongs to the coroutine
+        with suppress(InvalidStateError):
+            reading.set_exception(error)
+        return
+    try:
+        reading.set_result((connection, value))
+    except InvalidStateError:
+        connection.close()

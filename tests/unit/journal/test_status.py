@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import ANY
 
+import attrs
 import pytest
 
 from springest_async import Journal, JournalError, Limiter
@@ -303,18 +305,41 @@ async def test_a_reader_connects_anew_after_a_failure(tmp_path: Path) -> None:
         assert (await reader.status(migration.id)).counts == before.counts
 
 
-async def test_a_cancelled_reader_lets_its_thread_end(tmp_path: Path) -> None:
-    goes_on, ended = threading.Event(), threading.Event()
+async def test_a_cancelled_read_does_not_wait_for_the_journal(tmp_path: Path) -> None:
+    """Its database may answer nothing for hours, as one whose disk hangs."""
+    answers, ended = threading.Event(), threading.Event()
+    used: list[Connection] = []
 
-    def wait(_: Connection) -> None:
-        goes_on.wait()
-        ended.set()
+    def hang(connection: Connection) -> None:
+        used.append(connection)
+        answers.wait()
+
+    async with loaded(rows_of(tmp_path, 1)) as migration:
+        async with StatusReader(migration.journal) as reader:
+            before = await reader.status(migration.id)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await reader.read(hang)
+            assert not answers.is_set()
+            assert await reader.status(migration.id) == attrs.evolve(before, at=ANY, seconds_left=ANY)
+            used[0].close = ended.set  # type: ignore[method-assign]
+            answers.set()
+        assert ended.is_set()
+
+
+async def test_a_read_that_ends_as_it_is_cancelled_keeps_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Connection] = []
 
     async with loaded(rows_of(tmp_path, 1)) as migration, StatusReader(migration.journal) as reader:
-        reading = asyncio.create_task(reader.read(wait))
+        monkeypatch.setattr(threading.Thread, "start", threading.Thread.run)  # so that it has ended when it is awaited
+        reading = asyncio.create_task(reader.read(used.append))
         await asyncio.sleep(0)
         reading.cancel()
-        asyncio.get_running_loop().call_soon(goes_on.set)
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert ended.is_set()
+        await reader.read(used.append)
+        monkeypatch.undo()
+
+    assert used[0] is used[1]
