@@ -343,14 +343,15 @@ class Card {
   // --- throughput ---
 
   posts() {
-    const { minutes, pace } = this.migration;
+    const { activity, minutes, pace } = this.migration;
     show(this.find(".posts"), minutes !== null);
     if (minutes === null) return;
     const limit = pace.posts_per_minute;
     const most = Math.max(...minutes.posts);
-    const free = pace.free ? `${pace.free} can leave now` : `the next can leave in ${duration(pace.next_in)}`;
+    const next = pace.free ? `; ${pace.free} can leave now` : `; the next can leave in ${duration(pace.next_in)}`;
+    const free = activity === "running" ? next : ""; // else none leaves, whatever the limit allows
     const slow = pace.one_at_a_time ? " Springest refused some, so they leave one at a time." : "";
-    put(this.find(".pace"), `${pace.last_minute} in the last minute; ${free}. All uploads with this key share the limit.${slow}`);
+    put(this.find(".pace"), `${pace.last_minute} in the last minute${free}. All uploads with this key share the limit.${slow}`);
     const text = JSON.stringify([minutes, limit]);
     if (text === this.shown.posts) return;
     this.shown.posts = text;

@@ -181,6 +181,9 @@ async def test_new_posts_are_drawn_under_the_limit(tmp_path: Path, browser: Brow
             await expect(picture).to_have_accessible_name(
                 "Certificates sent in each of the last 60 minutes: at most 3 in one; the limit is 30"
             )
+            await expect(seen.card()).to_contain_text("in the last minute; 30 can leave now. All uploads")
+            await migration.pause()
+            await expect(seen.card()).to_contain_text("in the last minute. All uploads")
             await seen.card().get_by_text("These numbers as a table").click()
             await expect(seen.card().get_by_role("table").get_by_role("row").nth(1)).to_contain_text("3")
             cells = await seen.card().get_by_role("row").nth(1).get_by_role("cell").all_inner_texts()
