@@ -21,6 +21,7 @@ from springest_async.cli.status import migration_of, runs_on
 from springest_async.client import Springest
 from springest_async.errors import ConfigurationError
 from springest_async.journal.open_migration import OpenMigration
+from springest_async.journal.records import State
 from springest_async.manifest.formulas import escape
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.matching import Finding, Kind
@@ -172,7 +173,9 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
             for doubt, rows in comparison.doubts.items():
                 say(out, f"Not certainly missing: {doubt.value} ({count(rows, 'row')}).")
     if rows := counts[Kind.NOT_STORED]:
-        say(out, f"Not stored ({number(rows)}): they wait, were rejected or are in doubt. See {command.of('status')}")
+        states = comparison.states(Kind.NOT_STORED)
+        words = ", ".join(f"{number(states[state])} {state.value}" for state in State if states[state])
+        say(out, f"Not stored ({number(rows)}): {words}. See {command.of('status')}")
     for words in comparison.not_compared:
         say(out, f"Not compared: {words}.")
     if comparison.by_person:

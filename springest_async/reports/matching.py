@@ -399,6 +399,12 @@ def certifications(database: TemporaryDatabase, kind: Kind) -> Counter[int]:
     return Counter(dict(lines))
 
 
+def states(database: TemporaryDatabase, kind: Kind) -> Counter[State]:
+    """Count the rows of one kind by their state in the journal."""
+    lines = database.select("SELECT state, sum(rows) FROM items WHERE kind = ? GROUP BY state", kind.value)
+    return Counter({State(state): rows for state, rows in lines})
+
+
 def reasons(database: TemporaryDatabase) -> dict[Why, int]:
     """Count the rows that could not be compared, by why."""
     lines = database.select("SELECT why, sum(rows) FROM items WHERE kind = ? GROUP BY why", Kind.NOT_COMPARED.value)

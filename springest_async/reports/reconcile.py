@@ -197,6 +197,10 @@ class Reconciliation:
         """Count the rows of one kind by certification."""
         return matching.certifications(self._database, kind)
 
+    def states(self, kind: Kind) -> Counter[State]:
+        """Count the rows of one kind by their state in the journal."""
+        return matching.states(self._database, kind)
+
     @property
     def differences(self) -> int:
         """How many rows and listed certificates differ."""

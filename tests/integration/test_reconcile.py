@@ -140,7 +140,10 @@ async def test_rows_that_are_not_stored_are_not_all(tmp_path: Path) -> None:
         ran = await springest("reconcile", manifest, origin=sandbox.origin)
 
     assert ran.code == Exit.NOT_ALL
-    assert ran.out.splitlines()[-1] == "No difference was found, but not everything is proved: 1 row not stored."
+    assert ran.out.splitlines()[-2:] == [
+        f"Not stored (1): 1 rejected. See springest status {manifest}",
+        "No difference was found, but not everything is proved: 1 row not stored.",
+    ]
 
 
 async def test_what_is_missing_is_sent_again_once(tmp_path: Path) -> None:
