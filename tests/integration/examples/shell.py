@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from yarl import URL
+
 from springest_async.sandbox import Sandbox
 from tests.integration.command import HeldSandbox, environment, kill_at_end, printed
 from tests.integration.scaled import MACHINE
@@ -30,6 +34,7 @@ _FOLDER = "/home/hr/diplomas"
 _STATE = "/home/hr/.local/state"
 _ORIGIN = "http://127.0.0.1:49152"  # as long as a free port makes it: it stands in tables
 _MACHINE = "hr-laptop"
+_OFFICE = "192.168.1.20"  # the address of that machine in the network of the office
 _TIMES = (
     (re.compile(r"(?<=stored in )[0-9][0-9dhms .]*(?=:|\n|$)"), "… s"),
     (re.compile(r"(?<=Stops by itself at ).*(?= \(--until\))"), "07:00"),
@@ -102,15 +107,10 @@ class Shell:
                 return ""
             case ["wait"]:
                 return await self._end()
+            case ["springest", *arguments] if "--ping" in arguments:
+                return await self._ping(arguments)
             case ["springest", *arguments]:
-                # On a busy machine, a line would say after ten seconds how far it is.
-                with (
-                    contextlib.chdir(self._folder),
-                    patch("platform.node", lambda: _MACHINE),
-                    patch("springest_async.cli.watching._LINE_EVERY", 3600.0),
-                ):
-                    self._code, text = await printed(*arguments, origin=self._sandbox.origin, **self._variables)
-                return text
+                return await self._print(arguments)
             case ["cat", name]:
                 path = self._folder / name
                 return (
@@ -124,6 +124,36 @@ class Shell:
             case ["echo", "$?"]:
                 return str(self._code)
         raise ValueError(f"the page has a command that is not known: {shlex.join(words)}")
+
+    async def _print(self, arguments: Sequence[str]) -> str:
+        """Run a command in this process, and return what it prints.
+
+        On a busy machine, a line would say after ten seconds how far it is.
+        """
+        with (
+            contextlib.chdir(self._folder),
+            patch("platform.node", lambda: _MACHINE),
+            patch("springest_async.cli.watching._LINE_EVERY", 3600.0),
+        ):
+            self._code, text = await printed(*arguments, origin=self._sandbox.origin, **self._variables)
+        return text
+
+    async def _ping(self, arguments: Sequence[str]) -> str:
+        """Run a command that pings a service of this machine, which keeps the event of each ping in pings.txt."""
+        heard: list[str] = []
+
+        async def keep(request: web.Request) -> web.Response:
+            heard.append((await request.json())["event"])
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/{token}", keep)
+        address = URL(arguments[arguments.index("--ping") + 1])
+        async with TestServer(app) as service:
+            here = str(address.with_port(service.port))
+            text = await self._print([here if word == str(address) else word for word in arguments])
+        (self._folder / "pings.txt").write_text("\n".join(heard))
+        return text
 
     async def _start(
         self, arguments: Sequence[str], variables: Mapping[str, str] | None = None, **streams: Any
@@ -169,10 +199,13 @@ class Shell:
 
     async def _serve(self, arguments: Sequence[str]) -> str:
         """Begin a command that serves until the end of the test, and return what it says when it does."""
-        process = await self._start(arguments)
+        process = await self._start(["127.0.0.1" if word == _OFFICE else word for word in arguments])
         assert process.stdout is not None
         async with asyncio.timeout(A_WHILE):
-            return (await process.stdout.readuntil(b"Ctrl-C.\n")).decode()
+            if _OFFICE not in arguments:
+                return (await process.stdout.readuntil(b"Ctrl-C.\n")).decode()
+            text = (await process.stdout.readuntil(b"THIS-MACHINE\n")).decode()
+        return re.sub(r"http://127\.0\.0\.1:\d+/", f"http://{_OFFICE}:49153/", text)
 
     def _steady(self, text: str) -> str:
         text = text.replace(self._sandbox.origin, _ORIGIN)

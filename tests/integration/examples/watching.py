@@ -31,6 +31,13 @@ def _make(folder: Path) -> None:
     write_text(folder / "certificates.csv", "\n".join(("file,certification_id,email,valid_from", *rows, "")))
 
 
+def _make_with_password(folder: Path) -> None:
+    _make(folder)
+    password = folder / "password.txt"
+    password.touch(mode=0o600)
+    password.write_text("correct horse battery staple\n")
+
+
 def _stored(people: Sequence[str]) -> Sequence[Stored]:
     return [Stored(f"{person}.pdf", _certification(person), f"{person}@example.org", "2025-05-31") for person in people]
 
@@ -88,9 +95,9 @@ class _EditedSandbox(PickySandbox):
 _VARIABLES = {"SPRINGEST_CERTIFICATIONS_API_KEY": None}
 
 EXAMPLES: Mapping[str, Example] = {
-    "watch": Example(_make, _STORED, lambda: _sandbox(answers=1), 1, _VARIABLES),
+    "watch": Example(_make_with_password, _STORED, lambda: _sandbox(answers=1), 1, _VARIABLES),
     "pause": Example(_make, _STORED, lambda: _sandbox(answers=1), 1, _VARIABLES),
-    "stop": Example(_make, (), lambda: _sandbox(_PEOPLE[0]), 1, _VARIABLES),
+    "stop": Example(_make, _stored(_PEOPLE[1:]), lambda: _sandbox(_PEOPLE[0]), 1, _VARIABLES),
     "hooks": Example(_make, _STORED, _sandbox, 1, _VARIABLES),
     "reconcile": Example(_make, _STORED, lambda: _sandbox(kind=_EditedSandbox), 1, _VARIABLES),
     "repair": Example(
