@@ -80,6 +80,12 @@ footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .75re
 @media (max-width: 46rem) { figure { grid-template-columns: minmax(0, 1fr) } dl { grid-template-columns: 1fr; gap: 0 }
   dd { margin-bottom: .5rem } th, td { padding: .35rem }
   table { font-size: .8125rem } }
+@media screen and (max-width: 37.5rem) { .stack, .stack tbody, .stack tr { display: block }
+  .stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+  .stack tr { padding: .5rem 0; border-bottom: 1px solid var(--rule) }
+  .stack tr > * { display: grid; grid-template-columns: 5.5rem minmax(0, 1fr); border: 0; padding: .1rem .6rem }
+  .stack tr > *::before { content: attr(data-name); color: var(--soft) }
+  .stack .file, .stack .why, .stack .id { min-width: 0 } }
 @media print { figure { grid-template-columns: 20rem minmax(0, 1fr) }
   body { max-width: none; padding: 0; font-size: 10pt } h2 { break-after: avoid }
   .scroll { max-height: none; overflow: visible } tr, figure > svg { break-inside: avoid } thead th { position: static }
@@ -176,9 +182,9 @@ class _Page:
         for row in islice(rows, SHOWN):
             why = self._text(plain_reason(row.reason) or row.words, row.email)
             line = [
-                number(row.number),
+                f"<div>{number(row.number)}</div>",
                 f'<div class="file">{self._text(row.file, row.email)}</div>',
-                _state(row.state),
+                f"<div>{_state(row.state)}</div>",
                 f'<div class="why">{why}</div>',
                 f'<div class="time">{shown(row.last_sent_at)}</div>',
                 f'<div class="id">{self._text(row.request_id if row.tries else "")}</div>',
@@ -191,7 +197,8 @@ class _Page:
             lines.append(line)
         more = summary.need_person - len(lines)
         rest = f"<p>… and {number(more)} other rows. springest report --csv has all of them.</p>" if more > 0 else ""
-        return _section(title, _advice(summary) + _scrolling(title, _table(columns, lines), long=True) + rest)
+        table = _table(columns, lines, stacked=True)
+        return _section(title, _advice(summary) + _scrolling(title, table, long=True) + rest)
 
     def _text(self, text: str, email: str = "") -> str:
         """Return a text that came from elsewhere as HTML: shortened, and without addresses unless they are wanted."""
@@ -303,24 +310,42 @@ def _scrolling(title: str, table: str, *, long: bool = False) -> str:
     return f'<div class="{classes}" role="region" aria-label="{escape(title)}, as a table" tabindex="0">{table}</div>'
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
-    """Return a table; its cells are HTML. With `numbers`, all columns but the first have numbers."""
-    right = [numbers] * len(columns)
-    right[0] = False
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False, stacked: bool = False
+) -> str:
+    """Return a table; its cells are HTML.
+
+    Args:
+        columns: their names.
+        rows: the cells of each row.
+        numbers: whether all columns but the first have numbers.
+        stacked: whether the cells of a row stand below each other, with their names, where a screen is narrow.
+    """
+    right = [False, *[numbers] * (len(columns) - 1)]
     head = "".join(
-        f'<th scope="col"{_number(is_number)}>{escape(name)}</th>'
+        f'<th scope="col"{_role("columnheader", stacked)}{_number(is_number)}>{escape(name)}</th>'
         for name, is_number in zip(columns, right, strict=True)
     )
+    names = [f' data-name="{escape(name)}"' if stacked else "" for name in columns]
+    row_role, head_role, cell_role = (_role(name, stacked) for name in ("row", "rowheader", "cell"))
     body = "".join(
-        "<tr>"
+        f"<tr{row_role}>"
         + "".join(
-            f'<th scope="row">{cell}</th>' if not place else f"<td{_number(right[place])}>{cell}</td>"
-            for place, cell in enumerate(row)
+            f'<th scope="row"{head_role}{name}>{cell}</th>'
+            if not place
+            else f"<td{cell_role}{name}{_number(right[place])}>{cell}</td>"
+            for place, (name, cell) in enumerate(zip(names, row, strict=True))
         )
         + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    group, stack = _role("rowgroup", stacked), ' class="stack" role="table"' if stacked else ""
+    return f"<table{stack}><thead{group}><tr{row_role}>{head}</tr></thead><tbody{group}>{body}</tbody></table>"
+
+
+def _role(name: str, stacked: bool) -> str:
+    """Return the role of a part of a table that may be shown as blocks, which some browsers take for no table then."""
+    return f' role="{name}"' if stacked else ""
 
 
 def _number(is_number: bool) -> str:

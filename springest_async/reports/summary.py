@@ -85,7 +85,7 @@ def outcomes_of(posts: AllPosts) -> str:
     found = f" ({charts.number(posts.found)} of them found at Springest later)" if posts.found else ""
     kinds = [
         (posts.stored, "stored"),
-        (posts.missing, "stored, but missing at Springest later and sent again"),
+        (posts.missing, "stored but missing at Springest later and sent again"),
         (posts.refused, "refused and sent again"),
         (posts.rejected, "rejected"),
         (posts.unanswered, "without a clear answer" + found),
