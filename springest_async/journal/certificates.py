@@ -322,10 +322,14 @@ def _set_state(connection: Connection, certificate: int, state: State, reason: s
 
 
 def _mirror(connection: Connection, certificate: int, state: State, reason: str) -> None:
-    """Copy the state of a certificate to all rows that name it."""
+    """Copy the state of a certificate to all rows that name it; their migrations have moved."""
     connection.execute(
         "UPDATE manifest_rows SET state = ?, reason = ? WHERE certificate = ?",
         (state.value, storable(reason), certificate),
+    )
+    connection.execute(
+        "UPDATE migrations SET moved_at = ? WHERE load IN (SELECT load FROM manifest_rows WHERE certificate = ?)",
+        (microseconds(datetime.now(UTC)), certificate),
     )
 
 

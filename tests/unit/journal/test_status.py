@@ -264,6 +264,22 @@ async def test_what_a_dead_worker_was_sending_is_in_doubt(tmp_path: Path) -> Non
     assert read.counts == {State.IN_DOUBT: 2, State.WAITING: 1}
 
 
+async def test_it_moves_with_each_outcome_and_each_answer_of_a_person(tmp_path: Path) -> None:
+    """A worker writes it down with its heartbeats only."""
+
+    async def moved(migration: OpenMigration) -> bool:
+        read = await _read(migration)
+        await migration.journal.run(lambda connection: connection.execute("UPDATE migrations SET moved_at = 1"))
+        return read.moved_at.year > 1970
+
+    async with loaded(rows_of(tmp_path, 1)) as migration:
+        assert [await moved(migration), await moved(migration)] == [True, False]
+        await _send(migration, [(State.IN_DOUBT, 500)])
+        assert [await moved(migration), await moved(migration)] == [True, False]
+        await migration.resolve(None, State.STORED)
+        assert [await moved(migration), await moved(migration)] == [True, False]
+
+
 async def test_all_migrations_the_latest_first(tmp_path: Path) -> None:
     first = rows_of(tmp_path, 1)
     async with loaded(first) as migration:
