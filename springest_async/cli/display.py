@@ -131,7 +131,7 @@ def _title(moment: Moment, width: int) -> Text:
 def _activity(status: MigrationStatus) -> str:
     match status.activity:
         case "outage":
-            return "running"
+            return "cannot send"
         case "in doubt":
             return "rows in doubt are left"
     return status.activity
@@ -212,6 +212,8 @@ def _pace(moment: Moment) -> list[Text]:
     if notes.posts is not None and pace.posts < notes.posts:
         limit = f"{limit}, because another program keeps to that"
     parts = [f"{number(pace.last_minute)} sent in the last minute ({limit})"]
+    if moment.status.activity != "running":
+        return _sentence(parts)  # whatever the limit allows, nothing leaves
     if (next_in := pace.next_in - moment.age) >= 1:
         parts += [f"{number(pace.free)} free"] if pace.free else []
         parts.append(f"next in {duration(next_in)}")

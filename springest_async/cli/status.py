@@ -80,7 +80,7 @@ async def status(
         option: the place of the journal as the user gave it, or None.
         out: where to print.
         form: as tables, or as JSON for a script.
-        watch: whether to show it again and again, until it is done.
+        watch: whether to show it again and again, until it is done or waits for a person only.
 
     Raises:
         ConfigurationError: `watch` without a manifest, or as JSON.
@@ -152,7 +152,7 @@ async def _status_as_json(journal: Journal, manifest: Path | None, out: Console)
 
 
 async def _watch(journal: Journal, manifest: Path, out: Console) -> Exit:
-    """Show where a migration stands until it is done, or until Ctrl-C."""
+    """Show where a migration stands until it is done or waits for a person only, or until Ctrl-C."""
     migration = await migration_of(journal, manifest)
     task = asyncio.current_task()
 

@@ -65,7 +65,7 @@ class Watch:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def until_done(self) -> None:
-        """Wait, while it is shown, until every row is stored, rejected or failed.
+        """Wait, while it is shown, until it is done, or until only rows in doubt are left that nobody works on.
 
         Raises:
             OSError: it cannot be shown.
@@ -114,7 +114,7 @@ class Watch:
             return
         self._read_at = clock()
         self._rest = max(_REST, _RESTS * (self._read_at - began))
-        if self._status.activity == "done":
+        if self._status.activity in ("done", "in doubt"):  # nothing goes on by itself
             self._done.set()
 
     def _moment(self, *, is_over: bool = False) -> Moment | None:

@@ -90,6 +90,14 @@ def test_what_is_wrong_is_said_or_how_long_it_takes(changes: dict[str, Any], wor
     assert f"{words}." in line(moment)
 
 
+@pytest.mark.parametrize("changes", [{"workers": (OUTAGE,)}, {"paused_at": NOON}], ids=["outage", "paused"])
+def test_while_nothing_can_leave_nothing_may_leave_now(changes: dict[str, Any]) -> None:
+    lines = shown(Moment(status=attrs.evolve(STATUS, **changes)))
+
+    assert "28 sent in the last minute (at most 30)" in lines
+    assert lines[0].endswith(": cannot send on bert" if "workers" in changes else ": paused")
+
+
 def test_what_is_done_says_nothing_more() -> None:
     done = attrs.evolve(IDLE, counts=counted(stored=3, rejected=1))
 

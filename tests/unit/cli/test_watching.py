@@ -80,6 +80,20 @@ async def test_a_terminal_shows_what_is_read_and_keeps_the_last_state() -> None:
     assert screen.shown == ["before", "meanwhile", f"{TITLE}: done", f"{'━' * 40} 2 of 2, 100 %", "2 stored", "after"]
 
 
+async def test_it_ends_when_only_a_person_can_go_on() -> None:
+    journal = Journal()
+    watch = Watch(pipe()[1], journal.read)
+    async with watch.shown():
+        ends = asyncio.create_task(watch.until_done())
+        await asyncio.sleep(70)
+        assert not ends.done()
+        journal.status = attrs.evolve(STATUS, counts=counted(stored=1, in_doubt=1))  # which a run asks about
+        await asyncio.sleep(70)
+        assert not ends.done()
+        journal.status = attrs.evolve(IDLE, counts=counted(stored=1, in_doubt=1))
+        await ends
+
+
 async def test_nothing_is_written_while_nothing_changes() -> None:
     screen, console = terminal()
     async with Watch(console, Journal(QUIET).read).shown():
