@@ -192,8 +192,9 @@ def status(
 
     Args:
         manifest: The manifest, which may have been moved or deleted since; without it, all are listed.
-        watch: Show where it stands until it is done, only rows in doubt are left, or Ctrl-C, wherever it runs: in a
-            terminal as `upload` does, else a line now and then. `ACCESSIBLE=1` or `NO_COLOR=1` in the environment asks for lines, too.
+        watch: Show where it stands until it is done, until only rows in doubt are left, or until Ctrl-C, wherever it
+            runs: in a terminal as `upload` does, else a line now and then. `ACCESSIBLE=1` or `NO_COLOR=1` in the
+            environment asks for lines, too.
         form: As tables, or as JSON for a script: one object, or a list of all.
         serve: Serve a page about all uploads until Ctrl-C, and print its address.
         port: The port of the page; by default any free one.
