@@ -113,11 +113,21 @@ def line(moment: Moment) -> str:
     return f"{number(status.done)} of {number(status.rows)} done: {said}."
 
 
+def activity_words(status: MigrationStatus) -> str:
+    """Return what a migration is doing, for people."""
+    match status.activity:
+        case "outage":
+            return "cannot send"
+        case "in doubt":
+            return "rows in doubt are left"
+    return status.activity
+
+
 def _title(moment: Moment, width: int) -> Text:
     """Return the name, the host and what is going on, or less if there is no room for a name that can be known."""
     status = moment.status
     name = Text(plain(status.name), "bold")
-    host, activity, where = f" to {status.origin}", f": {_activity(status)}", _hosts(status)
+    host, activity, where = f" to {status.origin}", f": {activity_words(status)}", _hosts(status)
     if moment.is_over and status.workers:  # which end now, too
         activity = where = ""
     for rest in (f"{host}{activity}{where}", f"{activity}{where}", activity):
@@ -126,15 +136,6 @@ def _title(moment: Moment, width: int) -> Text:
             break
     name.truncate(max(1, room), overflow="ellipsis")
     return Text.assemble(name, plain(rest))
-
-
-def _activity(status: MigrationStatus) -> str:
-    match status.activity:
-        case "outage":
-            return "cannot send"
-        case "in doubt":
-            return "rows in doubt are left"
-    return status.activity
 
 
 def _hosts(status: MigrationStatus) -> str:

@@ -14,9 +14,10 @@ from rich.table import Table
 from springest_async.bulk import Report
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, journal_argument, print_json, say
+from springest_async.cli.display import activity_words
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
-from springest_async.cli.numbers import count
+from springest_async.cli.numbers import count, number
 from springest_async.cli.signals import interrupts
 from springest_async.cli.times import clock_time, outage_words
 from springest_async.cli.watching import Watch
@@ -24,7 +25,7 @@ from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
 from springest_async.journal.journal import Journal
 from springest_async.journal.open_migration import OpenMigration
-from springest_async.journal.records import Entry, KnownCertificate, Migration, State, Worker
+from springest_async.journal.records import Entry, KnownCertificate, State, Worker
 from springest_async.journal.status import MigrationStatus
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.status_json import as_json
@@ -179,7 +180,8 @@ async def _code_of(migration: OpenMigration, found: MigrationStatus) -> Exit:
 
 
 async def _status_of_all(journal: Journal, out: Console) -> Exit:
-    migrations = await journal.migrations()
+    async with StatusReader(journal) as reader:
+        migrations = await reader.all()
     orphans = await journal.orphans()
     try:
         if migrations:
@@ -264,17 +266,26 @@ def _say_request_ids(doubts: Sequence[Entry | KnownCertificate], out: Console) -
         say(out, f"  … and {count(more, 'other')}: springest report --csv writes those of all rows to a file.")
 
 
-def _table_of_migrations(migrations: Sequence[Migration]) -> Table:
-    table = folding_table("manifest", "host", "stored", "last moved (UTC)", "uploading on")
+def _table_of_migrations(migrations: Sequence[MigrationStatus]) -> Table:
+    table = folding_table("manifest", "host", "state", "stored", "problems", "last moved (UTC)")
     for each in migrations:
-        stored = f"{each.stored} of {each.rows}{', paused' if each.is_paused else ''}"
-        hosts = ", ".join(
-            dict.fromkeys(
-                f"{worker.host}: {_trouble_of(worker)}" if worker.trouble else worker.host for worker in each.workers
-            )
+        stored = f"{number(each.counts[State.STORED])} of {number(each.rows)}"
+        problems = ", ".join(
+            f"{number(each.counts[state])} {state.value}"
+            for state in (State.IN_DOUBT, State.REJECTED, State.FAILED)
+            if each.counts[state]
         )
-        table.add_row(*map(cell, (each.name, each.origin, stored, _shown(each.moved_at), hosts)))
+        table.add_row(*map(cell, (each.name, each.origin, _state_of(each), stored, problems, _shown(each.moved_at))))
     return table
+
+
+def _state_of(migration: MigrationStatus) -> str:
+    """Return what a migration is doing, and on which machines, or what keeps these from sending."""
+    words = activity_words(migration)
+    if migration.activity not in ("running", "outage"):
+        return words
+    hosts = [f"{worker.host}: {_trouble_of(worker)}" if worker.trouble else worker.host for worker in migration.workers]
+    return f"{words} on {', '.join(dict.fromkeys(hosts))}"
 
 
 def _trouble_of(worker: Worker) -> str:

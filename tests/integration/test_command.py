@@ -655,8 +655,9 @@ async def test_status_lists_all_migrations(tmp_path: Path) -> None:
 
     assert (told.code, told.err) == (0, "")
     first, second = [line for line in told.out.splitlines() if ".csv" in line]
-    assert re.search(rf"later\.csv +│ {origin} +│ 2 of 3 +│ \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d", first)
-    assert re.search(rf"certificates\.csv +│ {origin} +│ 2 of 2 ", second)
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.search(rf"later\.csv +│ {origin} +│ done +│ 2 of 3 +│ 1 rejected +│ {at}", first)
+    assert re.search(rf"certificates\.csv +│ {origin} +│ done +│ 2 of 2 +│ +│ {at}", second)
 
 
 async def test_status_of_nothing_makes_no_journal(tmp_path: Path, state: Path) -> None:

@@ -100,6 +100,24 @@ async def test_all_migrations_as_json_are_a_list(tmp_path: Path, out: io.StringI
     assert [each["manifest"] for each in json.loads(out.getvalue())] == ["x.csv"]
 
 
+async def test_all_migrations_are_shown_with_what_needs_a_person(tmp_path: Path, out: io.StringIO) -> None:
+    path, journal = await doubtful(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "no answer"))
+
+    assert await status(None, journal, console(out)) is Exit.STORED
+    async with loaded(Manifest.open(path)) as migration:
+        await settle(migration, State.REJECTED, reason="email: is unknown")
+        await status(None, journal, console(out))
+        await migration.pause()
+        await status(None, journal, console(out))
+
+    lines = [line.split("│")[1:-2] for line in out.getvalue().splitlines() if line.startswith("│ x.csv")]
+    assert [[part.strip() for part in line[2:]] for line in lines] == [
+        ["stopped", "0 of 3", "2 in doubt"],
+        [f"running on {platform.node()}", "0 of 3", "2 in doubt, 1 rejected"],
+        ["paused", "0 of 3", "2 in doubt, 1 rejected"],
+    ]
+
+
 async def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.StringIO) -> None:
     file = "2024/noord/Johannes-van-den-Berg-VCA-Basis.pdf"
     manifest, journal = await doubtful(tmp_path, (file, "no answer"))
