@@ -240,18 +240,25 @@ def _match_by_id(database: TemporaryDatabase) -> None:
 
 def _match_by_looks(database: TemporaryDatabase) -> None:
     """Match each listed certificate whose id nobody has with the first row that looks the same, one to each."""
+    # Both are looked up by an index of `free`: without one, each row would look at all that is listed.
+    database.change(
+        "CREATE TABLE free (looks BLOB, place INTEGER, id INTEGER, PRIMARY KEY (looks, place)) WITHOUT ROWID"
+    )
     database.change("CREATE TABLE pairs (listed INTEGER PRIMARY KEY, key INTEGER)")
     database.change(
-        "WITH free AS (SELECT id, looks, row_number() OVER (PARTITION BY looks ORDER BY id) AS place FROM listed"
-        " WHERE owner IS NULL AND looks IS NOT NULL), claimants AS (SELECT key, looks, row_number() OVER (PARTITION BY"
+        "INSERT INTO free SELECT looks, row_number() OVER (PARTITION BY looks ORDER BY id), id FROM listed"
+        " WHERE owner IS NULL AND looks IS NOT NULL"
+    )
+    database.change(
+        "WITH claimants AS (SELECT key, looks, row_number() OVER (PARTITION BY"
         " looks ORDER BY claims, has_id, key IS NULL, key) AS place FROM"
         " (SELECT key, looks, claims, springest_id IS NOT NULL AS has_id FROM items"
         "  WHERE listed IS NULL AND looks IN (SELECT looks FROM free)"
         "  UNION ALL SELECT NULL, looks, claims, springest_id IS NOT NULL FROM others"
         "  WHERE looks IN (SELECT looks FROM free)"
         "  AND (springest_id IS NULL OR springest_id NOT IN (SELECT id FROM listed))))"
-        " INSERT INTO pairs SELECT free.id, claimants.key FROM free JOIN claimants"
-        " ON claimants.looks = free.looks AND claimants.place = free.place"
+        " INSERT INTO pairs SELECT free.id, claimants.key FROM claimants CROSS JOIN free"
+        " ON free.looks = claimants.looks AND free.place = claimants.place"
     )
     database.change("UPDATE items SET listed = pairs.listed FROM pairs WHERE pairs.key = items.key")
     database.change("UPDATE listed SET owner = 'looks' WHERE id IN (SELECT listed FROM pairs)")
@@ -323,6 +330,7 @@ def _name_what_is_left(database: TemporaryDatabase, since: date) -> None:
 _BEFORE = "EXISTS (SELECT 1 FROM before AS b WHERE b.certificate = items.key AND b.attempt = items.attempt{})"
 _CONFIRMED = "EXISTS (SELECT 1 FROM certifications AS c WHERE c.id = items.certification AND c.confirmed)"
 _UNCLAIMED = "owner NOT IN ('id', 'looks')"
+_CREATED = "coalesce(created, 9223372036854775807)"  # the latest, where it is not known
 
 
 def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool, budget: str | None) -> None:
@@ -352,14 +360,16 @@ def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool, budget: st
 
 def _doubt_missing(database: TemporaryDatabase, budget: str | None) -> None:
     """Find out of which missing rows it is certain that they are not stored, and why it is not of the others."""
-    database.change(f"CREATE INDEX listed_unclaimed ON listed (certification, valid_from, created) WHERE {_UNCLAIMED}")
+    database.change(
+        f"CREATE INDEX listed_unclaimed ON listed (certification, valid_from, {_CREATED}) WHERE {_UNCLAIMED}"
+    )
     # It may be any certificate of the same person and certification that is not known by its id to be another one, and,
     # because a person may have got another address, any that belongs to no row and begins on the same day.
     may_be_listed = (
         "(EXISTS (SELECT 1 FROM listed AS l WHERE l.person = items.person AND l.certification = items.certification"  # noqa: S608
         " AND (l.owner <> 'id' OR l.id = items.springest_id)) OR EXISTS (SELECT 1 FROM listed"
         f" WHERE {_UNCLAIMED} AND certification = items.certification AND valid_from = items.valid_from"
-        " AND (created IS NULL OR created >= items.sent_at - ?)))"
+        f" AND {_CREATED} >= items.sent_at - ?))"
     )
     database.change(
         "UPDATE items SET why = CASE WHEN budget IS NOT ? THEN ? WHEN springest_id IS NULL THEN ?"  # noqa: S608
