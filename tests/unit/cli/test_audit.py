@@ -47,6 +47,21 @@ async def test_what_is_stored_twice_is_listed(tmp_path: Path, out: io.StringIO) 
     assert "No answer had a Date, so the server's clock is not known." in shown
 
 
+async def test_the_id_of_what_was_missing_is_told(tmp_path: Path, out: io.StringIO) -> None:
+    manifest = rows_of(tmp_path, 1)
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, springest_id=17)
+        missing = await migration.journal.run(
+            lambda connection: connection.execute("SELECT id, attempt FROM certificates")
+        )
+        await migration.send_missing_again(missing)
+        await settle(migration, State.STORED, springest_id=18)
+
+    assert await audit(manifest.path, str(journal_of(manifest)), "table", console(out, 400)) is Exit.DIFFERENT
+    assert "Row 2: 2 POSTs of it were stored." in out.getvalue()
+    assert "(the first one was not listed later, with Springest's id 17)" in out.getvalue()
+
+
 async def test_as_json_it_is_one_object(tmp_path: Path, out: io.StringIO) -> None:
     manifest, journal = await twice(tmp_path, 1)
 

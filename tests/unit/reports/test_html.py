@@ -109,14 +109,14 @@ def test_it_shows_the_proof_of_the_limit() -> None:
 
 def test_a_broken_limit_and_doubles_are_conspicuous() -> None:
     doubles = (
-        Double(rows=(2,), springest_id=None, request_ids=("a", "b")),
+        Double(rows=(2,), springest_id=None, request_ids=("a", "b"), missing_ids=(17,)),
         Double(rows=(3, 4), springest_id=4711, request_ids=("c", "d")),
     )
     audit = audit_of(by_our_clock=Peak(posts=31, at=BEGAN, seconds=59.9), doubles=3, first_doubles=doubles)
     page = page_of(summary_of(audit=audit))
 
     assert '<strong class="exceeded">The limit was NOT kept: 31 POSTs within 59.9 s' in page
-    assert "Row 2: stored by several POSTs; request ids a, b" in words_of(page)
+    assert "Row 2: stored by several POSTs; request ids a, b (not listed later: Springest's id 17)" in words_of(page)
     assert "Rows 3, 4: all with Springest's id 4711; request ids c, d" in words_of(page)
     assert "… and 1 more: springest audit" in words_of(page)
 
