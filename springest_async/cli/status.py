@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from springest_async.bulk import Report
@@ -31,6 +32,8 @@ from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.status_json import as_json
 
 _IDS_SHOWN = 20
+_DOUBTS_SHOWN = 50
+_TABLE_WIDTH = 140  # cells; a narrower table of rows in doubt would break its words
 
 
 def table_of(report: Report, sending: int = 0) -> Table:
@@ -119,8 +122,7 @@ async def status(
                 say(out, f"A run on {worker.host}: {_trouble_of(worker)}.")
         if doubts:
             say(out, "In doubt: these were sent, but no answer said whether they are stored.")
-            out.print(_table_of_doubts(doubts))
-            _say_request_ids(doubts, out)
+            _print_doubts(doubts, out)
             say(
                 out,
                 "springest upload asks Springest again. Or look there yourself, then run:"
@@ -190,8 +192,7 @@ async def _status_of_all(journal: Journal, out: Console) -> Exit:
             say(out, f"The journal {journal.where} has no migrations.")
         if orphans:
             say(out, "In doubt, and in no manifest: these were sent, but no answer said whether they are stored.")
-            out.print(_table_of_doubts(orphans))
-            _say_request_ids(orphans, out)
+            _print_doubts(orphans, out)
     except BrokenPipeError:
         forget_stdout()
     return Exit.IN_DOUBT if orphans else Exit.STORED
@@ -235,33 +236,37 @@ async def _doubts(migration: OpenMigration) -> list[Entry]:
     return doubts + await migration.orphans()
 
 
-def _table_of_doubts(doubts: Sequence[Entry | KnownCertificate]) -> Table:
+def _print_doubts(doubts: Sequence[Entry | KnownCertificate], out: Console) -> None:
+    """Print the first rows in doubt with all that a person needs to look for them: as a table, if that has room."""
     table = folding_table("row", "file", "email", "certification", "valid from", "sent (UTC)", "why")
-    for entry in doubts:
-        row, file = (entry.number, entry.file) if isinstance(entry, Entry) else (None, "")
-        table.add_row(
-            *map(
-                cell,
-                (
-                    "gone" if row is None else str(row),
-                    file,
-                    entry.email,
-                    str(entry.certification_id),
-                    str(entry.valid_from),
-                    _shown(entry.sent_at),
-                    entry.reason,
-                ),
+    for entry in doubts[:_DOUBTS_SHOWN]:
+        file = entry.file if isinstance(entry, Entry) else ""
+        row, certification, begins = _row_of(entry), str(entry.certification_id), str(entry.valid_from)
+        if out.width >= _TABLE_WIDTH:
+            table.add_row(
+                *map(cell, (row, file, entry.email, certification, begins, _shown(entry.sent_at), entry.reason))
             )
-        )
-    return table
+            continue
+        what = ", ".join(filter(None, (file, entry.email, f"certification {certification} from {begins}")))
+        out.print(cell(f"{row if row == 'gone' else f'row {row}'}: {what}"))
+        out.print(Padding(cell(f"sent {_shown(entry.sent_at)} (UTC): {entry.reason}"), (0, 0, 0, 4), expand=False))
+    if table.row_count:
+        out.print(table)
+    if (more := len(doubts) - _DOUBTS_SHOWN) > 0:
+        say(out, f"… and {count(more, 'other')}: springest report --csv writes all rows to a file.")
+    _say_request_ids(doubts, out)
+
+
+def _row_of(entry: Entry | KnownCertificate) -> str:
+    return str(entry.number) if isinstance(entry, Entry) and entry.number is not None else "gone"
 
 
 def _say_request_ids(doubts: Sequence[Entry | KnownCertificate], out: Console) -> None:
     """Print by what Springest's staff can find the POSTs in their logs: not in the table, which would break the ids."""
     say(out, "Springest's staff can find them in their logs by the X-Request-Id:")
     for entry in doubts[:_IDS_SHOWN]:
-        row = entry.number if isinstance(entry, Entry) else None
-        say(out, f"  {'gone' if row is None else f'row {row}'}: {entry.request_id}")
+        row = _row_of(entry)
+        say(out, f"  {row if row == 'gone' else f'row {row}'}: {entry.request_id}")
     if (more := len(doubts) - _IDS_SHOWN) > 0:
         say(out, f"  … and {count(more, 'other')}: springest report --csv writes those of all rows to a file.")
 

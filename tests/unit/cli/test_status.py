@@ -118,17 +118,28 @@ async def test_all_migrations_are_shown_with_what_needs_a_person(tmp_path: Path,
     ]
 
 
-async def test_in_a_narrow_terminal_nothing_of_it_is_left_out(tmp_path: Path, out: io.StringIO) -> None:
-    file = "2024/noord/Johannes-van-den-Berg-VCA-Basis.pdf"
-    manifest, journal = await doubtful(tmp_path, (file, "no answer"))
-    await status(manifest, journal, Console(file=out, width=70, force_terminal=True, color_system=None))
+async def test_in_a_narrow_terminal_a_doubt_is_two_sentences(tmp_path: Path, out: io.StringIO) -> None:
+    manifest, journal = await doubtful(tmp_path, ("2024/noord/Johannes-van-den-Berg.pdf", "the server answered 500"))
+    await status(manifest, journal, Console(file=out, width=60, force_terminal=True, color_system=None))
 
-    lines = [line.split("│") for line in out.getvalue().splitlines() if line.count("│") == 8]
-    assert ["".join(part.strip() for part in column) for column in zip(*lines, strict=True)][2:4] == [
-        file,
-        "jan0@example.org",
-    ]
-    assert "…" not in out.getvalue()
+    text = out.getvalue()[out.getvalue().index("row 2: ") : out.getvalue().index("Springest's")]
+    assert re.fullmatch(
+        r"row 2: 2024/noord/Johannes-van-den-Berg\.pdf, jan0@example\.org, certification 7 from 2026-01-31"
+        r" sent \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(UTC\): the server answered 500",
+        " ".join(text.split()),
+    )
+    assert max(map(len, text.splitlines())) <= 60
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, "^row [0-9]+: "), (200, "^│ [0-9]+ +│ ")])
+async def test_of_very_many_doubts_the_first_are_shown(
+    tmp_path: Path, out: io.StringIO, width: int, shown: str
+) -> None:
+    manifest, journal = await doubtful(tmp_path, *((f"{number}.pdf", "no answer") for number in range(52)))
+    await status(manifest, journal, Console(file=out, width=width))
+
+    assert len(re.findall(shown, out.getvalue(), re.MULTILINE)) == 50
+    assert "\n… and 2 others: springest report --csv writes all rows to a file.\n" in out.getvalue()
 
 
 async def test_the_machine_of_a_running_upload_is_shown(tmp_path: Path, out: io.StringIO) -> None:
