@@ -118,7 +118,7 @@ async def test_a_certificate_of_a_ca_that_is_trusted_is_right(
 async def test_a_run_waits_for_a_certificate_that_was_right_before(
     tmp_path: Path, make_upload: Callable[..., CertificateUpload], authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("springest_async.bulk.queue.backoff", lambda *_, **__: 0.02)
+    monkeypatch.setattr("springest_async.bulk.gate.backoff", lambda *_, **__: 0.02)
     file = make_upload().file
     manifest = tmp_path / "certificates.csv"
     lines = [f"{file},{number},jan@example.org,2026-01-31" for number in range(1, 7)]
