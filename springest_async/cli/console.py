@@ -6,10 +6,12 @@ import os
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -96,9 +98,20 @@ def _interactive() -> bool | None:
     return False if os.environ.get("ACCESSIBLE") or os.environ.get("NO_COLOR") else None
 
 
-def say(console: Console, words: str, style: str | None = None) -> None:
-    """Print one line, made `plain`, without markup and wrapping, because it may quote servers and manifests."""
-    console.print(plain(words), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+def say(console: Console, words: str, style: str | None = None, *, on_one_line: bool = False) -> None:
+    """Print one line, made `plain`, and without markup, because it may quote servers and manifests.
+
+    Where somebody reads it, lines end between words; what may be copied stays whole: addresses, and a command, which
+    begins after a colon. With `on_one_line` all of it does, so that nothing that it quotes can begin a line.
+    """
+    lines = [plain(words)]
+    # FORCE_COLOR can make rich believe in a terminal where there is none.
+    if not on_one_line and console.is_terminal and console.file.isatty() and cell_len(lines[0]) > console.width:
+        prose, colon, command = lines[0].partition(": springest ")
+        lines = textwrap.wrap(prose + colon[:1], console.width, break_long_words=False, break_on_hyphens=False)
+        lines += [f"springest {command}"] if colon else []
+    for line in lines:
+        console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def say_error(words: str) -> None:
@@ -106,7 +119,7 @@ def say_error(words: str) -> None:
     if (log := json_log()) is not None:
         log.end["error"] = words
     else:
-        say(to_stderr(), f"springest: {words}")
+        say(to_stderr(), f"springest: {words}", on_one_line=True)
 
 
 def print_json(console: Console, document: Any) -> None:

@@ -101,6 +101,31 @@ def test_words_are_no_markup_and_move_no_cursor() -> None:
     assert screen.getvalue() == "[b] [2Jno 2J, [/] René  two :smile:\n"
 
 
+class Terminal(io.StringIO):
+    """A terminal that somebody reads."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ("it is short", ["it is short"]),
+        ("one and twenty letters and more", ["one and twenty", "letters and more"]),
+        ("see https://springest.example/a/long/address", ["see", "https://springest.example/a/long/address"]),
+        ("Send it again: springest upload 'a b.csv' --yes", ["Send it again:", "springest upload 'a b.csv' --yes"]),
+    ],
+)
+def test_in_a_terminal_lines_end_between_words(words: str, lines: list[str]) -> None:
+    """What may be copied stays whole, as it does for programs."""
+    screen, pipe = Terminal(), io.StringIO()
+    say(Console(file=screen, width=20, height=24, color_system=None), words)
+    say(Console(file=pipe, width=20, height=24), words)
+
+    assert (screen.getvalue().splitlines(), pipe.getvalue()) == (lines, f"{words}\n")
+
+
 @given(st.text() | st.text("\n\r\x1b\x9b\u2028\u202e\u200f\u2066\ud800a[", max_size=20))
 def test_whatever_is_said_is_one_line_of_what_can_be_printed(words: str) -> None:
     screen = io.StringIO()
