@@ -461,7 +461,7 @@ class Doubts {
     this.starts = [0]; // after which row each page up to this one begins
     this.rows = [];
     this.count = 0; // when they were read
-    this.version = ""; // of what they were read from
+    this.version = ""; // of what was, or is being, read
     set(this.find(".all"), "aria-label", "All rows on this page");
     set(this.find(".pages"), "aria-label", "Pages of rows in doubt");
     onPress(this.find(".all-stored"), () => this.answer(this.answerable, "stored"));
@@ -487,7 +487,7 @@ class Doubts {
     // A long list would hide all that is below it.
     else if (!this.isKnown) this.element.open = rows <= 10;
     this.isKnown ||= rows > 0;
-    if (this.element.open && this.card.migration.doubts.version !== this.version && !isAway()) this.read();
+    if (rows && this.element.open && this.card.migration.doubts.version !== this.version && !isAway()) this.read();
   }
 
   // A run that asks Springest about a row answers for it, and refuses anybody else's answer meanwhile.
@@ -511,9 +511,11 @@ class Doubts {
     do {
       this.stale = false;
       const { doubts, counts } = this.card.migration;
+      this.version = doubts.version;
       try {
         const answer = await fetch(`migrations/${this.card.migration.migration}/doubts?after=${this.starts.at(-1)}`);
-        if (!answer.ok) break; // the journal is away, which the page says; when it is back, it is read again
+        // The journal is away, which the page says; when it is back, they are read again.
+        if (!answer.ok) throw new Error(answer.statusText);
         const { rows, more } = await answer.json();
         if (rows.length === 0 && this.starts.length > 1) {
           this.starts = [0];
@@ -521,9 +523,9 @@ class Doubts {
           continue;
         }
         this.count = counts.in_doubt;
-        this.version = doubts.version;
         this.show(rows, more);
       } catch {
+        this.version = "";
         break;
       }
     } while (this.stale);
