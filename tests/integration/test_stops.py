@@ -4,6 +4,7 @@ libfaketime puts it forward for a process that runs already, as a machine's cloc
 """
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -64,7 +65,7 @@ async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path)
     assert again.out.startswith("It is paused already, since ")
     assert f": nothing is sent until: {resume}\nA run on " in told.out
     assert "is waiting.\n" in told.out
-    assert "9 of 13, paused" in listed.out
+    assert re.search(r"│ paused +│ 9 of 13 +│", listed.out)
     assert resumed.out.startswith("Resumed, after ")
     assert resumed.out.endswith(" is uploading again within seconds.\n")
     assert too_late.out == "Nothing is left to pause: every row is stored, rejected or failed.\n"

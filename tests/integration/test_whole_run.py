@@ -283,6 +283,7 @@ class Life:
         assert ended == numbers_in_log(self.second.said)
         assert ended == numbers_in_json(json.loads(self.summary.read_text())["status"])
         assert ended == numbers_in_metrics(self.metrics.read_text())
+        assert await self.watching.ended() == 3  # only a person can go on
 
         await self.page.get_by_role("button", name="Springest has them").click()
         await self.page.get_by_role("button", name="Yes, Springest has them").click()
@@ -290,8 +291,9 @@ class Life:
         rejected = self.archive.count(self.archive.is_rejected)
         nothing = dict.fromkeys(("failed", "in_doubt", "waiting", "sending"), 0)
         self.total = {"stored": self.archive.rows - rejected, "rejected": rejected, **nothing}
-        assert await self.numbers() == self.total
+        self.watching = await self._running(self.bert, "status", self.bert.manifest, "--watch")
         assert await self.watching.ended() == 1
+        assert await self.numbers() == self.total
         assert await axe_violations(self.page) == []
 
     async def is_reported(self) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Collection
 from datetime import date
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from springest_async.bulk import State
 from springest_async.cli.reconcile import _Commands, _exit_of, _show
 from springest_async.records import Certificate
 from tests.bulk_runs import settle
-from tests.unit.reports.lists import Lists, certificate, compared, sent, set_times
+from tests.unit.reports.lists import Lists, certificate, compared, sent, set_ids, set_times
 
 STORED, IN_DOUBT, WAITING = State.STORED, State.IN_DOUBT, State.WAITING
 COMMANDS = _Commands(Path("my certificates.csv"), None)
@@ -28,12 +29,17 @@ async def shown(
     form: str = "table",
     commands: _Commands = COMMANDS,
     lists: Lists | None = None,
+    ids: Collection[int] = (),
 ) -> tuple[str, int]:
-    """Return what is printed of a comparison of rows in these states with what is listed, and the exit code."""
+    """Return what is printed of a comparison of rows in these states with what is listed, and the exit code.
+
+    The journal knows Springest's ids of the rows in `ids`, which are their numbers.
+    """
     out = io.StringIO()
     async with sent(folder, *rows) as migration:
         await settle(migration, *states)
         await set_times(migration)
+        await set_ids(migration, **{str(number): number for number in ids})
         async with compared(migration, lists or Lists(listed)) as comparison:
             _show(comparison, commands, form, Console(file=out, width=200))  # type: ignore[arg-type] # it is one of three
             return out.getvalue(), _exit_of(comparison)
@@ -56,8 +62,9 @@ async def test_everything_stored_and_shown_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_the_first_of_many_are_shown(tmp_path: Path) -> None:
-    rows = [row(n) for n in range(26)]
-    text, code = await shown(tmp_path, rows, [STORED] * 26, listed(25))
+    numbers = range(1, 27)
+    rows = [row(number) for number in numbers]
+    text, code = await shown(tmp_path, rows, [STORED] * 26, listed(26), ids=numbers)
 
     assert code == 6
     assert text.count("@example.org") == 20
@@ -67,9 +74,9 @@ async def test_the_first_of_many_are_shown(tmp_path: Path) -> None:
 
 async def test_what_is_not_certain_is_said(tmp_path: Path) -> None:
     rows = [row(1), row(2), "x.pdf;7;employee2@example.org;2026-01-31;"]
-    text, _ = await shown(tmp_path, rows, [STORED] * 3, listed(2))
+    text, _ = await shown(tmp_path, rows, [STORED] * 3, listed(2), ids=(1, 2))
 
-    assert "To send those again of which that is certain (1): springest reconcile" in text
+    assert "To send those again that are certainly missing (1): springest reconcile" in text
 
 
 async def test_what_is_shown_and_not_stored_has_its_state(tmp_path: Path) -> None:
