@@ -338,7 +338,13 @@ async def test_a_cancelled_read_does_not_wait_for_the_journal(tmp_path: Path) ->
                     await reader.read(hang)
             assert not answers.is_set()
             assert await reader.status(migration.id) == attrs.evolve(before, at=ANY, seconds_left=ANY)
-            used[0].close = ended.set  # type: ignore[method-assign]
+            close = used[0].close
+
+            def note_and_close() -> None:
+                close()
+                ended.set()
+
+            used[0].close = note_and_close  # type: ignore[method-assign]
             answers.set()
         assert ended.is_set()
 
