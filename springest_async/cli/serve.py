@@ -59,6 +59,9 @@ async def serve(option: str | None, options: ServeOptions, out: Console) -> None
             raise ConfigurationError(
                 f"the status page cannot be served at {options.bind or '127.0.0.1'}, port {options.port}: {reason}"
             ) from error
+        is_open = options.password_file is not None and await asyncio.to_thread(
+            _is_open_to_others, options.password_file
+        )
         say(out, f"The status page of {journal.where}: {page.url}")
         if password is None:
             say(out, "It is for this machine alone, and everyone who has the address may use it. Stop it with Ctrl-C.")
@@ -71,7 +74,7 @@ async def serve(option: str | None, options: ServeOptions, out: Console) -> None
                 " ssh -L 8080:127.0.0.1:PORT THIS-MACHINE",
                 style="yellow",
             )
-        if options.password_file is not None and await asyncio.to_thread(_is_open_to_others, options.password_file):
+        if is_open:
             say(
                 out,
                 f"Warning: others on this machine can read the password in {options.password_file}. Let only you read"
