@@ -74,7 +74,7 @@ async def serve(option: str | None, options: ServeOptions, out: Console) -> None
                 " ssh -L 8080:127.0.0.1:PORT THIS-MACHINE",
                 style="yellow",
             )
-        if is_open:
+        if options.password_file is not None and is_open:
             say(
                 out,
                 f"Warning: others on this machine can read the password in {options.password_file}. Let only you read"
