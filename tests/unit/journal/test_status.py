@@ -349,7 +349,7 @@ async def test_a_cancelled_read_does_not_wait_for_the_journal(tmp_path: Path) ->
         assert ended.is_set()
 
 
-async def test_a_read_that_ends_as_it_is_cancelled_keeps_its_connection(
+async def test_a_read_that_ends_when_cancelled_keeps_its_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[Connection] = []
