@@ -5,6 +5,7 @@ for the limit, `forms` reads bodies, `certificates` validates, and `render` writ
 developer's machine: it speaks plain HTTP, keeps everything in memory and listens on loopback only.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -184,6 +185,10 @@ class Sandbox:
     ) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
+            # asyncio loses a connection whose listener is closed between the turn of the loop that accepts it and the
+            # one that makes its transport; a caller who was cancelled while it connected leaves just at that time.
+            for _ in range(5):
+                await asyncio.sleep(0)
             await runner.cleanup()
 
     @property

@@ -17,7 +17,7 @@ from email.parser import BytesParser
 
 from attrs import define, field
 
-__all__ = ["Behaviour", "Exchange", "RawServer", "created", "either", "form_of", "raw_server"]
+__all__ = ["Behaviour", "Exchange", "RawServer", "created", "either", "form_of", "raw_server", "until_accepted"]
 
 
 @define(eq=False)
@@ -128,6 +128,17 @@ class RawServer:
                 await writer.wait_closed()
 
 
+async def until_accepted() -> None:
+    """Wait until the connections that a listener already has are served: before it is closed.
+
+    asyncio accepts a connection in one turn of the loop, makes its transport in the next, and tells its protocol in a
+    third; in a fourth begins the task that closes it. A listener that is closed in between leaves the socket open,
+    and so does a task that is cancelled before it began.
+    """
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def raw_server(
     *behaviours: Behaviour,
@@ -144,8 +155,7 @@ async def raw_server(
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(server.serve(reader, writer))
-        tasks.add(task)
+        tasks.add(asyncio.create_task(server.serve(reader, writer)))
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     if receive_buffer is not None:
@@ -154,9 +164,9 @@ async def raw_server(
     try:
         yield server
     finally:
+        await until_accepted()
         listener.close()
         server.closing = True
-        await asyncio.sleep(0)  # a connection that was just accepted gets its task
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)

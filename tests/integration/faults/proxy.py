@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 
+from tests.integration.raw_server import until_accepted
+
 __all__ = ["Cut", "Direction", "FaultProxy", "Line", "fault_proxy"]
 
 Cut = Literal["closed", "reset", "half closed", "silent"]
@@ -108,8 +110,8 @@ async def fault_proxy(origin: str, *lines: Line) -> AsyncIterator[FaultProxy]:
     try:
         yield proxy
     finally:
+        await until_accepted()
         listener.close()
-        await asyncio.sleep(0)  # a connection that was just accepted gets its task
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
