@@ -73,6 +73,11 @@ class HeldSandbox(Sandbox):
         await self.go_on.wait()
         return outcome
 
+    def release(self) -> None:
+        """Answer what is held, and go on to hold what follows."""
+        held, self.go_on = self.go_on, asyncio.Event()
+        held.set()
+
 
 def environment(origin: str | None, **changes: str | None) -> dict[str, str]:
     """Make an environment that has nothing of the one in which the tests run; None takes a variable away.
