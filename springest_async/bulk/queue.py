@@ -6,8 +6,7 @@ Springest. The queue prints nothing; it reports events to a listener.
 """
 
 import asyncio
-import contextlib
-from collections import Counter, deque
+from collections import deque
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from springest_async.api.verdicts import TRIES, backoff
 from springest_async.bulk.events import (
     BulkEvent,
     BulkListener,
@@ -24,11 +22,11 @@ from springest_async.bulk.events import (
     Paused,
     Resumed,
     RowDone,
-    RowSettling,
     RowStep,
 )
 from springest_async.bulk.gate import Gate
 from springest_async.bulk.reading import ReadRow, read_row, read_together
+from springest_async.bulk.settling import Settler, wait_at_most
 from springest_async.client import Springest
 from springest_async.errors import (
     CancelledTooLate,
@@ -36,12 +34,10 @@ from springest_async.errors import (
     InDoubt,
     InvalidUpload,
     JournalError,
-    NoAnswer,
     NotFound,
     NotSent,
     Redirected,
     Rejected,
-    ServerError,
     SpringestError,
     UnexpectedStatus,
     UnusableFile,
@@ -52,7 +48,6 @@ from springest_async.journal.ledger import JournalLedger
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, State
 from springest_async.records import Receipt
-from springest_async.settling import doubt_of, settle_claimed
 from springest_async.source_file import FileReader, inspect_file
 from springest_async.upload import UploadStep
 
@@ -70,9 +65,6 @@ _TURN_WITHIN = 10.0
 
 # Seconds within which the small files of some rows are read, or each is read at the turn of its row.
 _READ_WITHIN = 1.0
-
-# Seconds that the end of a run waits for a journal that is away.
-_PATIENCE_AT_END = 2.0
 
 
 @frozen
@@ -112,8 +104,10 @@ class UploadQueue:
         self._stopped = asyncio.Event()
         self._paused_at: float | None = None  # when this run noticed that it is paused, on the loop's clock
         self._changed = asyncio.Event()  # there may be rows to claim, or nothing left to do
-        self._doubted = asyncio.Event()  # there is one more to settle
         self._gate = Gate(self._report_outage)
+        self._settler = Settler(
+            client, migration, self._gate, self._report, is_idle=lambda: self._is_idle, stop=self.stop
+        )
         self._concurrency = client.settings.concurrency
         self._claim_size = max(_CLAIM_AHEAD, self._concurrency)
         self._claimed: deque[Entry] = deque()  # rows that are not ready
@@ -130,11 +124,6 @@ class UploadQueue:
         self._strikes = 0  # answers in a row that suggest a wrong key or host
         self._error: SpringestError | None = None
         self._bug: Exception | None = None
-        self._in_doubt: dict[int, tuple[Entry, InDoubt]] = {}  # by certificate, until they are settled
-        self._joined: dict[int, Entry] = {}  # by certificate: rows of those that are settled without one
-        self._hopeless: set[int] = set()  # certificates whose doubt cannot be settled in this run
-        self._not_stored: Counter[int] = Counter()  # how often a certificate was in doubt and then not stored
-        self._again: dict[int, Entry] = {}  # by row: those that were in doubt, are not stored, and wait again
         self._waiting: dict[int, asyncio.Task[Any]] = {}  # workers whose upload has no POST in progress, by row
         self.waits_for_others = False
         """Whether it has nothing to do but to wait for what other workers are sending."""
@@ -147,6 +136,7 @@ class UploadQueue:
         """Take no more rows, put back those that only wait, and finish the uploads in progress."""
         self._stopped.set()
         self._gate.stop()
+        self._settler.stop()
         self._put_back_what_waits()
 
     def _put_back_what_waits(self) -> None:
@@ -162,7 +152,6 @@ class UploadQueue:
         or at the start although the same key was right before, it waits until the network is back. While the migration
         is paused, it sends nothing and waits.
         """
-        states: dict[int, State] = {}
         try:
             await self._journal.work(self._migration.id)
             if isinstance(ledger := self._client.limiter.ledger, JournalLedger):
@@ -185,31 +174,10 @@ class UploadQueue:
         finally:
             self._gate.close()
             self._put_back()
-            try:
-                states = await self._states_of_doubts()
-            finally:
-                for certificate, (entry, doubt) in self._in_doubt.items():
-                    state = states.get(certificate, State.IN_DOUBT)
-                    for row in (entry, self._joined.get(certificate)):
-                        if row is not None:
-                            self._report(RowDone(row, state, error=doubt if state is State.IN_DOUBT else None))
-                for entry in self._again.values():
-                    self._report(RowDone(entry, State.WAITING))
+            await self._settler.finish()
         if self._bug is not None:
             raise self._bug
         return self._error
-
-    async def _states_of_doubts(self) -> dict[int, State]:
-        """Return the states of certificates that were not seen to be settled, unless the journal is away.
-
-        They may have been settled in a commit that this run has not awaited.
-        """
-        states: dict[int, State] = {}
-        with contextlib.suppress(JournalError, TimeoutError):
-            async with asyncio.timeout(_PATIENCE_AT_END):
-                for certificate in self._in_doubt:
-                    states[certificate] = (await self._journal.certificate(certificate)).state
-        return states
 
     def _report_outage(self, event: Outage | OutageOver) -> None:
         """Report an outage, also to those who look into the journal."""
@@ -299,7 +267,7 @@ class UploadQueue:
                         break
                 if await self._start(workers) < self._concurrency and made_ready:
                     continue
-                await _wait(self._changed, _LOOK_EVERY)
+                await wait_at_most(_LOOK_EVERY, self._changed)
                 rows_wait = self._ready or self._claimed
                 if rows_wait and asyncio.get_running_loop().time() > self._moved_at + _TURN_WITHIN:
                     self._put_back()
@@ -308,6 +276,11 @@ class UploadQueue:
         except asyncio.CancelledError:
             self._stopped.set()  # let no worker take another row
             raise
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no row has its turn or will have one soon; in a pause they may have it later."""
+        return not (self._in_flight or self._ready or self._claimed or self._is_paused)
 
     @property
     def _needs_rows(self) -> bool:
@@ -353,11 +326,11 @@ class UploadQueue:
             if row is None:
                 self._ready.append(entry)
             elif (found := next(identified)) is None:
-                self._again.pop(entry.id, None)  # another worker has taken over
+                self._settler.has_turn(entry)  # another worker has taken over
             elif (claim := found[1]) is not None:
                 self._ready.append(self._keep(row, claim))
             else:
-                self._again.pop(entry.id, None)
+                self._settler.has_turn(entry)
                 self._known(entry, found[0])
         return True
 
@@ -390,7 +363,7 @@ class UploadQueue:
         self._shared = self._shared or await self._migration.has_other_workers()
         if self._in_flight:
             return False
-        is_unfinished = await self._migration.has_unfinished(self._hopeless)
+        is_unfinished = await self._migration.has_unfinished(self._settler.hopeless)
         self.waits_for_others = is_unfinished and not self._is_paused
         return not is_unfinished
 
@@ -426,9 +399,6 @@ class UploadQueue:
         self._has_more = True
         self._changed.set()
 
-    async def _pause(self, seconds: float) -> None:
-        await _wait(self._stopped, seconds)
-
     def _end_run(self, error: SpringestError) -> None:
         self._error = self._error or error
         self.stop()
@@ -437,7 +407,7 @@ class UploadQueue:
 
     async def _until_done(self, row: Entry | _Identified, worker: asyncio.Task[Any]) -> None:
         entry = _entry_of(row)
-        self._again.pop(entry.id, None)
+        self._settler.has_turn(entry)
         try:
             try:
                 await self._identify_and_upload(row, worker)
@@ -470,7 +440,7 @@ class UploadQueue:
         if identified is None:
             return
         entry, reader = identified.row.entry, identified.row.reader
-        self._forget_doubt(entry, identified.claim.certificate)
+        self._settler.forget(entry, identified.claim.certificate)
         while True:
             is_alone = not self._gate.is_open and await self._gate.wait_turn()
             try:
@@ -505,33 +475,17 @@ class UploadQueue:
         except UnusableFile:
             return False
 
-    def _forget_doubt(self, entry: Entry, certificate: int) -> None:
-        """Forget that this row was in doubt: another worker has settled that, and the row has its turn again."""
-        joined = self._joined.get(certificate)
-        if joined is not None and joined.id == entry.id:
-            del self._joined[certificate]
-        doubted, doubt = self._in_doubt.get(certificate, (None, None))
-        if doubted is not None and doubt is not None and doubted.id == entry.id:
-            del self._in_doubt[certificate]
-            if (other := self._joined.pop(certificate, None)) is not None:
-                self._in_doubt[certificate] = other, doubt
-
     def _known(self, entry: Entry, known: KnownCertificate) -> None:
         """Finish a row whose certificate needs no POST of this worker."""
         if known.state is not State.IN_DOUBT:
-            self._forget_doubt(entry, known.id)
+            self._settler.forget(entry, known.id)
         match known.state:
             case State.STORED:
                 self._report(RowDone(entry, State.STORED, stored_before=True))
             case State.REJECTED:
                 self._report(RowDone(attrs.evolve(entry, reason=known.reason), State.REJECTED))
-            case State.IN_DOUBT if known.id in self._hopeless:
-                self._report(RowDone(entry, State.IN_DOUBT, error=doubt_of(known)))
             case State.IN_DOUBT:
-                first, _ = self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
-                if first.number is None:  # it is being settled as a certificate without a row, but it is this row's
-                    self._joined[known.id] = entry
-                self._doubted.set()
+                self._settler.join(entry, known)
             case _:
                 pass  # another worker or task has it, and this row gets what becomes of it
 
@@ -602,7 +556,7 @@ class UploadQueue:
             case CancelledTooLate():
                 self._done(entry, claim, State.STORED)
             case InDoubt():
-                self._into_doubt(entry, claim, cause)
+                self._settler.add(entry, claim.certificate, cause)
             case _:
                 self._done(entry, claim, State.WAITING, error=self._error)
 
@@ -628,7 +582,7 @@ class UploadQueue:
             case InDoubt():
                 self._gate.unclear(_reason_of(error))
                 self._gate.was_reached = True
-                self._into_doubt(entry, claim, error)
+                self._settler.add(entry, claim.certificate, error)
             case _:
                 # The limit, the key, the host or the journal is at fault, so the next row would fail in the same way.
                 self._end_run(error)
@@ -651,99 +605,15 @@ class UploadQueue:
 
     # --- rows in doubt ---
 
-    def _into_doubt(self, entry: Entry, claim: Claim, doubt: InDoubt) -> None:
-        self._in_doubt[claim.certificate] = (entry, doubt)
-        self._doubted.set()
-
     async def _settle_doubts(self) -> None:
         try:
-            await self._settle_all()
+            while True:
+                if await self._settler.settle_next():
+                    self._claim_again()
+                else:
+                    await self._settler.wait_for_doubts(_LOOK_EVERY)
         except JournalError as error:
             self._end_run(error)  # the uploads in progress are finished
-
-    async def _settle_all(self) -> None:
-        while True:
-            self._doubted.clear()
-            if not self._stopped.is_set():
-                claimed = await self._migration.claim_doubt(self._hopeless)
-                if claimed is not None and self._stopped.is_set():  # meanwhile: its row is reported as in doubt
-                    self._journal.stop_settling(claimed[1])
-                elif claimed is not None:
-                    await self._settle(*claimed)
-                    self._claim_again()
-                    continue
-            await _wait(self._doubted, _LOOK_EVERY)
-
-    async def _settle(self, entry: Entry, known: KnownCertificate) -> None:
-        entry, doubt = self._in_doubt.setdefault(known.id, (entry, doubt_of(known)))
-        self._report(RowSettling(entry))
-        reason = f"{TRIES} times there was no answer and it was not stored: {known.reason}"
-        try:
-            settled = await self._ask(known, fails=reason if self._not_stored[known.id] >= TRIES - 1 else "")
-        except ClaimLost:
-            return  # this worker was asleep or cut off: whoever claims it now asks again
-        except BaseException as error:
-            if isinstance(error, SpringestError) and not isinstance(error, JournalError):
-                self._give_up_settling(entry, known, error)
-                return
-            self._journal.stop_settling(known)
-            raise
-        match settled.state:
-            case State.STORED:
-                self._end_doubt(entry, known, State.STORED)
-            case State.IN_DOUBT:
-                self._hopeless.add(known.id)
-                self._end_doubt(entry, known, State.IN_DOUBT, doubt_of(settled))
-            case State.FAILED:
-                self._end_doubt(entry, known, State.FAILED, NotSent(f"POST {known.origin}", reason))
-            case State.WAITING:
-                self._not_stored[known.id] += 1
-                self._was_not_stored(known, doubt)
-
-    def _end_doubt(
-        self, entry: Entry, known: KnownCertificate, state: State, error: SpringestError | None = None
-    ) -> None:
-        """Report what became of a certificate that was in doubt."""
-        self._in_doubt.pop(known.id, None)
-        self._report(RowDone(entry, state, error=error))
-        if (joined := self._joined.pop(known.id, None)) is not None:
-            self._report(RowDone(joined, state, error=error))
-
-    async def _ask(self, known: KnownCertificate, *, fails: str) -> KnownCertificate:
-        """Ask Springest about a certificate, and again after errors while the run has other work to do."""
-        asked = 0
-        while True:
-            try:
-                return await settle_claimed(self._journal, known, self._client.settle, fails=fails)
-            except (ServerError, NoAnswer, NotSent) as error:
-                asked += 1
-                if asked >= TRIES and not (self._in_flight or self._ready or self._claimed or self._is_paused):
-                    self.stop()  # nothing else is left to do, and the server does not answer
-                if self._stopped.is_set():
-                    raise
-                pause = backoff(asked, longest=600.0)
-                if isinstance(error, NotSent):
-                    self._gate.is_asked(error, pause)
-                await self._pause(pause)
-
-    def _was_not_stored(self, known: KnownCertificate, doubt: InDoubt) -> None:
-        """Take the row of a certificate that was in doubt up again, unless it has its turn already."""
-        entry, latest = self._in_doubt.get(known.id, (None, None))
-        if entry is None or latest is not doubt:
-            return
-        if entry.number is None:
-            if (joined := self._joined.pop(known.id, None)) is not None:
-                self._again[joined.id] = joined
-            self._end_doubt(entry, known, State.WAITING)
-        else:
-            del self._in_doubt[known.id]
-            self._again[entry.id] = entry
-
-    def _give_up_settling(self, entry: Entry, known: KnownCertificate, error: SpringestError) -> None:
-        self._hopeless.add(known.id)
-        doubt = doubt_of(known, f"Springest could not be asked ({error})")
-        self._journal.stop_settling(known, doubt.reason)
-        self._end_doubt(entry, known, State.IN_DOUBT, doubt)
 
 
 def _reason_of(error: UnexpectedStatus | NotSent | InDoubt) -> str:
@@ -752,12 +622,6 @@ def _reason_of(error: UnexpectedStatus | NotSent | InDoubt) -> str:
 
 def _entry_of(row: Entry | _Identified) -> Entry:
     return row if isinstance(row, Entry) else row.row.entry
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 def _first(errors: ExceptionGroup[JournalError]) -> JournalError:
