@@ -75,7 +75,12 @@ def rows_of(manifest: Manifest, left_out: RowSet | None = None) -> Generator[Man
 
 
 async def load_manifest(
-    journal: Journal, manifest: Manifest, origin: str, left_out: RowSet | None = None
+    journal: Journal,
+    manifest: Manifest,
+    origin: str,
+    *,
+    faulty: RowSet | None = None,
+    listed: RowSet | None = None,
 ) -> tuple[OpenMigration, Loaded]:
     """Load a manifest that has passed the preflight, and return its migration and what was new in it.
 
@@ -83,11 +88,13 @@ async def load_manifest(
         journal: the journal.
         manifest: the manifest.
         origin: the host, as in ``https://api.springest.nl``.
-        left_out: the rows that are not to be sent, such as those that have faults.
+        faulty: the rows that are left out because of their faults; the journal keeps how many there are.
+        listed: the rows that are left out because Springest lists them already.
 
     Raises:
         ManifestError: when a row cannot be read or uploaded, or the file has changed; nothing is loaded then.
         JournalError: when the journal cannot be written.
     """
+    left_out = faulty | listed if faulty and listed else faulty or listed
     source = await asyncio.to_thread(source_of, manifest, origin, journal.machine, left_out)
-    return await OpenMigration.load(journal, source, rows_of(manifest, left_out))
+    return await OpenMigration.load(journal, source, rows_of(manifest, left_out), faulty=len(faulty or ()))

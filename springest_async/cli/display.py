@@ -157,11 +157,13 @@ def _bar(status: MigrationStatus, width: int) -> Table:
 
 
 def _counts(status: MigrationStatus) -> list[Text]:
-    return [
+    counts = [
         Text(f"{number(status.counts[state])} {_NAMES.get(state, state.value)}", _COLOURS.get(state, ""))
         for state in _COUNTED
         if status.counts[state] or state is State.STORED
     ]
+    left_out = [Text(f"{number(status.faulty)} left out with faults", "red")] if status.faulty else []
+    return counts + left_out
 
 
 def _situation(moment: Moment) -> list[list[Text]]:

@@ -11,6 +11,7 @@ from springest_async.errors import (
     NotSent,
     SpringestError,
 )
+from springest_async.journal.status import MigrationStatus
 
 
 def exit_of(
@@ -43,11 +44,16 @@ def exit_of(
     return Exit.STORED if all_stored and error is None else Exit.NOT_ALL
 
 
-def exit_of_status(report: Report) -> Exit:
-    """Return the exit code of ``springest status``: waiting rows are no error."""
-    if report.count(State.IN_DOUBT):
+def exit_of_status(status: MigrationStatus) -> Exit:
+    """Return the exit code of ``springest status``: rows that wait or are being sent are no error.
+
+    Rows that were left out because of their faults are one: `springest upload` has the same exit code for them.
+    """
+    if status.counts[State.IN_DOUBT]:
         return Exit.IN_DOUBT
-    return Exit.NOT_ALL if report.count(State.REJECTED, State.FAILED) else Exit.STORED
+    if status.counts[State.REJECTED] or status.counts[State.FAILED] or status.faulty:
+        return Exit.NOT_ALL
+    return Exit.STORED
 
 
 def exit_of_error(error: SpringestError, failed: Exit = Exit.NOT_ALL) -> Exit:

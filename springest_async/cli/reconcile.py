@@ -24,6 +24,7 @@ from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import State
 from springest_async.manifest.formulas import escape
 from springest_async.reports.addresses import without_addresses
+from springest_async.reports.left_out import left_out
 from springest_async.reports.matching import Finding, Kind
 from springest_async.reports.reconcile import Reconciliation
 
@@ -176,6 +177,8 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
         states = comparison.states(Kind.NOT_STORED)
         words = ", ".join(f"{number(states[state])} {state.value}" for state in State if states[state])
         say(out, f"Not stored ({number(rows)}): {words}. See {command.of('status')}")
+    if comparison.faulty:
+        say(out, f"{left_out(comparison.faulty, f'springest check {argument(command.manifest)}')}.")
     for words in comparison.not_compared:
         say(out, f"Not compared: {words}.")
     if comparison.by_person:
@@ -280,6 +283,7 @@ def _verdict(comparison: Reconciliation, command: _Commands) -> str:
         Kind.NOT_COMPARED: "stored, and not compared",
     }
     rest = [f"{count(counts[kind], 'row')} {words}" for kind, words in parts.items() if counts[kind]]
+    rest += [f"{count(comparison.faulty, 'row')} left out with faults"] if comparison.faulty else []
     more = f": {', '.join(rest)}" if rest else ""
     return f"No difference was found, but not everything is proved{more}."
 
@@ -349,6 +353,7 @@ def _write_json(comparison: Reconciliation, manifest: Path, out: Console) -> Non
         "requests": comparison.asked,
         "by_person": comparison.by_person,
         "counts": {_name(kind): comparison.counts[kind] for kind in Kind},
+        "faulty": comparison.faulty,
         "differences": comparison.differences,
         "whole": comparison.is_whole,
         "not_compared": list(map(without_addresses, comparison.not_compared)),

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -10,7 +9,6 @@ from typing import IO
 from attrs import frozen
 from rich.console import Console
 
-from springest_async.bulk import Report
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
@@ -29,6 +27,7 @@ from springest_async.manifest.table import open_table
 from springest_async.reports import charts, html, rows_csv
 from springest_async.reports.audit import sentence
 from springest_async.reports.charts import quantile, shown
+from springest_async.reports.left_out import left_out
 from springest_async.reports.summary import Summary, outcomes_of, read_summary, rows_for_person
 
 _WORKBOOKS = (".xlsx", ".xls", ".xlsb", ".ods")
@@ -93,14 +92,12 @@ async def report(manifest: Path, options: ReportOptions, out: Console, err: Cons
         reading = _Reading(journal, migration.id, manifest, options)
         summary = await in_thread(reading.run, reading.words, err)
     try:
-        _print(summary, out)
+        _print(summary, manifest, out)
         for words in reading.written:
             say(out, words)
     except BrokenPipeError:  # the reader has seen enough
         forget_stdout()
-    # What is being sent is not in doubt.
-    counts = {state: rows for state, rows in summary.status.counts.items() if state is not State.SENDING}
-    return exit_of_status(Report(counts=Counter(counts)))
+    return exit_of_status(summary.status)
 
 
 class _Reading:
@@ -193,12 +190,12 @@ def _separator(manifest: Path) -> str:
     return separator if separator in SEPARATORS else ";"
 
 
-def _print(summary: Summary, out: Console) -> None:
+def _print(summary: Summary, manifest: Path, out: Console) -> None:
     status, posts = summary.status, summary.posts
-    counts = status.counts.copy()
-    sending = counts.pop(State.SENDING, 0)
     say(out, f"{status.name}, for {status.origin}, as of {shown(status.at)} UTC", "bold")
-    out.print(table_of(Report(counts=counts), sending))
+    out.print(table_of(status.counts))
+    if status.faulty:
+        say(out, f"{left_out(status.faulty, f'springest check {argument(manifest)}')}.")
     for words in _sentences(summary):
         say(out, words)
     if summary.reasons:
@@ -208,7 +205,7 @@ def _print(summary: Summary, out: Console) -> None:
         out.print(table)
         if summary.more_reasons:
             say(out, f"… and {count(summary.more_reasons, 'other reason')}.")
-    if doubts := counts[State.IN_DOUBT]:
+    if doubts := status.counts[State.IN_DOUBT]:
         say(out, f"{count(doubts, 'row')} in doubt: springest status lists them, and says what to do.")
     if posts.posts:
         say(out, f"{sentence(summary.audit)} springest audit shows how that is known.")

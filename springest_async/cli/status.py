@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from springest_async.bulk import Report
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, journal_argument, print_json, say
 from springest_async.cli.display import activity_words
@@ -29,6 +28,7 @@ from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, State, Worker
 from springest_async.journal.status import MigrationStatus
 from springest_async.journal.status_reader import StatusReader
+from springest_async.reports.left_out import left_out
 from springest_async.reports.status_json import as_json
 
 _IDS_SHOWN = 20
@@ -36,15 +36,15 @@ _DOUBTS_SHOWN = 50
 _TABLE_WIDTH = 140  # cells; a narrower table of rows in doubt would break its words
 
 
-def table_of(report: Report, sending: int = 0) -> Table:
-    """Return the table of outcomes; `sending` is how many rows are being sent."""
+def table_of(counts: Counter[State]) -> Table:
+    """Return the table of outcomes."""
     table = Table("outcome", "rows")
     table.columns[1].justify = "right"
     for state in State:
         if state is not State.SENDING:
-            table.add_row(state.value, str(report.count(state)))
-    if sending:
-        table.add_row("being sent", str(sending))
+            table.add_row(state.value, str(counts[state]))
+    if counts[State.SENDING]:
+        table.add_row("being sent", str(counts[State.SENDING]))
     return table
 
 
@@ -104,35 +104,38 @@ async def status(
         if manifest is None:
             return await _status_of_all(journal, out)
         migration = await migration_of(journal, manifest)
-        counts = await migration.counts()
-        sending = counts.pop(State.SENDING, 0)
+        async with StatusReader(journal) as reader:
+            found = await reader.status(migration.id)
         doubts = await _doubts(migration)
-        workers = await migration.workers()
-        paused_at = await migration.paused_at()
-    report = Report(counts=counts, posts=0, refusals=0)
     try:
-        out.print(table_of(report, sending))
-        if paused_at is not None:
-            resume = f"springest resume {argument(manifest)}{journal_argument(option)}"
-            say(out, f"Paused since {clock_time(paused_at, datetime.now(UTC))}: nothing is sent until: {resume}")
-        if hosts := [worker.host for worker in workers if not worker.trouble]:
-            say(out, f"{runs_on(hosts)} {'uploading' if paused_at is None else 'waiting'}.")
-        for worker in workers:
-            if worker.trouble:
-                say(out, f"A run on {worker.host}: {_trouble_of(worker)}.")
-        if doubts:
-            say(out, "In doubt: these were sent, but no answer said whether they are stored.")
-            _print_doubts(doubts, out)
-            say(
-                out,
-                "springest upload asks Springest again. Or look there yourself, then run:"
-                f" springest resolve {argument(manifest)}{journal_argument(option)} --row N --stored (or --send-again;"
-                " or --all for all rows)",
-            )
+        _print_status(found, doubts, argument(manifest), journal_argument(option), out)
     except BrokenPipeError:  # the reader has seen enough; the exit code stays right
         forget_stdout()
-    # Doubts about certificates that are no longer in the manifest are not in the report.
-    return Exit.IN_DOUBT if doubts else exit_of_status(report)
+    # Doubts about certificates that are no longer in the manifest are not in the status.
+    return Exit.IN_DOUBT if doubts else exit_of_status(found)
+
+
+def _print_status(found: MigrationStatus, doubts: Sequence[Entry], manifest: str, where: str, out: Console) -> None:
+    """Print the state of a migration; `manifest` and `where` are arguments of the commands that are named."""
+    out.print(table_of(found.counts))
+    if found.faulty:
+        say(out, f"{left_out(found.faulty, f'springest check {manifest}')}.")
+    if found.paused_at is not None:
+        resume = f"springest resume {manifest}{where}"
+        say(out, f"Paused since {clock_time(found.paused_at, datetime.now(UTC))}: nothing is sent until: {resume}")
+    if hosts := [worker.host for worker in found.workers if not worker.trouble]:
+        say(out, f"{runs_on(hosts)} {'uploading' if found.paused_at is None else 'waiting'}.")
+    for worker in found.workers:
+        if worker.trouble:
+            say(out, f"A run on {worker.host}: {_trouble_of(worker)}.")
+    if doubts:
+        say(out, "In doubt: these were sent, but no answer said whether they are stored.")
+        _print_doubts(doubts, out)
+        say(
+            out,
+            f"springest upload asks Springest again. Or look there yourself, then run: springest resolve {manifest}"
+            f"{where} --row N --stored (or --send-again; or --all for all rows)",
+        )
 
 
 async def _status_as_json(journal: Journal, manifest: Path | None, out: Console) -> Exit:
@@ -176,9 +179,8 @@ async def _watch(journal: Journal, manifest: Path, out: Console) -> Exit:
 
 async def _code_of(migration: OpenMigration, found: MigrationStatus) -> Exit:
     """Return the exit code of what was found."""
-    settled = found.counts - Counter({State.SENDING: found.counts[State.SENDING]})
     # Doubts about certificates that are no longer in the manifest are not in its counts.
-    return Exit.IN_DOUBT if await migration.orphans() else exit_of_status(Report(counts=settled))
+    return Exit.IN_DOUBT if await migration.orphans() else exit_of_status(found)
 
 
 async def _status_of_all(journal: Journal, out: Console) -> Exit:
@@ -275,12 +277,16 @@ def _table_of_migrations(migrations: Sequence[MigrationStatus]) -> Table:
     table = folding_table("manifest", "host", "state", "stored", "problems", "last moved (UTC)")
     for each in migrations:
         stored = f"{number(each.counts[State.STORED])} of {number(each.rows)}"
-        problems = ", ".join(
+        problems = [
             f"{number(each.counts[state])} {state.value}"
             for state in (State.IN_DOUBT, State.REJECTED, State.FAILED)
             if each.counts[state]
+        ]
+        if each.faulty:
+            problems.append(f"{number(each.faulty)} left out with faults")
+        table.add_row(
+            *map(cell, (each.name, each.origin, _state_of(each), stored, ", ".join(problems), _shown(each.moved_at)))
         )
-        table.add_row(*map(cell, (each.name, each.origin, _state_of(each), stored, problems, _shown(each.moved_at))))
     return table
 
 

@@ -171,9 +171,8 @@ async def _load_and_run(
     assert springest is not None
     # A row whose file is at fault is loaded, and fails here: another machine may have a better file.
     faulty = log.faulty_anywhere
-    left_out = faulty if plan.listed is None else faulty | plan.listed
     with err.status(cell(f"Writing {count(plan.totals.rows, 'row')} to {journal.where}")):
-        migration, loaded = await load_manifest(journal, manifest, springest.origin, left_out)
+        migration, loaded = await load_manifest(journal, manifest, springest.origin, faulty=faulty, listed=plan.listed)
     recorder = RunRecorder(loaded)
     before = await recorder.report(migration)
     hosts = await migration.hosts()
@@ -508,7 +507,7 @@ async def _certifications(springest: Springest, err: Console) -> Mapping[int, Ce
 
 
 def _print_totals(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:
-    out.print(table_of(report))
+    out.print(table_of(report.counts))
     # The report counts what the journal knew when the manifest was loaded, and so does `before`.
     known = report.stored_before - before.stored_before
     stored_before = before.count(State.STORED) + known

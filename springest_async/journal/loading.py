@@ -46,7 +46,9 @@ class ManifestRow:
     extra: Mapping[str, str] = field(factory=dict)
 
 
-def load(connection: Connection, source: Source, rows: Iterable[ManifestRow], worker: str) -> Loaded:
+def load(
+    connection: Connection, source: Source, rows: Iterable[ManifestRow], worker: str, *, faulty: int = 0
+) -> Loaded:
     """Load a manifest that has passed the preflight, in several transactions.
 
     Rows of the migration that are no longer in the manifest are removed; their certificates stay. Failed rows wait
@@ -57,6 +59,7 @@ def load(connection: Connection, source: Source, rows: Iterable[ManifestRow], wo
         source: the manifest.
         rows: its rows.
         worker: the worker that loads it.
+        faulty: how many rows are not among them because of their faults.
     """
     own: int | None = None
     changed: list[int] = []
@@ -82,7 +85,7 @@ def load(connection: Connection, source: Source, rows: Iterable[ManifestRow], wo
             if now == before:
                 if current == own:
                     _check_load(connection, own, source, worker)
-                migration = _switch(connection, before.migration, current, source)
+                migration = _switch(connection, before.migration, current, source, faulty)
                 _retry_failed(connection, current, source.machine)
                 ((count,),) = connection.execute("SELECT count(*) FROM manifest_rows WHERE load = ?", (current,))
                 break
@@ -278,21 +281,31 @@ def _attach_known_files(connection: Connection, load: int, source: Source) -> in
                 )
 
 
-def _switch(connection: Connection, migration: int | None, load: int, source: Source) -> int:
+def _switch(connection: Connection, migration: int | None, load: int, source: Source, faulty: int) -> int:
     """Make this load the one that counts; return the key of the migration."""
     now = microseconds(datetime.now(UTC))
-    values = (source.sha256, source.reading, source.machine, source.shown_path, source.shown_name, load, now, now)
+    values = (
+        source.sha256,
+        source.reading,
+        source.machine,
+        source.shown_path,
+        source.shown_name,
+        load,
+        faulty,
+        now,
+        now,
+    )
     if migration is None:
         ((migration,),) = connection.execute(
-            "INSERT INTO migrations (manifest, reading, machine, path, name, load, loaded_at, moved_at, begun_at,"
-            " origin, last_before) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(id), 0) FROM certificates"
-            " RETURNING id",
+            "INSERT INTO migrations (manifest, reading, machine, path, name, load, faulty, loaded_at, moved_at,"
+            " begun_at, origin, last_before) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(id), 0)"
+            " FROM certificates RETURNING id",
             (*values, now, source.origin),
         )
     else:
         connection.execute(
-            "UPDATE migrations SET manifest = ?, reading = ?, machine = ?, path = ?, name = ?, load = ?, loaded_at = ?,"
-            " moved_at = ? WHERE id = ?",
+            "UPDATE migrations SET manifest = ?, reading = ?, machine = ?, path = ?, name = ?, load = ?, faulty = ?,"
+            " loaded_at = ?, moved_at = ? WHERE id = ?",
             (*values, migration),
         )
     return migration

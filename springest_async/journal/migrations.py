@@ -129,6 +129,12 @@ def source_of(connection: Connection, migration: int, machine: str) -> Source:
     )
 
 
+def faulty_rows(connection: Connection, migration: int) -> int:
+    """Return how many rows of its manifest a migration does not have, because of their faults (``--skip-faulty``)."""
+    lines = connection.execute("SELECT faulty FROM migrations WHERE id = ?", (migration,))
+    return int(lines[0][0]) if lines else 0
+
+
 def paused_at(connection: Connection, migration: int) -> datetime | None:
     """Return since when a migration is paused (UTC), or None."""
     lines = connection.execute("SELECT paused_at FROM migrations WHERE id = ?", (migration,))

@@ -81,7 +81,9 @@ class OpenMigration:
         ]
 
     @classmethod
-    async def load(cls, journal: Journal, source: Source, lines: Iterable[ManifestRow]) -> tuple[Self, Loaded]:
+    async def load(
+        cls, journal: Journal, source: Source, lines: Iterable[ManifestRow], *, faulty: int = 0
+    ) -> tuple[Self, Loaded]:
         """Load a manifest that has passed the preflight; see `loading.load`.
 
         It has a connection of its own, so that uploads go on meanwhile.
@@ -94,7 +96,7 @@ class OpenMigration:
         def load() -> Loaded:
             connection = journal.connect()
             try:
-                return loading.load(connection, source, lines, journal.worker)
+                return loading.load(connection, source, lines, journal.worker, faulty=faulty)
             finally:
                 connection.close()
 

@@ -96,6 +96,7 @@ class MigrationStatus:
         moved_at: when any of its rows last changed its state, or a worker was last heard of (UTC).
         paused_at: since when it is paused (UTC); None if it is not.
         counts: the rows by state.
+        faulty: how many other rows of the manifest were left out because of their faults (``--skip-faulty``).
         workers: those that work on it now.
         pace: what the limit allows.
         seconds_left: in how many seconds all rows that wait can have left, if nothing else holds them back.
@@ -111,6 +112,7 @@ class MigrationStatus:
     moved_at: datetime
     paused_at: datetime | None
     counts: Counter[State]
+    faulty: int = 0
     workers: tuple[Worker, ...] = ()
     pace: Pace = field(factory=Pace)
     seconds_left: float = 0.0
@@ -119,7 +121,7 @@ class MigrationStatus:
 
     @property
     def rows(self) -> int:
-        """The number of rows of the manifest."""
+        """The number of rows of the manifest, without those that were left out because of their faults."""
         return self.counts.total()
 
     @property
@@ -173,8 +175,8 @@ def read_status(connection: Connection, migration: int) -> MigrationStatus:
         JournalError: the journal cannot be read, or the migration was erased from it.
     """
     load = migrations.load_of(connection, migration)
-    ((name, path, origin, budget, paused_at, moved_at),) = connection.execute(
-        "SELECT name, path, origin, budget, paused_at, moved_at FROM migrations WHERE id = ?", (migration,)
+    ((name, path, origin, budget, faulty, paused_at, moved_at),) = connection.execute(
+        "SELECT name, path, origin, budget, faulty, paused_at, moved_at FROM migrations WHERE id = ?", (migration,)
     )
     moved = moment(moved_at)
     assert moved is not None
@@ -189,6 +191,7 @@ def read_status(connection: Connection, migration: int) -> MigrationStatus:
         moved_at=moved,
         paused_at=moment(paused_at),
         counts=counts,
+        faulty=faulty,
         workers=migrations.workers(connection, migration),
         pace=pace,
         seconds_left=seconds_left,

@@ -16,6 +16,7 @@ from springest_async.reports import charts
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.audit import Audit, Peak, notes, sentence
 from springest_async.reports.charts import Picture, number, shown
+from springest_async.reports.left_out import left_out
 from springest_async.reports.summary import Summary, outcomes_of
 from springest_async.version import __version__
 
@@ -134,7 +135,7 @@ class _Page:
         status, posts = summary.status, summary.posts
         facts = [
             ("Springest", escape(status.origin)),
-            ("Rows of the manifest", number(status.rows)),
+            ("Rows of the manifest", number(status.rows + status.faulty)),
             ("Loaded first", f"{shown(posts.begun_at)} UTC"),
         ]
         if posts.posts:
@@ -143,18 +144,20 @@ class _Page:
                 ("POSTs", f"{number(posts.posts)}: {outcomes_of(posts)}"),
             ]
         items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
-        stored = status.counts[State.STORED]
-        if not status.rows:
+        stored, rows = status.counts[State.STORED], status.rows + status.faulty
+        if not rows:
             lead = "This manifest has no rows in the journal."
-        elif stored == status.rows:
+        elif stored == rows:
             lead = f"All {number(stored)} certificates are stored."
         else:
-            lead = f"{number(stored)} of {number(status.rows)} certificates are stored."
+            lead = f"{number(stored)} of {number(rows)} certificates are stored."
         activity = _ACTIVITIES[status.activity] if status.rows else ""
+        faulty = f"<p>{escape(left_out(status.faulty))}.</p>" if status.faulty else ""
         verdict = sentence(summary.audit) if posts.posts else "Nothing was sent for this manifest."
         return (
             f'<h1>{title}</h1>\n<p class="soft">As of {shown(status.at)} UTC</p>\n'
-            f'<p class="lead"><strong>{lead}</strong> {activity}</p>\n<p>{escape(verdict)}</p>\n<dl>{items}</dl>'
+            f'<p class="lead"><strong>{lead}</strong> {activity}</p>\n'
+            f"{faulty}<p>{escape(verdict)}</p>\n<dl>{items}</dl>"
         )
 
     def _figure(self, picture: Picture) -> str:

@@ -61,6 +61,12 @@ class RunMetrics(Collector):
         yield self._labelled(
             "springest_activity", "1 for what the migration is doing, 0 for the others.", "activity", activities
         )
+        yield self._gauge(
+            "springest_rows_faulty",
+            "Rows of the manifest that were left out because of their faults.",
+            status.faulty,
+            status.origin,
+        )
         outage = 0.0 if status.trouble is None else status.trouble.seconds
         pace = status.pace
         for name, words, value in (

@@ -18,7 +18,7 @@ from springest_async.api.settlement import CERTAINLY_EARLIER
 from springest_async.bulk.listed import listed_looks
 from springest_async.bulk.temporary import TemporaryDatabase
 from springest_async.client import Springest
-from springest_async.journal import comparison
+from springest_async.journal import comparison, migrations
 from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.ledger import JournalLedger
@@ -53,6 +53,7 @@ class Reconciliation:
 
     Attributes:
         since: only what was created on this day or later is compared; None if nothing of the migration was sent.
+        faulty: how many rows of the manifest the journal does not have, because of their faults.
         counts: how many rows, and listed certificates of no row, there are of each kind.
         not_compared: what could not be compared, in sentences without a full stop.
         doubts: why it is not certain of missing rows that they are not stored, and of how many.
@@ -60,6 +61,7 @@ class Reconciliation:
 
     def __init__(self, migration: OpenMigration, springest: Springest) -> None:
         self.since: date | None = None
+        self.faulty = 0
         self.counts: Counter[Kind] = Counter()
         self.not_compared: list[str] = []
         self.doubts: dict[Doubt, int] = {}
@@ -115,6 +117,7 @@ class Reconciliation:
         Raises:
             JournalError: the journal cannot be read, or the migration was erased from it.
         """
+        self.faulty = await self._reader.read(partial(migrations.faulty_rows, migration=self._migration.id))
         posts = await self._reader.read(partial(comparison.first_posts, migration=self._migration.id))
         self.since = created_from(posts)
         if self.since is not None:
@@ -208,8 +211,8 @@ class Reconciliation:
 
     @property
     def is_whole(self) -> bool:
-        """Whether each row is stored, and Springest shows it."""
-        return not self.differences and set(+self.counts) <= {Kind.SHOWN} and not self.not_compared
+        """Whether each row of the manifest is stored, and Springest shows it."""
+        return not self.differences and not self.faulty and set(+self.counts) <= {Kind.SHOWN} and not self.not_compared
 
     # --- putting back what is missing ---
 

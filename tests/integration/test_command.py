@@ -1146,8 +1146,14 @@ async def test_one_missing_pdf_holds_back_nothing_else(tmp_path: Path) -> None:
     async with springest_sandbox() as sandbox:
         ran = await springest("upload", manifest, "--skip-faulty", origin=sandbox.origin)
         again = await springest("upload", manifest, "--skip-faulty", origin=sandbox.origin)
+        status = await springest("status", manifest, origin=sandbox.origin)
+        report = await springest("report", manifest, origin=sandbox.origin)
+        compared = await springest("reconcile", manifest, origin=sandbox.origin)
 
     assert (ran.code, again.code) == (1, 1)
+    assert (status.code, report.code, compared.code) == (1, 1, 1)
+    for shown in (status, report, compared):
+        assert "\n1 row of the manifest has faults and was left out (--skip-faulty): see springest check" in shown.out
     assert "          2  with faults, so not sent\n          2  to send" in ran.err
     assert "Left out: 1 row with faults\n" in ran.out
     assert "Also tried, because only their files are at fault: 1 row.\n3 to send to" in ran.err

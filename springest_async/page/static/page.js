@@ -280,6 +280,9 @@ class Card {
     for (const part of bar.children) part.style.width = `${rows ? (100 * counts[part.className]) / rows : 0}%`;
     const percent = rows ? Math.floor((100 * done) / rows) : 100;
     put(this.find(".tally"), `${number(done)} of ${count(rows, "row")} done (${percent} %)`);
+    const haveAndWere = migration.faulty === 1 ? "has faults and was" : "have faults and were";
+    show(this.find(".left-out"), migration.faulty > 0);
+    put(this.find(".left-out"), `${count(migration.faulty, "row")} of the manifest ${haveAndWere} left out (--skip-faulty): see springest check.`);
     for (const state of Object.keys(STATES)) put(this.find(`.outcomes .${state} dd`), number(counts[state]));
     const pause = this.find(".pause");
     show(pause, activity !== "done" && (activity !== "in_doubt" || migration.paused_at !== null));
@@ -324,7 +327,7 @@ class Card {
         return "Everything else is done. Only rows in doubt are left, which wait for your answer.";
       default: {
         const lost = counts.rejected + counts.failed;
-        return lost ? `Every row has an answer. ${count(lost, "row")} ${lost === 1 ? "is" : "are"} not stored.` : "Every row is stored.";
+        return lost ? `Every row has an answer. ${count(lost, "row")} ${lost === 1 ? "is" : "are"} not stored.` : `Every row${this.migration.faulty ? " without faults" : ""} is stored.`;
       }
     }
   }

@@ -39,6 +39,16 @@ async def test_the_numbers_are_those_of_the_status(tmp_path: Path, browser: Brow
     }
 
 
+async def test_rows_left_out_with_faults_are_said(tmp_path: Path, browser: Browser) -> None:
+    async with loaded(tmp_path, 1, [State.STORED]) as migration, shown(migration, browser) as seen:
+        await expect(seen.card()).to_contain_text("Every row is stored.")
+        await expect(seen.card().get_by_text("left out")).to_be_hidden()
+        await migration.journal.run(lambda connection: connection.execute("UPDATE migrations SET faulty = 12"))
+        words = "12 rows of the manifest have faults and were left out (--skip-faulty): see springest check."
+        await expect(seen.card().get_by_text(words)).to_be_visible()
+        await expect(seen.card()).to_contain_text("Every row without faults is stored.")
+
+
 async def test_all_migrations_are_there_the_newest_first(tmp_path: Path, browser: Browser) -> None:
     async with Journal(tmp_path / "journal.sqlite3") as journal:
         for name in ("2024.csv", "2025.csv", "2026.csv"):

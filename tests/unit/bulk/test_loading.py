@@ -11,7 +11,9 @@ import pytest
 from springest_async import Journal, ManifestError
 from springest_async.bulk import Manifest, Reading, State, load_manifest, source_of
 from springest_async.bulk.loading import rows_of
+from springest_async.bulk.rows import RowSet
 from springest_async.journal.loading import ManifestRow
+from springest_async.journal.status_reader import StatusReader
 from springest_async.manifest.dates import DateOrder
 from tests.bulk_runs import ORIGIN, manifest_of, settle
 from tests.bulk_runs import rows_of as archive_of
@@ -150,3 +152,20 @@ async def test_a_run_sees_that_another_reading_has_replaced_its_rows(tmp_path: P
         second, _ = await load_manifest(journal, Manifest.open(manifest.path, Reading(dates="mdy")), ORIGIN)
 
         assert (before, await first.is_current(), await second.is_current()) == (True, False, True)
+
+
+async def test_rows_left_out_with_faults_are_counted(tmp_path: Path) -> None:
+    """Those that Springest lists already are no faults, and the manifest without faults has none left out."""
+    manifest = archive_of(tmp_path, 5)
+    faulty, listed = RowSet(), RowSet()
+    faulty.add(2)
+    faulty.add(3)
+    listed.add(6)
+    found = []
+    async with Journal(tmp_path / "journal") as journal, StatusReader(journal) as reader:
+        for left_out in ({"faulty": faulty, "listed": listed}, {"listed": listed}, {"faulty": faulty}, {}):
+            migration, loaded = await load_manifest(journal, manifest, ORIGIN, **left_out)
+            status = await reader.status(migration.id)
+            found.append((migration.id, loaded.rows, status.rows, status.faulty))
+
+    assert found == [(1, 2, 2, 2), (1, 4, 4, 0), (1, 3, 3, 2), (1, 5, 5, 0)]

@@ -485,7 +485,7 @@ async def test_rows_left_out_stand_among_the_others(tmp_path: Path) -> None:
     manifest = archive_of(tmp_path, HEADER + rows.replace("5/01", "31/31").replace("6/01", "16/01"))
     out = left_out(row_2="no such user", row_5="there is no month 31")
     async with Journal(tmp_path / "journal.sqlite3") as journal:
-        migration, _ = await load_manifest(journal, manifest, ORIGIN, out.rows)
+        migration, _ = await load_manifest(journal, manifest, ORIGIN, faulty=out.rows)
         await settle(migration, STORED, REJECTED, FAILED, reason="said the server")
         failed = await write_failed(migration, manifest, out)
 
@@ -504,7 +504,7 @@ async def test_a_date_that_was_refused_is_not_read_again(tmp_path: Path) -> None
     manifest = archive_of(tmp_path, HEADER + rows)
     out = left_out(row_2="valid_from: may begin with the month")
     async with Journal(tmp_path / "journal.sqlite3") as journal:
-        migration, _ = await load_manifest(journal, manifest, ORIGIN, out.rows)
+        migration, _ = await load_manifest(journal, manifest, ORIGIN, faulty=out.rows)
         await settle(migration, STORED)
         failed = await write_failed(migration, manifest, out)
 

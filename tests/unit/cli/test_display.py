@@ -109,6 +109,13 @@ def test_what_is_done_says_nothing_more() -> None:
     assert line(Moment(status=done)) == "4 of 4 done: 3 stored, 1 rejected."
 
 
+def test_rows_left_out_with_faults_are_said() -> None:
+    done = attrs.evolve(IDLE, counts=counted(stored=3), faulty=1200)
+
+    assert shown(Moment(status=done))[2] == "3 stored, 1 200 left out with faults"
+    assert line(Moment(status=done)) == "3 of 3 done: 3 stored, 1 200 left out with faults."
+
+
 def test_a_manifest_without_rows_is_done() -> None:
     assert line(Moment(status=attrs.evolve(IDLE, counts=counted()))) == "0 of 0 done: 0 stored."
     assert "0 of 0, 100 %" in shown(Moment(status=attrs.evolve(IDLE, counts=counted())))[1]

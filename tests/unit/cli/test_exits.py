@@ -19,6 +19,8 @@ from springest_async import (
 from springest_async.bulk import Report, State
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, exit_of_error, exit_of_status, explained
+from springest_async.journal.status import MigrationStatus
+from tests.statuses import status_of
 
 WHERE = "POST https://springest.example/users/certificates.json"
 KEY = NotAuthorized(WHERE, 401, "")
@@ -118,19 +120,21 @@ def test_an_interrupted_run_that_changed_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "code"),
+    ("status", "code"),
     [
-        ({}, Exit.STORED),
-        ({State.STORED: 3}, Exit.STORED),
-        ({State.STORED: 3, State.WAITING: 4}, Exit.STORED),
-        ({State.STORED: 3, State.REJECTED: 1}, Exit.NOT_ALL),
-        ({State.WAITING: 3, State.FAILED: 1}, Exit.NOT_ALL),
-        ({State.STORED: 3, State.IN_DOUBT: 1}, Exit.IN_DOUBT),
-        ({State.REJECTED: 3, State.FAILED: 1, State.IN_DOUBT: 1}, Exit.IN_DOUBT),
+        (status_of(), Exit.STORED),
+        (status_of(stored=3), Exit.STORED),
+        (status_of(stored=3, waiting=4), Exit.STORED),
+        (status_of(stored=3, sending=4), Exit.STORED),
+        (status_of(stored=3, rejected=1), Exit.NOT_ALL),
+        (status_of(waiting=3, failed=1), Exit.NOT_ALL),
+        (status_of({"faulty": 1}, stored=3), Exit.NOT_ALL),
+        (status_of(stored=3, in_doubt=1), Exit.IN_DOUBT),
+        (status_of({"faulty": 1}, rejected=3, failed=1, in_doubt=1), Exit.IN_DOUBT),
     ],
 )
-def test_the_exit_code_of_status(counts: dict[State, int], code: Exit) -> None:
-    assert exit_of_status(report_of(counts)) is code
+def test_the_exit_code_of_status(status: MigrationStatus, code: Exit) -> None:
+    assert exit_of_status(status) is code
 
 
 @pytest.mark.parametrize(

@@ -30,16 +30,20 @@ async def shown(
     commands: _Commands = COMMANDS,
     lists: Lists | None = None,
     ids: Collection[int] = (),
+    faulty: int = 0,
 ) -> tuple[str, int]:
     """Return what is printed of a comparison of rows in these states with what is listed, and the exit code.
 
-    The journal knows Springest's ids of the rows in `ids`, which are their numbers.
+    The journal knows Springest's ids of the rows in `ids`, which are their numbers; `faulty` other rows were left out.
     """
     out = io.StringIO()
     async with sent(folder, *rows) as migration:
         await settle(migration, *states)
         await set_times(migration)
         await set_ids(migration, **{str(number): number for number in ids})
+        await migration.journal.run(
+            lambda connection: connection.execute("UPDATE migrations SET faulty = ?", (faulty,))
+        )
         async with compared(migration, lists or Lists(listed)) as comparison:
             _show(comparison, commands, form, Console(file=out, width=200))  # type: ignore[arg-type] # it is one of three
             return out.getvalue(), _exit_of(comparison)
@@ -59,6 +63,24 @@ async def test_everything_stored_and_shown_is_one_line(tmp_path: Path) -> None:
     lines = text.splitlines()
     assert (len(lines), code) == (6, 0)
     assert lines[-1] == "No difference: each of 2 rows is stored, and Springest shows it."
+
+
+async def test_rows_left_out_with_faults_are_no_whole(tmp_path: Path) -> None:
+    """They are no difference between the journal and Springest, and the manifest is not proved either."""
+    text, code = await shown(tmp_path, [row(1), row(2)], [STORED, STORED], listed(1, 2), faulty=12)
+
+    *_, said, verdict = text.splitlines()
+    check = "springest check 'my certificates.csv'"
+    assert said == f"12 rows of the manifest have faults and were left out (--skip-faulty): see {check}."
+    assert verdict == "No difference was found, but not everything is proved: 12 rows left out with faults."
+    assert code == 1
+
+
+async def test_json_counts_rows_left_out_with_faults(tmp_path: Path) -> None:
+    text, code = await shown(tmp_path, [row(1)], [STORED], listed(1), form="json", faulty=1)
+
+    found = json.loads(text)
+    assert (found["faulty"], found["differences"], found["whole"], code) == (1, 0, False, 1)
 
 
 async def test_the_first_of_many_are_shown(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from springest_async import ConfigurationError, JournalMissing
-from springest_async.bulk import Manifest, Report, State
+from springest_async import ConfigurationError, Journal, JournalMissing
+from springest_async.bulk import Manifest, State, load_manifest
+from springest_async.bulk.rows import RowSet
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.status import resolve, runs_on, status, table_of
-from tests.bulk_runs import found, journal_of, loaded, manifest_of, settle
+from tests.bulk_runs import ORIGIN, found, journal_of, loaded, manifest_of, rows_of, settle
+from tests.statuses import counted
 
 HEADER = "file,certification_id,email,valid_from\n"
 
@@ -42,8 +44,7 @@ async def doubtful(folder: Path, *doubts: tuple[str, str]) -> tuple[Path, str]:
 
 
 def test_the_table_of_outcomes_has_right_aligned_numbers(out: io.StringIO) -> None:
-    report = Report(counts=Counter({State.STORED: 12, State.REJECTED: 3}), posts=0, refusals=0)
-    console(out).print(table_of(report))
+    console(out).print(table_of(counted(stored=12, rejected=3)))
 
     rows = [line.split("│") for line in out.getvalue().splitlines() if line.startswith("│")]
     assert [(name.strip(), rows) for _, name, rows, _ in rows] == [
@@ -56,9 +57,24 @@ def test_the_table_of_outcomes_has_right_aligned_numbers(out: io.StringIO) -> No
 
 
 def test_rows_being_sent_are_shown(out: io.StringIO) -> None:
-    console(out).print(table_of(Report(counts=Counter({State.WAITING: 2}), posts=0, refusals=0), 8))
+    console(out).print(table_of(counted(waiting=2, sending=8)))
 
     assert "│ being sent │    8 │" in out.getvalue()
+
+
+async def test_rows_left_out_with_faults_are_said(tmp_path: Path, out: io.StringIO) -> None:
+    manifest = rows_of(tmp_path, 3)
+    faulty = RowSet()
+    faulty.add(3)
+    async with Journal(journal_of(manifest)) as journal:
+        migration, _ = await load_manifest(journal, manifest, ORIGIN, faulty=faulty)
+        await settle(migration, State.STORED, State.STORED)
+
+    assert await status(manifest.path, str(journal_of(manifest)), console(out)) is Exit.NOT_ALL
+    assert await status(None, str(journal_of(manifest)), console(out)) is Exit.STORED
+    check = f"springest check {manifest.path}."
+    assert f"1 row of the manifest has faults and was left out (--skip-faulty): see {check}\n" in out.getvalue()
+    assert "│ done  │ 2 of 2 │ 1 left out with faults │" in out.getvalue()
 
 
 async def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path: Path, out: io.StringIO) -> None:

@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 
+import attrs
 import pytest
 
 from springest_async.journal.attempts import Double
@@ -83,6 +84,10 @@ def test_it_shows_the_first_rows_and_how_many_more() -> None:
         (summary_of(status_of(stored=3, waiting=2)), "3 of 5 certificates are stored. No upload is running"),
         (summary_of(status_of(stored=3, in_doubt=1)), "Nothing is left to send. The rows in doubt wait for"),
         (summary_of(answer_times=()), "All 3 certificates are stored."),
+        (
+            summary_of(attrs.evolve(status_of(stored=3), faulty=1)),
+            "3 of 4 certificates are stored. Nothing is left to send. 1 row of the manifest has faults and was left",
+        ),
     ],
 )
 def test_every_migration_has_a_report(summary: Summary, words: str) -> None:

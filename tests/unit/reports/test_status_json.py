@@ -36,6 +36,12 @@ def test_the_counts_are_of_all_states_and_agree() -> None:
     assert found["done"] == 7
 
 
+def test_rows_left_out_are_in_no_other_number() -> None:
+    found = as_json(status(faulty=12))
+
+    assert (found["faulty"], found["rows"]) == (12, 15)
+
+
 def test_times_are_in_utc_and_say_when_it_will_be_done() -> None:
     found = as_json(status(paused_at=AT))
 
