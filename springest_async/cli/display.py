@@ -123,6 +123,13 @@ def activity_words(status: MigrationStatus) -> str:
     return status.activity
 
 
+def state_words(status: MigrationStatus, state: State) -> str:
+    """Return how many rows are in a state, and of those in doubt, how many a run is asking Springest about."""
+    rows, asked = status.counts[state], status.doubts.asked if state is State.IN_DOUBT else 0
+    about = f" (Springest is being asked about {'it' if rows == 1 else 'them' if rows == asked else number(asked)})"
+    return f"{number(rows)} {_NAMES.get(state, state.value)}{about if asked else ''}"
+
+
 def _title(moment: Moment, width: int) -> Text:
     """Return the name, the host and what is going on, or less if there is no room for a name that can be known."""
     status = moment.status
@@ -158,7 +165,7 @@ def _bar(status: MigrationStatus, width: int) -> Table:
 
 def _counts(status: MigrationStatus) -> list[Text]:
     counts = [
-        Text(f"{number(status.counts[state])} {_NAMES.get(state, state.value)}", _COLOURS.get(state, ""))
+        Text(state_words(status, state), _COLOURS.get(state, ""))
         for state in _COUNTED
         if status.counts[state] or state is State.STORED
     ]
@@ -193,7 +200,7 @@ def _situation(moment: Moment) -> list[list[Text]]:
 
 
 def _forecast(moment: Moment) -> list[Text]:
-    asking = ["checking rows in doubt"] if moment.notes.is_asking else []
+    asking = ["checking rows in doubt"] if moment.notes.is_asking or moment.status.doubts.asked else []
     if not moment.status.counts[State.WAITING]:
         parts = ["sending the last rows"] if moment.status.counts[State.SENDING] else []
     elif (seconds := moment.seconds_left) < 1:

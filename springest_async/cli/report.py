@@ -205,7 +205,12 @@ def _print(summary: Summary, manifest: Path, out: Console) -> None:
         out.print(table)
         if summary.more_reasons:
             say(out, f"… and {count(summary.more_reasons, 'other reason')}.")
-    if doubts := status.counts[State.IN_DOUBT]:
+    if asked := status.doubts.asked:
+        say(
+            out,
+            f"{count(asked, 'row')} in doubt: a run is asking Springest about {'it' if asked == 1 else 'them'} now.",
+        )
+    if doubts := status.counts[State.IN_DOUBT] - asked:
         say(out, f"{count(doubts, 'row')} in doubt: springest status lists them, and says what to do.")
     if posts.posts:
         say(out, f"{sentence(summary.audit)} springest audit shows how that is known.")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, journal_argument, print_json, say
-from springest_async.cli.display import activity_words
+from springest_async.cli.display import activity_words, state_words
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
 from springest_async.cli.numbers import count, number
@@ -23,6 +23,7 @@ from springest_async.cli.times import clock_time, outage_words
 from springest_async.cli.watching import Watch
 from springest_async.errors import ConfigurationError, JournalError
 from springest_async.journal import place
+from springest_async.journal.doubts import asked_about
 from springest_async.journal.journal import Journal
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import Entry, KnownCertificate, State, Worker
@@ -106,16 +107,19 @@ async def status(
         migration = await migration_of(journal, manifest)
         async with StatusReader(journal) as reader:
             found = await reader.status(migration.id)
+            asked = await reader.read(asked_about)
         doubts = await _doubts(migration)
     try:
-        _print_status(found, doubts, argument(manifest), journal_argument(option), out)
+        _print_status(found, doubts, asked, argument(manifest), journal_argument(option), out)
     except BrokenPipeError:  # the reader has seen enough; the exit code stays right
         forget_stdout()
     # Doubts about certificates that are no longer in the manifest are not in the status.
     return Exit.IN_DOUBT if doubts else exit_of_status(found)
 
 
-def _print_status(found: MigrationStatus, doubts: Sequence[Entry], manifest: str, where: str, out: Console) -> None:
+def _print_status(
+    found: MigrationStatus, doubts: Sequence[Entry], asked: Mapping[int, str], manifest: str, where: str, out: Console
+) -> None:
     """Print the state of a migration; `manifest` and `where` are arguments of the commands that are named."""
     out.print(table_of(found.counts))
     if found.faulty:
@@ -128,9 +132,7 @@ def _print_status(found: MigrationStatus, doubts: Sequence[Entry], manifest: str
     for worker in found.workers:
         if worker.trouble:
             say(out, f"A run on {worker.host}: {_trouble_of(worker)}.")
-    if doubts:
-        say(out, "In doubt: these were sent, but no answer said whether they are stored.")
-        _print_doubts(doubts, out)
+    if _print_doubts(doubts, asked, "In doubt: these", out):
         say(
             out,
             f"springest upload asks Springest again. Or look there yourself, then run: springest resolve {manifest}"
@@ -186,15 +188,14 @@ async def _code_of(migration: OpenMigration, found: MigrationStatus) -> Exit:
 async def _status_of_all(journal: Journal, out: Console) -> Exit:
     async with StatusReader(journal) as reader:
         migrations = await reader.all()
+        asked = await reader.read(asked_about)
     orphans = await journal.orphans()
     try:
         if migrations:
             out.print(_table_of_migrations(migrations))
         else:
             say(out, f"The journal {journal.where} has no migrations.")
-        if orphans:
-            say(out, "In doubt, and in no manifest: these were sent, but no answer said whether they are stored.")
-            _print_doubts(orphans, out)
+        _print_doubts(orphans, asked, "In doubt, and in no manifest: these", out)
     except BrokenPipeError:
         forget_stdout()
     return Exit.IN_DOUBT if orphans else Exit.STORED
@@ -238,7 +239,34 @@ async def _doubts(migration: OpenMigration) -> list[Entry]:
     return doubts + await migration.orphans()
 
 
-def _print_doubts(doubts: Sequence[Entry | KnownCertificate], out: Console) -> None:
+def _print_doubts(
+    doubts: Sequence[Entry | KnownCertificate], asked: Mapping[int, str], heading: str, out: Console
+) -> bool:
+    """Print the rows in doubt, and return whether any of them waits for a person.
+
+    Args:
+        doubts: the rows.
+        asked: the machines whose runs are asking Springest about certificates now; see `asked_about`.
+        heading: the beginning of the heading of those that wait for a person.
+        out: where to print.
+    """
+    hosts = Counter(asked[key] for entry in doubts if (key := _certificate_of(entry)) in asked)
+    for host, rows in sorted(hosts.items()):
+        about = f"{count(rows, 'row')} in doubt now, so {'it needs' if rows == 1 else 'they need'} no answer yet"
+        say(out, f"A run on {host or 'another machine'} is asking Springest about {about}.")
+    waiting = [entry for entry in doubts if _certificate_of(entry) not in asked]
+    if waiting:
+        say(out, f"{heading} were sent, but no answer said whether they are stored.")
+        _print_rows(waiting, out)
+    return bool(waiting)
+
+
+def _certificate_of(entry: Entry | KnownCertificate) -> int:
+    """Return the key of a certificate in doubt."""
+    return entry.id if isinstance(entry, KnownCertificate) else entry.certificate or 0
+
+
+def _print_rows(doubts: Sequence[Entry | KnownCertificate], out: Console) -> None:
     """Print the first rows in doubt with all that a person needs to look for them: as a table, if that has room."""
     table = folding_table("row", "file", "email", "certification", "valid from", "sent (UTC)", "why")
     for entry in doubts[:_DOUBTS_SHOWN]:
@@ -278,9 +306,7 @@ def _table_of_migrations(migrations: Sequence[MigrationStatus]) -> Table:
     for each in migrations:
         stored = f"{number(each.counts[State.STORED])} of {number(each.rows)}"
         problems = [
-            f"{number(each.counts[state])} {state.value}"
-            for state in (State.IN_DOUBT, State.REJECTED, State.FAILED)
-            if each.counts[state]
+            state_words(each, state) for state in (State.IN_DOUBT, State.REJECTED, State.FAILED) if each.counts[state]
         ]
         if each.faulty:
             problems.append(f"{number(each.faulty)} left out with faults")

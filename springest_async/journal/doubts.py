@@ -13,12 +13,13 @@ class DoubtfulRows:
     """What is known of all rows in doubt of a migration.
 
     Attributes:
-        version: a text that is another one when its rows in doubt, or what is known of one of them, are others.
+        version: a text that is another one when its rows in doubt, or what is known of one of them, are others; empty
+            if there are none.
         asked: about how many of them a run is asking Springest now.
     """
 
-    version: str
-    asked: int
+    version: str = ""
+    asked: int = 0
 
 
 def doubtful_rows(connection: Connection, migration: int) -> DoubtfulRows:

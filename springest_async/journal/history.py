@@ -122,6 +122,7 @@ class RowHistory:
         words: what the server said in it.
         request_id: the ``X-Request-Id`` of that POST.
         server_request_id: the one that the server sent back.
+        asked: whether it is in doubt and a run is asking Springest about it now.
     """
 
     number: int
@@ -143,6 +144,7 @@ class RowHistory:
     words: str = ""
     request_id: str = ""
     server_request_id: str = ""
+    asked: bool = False
 
 
 def read_posts(connection: Connection, migration: int) -> AllPosts:
@@ -246,7 +248,8 @@ def read_rows(connection: Connection, migration: int, *states: State) -> Iterato
     query = (
         "SELECT r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until, r.conversion_id, r.state,"  # noqa: S608
         " r.reason, r.extra, k.springest_id, d.id, d.answered_at, d.status, d.words, d.server_request_id,"
-        f" (SELECT min(a.sent_at) {posts}), (SELECT max(a.sent_at) {posts}), (SELECT count(*) {posts})"
+        f" (SELECT min(a.sent_at) {posts}), (SELECT max(a.sent_at) {posts}), (SELECT count(*) {posts}),"
+        " r.state = 'in doubt' AND EXISTS (SELECT 1 FROM settlers AS g WHERE g.lookalike = k.lookalike)"
         " FROM manifest_rows AS r LEFT JOIN certificates AS k ON k.id = r.certificate"
         " LEFT JOIN attempts AS d ON d.id = coalesce((SELECT max(s.id) FROM attempts AS s WHERE s.certificate = k.id"
         " AND s.outcome = 'stored'), k.attempt)"
@@ -282,7 +285,8 @@ def _pages(connection: Connection, migration: int) -> Iterator[tuple[int, int, i
 
 def _row_of(line: Sequence[Any]) -> RowHistory:
     number, file, certification_id, email, valid_from, valid_until, conversion_id, state, reason, extra, *rest = line
-    springest_id, request_id, answered_at, status, words, server_request_id, first_sent_at, last_sent_at, tries = rest
+    springest_id, request_id, answered_at, status, words, server_request_id, *times, tries, asked = rest
+    first_sent_at, last_sent_at = times
     return RowHistory(
         number=number,
         file=file,
@@ -303,6 +307,7 @@ def _row_of(line: Sequence[Any]) -> RowHistory:
         words=words or "",
         request_id=request_id or "",
         server_request_id=server_request_id or "",
+        asked=bool(asked),
     )
 
 

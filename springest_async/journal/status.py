@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from springest_async.journal import manifest_rows, migrations
 from springest_async.journal.certificates import moment
+from springest_async.journal.doubts import DoubtfulRows, doubtful_rows
 from springest_async.journal.engine import Connection
 from springest_async.journal.ledger import read_bucket
 from springest_async.journal.records import State, Worker
@@ -102,6 +103,7 @@ class MigrationStatus:
         seconds_left: in how many seconds all rows that wait can have left, if nothing else holds them back.
         sending: the rows that are being sent, the one that left first at the beginning; at most eight.
         last: what came of the last POSTs, the latest first; at most eight, of its last hour.
+        doubts: what is known of the rows in doubt.
     """
 
     id: int
@@ -118,6 +120,7 @@ class MigrationStatus:
     seconds_left: float = 0.0
     sending: tuple[RowInProgress, ...] = ()
     last: tuple[RowOutcome, ...] = ()
+    doubts: DoubtfulRows = field(factory=DoubtfulRows)
 
     @property
     def rows(self) -> int:
@@ -128,6 +131,12 @@ class MigrationStatus:
     def done(self) -> int:
         """How many rows are stored, rejected or failed."""
         return sum(self.counts[state] for state in (State.STORED, State.REJECTED, State.FAILED))
+
+    @property
+    def wait_for_person(self) -> int:
+        """How many rows a person must look at: rejected and failed ones, and those in doubt that no run asks about."""
+        states = (State.REJECTED, State.FAILED, State.IN_DOUBT)
+        return sum(self.counts[state] for state in states) - self.doubts.asked
 
     @property
     def trouble(self) -> Worker | None:
@@ -197,6 +206,7 @@ def read_status(connection: Connection, migration: int) -> MigrationStatus:
         seconds_left=seconds_left,
         sending=_sending(connection, load),
         last=_last(connection, load, moved_at * 1000),
+        doubts=doubtful_rows(connection, migration) if counts[State.IN_DOUBT] else DoubtfulRows(),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from springest_async.journal import doubts, manifest_rows, status
+from springest_async.journal import manifest_rows, status
 from springest_async.journal.engine import Connection
 from springest_async.journal.reasons import plain_reason
 from springest_async.journal.status import MigrationStatus, MinutePosts
@@ -65,7 +65,6 @@ def read_picture(connection: Connection) -> Picture:
         budget = status.budget_of(connection, each.id)
         if budget not in posts:
             posts[budget] = status.read_minutes(connection, budget, _MINUTES) if budget else []
-        in_doubt = doubts.doubtful_rows(connection, each.id)
         reasons, kinds = manifest_rows.reasons(connection, each.id, _REASONS)
         shown = _shown(each) | {
             "minutes": _minutes(posts[budget]),
@@ -78,7 +77,7 @@ def read_picture(connection: Connection) -> Picture:
                 for one in reasons
             ],
             "more_reasons": max(0, kinds - _REASONS),
-            "doubts": {"version": in_doubt.version, "asked": in_doubt.asked},
+            "doubts": each.doubts.version,
         }
         migrations[each.id] = json.dumps(shown)
     return Picture(at=at, migrations=migrations, orphans=len(manifest_rows.all_orphans(connection)))

@@ -12,6 +12,7 @@ from springest_async.journal.attempts import Double
 from springest_async.journal.history import RowHistory
 from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import State
+from springest_async.journal.status import MigrationStatus
 from springest_async.reports import charts
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.audit import Audit, Peak, notes, sentence
@@ -176,8 +177,8 @@ class _Page:
 
     def _rows(self, summary: Summary, rows: Iterable[RowHistory]) -> str:
         title = "Rows that need a person"
-        if not summary.need_person:
-            return _section(title, "<p>None.</p>")
+        if not summary.status.wait_for_person:
+            return _section(title, _asked_about(summary.status) or "<p>None.</p>")
         columns = ["row", "file", "outcome", "why", "last sent (UTC)", "request id"]
         if self._with_addresses:
             columns.insert(2, "e-mail")
@@ -198,10 +199,12 @@ class _Page:
             if size > _MAX_ROWS_BYTES:
                 break
             lines.append(line)
-        more = summary.need_person - len(lines)
+        more = summary.status.wait_for_person - len(lines)
         rest = f"<p>… and {number(more)} other rows. springest report --csv has all of them.</p>" if more > 0 else ""
         table = _table(columns, lines, stacked=True)
-        return _section(title, _advice(summary) + _scrolling(title, table, long=True) + rest)
+        return _section(
+            title, _advice(summary) + _asked_about(summary.status) + _scrolling(title, table, long=True) + rest
+        )
 
     def _text(self, text: str, email: str = "") -> str:
         """Return a text that came from elsewhere as HTML: shortened, and without addresses unless they are wanted."""
@@ -274,7 +277,7 @@ def _double(double: Double) -> str:
 def _advice(summary: Summary) -> str:
     """Return what to do about the rows that need a person."""
     counts, words = summary.status.counts, []
-    if counts[State.IN_DOUBT]:
+    if counts[State.IN_DOUBT] > summary.status.doubts.asked:
         words.append(
             "Rows <strong>in doubt</strong> were sent, but no answer said whether they are stored. Look them up at"
             " Springest (its staff can find each by its request id), then run <code>springest resolve</code> with"
@@ -287,6 +290,14 @@ def _advice(summary: Summary) -> str:
             " and uploaded."
         )
     return "".join(f"<p>{each}</p>" for each in words)
+
+
+def _asked_about(status: MigrationStatus) -> str:
+    """Return what is said of rows in doubt that need no person yet."""
+    if not (asked := status.doubts.asked):
+        return ""
+    rows, they = ("1 row", "it needs") if asked == 1 else (f"{number(asked)} rows", "they need")
+    return f"<p>A run is asking Springest about {rows} in doubt now, so {they} no person yet.</p>"
 
 
 def _without(text: str, email: str) -> str:

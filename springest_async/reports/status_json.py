@@ -26,6 +26,7 @@ def as_json(status: MigrationStatus) -> dict[str, Any]:
         "rows": status.rows,
         "done": status.done,
         "counts": {state_as_json(state): status.counts[state] for state in State},
+        "settling": status.doubts.asked,
         "faulty": status.faulty,
         "seconds_left": round(status.seconds_left, 1),
         "done_at": time_as_json(ends) if status.counts[State.WAITING] else None,

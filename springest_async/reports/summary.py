@@ -17,8 +17,6 @@ from springest_async.reports.audit import Audit, read_audit
 REASONS = 20
 """How many reasons a report has at most, the most frequent ones."""
 
-_NEEDS_PERSON = (State.IN_DOUBT, State.REJECTED, State.FAILED)
-
 
 @frozen(kw_only=True)
 class Summary:
@@ -41,11 +39,6 @@ class Summary:
     reasons: tuple[Reason, ...]
     more_reasons: int
     audit: Audit
-
-    @property
-    def need_person(self) -> int:
-        """How many rows a person must look at: those in doubt, rejected or failed."""
-        return sum(self.status.counts[state] for state in _NEEDS_PERSON)
 
 
 def read_summary(connection: Connection, migration: int) -> Summary:
@@ -73,9 +66,13 @@ def read_summary(connection: Connection, migration: int) -> Summary:
 
 
 def rows_for_person(connection: Connection, migration: int, most: int) -> Iterator[RowHistory]:
-    """Yield the first rows that a person must look at: those in doubt, then the rejected ones, then the failed ones."""
-    for state in _NEEDS_PERSON:
-        for row in islice(history.read_rows(connection, migration, state), most):
+    """Yield the first rows that a person must look at: those in doubt, then the rejected ones, then the failed ones.
+
+    Rows in doubt that a run is asking Springest about now are not among them.
+    """
+    for state in (State.IN_DOUBT, State.REJECTED, State.FAILED):
+        rows = (row for row in history.read_rows(connection, migration, state) if not row.asked)
+        for row in islice(rows, most):
             yield row
             most -= 1
 

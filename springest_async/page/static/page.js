@@ -481,7 +481,7 @@ class Doubts {
   update() {
     const rows = this.card.migration.counts.in_doubt;
     show(this.element, rows > 0);
-    const { asked } = this.card.migration.doubts;
+    const asked = this.card.migration.settling;
     const who = rows === 1 ? "it waits" : "they wait";
     const which = rows === 1 ? "it" : asked === rows ? "them" : `${number(asked)} of them`;
     const what = asked ? `a run is asking Springest about ${which} now` : `${who} for your answer`;
@@ -490,7 +490,7 @@ class Doubts {
     // A long list would hide all that is below it.
     else if (!this.isKnown) this.element.open = rows <= 10;
     this.isKnown ||= rows > 0;
-    if (rows && this.element.open && this.card.migration.doubts.version !== this.version && !isAway()) this.read();
+    if (rows && this.element.open && this.card.migration.doubts !== this.version && !isAway()) this.read();
   }
 
   // A run that asks Springest about a row answers for it, and refuses anybody else's answer meanwhile.
@@ -514,7 +514,7 @@ class Doubts {
     do {
       this.stale = false;
       const { doubts, counts } = this.card.migration;
-      this.version = doubts.version;
+      this.version = doubts;
       try {
         const answer = await fetch(`migrations/${this.card.migration.migration}/doubts?after=${this.starts.at(-1)}`);
         // The journal is away, which the page says; when it is back, they are read again.

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from springest_async.bulk import State
 from springest_async.cli.display import MAX_LINES, Moment, RunNotes, display, line
+from springest_async.journal.doubts import DoubtfulRows
 from springest_async.journal.records import Worker
 from springest_async.journal.status import MigrationStatus, Pace, RowOutcome
 from tests.statuses import IDLE, NOON, STATUS, counted, outcome
@@ -114,6 +115,15 @@ def test_rows_left_out_with_faults_are_said() -> None:
 
     assert shown(Moment(status=done))[2] == "3 stored, 1 200 left out with faults"
     assert line(Moment(status=done)) == "3 of 3 done: 3 stored, 1 200 left out with faults."
+
+
+@pytest.mark.parametrize(("asked", "words"), [(1, "1"), (3, "them")])
+def test_rows_that_a_run_asks_about_are_told_apart(asked: int, words: str) -> None:
+    """They are seen from everywhere, and not only by the run that asks."""
+    said = line(Moment(status=attrs.evolve(STATUS, doubts=DoubtfulRows(asked=asked))))
+
+    assert f"3 in doubt (Springest is being asked about {words}), 3 being sent" in said
+    assert "done 13:00, checking rows in doubt. " in said
 
 
 def test_a_manifest_without_rows_is_done() -> None:

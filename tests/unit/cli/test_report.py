@@ -1,14 +1,18 @@
 """The files of ``springest report``: there whole or not at all, and never in the place of another one."""
 
 import asyncio
+import io
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from springest_async import ConfigurationError
 from springest_async.bulk import Manifest, State
 from springest_async.cli import report
 from springest_async.cli.report import ReportOptions
+from springest_async.reports.summary import read_summary, rows_for_person
 from tests.bulk_runs import loaded, rows_of, settle
 
 
@@ -67,6 +71,22 @@ async def test_all_files_are_of_one_moment(tmp_path: Path) -> None:
     assert [line.split(",")[7] for line in lines[0]] == ["stored", "rejected", "failed", "waiting"]
     assert [line.split(",")[0] for line in lines[1]] == ["2.pdf", "3.pdf"]
     assert "1 of 4 certificates are stored." in page.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+
+
+async def test_rows_that_a_run_asks_about_need_no_person(tmp_path: Path) -> None:
+    out = io.StringIO()
+    async with loaded(rows_of(tmp_path, 2)) as migration:
+        await settle(migration, State.IN_DOUBT, State.IN_DOUBT)
+        claimed = await migration.claim_doubt(())
+        assert claimed is not None
+        connection = migration.journal.connect()
+        with closing(connection), connection.snapshot():
+            summary = read_summary(connection, migration.id)
+            rows = [row.number for row in rows_for_person(connection, migration.id, 10)]
+    report._print(summary, tmp_path / "certificates.csv", Console(file=out, width=200))
+
+    assert rows == [5 - (claimed[0].number or 0)]
+    assert "1 row in doubt: a run is asking Springest about it now.\n1 row in doubt: springest status" in out.getvalue()
 
 
 @pytest.mark.parametrize("name", ["certificates.xlsx", "gone.csv"])

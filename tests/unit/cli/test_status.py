@@ -62,6 +62,34 @@ def test_rows_being_sent_are_shown(out: io.StringIO) -> None:
     assert "│ being sent │    8 │" in out.getvalue()
 
 
+async def test_rows_that_a_run_asks_about_are_told_apart(tmp_path: Path, out: io.StringIO) -> None:
+    async with loaded(rows_of(tmp_path, 2)) as migration:
+        await settle(migration, State.IN_DOUBT, State.IN_DOUBT)
+        claimed = await migration.claim_doubt(())
+        assert claimed is not None
+        manifest, journal = tmp_path / "certificates.csv", migration.journal.where
+        assert await status(manifest, journal, console(out)) is Exit.IN_DOUBT
+        assert await status(None, journal, console(out)) is Exit.STORED
+        as_json = io.StringIO()
+        assert await status(manifest, journal, console(as_json), form="json") is Exit.IN_DOUBT
+        other = await migration.claim_doubt({claimed[1].id})
+        assert other is not None
+        only_asked = io.StringIO()
+        assert await status(manifest, journal, console(only_asked)) is Exit.IN_DOUBT
+
+    run = f"A run on {platform.node()} is asking Springest about"
+    asked, waits = claimed[0].number, 5 - (claimed[0].number or 0)
+    assert f"{run} 1 row in doubt now, so it needs no answer yet.\n" in out.getvalue()
+    assert "In doubt: these were sent" in out.getvalue()
+    assert f"  row {waits}: " in out.getvalue()
+    assert f"  row {asked}: " not in out.getvalue()
+    assert "│ 2 in doubt (Springest is being asked about 1) │" in out.getvalue()
+    assert json.loads(as_json.getvalue())["settling"] == 1
+    assert f"{run} 2 rows in doubt now, so they need no answer yet.\n" in only_asked.getvalue()
+    assert "In doubt: these were sent" not in only_asked.getvalue()
+    assert "springest resolve" not in only_asked.getvalue()
+
+
 async def test_rows_left_out_with_faults_are_said(tmp_path: Path, out: io.StringIO) -> None:
     manifest = rows_of(tmp_path, 3)
     faulty = RowSet()

@@ -20,7 +20,7 @@ from springest_async.journal.journal import Claim
 from springest_async.journal.records import Entry, Outcome
 from springest_async.journal.status_reader import StatusReader
 from springest_async.random_names import new_request_id
-from tests.bulk_runs import LATER, found, loaded, rows_of, was_killed
+from tests.bulk_runs import LATER, found, loaded, rows_of, settle, was_killed
 
 BUDGET = "a budget"
 
@@ -262,6 +262,18 @@ async def test_what_a_dead_worker_was_sending_is_in_doubt(tmp_path: Path) -> Non
         read = await _read(migration)
 
     assert read.counts == {State.IN_DOUBT: 2, State.WAITING: 1}
+
+
+async def test_rows_that_a_run_asks_about_wait_for_nobody(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 4)) as migration:
+        await settle(migration, State.IN_DOUBT, State.REJECTED, State.IN_DOUBT)
+        before = await _read(migration)
+        claimed = await migration.claim_doubt(())
+        read = await _read(migration)
+
+    assert claimed is not None
+    assert (before.doubts.asked, before.wait_for_person) == (0, 3)
+    assert (read.counts[State.IN_DOUBT], read.doubts.asked, read.wait_for_person) == (2, 1, 2)
 
 
 async def test_it_moves_with_each_outcome_and_each_answer_of_a_person(tmp_path: Path) -> None:

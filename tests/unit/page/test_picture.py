@@ -87,7 +87,7 @@ async def test_what_is_known_of_doubts_has_a_version(tmp_path: Path) -> None:
         async def see() -> None:
             await journal.run(lambda _: None)  # after all that was noted
             (shown,) = _news(await _picture(journal), {})["migrations"]
-            seen.append((shown["counts"]["in_doubt"], shown["doubts"]["asked"], shown["doubts"]["version"]))
+            seen.append((shown["counts"]["in_doubt"], shown["settling"], shown["doubts"]))
 
         await settle(migration, State.IN_DOUBT, State.IN_DOUBT)
         await see()

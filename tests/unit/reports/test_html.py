@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from springest_async.journal.attempts import Double
+from springest_async.journal.doubts import DoubtfulRows
 from springest_async.journal.history import RowHistory
 from springest_async.journal.records import Reason, State
 from springest_async.reports import html
@@ -92,6 +93,14 @@ def test_it_shows_the_first_rows_and_how_many_more() -> None:
 )
 def test_every_migration_has_a_report(summary: Summary, words: str) -> None:
     assert words in words_of(page_of(summary, row()))
+
+
+def test_rows_that_a_run_asks_about_need_no_person() -> None:
+    asked = attrs.evolve(status_of(stored=3, in_doubt=2), doubts=DoubtfulRows(asked=2))
+    words = words_of(page_of(summary_of(asked)))
+
+    said = "A run is asking Springest about 2 rows in doubt now, so they need no person yet."
+    assert f"Rows that need a person {said} Was the limit kept" in words
 
 
 def test_nothing_was_sent_is_said() -> None:
