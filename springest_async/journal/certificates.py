@@ -204,9 +204,9 @@ def begin(
         raise ClaimLost
     connection.check_space()
     connection.execute(
-        "INSERT INTO attempts (id, certificate, budget, worker, counted_until, back_at, sent_at, allowed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (intent.id, intent.certificate, budget, worker, counted_until, back_at, now, allowed),
+        "INSERT INTO attempts (id, certificate, budget, worker, counted_until, back_at, sent_at, sent, allowed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (intent.id, intent.certificate, budget, worker, counted_until, back_at, now, connection.now(), allowed),
     )
     connection.execute("UPDATE manifest_rows SET state = 'sending', reason = '' WHERE certificate = ?", (held[0][0],))
 

@@ -8,7 +8,7 @@ import attrs
 
 from springest_async.journal.engine import Dialect
 
-VERSION = 5
+VERSION = 6
 """The version of the statements below: increase it with each change of them."""
 
 # One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
@@ -28,7 +28,8 @@ VERSION = 5
 #
 # An attempt is a POST, and the token that it took: under way while `counted_until` is known, then resting until
 # `back_at`. A POST that never left has a `back_at` of 0. Its `id` begins with the time, and is the `X-Request-Id` that
-# was sent; `server_request_id` is the one that came back. `allowed` is how many POSTs a period were agreed when it left
+# was sent; `server_request_id` is the one that came back. It left at `sent_at` by the clock of its machine, and at
+# `sent` on the journal's clock. `allowed` is how many POSTs a period were agreed when it left
 # (null: the usual number). Where `springest reconcile --repair` found that what it
 # stored is not at Springest any more, `missing` is the id that it had there (0 if that is not known).
 _TABLES = """
@@ -87,6 +88,7 @@ CREATE TABLE attempts (
     counted_until {real},
     back_at {real} NOT NULL,
     sent_at {integer} NOT NULL,
+    sent {real},
     written_at {integer},
     answered_at {integer},
     outcome TEXT,

@@ -207,6 +207,7 @@ class SQLiteConnection:
             "UPDATE workers SET lease_until = lease_until - ?",
             "UPDATE certificates SET given_up = given_up - ? WHERE state = 'in doubt'",
             "UPDATE attempts SET counted_until = counted_until - ? WHERE counted_until IS NOT NULL",
+            "UPDATE attempts SET sent = sent - ?",
         ):
             self._connection.execute(statement, (before,))
         # A token that was back then is back now, too. It is not 0, which says that a POST never left.

@@ -28,7 +28,10 @@ _SHOWN = 8  # rows that are being sent, and outcomes
 _LOOKED_AT = 64  # POSTs, among which the last outcomes are
 _RECENT_NS = 3_600_000_000_000  # how far before its last change the last outcomes of a migration are looked for
 _LATER_NS = 60_000_000_000  # and how far after it, for clocks of other machines
-_WAITED_NS = 3_600_000_000_000  # how long a POST that has an id may have waited for its token, before it left
+_AFTER_BOOT = 1.0  # a token that was back before a boot is back less than a second after it; see `SQLiteConnection`
+
+# By an index, because the token of a POST is back long after it has left. That of one that never left was back at 0.
+_SENT_SINCE = "FROM attempts WHERE budget = ? AND back_at > ? AND sent >= ?"
 
 
 @frozen(kw_only=True)
@@ -52,7 +55,7 @@ class Pace:
 
 @frozen(kw_only=True)
 class RowInProgress:
-    """A row that is being sent, and for how many seconds by the clock of this machine."""
+    """A row that is being sent, and for how many seconds."""
 
     number: int
     file: str
@@ -162,10 +165,10 @@ class MigrationStatus:
 
 @frozen(kw_only=True)
 class MinutePosts:
-    """The POSTs of one minute, by the clocks of the machines that sent them.
+    """The POSTs of one minute.
 
     Attributes:
-        at: when the minute began (UTC).
+        at: when the minute began (UTC), by the clock of this machine.
         posts: how many have left.
         stored: how many of them were stored.
         refused: how many were refused with 400 or 429, and not rejected.
@@ -219,27 +222,24 @@ def read_all(connection: Connection) -> list[MigrationStatus]:
 def read_minutes(connection: Connection, budget: str, minutes: int = 60) -> list[MinutePosts]:
     """Return the POSTs of a budget in each of the last minutes, the oldest first; those without any are left out.
 
+    They are placed by the journal's clock, so that it does not matter if that of a machine is wrong. In SQLite, this
+    does not go back before the machine was booted.
+
     Args:
         connection: in a snapshot or transaction.
         budget: the name of the budget: `budget_of`.
         minutes: how many.
     """
-    since = (int(time.time() / PERIOD_SECONDS) - minutes + 1) * PERIOD_SECONDS
-    # The expression keeps SQLite from searching all POSTs of the budget: those of the last minutes are found by id.
+    wall, now = time.time(), connection.now()
+    since = (int(wall / PERIOD_SECONDS) - minutes + 1) * PERIOD_SECONDS
+    begin = now - (wall - since)  # the same on the journal's clock
+    period_us = int(PERIOD_SECONDS * 1e6)
     lines = connection.execute(
-        "SELECT CAST((sent_at - ?) / ? AS INTEGER) AS minute, count(*),"
+        "SELECT CAST((sent - ?) * 1000000 AS BIGINT) / ? AS minute, count(*),"
         " sum(CASE WHEN outcome = 'stored' THEN 1 ELSE 0 END),"
         " sum(CASE WHEN outcome = 'waiting' AND status IN (400, 429) THEN 1 ELSE 0 END)"
-        " FROM attempts WHERE id >= ? AND sent_at >= ? AND budget || '' = ?"
-        " AND (counted_until IS NOT NULL OR back_at > 0)"
-        " GROUP BY minute ORDER BY minute",
-        (
-            int(since * 1e6),
-            int(PERIOD_SECONDS * 1e6),
-            _first_id(int(since * 1e9) - _WAITED_NS),
-            int(since * 1e6),
-            budget,
-        ),
+        f" {_SENT_SINCE} GROUP BY minute ORDER BY minute",
+        (begin, period_us, budget, max(begin, _AFTER_BOOT), begin),
     )
     return [
         MinutePosts(
@@ -272,13 +272,8 @@ def _pace(connection: Connection, budget: str, waiting: int) -> tuple[Pace, floa
         by_hour = bucket.hour.seconds_until(REQUESTS_PER_HOUR, now, requests=posts)
         return max(bucket.seconds_until(rate, now, posts=posts, burst=rate.posts), by_hour)
 
-    since = time.time_ns() - int(PERIOD_SECONDS * 1e9)
-    # As in `read_minutes`, not by the index of the budget.
-    ((last_minute,),) = connection.execute(
-        "SELECT count(*) FROM attempts WHERE id >= ? AND sent_at >= ? AND budget || '' = ?"
-        " AND (counted_until IS NOT NULL OR back_at > 0)",
-        (_first_id(since - _WAITED_NS), since // 1000, budget),
-    )
+    # The tokens of these are not back yet.
+    ((last_minute,),) = connection.execute(f"SELECT count(*) {_SENT_SINCE}", (budget, now, now - PERIOD_SECONDS))
     pace = Pace(
         posts=rate.posts,
         free=max(0, rate.posts - bucket.tokens_out),
@@ -291,15 +286,13 @@ def _pace(connection: Connection, budget: str, waiting: int) -> tuple[Pace, floa
 
 def _sending(connection: Connection, load: int) -> tuple[RowInProgress, ...]:
     lines = connection.execute(
-        "SELECT r.number, r.file, k.sent_at FROM manifest_rows AS r JOIN certificates AS k ON k.id = r.certificate"
-        " WHERE r.load = ? AND r.state = 'sending' ORDER BY k.sent_at, r.number LIMIT ?",
+        "SELECT r.number, r.file, a.sent FROM manifest_rows AS r JOIN certificates AS k ON k.id = r.certificate"
+        " JOIN attempts AS a ON a.id = k.attempt WHERE r.load = ? AND r.state = 'sending'"
+        " ORDER BY a.sent, r.number LIMIT ?",
         (load, _SHOWN),
     )
-    now = time.time()
-    return tuple(
-        RowInProgress(number=number, file=file, seconds=max(0.0, now - (sent_at or 0) / 1e6))
-        for number, file, sent_at in lines
-    )
+    now = connection.now()
+    return tuple(RowInProgress(number=number, file=file, seconds=max(0.0, now - sent)) for number, file, sent in lines)
 
 
 def _last(connection: Connection, load: int, moved_ns: int) -> tuple[RowOutcome, ...]:

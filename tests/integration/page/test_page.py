@@ -184,14 +184,14 @@ async def test_new_posts_are_drawn_under_the_limit(tmp_path: Path, browser: Brow
     async with loaded(tmp_path, 4, [State.STORED, State.STORED, State.REJECTED]) as migration:
         await migration.note_budget("a budget")
         await migration.journal.run(
-            lambda connection: connection.execute("UPDATE attempts SET budget = 'a budget', counted_until = 1")
+            lambda connection: connection.execute("UPDATE attempts SET budget = 'a budget', back_at = sent + 3600")
         )
         async with StatusPage(migration.journal) as page, viewer(browser, page.url) as seen:
             picture = seen.card().get_by_role("img", name="Certificates sent in each of the last 60 minutes")
             await expect(picture).to_have_accessible_name(
                 "Certificates sent in each of the last 60 minutes: at most 3 in one; the limit is 30"
             )
-            await expect(seen.card()).to_contain_text("in the last minute; 30 can leave now. All uploads")
+            await expect(seen.card()).to_contain_text("in the last minute; 27 can leave now. All uploads")
             await migration.pause()
             await expect(seen.card()).to_contain_text("in the last minute. All uploads")
             await seen.card().get_by_text("These numbers as a table").click()
@@ -293,7 +293,7 @@ async def test_axe_finds_nothing_and_nothing_is_cut_off(
     async with loaded(tmp_path, 80, [*SOME, *[State.IN_DOUBT] * 60], reason="x" * 200) as migration:
         await migration.note_budget("a budget")
         await migration.journal.run(
-            lambda connection: connection.execute("UPDATE attempts SET budget = 'a budget', counted_until = 1")
+            lambda connection: connection.execute("UPDATE attempts SET budget = 'a budget', back_at = sent + 3600")
         )
         size = {"width": width, "height": 740}
         async with (

@@ -475,6 +475,7 @@ def test_a_reboot_keeps_the_time_that_is_left(path: Path) -> None:
         assert connection.execute("SELECT counted_until, back_at FROM attempts WHERE id = ?", (attempt,)) == [
             (30.0, 90.0)
         ]
+        assert connection.execute("SELECT DISTINCT sent FROM attempts") == [(0.0,)]
         ((back_at,),) = connection.execute("SELECT back_at FROM attempts WHERE id <> ?", (attempt,))
         assert 0 < back_at < 0.001  # it is back, and it has left
 

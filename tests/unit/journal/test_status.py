@@ -141,11 +141,10 @@ async def test_no_look_searches_all_posts_or_all_rows(tmp_path: Path) -> None:
         plans = await migration.journal.run(lambda connection: _plans(connection, migration.id))
 
     tokens, last_minute, last, minutes = plans
-    assert "attempts_token (budget=? AND back_at>?)" in tokens  # those that are out, at most a minute's
-    for plan in (last_minute, last, minutes):
-        assert "(id>?" in plan.split(" / ")[0], plan
-        assert "attempts_token" not in plan, plan
-        assert "rows_turn" not in plan, plan
+    for plan in (tokens, last_minute, minutes):  # those that are out, at most a minute's, and those of an hour
+        assert "attempts_token (budget=? AND back_at>?)" in plan, plan
+    assert "(id>?" in last.split(" / ")[0]
+    assert "rows_turn" not in last
 
 
 async def test_the_last_answer_comes_first(tmp_path: Path) -> None:
@@ -209,6 +208,42 @@ async def test_a_post_counts_from_when_it_left_and_not_before(tmp_path: Path, mo
 
     assert read.pace.last_minute == 1
     assert sum(minute.posts for minute in minutes) == 1
+
+
+@pytest.mark.parametrize("seconds", [-600.0, 600.0])
+async def test_the_clock_of_a_viewer_may_be_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Another machine watches, whose time of day is ten minutes off."""
+    async with loaded(rows_of(tmp_path, 4)) as migration:
+        await _send(migration, [(State.STORED, 201), (State.WAITING, 400)])
+        ((_, claim),) = await _claims(migration, 1)
+        intent = claim.intent()
+        async with Limiter(ledger=migration.journal.ledger(BUDGET)).post(count_window=30.0, intent=intent):
+            wall, right = time.time() + seconds, time.time
+            monkeypatch.setattr("time.time", lambda: right() + seconds)
+            monkeypatch.setattr("time.time_ns", lambda: int((right() + seconds) * 1e9))
+            read = await _read(migration)
+            async with StatusReader(migration.journal) as reader:
+                minutes = await reader.read(lambda connection: status.read_minutes(connection, BUDGET, 2))
+            monkeypatch.undo()
+
+    assert read.pace.last_minute == 3
+    assert read.sending[0].seconds < 300
+    assert sum(minute.posts for minute in minutes) == 3
+    assert all(abs(minute.at.timestamp() - wall) < 300 for minute in minutes)  # on the axis of the viewer's own clock
+
+
+async def test_a_post_of_the_minute_before_is_not_counted(tmp_path: Path) -> None:
+    """Its token is out longer, because it rests from the answer."""
+    async with loaded(rows_of(tmp_path, 2)) as migration:
+        await _send(migration, [(State.STORED, 201), (State.STORED, 201)])
+        await migration.journal.run(
+            lambda connection: connection.execute("UPDATE attempts SET sent = sent - 61 WHERE certificate = 1")
+        )
+        read = await _read(migration)
+
+    assert (read.pace.last_minute, read.pace.free) == (1, 28)
 
 
 async def test_it_is_paused_until_it_is_resumed(tmp_path: Path) -> None:
