@@ -111,7 +111,7 @@ async def check(path: Path, reading: ReadingOptions, options: CheckOptions, out:
             )
         manifest = manifest.with_unlisted()
     else:
-        asked.not_checked.append(f"whether the certifications exist, and which of them require valid_until ({why})")
+        asked.not_checked.append(not_checked_without_list(why))
     if options.form == "table":
         show_understood(manifest, out)
     async with AsyncExitStack() as stack:
@@ -174,6 +174,11 @@ async def _open_springest(asked: Asked, stack: AsyncExitStack, *, needed: bool) 
             raise
         return
     asked.springest = await stack.enter_async_context(springest)
+
+
+def not_checked_without_list(why: str) -> str:
+    """Return what is not checked without the list of certifications, for a sentence."""
+    return f"whether the certifications exist, and which of them require valid_until ({why})"
 
 
 async def known_certifications(err: Console) -> tuple[Sequence[Certification] | None, str]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -34,6 +34,7 @@ from springest_async.bulk import (
 from springest_async.bulk.findings import FindingLog
 from springest_async.bulk.plan import Plan
 from springest_async.cli import environment
+from springest_async.cli.certification_list import CertificationList
 from springest_async.cli.check import Asked, check_and_plan, open_manifest, show_not_checked, show_understood
 from springest_async.cli.console import argument, cell, forget_stdout, journal_argument, say
 from springest_async.cli.exit_codes import Exit
@@ -63,7 +64,6 @@ from springest_async.journal import place
 from springest_async.journal.reasons import plain_reason
 from springest_async.journal.status_reader import StatusReader
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
-from springest_async.records import Certification
 
 _SECOND_THOUGHTS = 5.0  # seconds to stop an upload that has warnings
 _REASONS_SHOWN = 5
@@ -116,8 +116,11 @@ async def _check_and_upload(
         if journal.warning:
             say(err, f"Warning: {journal.warning}")
         asked = Asked(origin=springest.origin, journal=journal, springest=springest)
-        if (certifications := await _certifications(springest, err)) is not None:
-            manifest = manifest.with_listed(certifications.values())
+        listing = CertificationList(asked, options.stops, machines, err)
+        with_list = await listing.read(manifest, needs_network=options.skip_listed)
+        if isinstance(with_list, Exit):
+            return with_list
+        manifest = with_list
         show_understood(manifest, err)
         with FindingLog() as log:
             try:
@@ -491,19 +494,6 @@ class _Run:
             say(self._err, f"Waiting: {count(waiting, 'row')}. {again} to continue.")
             if await self._migration.paused_at():
                 say(self._err, f"It is still paused, so that run waits too, until: {self._rest.resume}")
-
-
-async def _certifications(springest: Springest, err: Console) -> Mapping[int, Certification] | None:
-    try:
-        listed = springest.certifications()
-    except ConfigurationError:
-        say(
-            err,
-            "SPRINGEST_CERTIFICATIONS_API_KEY is not set, so springest does not check whether the certifications exist"
-            " and which of them require valid_until.",
-        )
-        return None
-    return {certification.id: certification async for certification in listed}
 
 
 def _print_totals(report: Report, before: Report, seconds: float, limiter: Limiter, out: Console) -> None:

@@ -303,6 +303,10 @@ class Journal:
         # One for all clients of this journal: within a transaction, two would not see what the other changes.
         return self._ledgers.setdefault(budget, JournalLedger(self, budget))
 
+    async def was_answered(self, budget: str) -> bool:
+        """Return whether Springest has ever taken or rejected a POST that used this budget."""
+        return await self.run(partial(migrations.was_answered, budget=budget))
+
     def has_ledger(self, ledger: object) -> bool:
         """Return whether a ledger is one of this journal's."""
         return any(ledger is known for known in self._ledgers.values())

@@ -160,14 +160,17 @@ def set_budget(connection: Connection, migration: int, budget: str) -> None:
     connection.execute("UPDATE migrations SET budget = ? WHERE id = ? AND budget <> ?", (budget, migration, budget))
 
 
-def was_answered(connection: Connection, migration: int) -> bool:
-    """Return whether any POST that used the budget of a migration was taken or rejected: so key and host were right."""
-    lines = connection.execute(
-        "SELECT 1 FROM attempts WHERE budget = (SELECT budget FROM migrations WHERE id = ?) AND status IN (201, 400)"
-        " LIMIT 1",
-        (migration,),
+def budget_of(connection: Connection, migration: int) -> str:
+    """Return the budget that the latest run of a migration uses; empty before it was recorded."""
+    lines = connection.execute("SELECT budget FROM migrations WHERE id = ?", (migration,))
+    return lines[0][0] if lines else ""
+
+
+def was_answered(connection: Connection, budget: str) -> bool:
+    """Return whether any POST that used a budget was taken or rejected: so key and host were right."""
+    return bool(
+        connection.execute("SELECT 1 FROM attempts WHERE budget = ? AND status IN (201, 400) LIMIT 1", (budget,))
     )
-    return bool(lines)
 
 
 def is_current(connection: Connection, migration: int, source: Source) -> bool:

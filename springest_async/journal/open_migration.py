@@ -278,7 +278,7 @@ class OpenMigration:
 
     async def was_answered(self) -> bool:
         """Return whether Springest has ever taken or rejected a POST with the key of the latest run."""
-        return await self.journal.run(partial(migrations.was_answered, migration=self.id))
+        return await self.journal.was_answered(await self.journal.run(partial(migrations.budget_of, migration=self.id)))
 
     async def pause(self) -> bool:
         """Pause it, so that no worker sends anything of it until `resume`; return False if it is paused already.
