@@ -180,12 +180,45 @@ class MinutePosts:
     refused: int
 
 
+class _Budget:
+    """What the limit allows to all who share a budget, as it was read once."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._now = connection.now()
+        _, _, self._bucket = read_bucket(connection, name)
+        self._bucket.settle(self._now)
+        # Nobody who uses the bucket now: what a run without settings asks for.
+        self._rate = RateLimit(min(self._bucket.limits, default=POSTS_PER_MINUTE), PERIOD_SECONDS)
+        # The tokens of these are not back yet.
+        values = (name, self._now, self._now - PERIOD_SECONDS)
+        ((last_minute,),) = connection.execute(f"SELECT count(*) {_SENT_SINCE}", values)
+        self.pace = Pace(
+            posts=self._rate.posts,
+            free=max(0, self._rate.posts - self._bucket.tokens_out),
+            next_in=self.seconds_until(1),
+            last_minute=last_minute,
+            slow=self._bucket.slow,
+        )
+
+    def seconds_until(self, posts: int) -> float:
+        """Return in how many seconds so many POSTs can have left."""
+        if not posts:
+            return 0.0
+        by_hour = self._bucket.hour.seconds_until(REQUESTS_PER_HOUR, self._now, requests=posts)
+        return max(self._bucket.seconds_until(self._rate, self._now, posts=posts, burst=self._rate.posts), by_hour)
+
+
 def read_status(connection: Connection, migration: int) -> MigrationStatus:
     """Return where a migration stands; within a snapshot or transaction.
 
     Raises:
         JournalError: the journal cannot be read, or the migration was erased from it.
     """
+    return _read(connection, migration, {})
+
+
+def _read(connection: Connection, migration: int, budgets: dict[str, _Budget]) -> MigrationStatus:
+    """Return where a migration stands; `budgets` are those that were read before, by name."""
     load = migrations.load_of(connection, migration)
     ((name, path, origin, budget, faulty, paused_at, moved_at),) = connection.execute(
         "SELECT name, path, origin, budget, faulty, paused_at, moved_at FROM migrations WHERE id = ?", (migration,)
@@ -193,7 +226,8 @@ def read_status(connection: Connection, migration: int) -> MigrationStatus:
     moved = moment(moved_at)
     assert moved is not None
     counts = manifest_rows.counts(connection, migration)
-    pace, seconds_left = _pace(connection, budget, counts[State.WAITING])
+    if budget not in budgets:
+        budgets[budget] = _Budget(connection, budget)
     return MigrationStatus(
         id=migration,
         name=name,
@@ -205,8 +239,8 @@ def read_status(connection: Connection, migration: int) -> MigrationStatus:
         counts=counts,
         faulty=faulty,
         workers=migrations.workers(connection, migration),
-        pace=pace,
-        seconds_left=seconds_left,
+        pace=budgets[budget].pace,
+        seconds_left=budgets[budget].seconds_until(counts[State.WAITING]),
         sending=_sending(connection, load),
         last=_last(connection, load, moved_at * 1000),
         doubts=doubtful_rows(connection, migration) if counts[State.IN_DOUBT] else DoubtfulRows(),
@@ -216,7 +250,8 @@ def read_status(connection: Connection, migration: int) -> MigrationStatus:
 def read_all(connection: Connection) -> list[MigrationStatus]:
     """Return where each migration stands, the one that moved last first; within a snapshot or transaction."""
     lines = connection.execute("SELECT id FROM migrations ORDER BY moved_at DESC, id DESC")
-    return [read_status(connection, migration) for (migration,) in lines]
+    budgets: dict[str, _Budget] = {}
+    return [_read(connection, migration, budgets) for (migration,) in lines]
 
 
 def read_minutes(connection: Connection, budget: str, minutes: int = 60) -> list[MinutePosts]:
@@ -258,30 +293,6 @@ def budget_of(connection: Connection, migration: int) -> str:
 def has_dead_workers(connection: Connection) -> bool:
     """Return whether some worker is dead and `certificates.take_over` has not run since; within a snapshot."""
     return bool(connection.execute("SELECT 1 FROM workers WHERE lease_until < ? LIMIT 1", (connection.now(),)))
-
-
-def _pace(connection: Connection, budget: str, waiting: int) -> tuple[Pace, float]:
-    """Return the pace of a budget, and in how many seconds so many POSTs can have left."""
-    now = connection.now()
-    _, _, bucket = read_bucket(connection, budget)
-    bucket.settle(now)
-    # Nobody who uses the bucket now: what a run without settings asks for.
-    rate = RateLimit(min(bucket.limits, default=POSTS_PER_MINUTE), PERIOD_SECONDS)
-
-    def seconds_until(posts: int) -> float:
-        by_hour = bucket.hour.seconds_until(REQUESTS_PER_HOUR, now, requests=posts)
-        return max(bucket.seconds_until(rate, now, posts=posts, burst=rate.posts), by_hour)
-
-    # The tokens of these are not back yet.
-    ((last_minute,),) = connection.execute(f"SELECT count(*) {_SENT_SINCE}", (budget, now, now - PERIOD_SECONDS))
-    pace = Pace(
-        posts=rate.posts,
-        free=max(0, rate.posts - bucket.tokens_out),
-        next_in=seconds_until(1),
-        last_minute=last_minute,
-        slow=bucket.slow,
-    )
-    return pace, seconds_until(waiting) if waiting else 0.0
 
 
 def _sending(connection: Connection, load: int) -> tuple[RowInProgress, ...]:

@@ -342,6 +342,24 @@ async def test_all_migrations_the_latest_first(tmp_path: Path) -> None:
     assert [each.rows for each in read] == [2, 1]
 
 
+async def test_a_budget_of_many_migrations_is_read_once(tmp_path: Path) -> None:
+    async with loaded(rows_of(tmp_path, 1)) as migration:
+        (tmp_path / "other").mkdir()
+        other, _ = await _load_into(migration.journal, rows_of(tmp_path / "other", 32).path)
+        await migration.note_budget(BUDGET)
+        await other.note_budget(BUDGET)
+
+        def read(connection: Connection) -> tuple[int, list[int]]:
+            recorded = _Recorded(connection)
+            found = status.read_all(cast(Any, recorded))
+            asked = [statement for statement, _ in recorded.asked if "FROM budgets" in statement]
+            return len(asked), [round(each.seconds_left) for each in found]
+
+        asked, seconds_left = await migration.journal.run(read)
+
+    assert (asked, seconds_left) == (1, [60, 0])
+
+
 async def _load_into(journal: Journal, path: Path) -> tuple[OpenMigration, object]:
     return await load_manifest(journal, Manifest.open(path), "https://api.springest.nl")
 
