@@ -31,6 +31,7 @@ from springest_async.bulk import (
 from springest_async.journal import certificates
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import Intent, Outcome
+from springest_async.journal.status import read_all
 from springest_async.manifest.csv_table import CsvTable
 from tests.pdfs import archive
 
@@ -182,7 +183,7 @@ async def loaded(manifest: Manifest, origin: str = ORIGIN) -> AsyncIterator[Open
 async def found(manifest: Manifest) -> AsyncIterator[OpenMigration]:
     """Open the journal of a manifest that was loaded before, and change nothing in it."""
     async with Journal(journal_of(manifest)) as journal:
-        latest, *_ = await journal.migrations()
+        latest, *_ = await journal.run(read_all)
         migration = await OpenMigration.find(journal, source_of(manifest, latest.origin, journal.machine))
         assert migration is not None
         yield migration

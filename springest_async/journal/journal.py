@@ -30,7 +30,7 @@ from springest_async.journal.group_commit import GroupCommit
 from springest_async.journal.identity import CertificateFields
 from springest_async.journal.ledger import JournalLedger, rest_all
 from springest_async.journal.postgres import PostgresEngine
-from springest_async.journal.records import Intent, KnownCertificate, Migration, Siblings, State
+from springest_async.journal.records import Intent, KnownCertificate, Siblings, State
 from springest_async.journal.sqlite import SQLiteEngine
 from springest_async.random_names import new_request_id
 
@@ -383,6 +383,10 @@ class Journal:
         """Return whether another certificate of the same host has this id at Springest."""
         return await self.run(lambda connection: certificates.has_id(connection, certificate, springest_id))
 
+    async def orphans(self) -> list[KnownCertificate]:
+        """Return the certificates in doubt that no manifest names, at all hosts."""
+        return await self.run(manifest_rows.all_orphans)
+
     # --- files ---
 
     async def known_hash(self, path: Path, size: int, modified_ns: int) -> bytes | None:
@@ -396,16 +400,6 @@ class Journal:
         self.note(
             lambda connection: file_hashes.remember_hash(connection, self.machine, path, size, modified_ns, sha256)
         )
-
-    # --- migrations ---
-
-    async def migrations(self) -> list[Migration]:
-        """Return all migrations, the one that moved last first."""
-        return await self.run(migrations.all_migrations)
-
-    async def orphans(self) -> list[KnownCertificate]:
-        """Return the certificates in doubt that no manifest names, at all hosts."""
-        return await self.run(manifest_rows.all_orphans)
 
     # --- care ---
 

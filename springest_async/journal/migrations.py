@@ -6,7 +6,6 @@ is a new one. A manifest that is read otherwise than before (with other options)
 """
 
 import os
-from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +15,7 @@ from attrs import frozen
 from springest_async.errors import JournalError
 from springest_async.journal.certificates import microseconds, moment, storable
 from springest_async.journal.engine import Connection
-from springest_async.journal.records import Migration, State, Worker
+from springest_async.journal.records import Worker
 from springest_async.source_file import exists
 
 
@@ -198,33 +197,3 @@ def workers(connection: Connection, migration: int, *, without: str = "") -> tup
         Worker(host, trouble, reason, now - (since or now), None if again_at is None else max(0.0, again_at - now))
         for host, trouble, reason, since, again_at in lines
     )
-
-
-def all_migrations(connection: Connection) -> list[Migration]:
-    """Return all migrations, the one that moved last first."""
-    found: dict[int, Counter[str]] = {}
-    for load, state, count in connection.execute(
-        "SELECT load, state, count(*) FROM manifest_rows GROUP BY load, state"
-    ):
-        found.setdefault(load, Counter())[state] = count
-    migrations = []
-    for id_, name, path, origin, load, moved_at, paused in connection.execute(
-        "SELECT id, name, path, origin, load, moved_at, paused_at FROM migrations ORDER BY moved_at DESC, id DESC"
-    ):
-        states = found.get(load, Counter())
-        at = moment(moved_at)
-        assert at is not None
-        migrations.append(
-            Migration(
-                id=id_,
-                name=name,
-                path=path,
-                origin=origin,
-                stored=states[State.STORED.value],
-                rows=states.total(),
-                moved_at=at,
-                is_paused=paused is not None,
-                workers=workers(connection, id_),
-            )
-        )
-    return migrations

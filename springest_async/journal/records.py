@@ -246,27 +246,3 @@ class Worker:
     reason: str = ""
     seconds: float = 0.0
     again_in: float | None = None
-
-
-@frozen(kw_only=True)
-class Migration:
-    """A manifest that was loaded for a host.
-
-    Attributes:
-        id: its key in the journal.
-        name: the name of the manifest's file.
-        path: where it was loaded from last.
-        moved_at: when any of its rows last changed its state (UTC).
-        is_paused: whether nobody may send its rows.
-        workers: those that work on it now.
-    """
-
-    id: int
-    name: str
-    path: str
-    origin: str
-    stored: int
-    rows: int
-    moved_at: datetime
-    is_paused: bool = False
-    workers: tuple[Worker, ...] = ()

@@ -334,12 +334,6 @@ class Bucket:
         """Return the lease of a POST that is under way, the time when a resting token is back, or None if it is."""
         return self.under_way.get(name) or self._back.get(name)
 
-    def is_idle(self, now: float) -> bool:
-        """Return whether nothing but the pace would hold a POST back, now or later."""
-        self.settle(now)
-        quiet_until = -math.inf if self.last_answer is None else self.last_answer + self.quiet
-        return not self.tokens_out and not self.queue and self.probe is None and quiet_until <= now
-
     def seconds_until(self, rate: RateLimit, now: float, *, posts: int, burst: int) -> float:
         """Return in how many seconds so many more POSTs can have left, if answers come at once and no other posts."""
         self.settle(now)

@@ -93,18 +93,18 @@ async def test_it_can_be_closed_again_and_opened_again(journal: Journal) -> None
     await journal.close()
 
     async with journal:
-        assert await journal.migrations() == []
+        assert await journal.orphans() == []
 
 
 async def test_a_closed_journal_says_so(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.sqlite3")
 
     with pytest.raises(RuntimeError, match="the journal is closed"):
-        await journal.migrations()
+        await journal.orphans()
     async with journal:
         pass
     with pytest.raises(RuntimeError, match="the journal is closed"):
-        await journal.migrations()
+        await journal.orphans()
 
 
 async def test_what_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
@@ -159,18 +159,18 @@ async def test_a_failed_note_is_logged(journal: Journal, caplog: pytest.LogCaptu
 
 
 async def test_a_cancelled_wait_disturbs_nobody(journal: Journal) -> None:
-    waiting = asyncio.ensure_future(journal.migrations())
+    waiting = asyncio.ensure_future(journal.orphans())
     await asyncio.sleep(0)
     waiting.cancel()
 
-    assert await journal.migrations() == []
+    assert await journal.orphans() == []
 
 
 # --- the lease ---
 
 
 async def test_a_journal_that_only_looks_is_no_worker(journal: Journal) -> None:
-    await journal.migrations()
+    await journal.orphans()
 
     assert await workers(journal) == 0
     assert journal.may_send() == CUT_OFF

@@ -645,23 +645,7 @@ def test_a_settled_row_need_not_be_checked(name: str, runner: Runner, archive: P
         assert loading.settled_state(connection, manifest, migration, row(2), "2.pdf") is None
 
 
-# --- all of them ---
-
-
-def test_all_migrations_are_listed(runner: Runner, other: Runner, archive: Path) -> None:
-    runner.load(source(archive), rows(3))
-    runner.take(1, source(archive), 1, "x")
-    runner.load(source(archive, b"x", name="x.csv"), rows(2))
-    runner.work(2, source(archive, b"x", name="x.csv"))
-    other.renew(migration=1)
-
-    with runner.connection.snapshot():
-        found = migrations.all_migrations(runner.connection)
-
-    assert sorted((each.name, each.stored, each.rows, *(worker.host for worker in each.workers)) for each in found) == [
-        ("list.csv", 0, 3, "b"),
-        ("x.csv", 2, 2, "a"),
-    ]
+# --- doubts ---
 
 
 def test_doubts_without_a_manifest_are_found(runner: Runner, archive: Path) -> None:

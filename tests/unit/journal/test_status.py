@@ -335,11 +335,13 @@ async def test_all_migrations_the_latest_first(tmp_path: Path) -> None:
         other = tmp_path / "other"
         other.mkdir()
         second, _ = await _load_into(migration.journal, rows_of(other, 2).path)
-        async with StatusReader(migration.journal) as reader:
+        await settle(second, State.STORED)
+        async with Journal(migration.journal.where) as journal, StatusReader(journal) as reader:
+            await journal.work(second.id)
             read = await reader.all()
 
     assert [each.id for each in read] == [second.id, migration.id]
-    assert [each.rows for each in read] == [2, 1]
+    assert [(each.rows, each.counts[State.STORED], len(each.workers)) for each in read] == [(2, 1, 2), (1, 0, 0)]
 
 
 async def test_a_budget_of_many_migrations_is_read_once(tmp_path: Path) -> None:
