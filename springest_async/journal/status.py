@@ -172,12 +172,14 @@ class MinutePosts:
         posts: how many have left.
         stored: how many of them were stored.
         refused: how many were refused with 400 or 429, and not rejected.
+        allowed: how many POSTs a minute were agreed with Springest when they left; the largest number, if it changed.
     """
 
     at: datetime
     posts: int
     stored: int
     refused: int
+    allowed: int
 
 
 class _Budget:
@@ -272,15 +274,19 @@ def read_minutes(connection: Connection, budget: str, minutes: int = 60) -> list
     lines = connection.execute(
         "SELECT CAST((sent - ?) * 1000000 AS BIGINT) / ? AS minute, count(*),"
         " sum(CASE WHEN outcome = 'stored' THEN 1 ELSE 0 END),"
-        " sum(CASE WHEN outcome = 'waiting' AND status IN (400, 429) THEN 1 ELSE 0 END)"
+        " sum(CASE WHEN outcome = 'waiting' AND status IN (400, 429) THEN 1 ELSE 0 END), max(coalesce(allowed, ?))"
         f" {_SENT_SINCE} GROUP BY minute ORDER BY minute",
-        (begin, period_us, budget, max(begin, _AFTER_BOOT), begin),
+        (begin, period_us, POSTS_PER_MINUTE, budget, max(begin, _AFTER_BOOT), begin),
     )
     return [
         MinutePosts(
-            at=datetime.fromtimestamp(since + minute * PERIOD_SECONDS, UTC), posts=posts, stored=stored, refused=refused
+            at=datetime.fromtimestamp(since + minute * PERIOD_SECONDS, UTC),
+            posts=posts,
+            stored=stored,
+            refused=refused,
+            allowed=allowed,
         )
-        for minute, posts, stored, refused in lines
+        for minute, posts, stored, refused, allowed in lines
     ]
 
 

@@ -67,7 +67,7 @@ def read_picture(connection: Connection) -> Picture:
             posts[budget] = status.read_minutes(connection, budget, _MINUTES) if budget else []
         reasons, kinds = manifest_rows.reasons(connection, each.id, _REASONS)
         shown = _shown(each) | {
-            "minutes": _minutes(posts[budget]),
+            "minutes": _minutes(posts[budget], each.pace.posts),
             "reasons": [
                 {
                     "state": state_as_json(one.state),
@@ -89,8 +89,15 @@ def _shown(migration: MigrationStatus) -> dict[str, Any]:
     return shown | {"path": migration.path}
 
 
-def _minutes(posts: list[MinutePosts]) -> dict[str, Any] | None:
-    """Return the POSTs of the last hour, minute for minute; None if there are none."""
+def _minutes(posts: list[MinutePosts], limit: int) -> dict[str, Any] | None:
+    """Return the POSTs of the last hour, minute for minute, and the limit to which they kept; None if there are none.
+
+    That limit is the largest of the hour: today's may be smaller, and would seem to have been broken.
+
+    Args:
+        posts: the POSTs.
+        limit: how many a minute are allowed now.
+    """
     if not posts:
         return None
     begin = (int(time.time() / PERIOD_SECONDS) - _MINUTES + 1) * PERIOD_SECONDS
@@ -99,6 +106,7 @@ def _minutes(posts: list[MinutePosts]) -> dict[str, Any] | None:
     return {
         "begin": begin,
         "seconds": PERIOD_SECONDS,
+        "limit": max(limit, *(each.allowed for each in posts)),
         "posts": [each.posts if each else 0 for each in minutes],
         "stored": [each.stored if each else 0 for each in minutes],
         "refused": [each.refused if each else 0 for each in minutes],

@@ -349,13 +349,14 @@ class Card {
     const { activity, minutes, pace } = this.migration;
     show(this.find(".posts"), minutes !== null);
     if (minutes === null) return;
-    const limit = pace.posts_per_minute;
+    const { limit } = minutes; // the largest of the hour: that of today may be smaller
+    const now = pace.posts_per_minute === limit ? "" : `, now ${pace.posts_per_minute}`;
     const most = Math.max(...minutes.posts);
     const next = pace.free ? `; ${pace.free} can leave now` : `; the next can leave in ${duration(pace.next_in)}`;
     const free = activity === "running" ? next : ""; // else none leaves, whatever the limit allows
     const slow = pace.one_at_a_time ? " Springest refused some, so they leave one at a time." : "";
     put(this.find(".pace"), `${pace.last_minute} in the last minute${free}. All uploads with this key share the limit.${slow}`);
-    const text = JSON.stringify([minutes, limit]);
+    const text = JSON.stringify([minutes, now]);
     if (text === this.shown.posts) return;
     this.shown.posts = text;
     const top = Math.max(most, limit * 1.2);
@@ -381,10 +382,10 @@ class Card {
     set(
       svg,
       "aria-label",
-      `Certificates sent in each of the last ${minutes.posts.length} minutes: at most ${most} in one; the limit is ${limit}`,
+      `Certificates sent in each of the last ${minutes.posts.length} minutes: at most ${most} in one; the limit is ${limit}${now}`,
     );
     const label = this.find(".limit");
-    put(label, `limit: ${limit} a minute`);
+    put(label, `limit: ${limit} a minute${now}`);
     label.style.top = `${y}%`;
     put(this.find(".from"), clock(new Date(1000 * minutes.begin)));
     this.table();

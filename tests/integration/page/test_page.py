@@ -200,6 +200,16 @@ async def test_new_posts_are_drawn_under_the_limit(tmp_path: Path, browser: Brow
             assert cells[1:] == ["3", "2", "0"]
 
 
+async def test_an_hour_is_drawn_under_its_own_limit(tmp_path: Path, browser: Browser) -> None:
+    """Sixty were agreed while these were sent, and the program that knows it has ended since."""
+    async with loaded(tmp_path, 4, [State.STORED, State.STORED, State.REJECTED]) as migration:
+        await migration.note_budget("a budget")
+        change = "UPDATE attempts SET budget = 'a budget', back_at = sent + 3600, allowed = 60"
+        await migration.journal.run(lambda connection: connection.execute(change))
+        async with StatusPage(migration.journal) as page, viewer(browser, page.url) as seen:
+            await expect(seen.card()).to_contain_text("limit: 60 a minute, now 30")
+
+
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[2J{{7*7}}</script>"
 
 
