@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 # Many tests wait for a socket or a process: two cores carry four at once.
 PYTEST := $(BIN)/pytest --dist worksteal
 
+# pytest keeps what it makes of each assert, also where Python is told to keep nothing: each process of a run would need
+# four seconds for that.
+test soak: export PYTHONDONTWRITEBYTECODE :=
+
 demo: $(VENV)/.ready-demo
 	$(BIN)/springest demo
 

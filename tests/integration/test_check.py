@@ -5,6 +5,7 @@ import json
 import signal
 from pathlib import Path
 
+import stamina
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -88,7 +89,8 @@ async def test_a_check_without_a_network_says_what_it_lacks(tmp_path: Path) -> N
     manifest = archive(tmp_path, 2)
     async with springest_sandbox() as sandbox:
         origin = sandbox.origin
-    ran = await springest("check", manifest, origin=origin, SPRINGEST_CERTIFICATIONS_API_KEY="wrong")
+    with stamina.set_testing(True, attempts=2):  # without its waits
+        ran = await springest("check", manifest, origin=origin, SPRINGEST_CERTIFICATIONS_API_KEY="wrong")
 
     assert ran.code == 0
     assert "Not checked: whether the certifications exist, and which of them require valid_until (" in ran.out
@@ -100,7 +102,8 @@ async def test_lists_that_cannot_be_asked_for_hide_no_findings(tmp_path: Path) -
     findings = tmp_path / "findings.csv"
     async with springest_sandbox() as sandbox:
         origin = sandbox.origin
-    ran = await springest("check", manifest, LISTED, "--findings", findings, origin=origin)
+    with stamina.set_testing(True, attempts=2):  # without its waits
+        ran = await springest("check", manifest, LISTED, "--findings", findings, origin=origin)
 
     assert ran.code == 2
     assert "Springest cannot be reached" in ran.err

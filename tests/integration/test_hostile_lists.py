@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import sys
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -44,9 +44,15 @@ def chunked(body: bytes, *headers: str) -> bytes:
 
 
 def sends(data: bytes) -> Behaviour:
+    return sends_what(lambda: data)
+
+
+def sends_what(make: Callable[[], bytes]) -> Behaviour:
+    """Send what is made only when it is asked for, because it takes a while."""
+
     async def behaviour(exchange: Exchange) -> None:
         await exchange.read()
-        await exchange.send(data)
+        await exchange.send(make())
         exchange.hang_up()
 
     return behaviour
@@ -117,15 +123,15 @@ ERRORS: dict[str, tuple[Behaviour, type[SpringestError], str, int]] = {
     "a body that breaks off": (sends(answer(200, LIST, length=999)), NoAnswer, BROKEN, 2),
     "a body that is too long": (Endless(200), UnreadableAnswer, TOO_LONG, 1),
     "a body that trickles": (trickles, NoAnswer, BROKEN, 2),
-    "a gzip bomb": (sends(answer(200, gzip.compress(SPACES), GZIP)), UnreadableAnswer, TOO_LONG, 1),
+    "a gzip bomb": (sends_what(lambda: answer(200, gzip.compress(SPACES), GZIP)), UnreadableAnswer, TOO_LONG, 1),
     "a deflate bomb": (
-        sends(answer(200, zlib.compress(SPACES), "Content-Encoding: deflate")),
+        sends_what(lambda: answer(200, zlib.compress(SPACES), "Content-Encoding: deflate")),
         UnreadableAnswer,
         TOO_LONG,
         1,
     ),
     "a bomb in a bomb": (
-        sends(answer(200, gzip.compress(gzip.compress(SPACES)), GZIP)),
+        sends_what(lambda: answer(200, gzip.compress(gzip.compress(SPACES)), GZIP)),
         UnreadableAnswer,
         f"{UNREADABLE}JSON",
         1,

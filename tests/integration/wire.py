@@ -1,5 +1,6 @@
 """What the tests of the wire share: an impatient client, files to send, small sockets, and a look at what is open."""
 
+import atexit
 import functools
 import random
 import socket
@@ -58,6 +59,7 @@ def file_of(size: int, path: Path) -> Path:
 def _bound() -> socket.socket:
     made = socket.socket()
     made.bind(("127.0.0.1", 0))
+    atexit.register(made.close)
     return made
 
 
