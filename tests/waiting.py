@@ -31,7 +31,7 @@ async def heard(*, within: float = 0.05) -> None:
 
 
 @contextmanager
-def leaping_clock(*, quiet: float = 1.0) -> Iterator[bool]:
+def leaping_clock(*, quiet: float = 0.5) -> Iterator[bool]:
     """Make the running loop's clock leap to its next timer when no byte has moved for `quiet` seconds.
 
     So a test has the patience of a busy machine and does not wait for a silence, where both ends of all connections

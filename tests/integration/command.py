@@ -105,14 +105,16 @@ _started: list[asyncio.subprocess.Process] = []
 
 
 async def start(*arguments: str | Path, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "springest_async.cli",
-        *arguments,
-        env=env,
-        **(_STREAMS | options),
-    )
+    return await _start("springest_async.cli", *arguments, env=env, **options)
+
+
+async def start_attentive(*arguments: str | Path, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
+    """Start a command that need not be waited for when others do something; see the module `attentive`."""
+    return await _start("tests.integration.attentive", *arguments, env=env, **options)
+
+
+async def _start(module: str, *arguments: str | Path, **options: Any) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, **(_STREAMS | options))
     kill_at_end(process)
     return process
 

@@ -42,7 +42,8 @@ def events() -> Events:
 def _in_real_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail soon when a run does not end, ask for lists again at once, and pause shortly after many doubts."""
     monkeypatch.setattr("tests.bulk_runs._LONG", A_WHILE)
-    monkeypatch.setattr("springest_async.bulk.settling.backoff", lambda failures, longest=0.1: 0.1)
+    for module in ("gate", "settling"):
+        monkeypatch.setattr(f"springest_async.bulk.{module}.backoff", lambda failures, longest=0.1: 0.1)
     with stamina.set_testing(True, attempts=2):
         yield
 

@@ -37,6 +37,7 @@ from .command import (
     springest,
     springest_sandbox,
     start,
+    start_attentive,
     stored,
     table_of,
     until_said,
@@ -54,7 +55,9 @@ def status_of(ran: Ran) -> tuple[int, dict[str, int]]:
     return ran.code, table_of(ran.out)
 
 
-async def upload_and_hold(manifest: Path, sandbox: HeldSandbox, *options: str | Path) -> Process:
+async def upload_and_hold(
+    manifest: Path, sandbox: HeldSandbox, *options: str | Path, start: Callable[..., Awaitable[Process]] = start
+) -> Process:
     """Upload until as many certificates are stored and unanswered as the command sends at once."""
     process = await start("upload", manifest, *options, env=environment(sandbox.origin))
     await until(lambda: sandbox.held == IN_FLIGHT)
@@ -396,9 +399,9 @@ async def test_a_doubt_whose_row_left_the_manifest_is_kept(
 async def test_a_second_run_shares_the_work_and_says_so(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 14)
     async with HeldSandbox() as sandbox:
-        first = await upload_and_hold(manifest, sandbox)
+        first = await upload_and_hold(manifest, sandbox, start=start_attentive)
         sandbox.answers = 1
-        second = await start("upload", manifest, env=environment(sandbox.origin))
+        second = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         said = await until_said(second, "working on this manifest too")
         await until(lambda: sandbox.held == 12)
         told = await springest("status", manifest)
@@ -417,9 +420,9 @@ async def test_a_second_run_shares_the_work_and_says_so(tmp_path: Path) -> None:
 async def test_ctrl_c_of_one_of_two_runs_lets_the_other_go_on(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 22)
     async with HeldSandbox() as sandbox:
-        first = await upload_and_hold(manifest, sandbox)
+        first = await upload_and_hold(manifest, sandbox, start=start_attentive)
         sandbox.answers = 1
-        second = await start("upload", manifest, env=environment(sandbox.origin))
+        second = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         await until(lambda: sandbox.held == 16)
         second.send_signal(signal.SIGINT)
         await until_said(second, "Stopping")

@@ -858,7 +858,7 @@ async def test_a_body_may_take_long_while_it_moves() -> None:
     """Not the whole body has the time, but each silence in it."""
     sandbox = Sandbox(body_timeout=60.0)
     step = len(body()) // 8
-    with leaping_clock() as leaps:
+    with leaping_clock(quiet=0.1) as leaps:
         if not leaps:
             pytest.skip("the clock of this event loop cannot leap")
         async with sandbox, raw_connection(sandbox) as (reader, writer):

@@ -21,7 +21,7 @@ from .command import (
     outcomes,
     springest,
     springest_sandbox,
-    start,
+    start_attentive,
     stored,
     table_of,
     until_said,
@@ -39,7 +39,7 @@ A_MOMENT = 0.5
 async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 13)
     async with HeldSandbox() as sandbox:
-        process = await start("upload", manifest, env=environment(sandbox.origin))
+        process = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         await until(lambda: sandbox.held == IN_FLIGHT)
         paused = await springest("pause", manifest)
         again = await springest("pause", manifest)
@@ -75,12 +75,12 @@ async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path)
 async def test_a_run_that_begins_in_a_pause_waits_and_can_be_ended(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 40)
     async with springest_sandbox() as sandbox:
-        process = await start("upload", manifest, env=environment(sandbox.origin))
+        process = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         await until(lambda: sandbox.summary().stored == 30)
         process.send_signal(signal.SIGINT)
         await end(process)
         paused = await springest("pause", manifest)
-        process = await start("upload", manifest, env=environment(sandbox.origin))
+        process = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         await until_said(process, "Paused since")
         process.send_signal(signal.SIGINT)
         ran = await end(process)
@@ -102,7 +102,7 @@ async def test_all_machines_of_a_journal_are_paused(tmp_path: Path, database: Da
             environment(sandbox.origin, SPRINGEST_JOURNAL=database.url, XDG_STATE_HOME=str(tmp_path / name))
             for name in ("one", "other")
         ]
-        processes = [await start("upload", manifest, env=env) for env in machines]
+        processes = [await start_attentive("upload", manifest, env=env) for env in machines]
         await until(lambda: sandbox.summary().stored == 30)
         paused = await springest("pause", manifest, SPRINGEST_JOURNAL=database.url)
         for process in processes:
@@ -159,7 +159,7 @@ async def test_a_run_stops_by_the_clock_on_the_wall(tmp_path: Path, option: str,
     clock.write_text("+0\n")
     async with HeldSandbox() as sandbox:
         env = await with_a_clock(environment(sandbox.origin), clock)
-        process = await start("upload", manifest, option, value, env=env)
+        process = await start_attentive("upload", manifest, option, value, env=env)
         assert (await until_said(process, "Stops by itself")).endswith(f"{said}.\n")
         await until(lambda: sandbox.held == IN_FLIGHT)
         clock.write_text("+1d\n")

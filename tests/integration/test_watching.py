@@ -14,7 +14,7 @@ from tests.pdfs import archive
 from tests.screens import Screen
 from tests.waiting import A_WHILE, until
 
-from .command import HeldSandbox, end, environment, springest, springest_sandbox, start
+from .command import HeldSandbox, end, environment, springest, springest_sandbox, start_attentive
 from .terminals import opened_terminal
 
 WIDTH = 70
@@ -27,7 +27,7 @@ async def watched_in_a_terminal(
     """Watch a manifest in a process with a terminal, and give what stands on it."""
     async with opened_terminal(WIDTH) as terminal:
         env = environment(None, **terminal.variables | variables)
-        process = await start("status", manifest, "--watch", env=env, **terminal.streams)
+        process = await start_attentive("status", manifest, "--watch", env=env, **terminal.streams)
         os.close(terminal.inside)
         yield process, terminal.screen
         await terminal.end(process)
@@ -38,7 +38,7 @@ async def held(folder: Path) -> AsyncIterator[tuple[Path, HeldSandbox, asyncio.s
     """Upload twelve certificates, of which one is stored and eight are being sent until the sandbox answers."""
     manifest = archive(folder, 12)
     async with HeldSandbox() as sandbox:
-        process = await start("upload", manifest, env=environment(sandbox.origin))
+        process = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         await until(lambda: sandbox.held == 8)
         yield manifest, sandbox, process
         sandbox.go_on.set()
@@ -69,7 +69,7 @@ async def test_a_terminal_shows_an_upload_until_it_is_done(tmp_path: Path) -> No
 
 async def test_a_pipe_gets_lines_until_it_is_done(tmp_path: Path) -> None:
     async with held(tmp_path) as (manifest, sandbox, _):
-        process = await start("status", manifest, "--watch", env=environment(None))
+        process = await start_attentive("status", manifest, "--watch", env=environment(None))
         assert process.stdout is not None
         async with asyncio.timeout(A_WHILE):
             first = (await process.stdout.readline()).decode()
@@ -112,7 +112,7 @@ async def test_who_asks_for_lines_gets_them(tmp_path: Path, variables: dict[str,
 async def test_a_reader_that_has_seen_enough_ends_it(tmp_path: Path) -> None:
     async with held(tmp_path) as (manifest, sandbox, _):
         reading, writing = os.pipe()
-        process = await start("status", manifest, "--watch", env=environment(None), stdout=writing)
+        process = await start_attentive("status", manifest, "--watch", env=environment(None), stdout=writing)
         os.close(writing)
         os.close(reading)
         ran = await end(process)

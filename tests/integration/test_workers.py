@@ -26,7 +26,7 @@ from springest_async.sandbox.forms import read_form
 from tests.pdfs import archive, certificate, hashes
 from tests.waiting import until
 
-from .command import HeldSandbox, environment, outcomes, start, stored, table_of, until_said
+from .command import HeldSandbox, environment, outcomes, start_attentive, stored, table_of, until_said
 from .command import end as end_of_command
 from .migration import IDLE, LEASE, MOMENTS, PERIOD, begin, end, uploads_of
 from .servers.postgresql import Cluster, Database
@@ -327,11 +327,11 @@ async def test_ctrl_c_stops_only_one_of_two_runs(tmp_path: Path, state: Path) ->
     """What it has claimed is free at once, and the other run goes on with it."""
     manifest, journal = archive(tmp_path, 24), state / "springest" / "journal.sqlite3"
     async with HeldSandbox() as sandbox:
-        one = await start("upload", manifest, env=environment(sandbox.origin))
+        one = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         await until(lambda: sandbox.held == 8)
         (interrupted,) = claims(journal)
         sandbox.answers = 1
-        other = await start("upload", manifest, env=environment(sandbox.origin))
+        other = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         await until_said(other, "working on this manifest too")
         await until(lambda: sandbox.held == 16)
         assert len(claims(journal)) == 2

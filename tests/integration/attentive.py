@@ -1,0 +1,24 @@
+"""The command ``springest`` that looks around often: ``python -m tests.integration.attentive COMMAND…``.
+
+Within a second, it hears of other runs, of pauses and of the time of the day, leaves to others what it cannot begin
+soon, and ``status --watch`` looks again. The real one does that within 2 to 10 seconds, for which no test of what it
+does then need wait. Nothing else about it differs: a lease lasts as long.
+"""
+
+import sys
+
+from springest_async.bulk import queue
+from springest_async.cli import main, stops, upload, watching
+from springest_async.journal import journal
+
+__all__ = ["main"]
+
+_LOOK_EVERY = 0.5
+"""Seconds."""
+
+if __name__ == "__main__":
+    journal._BEATS = int(journal.LEASE_SECONDS / _LOOK_EVERY)
+    queue._TURN_WITHIN = queue._LOOK_EVERY = stops._LOOK_EVERY = upload._LOOK_EVERY = _LOOK_EVERY
+    if sys.argv[1:2] == ["status"]:  # an upload's own lines are as rare as ever
+        watching._REST = watching._LINE_EVERY = _LOOK_EVERY
+    sys.exit(main())
