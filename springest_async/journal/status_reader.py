@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
+from springest_async.errors import JournalUnavailable
 from springest_async.journal import status
 from springest_async.journal.engine import Connection
 from springest_async.journal.journal import Journal
@@ -70,20 +71,19 @@ class StatusReader:
     async def read(self, job: Callable[[Connection], T]) -> T:
         """Return what a job reads in one snapshot; it must not write.
 
+        A connection that was kept since the last call may have been lost meanwhile: then it reads on a new one.
+
         Raises:
             JournalError: the journal cannot be read. The next call tries to connect anew.
         """
         known: Connection | None = None
 
         def read() -> tuple[Connection, T]:
-            connection = known or self._journal.connect()
-            try:
-                with connection.snapshot():
-                    value = job(connection)
-            except BaseException:
-                connection.close()
-                raise
-            return connection, value
+            if known is not None:
+                with suppress(JournalUnavailable):
+                    return known, _read_or_close(known, job)
+            connection = self._journal.connect()
+            return connection, _read_or_close(connection, job)
 
         async with self._lock:
             known, self._connection = self._connection, None
@@ -108,6 +108,15 @@ class StatusReader:
         ends = time.monotonic() + _PATIENCE
         for thread in self._given_up:
             thread.join(max(0.0, ends - time.monotonic()))
+
+
+def _read_or_close(connection: Connection, job: Callable[[Connection], T]) -> T:
+    try:
+        with connection.snapshot():
+            return job(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _run(read: Callable[[], tuple[Connection, T]], reading: "Future[tuple[Connection, T]]") -> None:

@@ -14,10 +14,12 @@ from contextlib import closing, contextmanager
 import psycopg
 import pytest
 
+from springest_async import Journal
 from springest_async.errors import AnotherServer, JournalError, JournalMissing, JournalUnavailable
 from springest_async.journal import schema
 from springest_async.journal.postgres import PostgresEngine
 from springest_async.journal.postgres_connection import PostgresConnection
+from springest_async.journal.status_reader import StatusReader
 
 from .servers.postgresql import Cluster, Database, postgresql_cluster
 
@@ -540,3 +542,14 @@ def test_who_has_no_psycopg_is_told_how_to_get_it() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
 
     assert "pip install 'springest-async[postgres]'" in done.stderr
+
+
+# --- connections that are kept ---
+
+
+async def test_a_lost_connection_spoils_no_look_at_the_status(database: Database) -> None:
+    """A server, a pooler or a firewall ends what nobody uses for a while."""
+    async with Journal(database.url) as journal, StatusReader(journal) as reader:
+        assert await reader.all() == []
+        database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        assert await reader.all() == []
