@@ -32,7 +32,9 @@ async def pause(manifest: Path, option: str | None, out: Console) -> None:
         is_new = await migration.pause()
         since = await migration.paused_at() or datetime.now(UTC)
     say(out, "Paused." if is_new else f"It is paused already, since {clock_time(since, datetime.now(UTC))}.")
-    if hosts:
+    if hosts and not is_new and not counts[State.SENDING]:
+        say(out, f"{runs_on(hosts)} waiting.")
+    elif hosts:
         say(
             out,
             f"{runs_on(hosts)} uploading: within seconds nothing more is sent. What is being sent is finished, and"

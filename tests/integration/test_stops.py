@@ -48,6 +48,7 @@ async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path)
         await until(lambda: noted(manifest) == outcomes(stored=9, waiting=4))
         await asyncio.sleep(A_MOMENT)
         assert len(sandbox.audit) == 9
+        silent = await springest("pause", manifest)
         told, listed = await springest("status", manifest), await springest("status")
         resumed = await springest("resume", manifest)
         await until_said(process, "Resumed after")
@@ -63,6 +64,8 @@ async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path)
     assert "is uploading: within seconds nothing more is sent. What is being sent is finished, and rows" in paused.out
     assert paused.out.endswith(f"\nTo go on: {resume}\n")
     assert again.out.startswith("It is paused already, since ")
+    assert " is uploading: within seconds nothing more is sent." in again.out
+    assert re.fullmatch(r"It is paused already, since .+\nA run on .+ is waiting\.\nTo go on: .+\n", silent.out)
     assert f": nothing is sent until: {resume}\nA run on " in told.out
     assert "is waiting.\n" in told.out
     assert re.search(r"│ paused +│ 9 of 13 +│", listed.out)
