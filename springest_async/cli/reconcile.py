@@ -178,7 +178,7 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
         words = ", ".join(f"{number(states[state])} {state.value}" for state in State if states[state])
         say(out, f"Not stored ({number(rows)}): {words}. See {command.of('status')}")
     if comparison.faulty:
-        say(out, f"{left_out(comparison.faulty, f'springest check {argument(command.manifest)}')}.")
+        say(out, left_out(comparison.faulty, f"springest check {argument(command.manifest)}"))
     for words in comparison.not_compared:
         say(out, f"Not compared: {words}.")
     if comparison.by_person:

@@ -195,7 +195,7 @@ def _print(summary: Summary, manifest: Path, out: Console) -> None:
     say(out, f"{status.name}, for {status.origin}, as of {shown(status.at)} UTC", "bold")
     out.print(table_of(status.counts))
     if status.faulty:
-        say(out, f"{left_out(status.faulty, f'springest check {argument(manifest)}')}.")
+        say(out, left_out(status.faulty, f"springest check {argument(manifest)}"))
     for words in _sentences(summary):
         say(out, words)
     if summary.reasons:

@@ -123,7 +123,7 @@ def _print_status(
     """Print the state of a migration; `manifest` and `where` are arguments of the commands that are named."""
     out.print(table_of(found.counts))
     if found.faulty:
-        say(out, f"{left_out(found.faulty, f'springest check {manifest}')}.")
+        say(out, left_out(found.faulty, f"springest check {manifest}"))
     if found.paused_at is not None:
         resume = f"springest resume {manifest}{where}"
         say(out, f"Paused since {clock_time(found.paused_at, datetime.now(UTC))}: nothing is sent until: {resume}")

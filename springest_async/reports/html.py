@@ -178,7 +178,8 @@ class _Page:
     def _rows(self, summary: Summary, rows: Iterable[RowHistory]) -> str:
         title = "Rows that need a person"
         if not summary.status.wait_for_person:
-            return _section(title, _asked_about(summary.status) or "<p>None.</p>")
+            none = "<p>None, apart from those that were left out.</p>" if summary.status.faulty else "<p>None.</p>"
+            return _section(title, _asked_about(summary.status) or none)
         columns = ["row", "file", "outcome", "why", "last sent (UTC)", "request id"]
         if self._with_addresses:
             columns.insert(2, "e-mail")

@@ -2,7 +2,7 @@
 
 
 def left_out(rows: int, check: str = "springest check") -> str:
-    """Return a sentence without a full stop, for people.
+    """Return a sentence for people, without a full stop, which would be pasted into a shell with the command.
 
     Args:
         rows: how many there are, at least one.

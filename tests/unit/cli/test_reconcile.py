@@ -71,7 +71,7 @@ async def test_rows_left_out_with_faults_are_no_whole(tmp_path: Path) -> None:
 
     *_, said, verdict = text.splitlines()
     check = "springest check 'my certificates.csv'"
-    assert said == f"12 rows of the manifest have faults and were left out (--skip-faulty): see {check}."
+    assert said == f"12 rows of the manifest have faults and were left out (--skip-faulty): see {check}"
     assert verdict == "No difference was found, but not everything is proved: 12 rows left out with faults."
     assert code == 1
 

@@ -100,7 +100,7 @@ async def test_rows_left_out_with_faults_are_said(tmp_path: Path, out: io.String
 
     assert await status(manifest.path, str(journal_of(manifest)), console(out)) is Exit.NOT_ALL
     assert await status(None, str(journal_of(manifest)), console(out)) is Exit.STORED
-    check = f"springest check {manifest.path}."
+    check = f"springest check {manifest.path}"
     assert f"1 row of the manifest has faults and was left out (--skip-faulty): see {check}\n" in out.getvalue()
     assert "│ done  │ 2 of 2 │ 1 left out with faults │" in out.getvalue()
 

@@ -87,6 +87,10 @@ def test_it_shows_the_first_rows_and_how_many_more() -> None:
         (summary_of(answer_times=()), "All 3 certificates are stored."),
         (
             summary_of(attrs.evolve(status_of(stored=3), faulty=1)),
+            "Rows that need a person None, apart from those that were left out.",
+        ),
+        (
+            summary_of(attrs.evolve(status_of(stored=3), faulty=1)),
             "3 of 4 certificates are stored. Nothing is left to send. 1 row of the manifest has faults and was left",
         ),
     ],
