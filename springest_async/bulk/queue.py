@@ -601,6 +601,7 @@ class UploadQueue:
         """Release the claim, and report the outcome, which the journal has already if a POST showed it."""
         if state not in (State.STORED, State.IN_DOUBT):
             claim.release(state, "" if state is State.WAITING else str(error or ""))
+        self._settler.forget(entry, claim.certificate)
         self._report(RowDone(entry, state, receipt, error, changed=entry.changed))
 
     # --- rows in doubt ---

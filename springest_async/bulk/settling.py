@@ -87,7 +87,10 @@ class Settler:
         self._doubted.set()
 
     def forget(self, entry: Entry, certificate: int) -> None:
-        """Forget that this row was in doubt: another worker has settled that, and the row has its turn again."""
+        """Forget that this row was in doubt: it has its turn again, or has ended in another way.
+
+        A worker whose lease was over settles what it is sending itself, and its answer may still come.
+        """
         joined = self._joined.get(certificate)
         if joined is not None and joined.id == entry.id:
             del self._joined[certificate]
@@ -136,18 +139,18 @@ class Settler:
             return  # this worker was asleep or cut off: whoever claims it now asks again
         except BaseException as error:
             if isinstance(error, SpringestError) and not isinstance(error, JournalError):
-                self._give_up(entry, known, error)
+                self._give_up(known, error)
                 return
             self._journal.stop_settling(known)
             raise
         match settled.state:
             case State.STORED:
-                self._end(entry, known, State.STORED)
+                self._end(known, State.STORED)
             case State.IN_DOUBT:
                 self._hopeless.add(known.id)
-                self._end(entry, known, State.IN_DOUBT, doubt_of(settled))
+                self._end(known, State.IN_DOUBT, doubt_of(settled))
             case State.FAILED:
-                self._end(entry, known, State.FAILED, NotSent(f"POST {known.origin}", reason))
+                self._end(known, State.FAILED, NotSent(f"POST {known.origin}", reason))
             case State.WAITING:
                 self._not_stored[known.id] += 1
                 self._was_not_stored(known, doubt)
@@ -171,10 +174,11 @@ class Settler:
 
     # --- what became of them ---
 
-    def _end(self, entry: Entry, known: KnownCertificate, state: State, error: SpringestError | None = None) -> None:
-        """Report what became of a certificate that was in doubt."""
-        self._in_doubt.pop(known.id, None)
-        self._report(RowDone(entry, state, error=error))
+    def _end(self, known: KnownCertificate, state: State, error: SpringestError | None = None) -> None:
+        """Report what became of a certificate that was in doubt, to the rows that still wait for that."""
+        if (waiting := self._in_doubt.pop(known.id, None)) is None:
+            return
+        self._report(RowDone(waiting[0], state, error=error))
         if (joined := self._joined.pop(known.id, None)) is not None:
             self._report(RowDone(joined, state, error=error))
 
@@ -186,16 +190,16 @@ class Settler:
         if entry.number is None:
             if (joined := self._joined.pop(known.id, None)) is not None:
                 self._again[joined.id] = joined
-            self._end(entry, known, State.WAITING)
+            self._end(known, State.WAITING)
         else:
             del self._in_doubt[known.id]
             self._again[entry.id] = entry
 
-    def _give_up(self, entry: Entry, known: KnownCertificate, error: SpringestError) -> None:
+    def _give_up(self, known: KnownCertificate, error: SpringestError) -> None:
         self._hopeless.add(known.id)
         doubt = doubt_of(known, f"Springest could not be asked ({error})")
         self._journal.stop_settling(known, doubt.reason)
-        self._end(entry, known, State.IN_DOUBT, doubt)
+        self._end(known, State.IN_DOUBT, doubt)
 
     async def finish(self) -> None:
         """Report the rows that are left at the end of a run: in doubt, or waiting again."""

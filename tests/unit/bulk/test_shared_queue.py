@@ -257,6 +257,25 @@ async def test_a_worker_that_lost_its_claims_sends_nothing_of_them(tmp_path: Pat
     assert stored_once(model, 1, 2, 3)
 
 
+async def test_an_answer_while_its_doubt_is_settled_is_the_end(tmp_path: Path, clock: Clock) -> None:
+    """The journal was away for longer than a lease, so this worker settles what it is still sending."""
+    manifest, events, go_on = rows_of(tmp_path, 1), Events(), asyncio.Event()
+    model = client(Script(at={"sending": go_on.wait}))
+    async with worker(manifest) as migration:
+        running = asyncio.create_task(UploadQueue(model, migration, events).run())
+        await events.until(lambda: events.count(2, "sending") == 1)
+        assert migration.journal._beat is not None
+        migration.journal._beat.cancel()
+        clock.slept += 2 * A_LEASE
+        await events.until(lambda: bool(events.settling))
+        go_on.set()
+        assert await running is None
+        assert await migration.counts() == {STORED: 1}
+
+    assert [event.state for event in events.done] == [STORED]
+    assert model.posts == 1
+
+
 async def test_a_claim_lost_in_the_middle_leaves_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The row goes on with its next claim, and is done once."""
     manifest, model, events = rows_of(tmp_path, 3), client(), Events()
