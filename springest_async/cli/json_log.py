@@ -59,7 +59,7 @@ class JsonLog(io.TextIOBase):
         self._stream = stream
         self._line = ""
         self._lock = threading.Lock()  # other threads log too
-        self.end: dict[str, Any] = {"manifest": None, "error": "", "status": None, "run": None}
+        self.end: dict[str, Any] = {"manifest": None, "error": "", "stopped_by": None, "status": None, "run": None}
         """What the last object says beside the time and the exit code."""
 
     def write(self, text: str) -> int:

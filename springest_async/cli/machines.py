@@ -23,6 +23,7 @@ from springest_async.cli.hooks import run_hook
 from springest_async.cli.json_log import json_log
 from springest_async.cli.machine_options import MachineOptions
 from springest_async.cli.signals import interrupts
+from springest_async.cli.stops import Stops
 from springest_async.cli.times import duration
 from springest_async.errors import InDoubt, SpringestError
 from springest_async.journal import migrations
@@ -48,7 +49,7 @@ class Machines:
 
     Usage::
 
-        async with Machines(manifest, options, err) as machines:
+        async with Machines(manifest, options, stops, err) as machines:
             return await machines.tell_end_of(upload())  # in which:
             async with machines.told(migration, recorder):
                 error = await UploadQueue(springest, migration, machines).run()
@@ -56,15 +57,17 @@ class Machines:
     Args:
         manifest: the manifest's file.
         options: what is to be told.
+        stops: what stops the run by itself.
         err: where to print what fails, and what hooks print.
 
     Raises:
         ConfigurationError: the options cannot be right.
     """
 
-    def __init__(self, manifest: Path, options: MachineOptions, err: Console) -> None:
+    def __init__(self, manifest: Path, options: MachineOptions, stops: Stops, err: Console) -> None:
         self._view = RunView(manifest.name)
         self._options = options
+        self._stops = stops
         self._err = err
         self._log = json_log()
         self._stack = AsyncExitStack()
@@ -271,7 +274,8 @@ class Machines:
     async def _tell_all_of_end(self, code: Exit) -> None:
         if code is Exit.KEY_REFUSED:
             self._call_for_help("key_refused", self.error)
-        summary = self._view.summary("end", exit_code=int(code), error=self.error)
+        stopped_by = self._stops.stopped_by if code is Exit.STOPPED else None
+        summary = self._view.summary("end", exit_code=int(code), error=self.error, stopped_by=stopped_by)
         if self._log is not None:
             self._log.end |= {name: value for name, value in summary.items() if name != "at"}
         await self._write_metrics(code)

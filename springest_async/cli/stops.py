@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
+from typing import Literal, TypeAlias
 
 from springest_async.bulk import BulkEvent, RowDone, State
 from springest_async.cli.numbers import count
@@ -19,6 +20,9 @@ from springest_async.errors import ConfigurationError
 _LOOK_EVERY = 5.0  # seconds between two looks at the clock
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DURATION = re.compile(r"(?=.)(?:([0-9]{1,5})h)?(?:([0-9]{1,7})m)?(?:([0-9]{1,8})s)?")
+
+StoppedBy: TypeAlias = Literal["until", "max-duration", "max-failures"]
+"""The option that stops a run, without its dashes."""
 
 
 def _now() -> datetime:
@@ -44,19 +48,22 @@ class Stops:
     def __init__(self, options: StopOptions, clock: Callable[[], datetime] = _now) -> None:
         self._clock = clock
         begun = clock()
-        self._ends: list[tuple[datetime, str]] = []  # when to stop, and how that is said
+        self._ends: list[tuple[datetime, StoppedBy, str]] = []  # when to stop, why, and how that is said
         if options.until is not None:
             at = next_time(_time_of(options.until), begun)
-            self._ends.append((at, f"at {clock_time(at, begun)} (--until)"))
+            self._ends.append((at, "until", f"at {clock_time(at, begun)} (--until)"))
         if options.max_duration is not None:
             lasts = _duration_of(options.max_duration)
-            self._ends.append((begun + lasts, f"after {duration(lasts.total_seconds())} (--max-duration)"))
+            words = f"after {duration(lasts.total_seconds())} (--max-duration)"
+            self._ends.append((begun + lasts, "max-duration", words))
         self._ends.sort()
         if options.max_failures is not None and options.max_failures < 1:
             raise ConfigurationError("--max-failures needs a number of rows, 1 or more: --max-failures 100")
         self._max_failures = options.max_failures
         self._failures = 0
         self._failed = asyncio.Event()  # one more row
+        self.stopped_by: StoppedBy | None = None
+        """Which option was reached."""
 
     def __call__(self, event: BulkEvent) -> None:
         """Count the rows that this run could not store; those that were rejected in an earlier one have no error."""
@@ -66,7 +73,7 @@ class Stops:
 
     def __str__(self) -> str:
         """Return when it stops, for a sentence; empty if it does not stop by itself."""
-        ends = [words for _, words in self._ends]
+        ends = [words for _, _, words in self._ends]
         if self._max_failures is not None:
             ends.append(f"when {count(self._max_failures, 'row')} cannot be stored (--max-failures)")
         return " or ".join(ends)
@@ -75,11 +82,13 @@ class Stops:
         """Wait until the run is to stop, and return the reason, as in ``Stopping at 07:00 (--until)``."""
         while True:
             if self._max_failures is not None and self._failures >= self._max_failures:
+                self.stopped_by = "max-failures"
                 return f"because {count(self._failures, 'row')} could not be stored (--max-failures)"
             pause = None
             if self._ends:
-                at, words = self._ends[0]
+                at, option, words = self._ends[0]
                 if (left := (at - self._clock()).total_seconds()) <= 0:
+                    self.stopped_by = option
                     return words
                 pause = min(left, _LOOK_EVERY)
             self._failed.clear()

@@ -101,7 +101,7 @@ async def upload(path: Path, reading: ReadingOptions, options: UploadOptions, ou
         out: where to print tables.
         err: where to print messages.
     """
-    async with Machines(path, options.machines, err) as machines:
+    async with Machines(path, options.machines, options.stops, err) as machines:
         return await machines.tell_end_of(_check_and_upload(path, reading, options, machines, out, err))
 
 

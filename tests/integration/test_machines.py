@@ -101,7 +101,7 @@ async def test_log_metrics_hook_ping_and_status_agree(tmp_path: Path) -> None:
     assert {name: found[f"springest_rows_{name}"] for name in status["counts"]} == status["counts"]
     assert found["springest_run_exit_code"] == ran.code
     assert found["springest_run_posts_total"] == told["run"]["posts"]
-    assert {re.sub(r"(?<=rows)_\w+", "", name) for name in found} == METRICS.keys()
+    assert {re.sub(r"(?<=rows)_(?!faulty)\w+", "", name) for name in found} == METRICS.keys()
 
 
 async def test_the_end_of_a_stopped_run_has_its_last_outcomes(tmp_path: Path) -> None:
@@ -114,7 +114,9 @@ async def test_the_end_of_a_stopped_run_has_its_last_outcomes(tmp_path: Path) ->
             SPRINGEST_CERTIFICATIONS_API_KEY=None,
         )
 
-    status = lines_of(ran)[-1]["status"]
+    end = lines_of(ran)[-1]
+    status = end["status"]
+    assert end["stopped_by"] == "max-failures"
     printed = {name.replace(" ", "_"): rows for name, rows in table_of(ran.out).items()}
     assert (ran.code, status["activity"]) == (5, "stopped")
     assert status["counts"] == printed | {"sending": 0}
@@ -237,7 +239,7 @@ async def test_an_interrupted_run_says_so_to_its_hook(tmp_path: Path) -> None:
         ran = await end(process)
 
     summary = json.loads(told.read_text())
-    assert (ran.code, summary["exit_code"]) == (130, 130)
+    assert (ran.code, summary["exit_code"], summary["stopped_by"]) == (130, 130, None)
     assert summary["status"]["activity"] == "stopped"
     assert json.loads(ran.err.splitlines()[-1])["event"] == "end"
 

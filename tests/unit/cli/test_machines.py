@@ -31,6 +31,8 @@ from springest_async.cli.exit_codes import Exit
 from springest_async.cli.json_log import JsonLog, wants_json_log
 from springest_async.cli.machine_options import MachineOptions
 from springest_async.cli.machines import Machines
+from springest_async.cli.stop_options import StopOptions
+from springest_async.cli.stops import Stops
 from springest_async.errors import JournalError, UnusableFile
 from springest_async.journal.status import MigrationStatus
 from springest_async.upload import UploadStep
@@ -108,7 +110,7 @@ async def a_run(**options: Any) -> AsyncIterator[Run]:
     stream = io.StringIO()
     with redirect_stderr(JsonLog(stream)) as log:
         err = Console(stderr=True)
-        async with Machines(Path("x.csv"), MachineOptions(**options), err) as machines:
+        async with Machines(Path("x.csv"), MachineOptions(**options), Stops(StopOptions()), err) as machines:
             yield Run(stream, log, machines, err)
 
 

@@ -84,6 +84,7 @@ async def test_a_time_of_today_is_today() -> None:
 
     assert await stops.reached() == "at 22:10 (--until)"
     assert now() == pytest.approx(600)
+    assert stops.stopped_by == "until"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ async def test_a_duration_counts_from_the_start(words: str, seconds: float, said
     stops = Stops(StopOptions(max_duration=words), clock())
 
     assert await stops.reached() == f"after {said} (--max-duration)"
+    assert stops.stopped_by == "max-duration"
     assert now() == pytest.approx(seconds)
 
 
@@ -197,6 +199,7 @@ async def test_the_rows_that_this_run_cannot_store_are_counted() -> None:
     stops(done(8, State.REJECTED, REJECTED))
 
     assert await reached == "because 3 rows could not be stored (--max-failures)"
+    assert stops.stopped_by == "max-failures"
     assert now() == 100
 
 
