@@ -301,12 +301,13 @@ class Card {
   }
 
   words() {
-    const { activity, counts, workers, trouble: wrong, seconds_left: left, paused_at: paused } = this.migration;
+    const { activity, counts, settling, workers, trouble: wrong, seconds_left: left, paused_at: paused } = this.migration;
     const machines = [...new Set(workers.map((worker) => worker.machine))].join(", ").replace(/, ([^,]*)$/, " and $1");
     switch (activity) {
       case "running": {
         const is = workers.length === 1 ? `A run on ${machines} is` : `${workers.length} runs on ${machines} are`;
-        if (!counts.waiting && !counts.sending) return `${is} asking Springest about the rows in doubt.`;
+        if (!counts.waiting && !counts.sending)
+          return settling ? `${is} asking Springest about the rows in doubt.` : `${is} finishing: only rows in doubt are left.`;
         const who = `${is} uploading.`;
         if (!counts.waiting) return who;
         const end = when(new Date(Date.now() + 1000 * left));

@@ -374,6 +374,7 @@ async def test_rows_that_were_sent_again_are_shown_anew(tmp_path: Path, browser:
 async def test_a_row_that_a_run_asks_about_has_no_buttons(tmp_path: Path, browser: Browser) -> None:
     async with loaded(tmp_path, 6, SOME) as migration, shown(migration, browser) as seen:
         await expect(seen.card()).to_contain_text("2 rows in doubt: they wait for your answer")
+        await expect(seen.card()).to_contain_text("is finishing: only rows in doubt are left.")
         claimed = await migration.claim_doubt(())
         assert claimed is not None
         row, doubt = claimed
