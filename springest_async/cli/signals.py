@@ -1,10 +1,22 @@
-"""Handle Ctrl-C, SIGTERM and a closed terminal, for commands that stop in good order instead of at once."""
+"""Handle Ctrl-C, SIGTERM and a closed terminal, for commands that stop in good order instead of at once.
+
+Nothing here waits: a thread that waits for a database may do so for as long as the database likes.
+"""
 
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from springest_async.cli.exit_codes import Exit
+from springest_async.journal.journal import Journal
+
+_TICK = 0.1  # seconds
+_TICKS = 10  # that a journal may take for one thing when the process is to end
+_LAST_WORDS = 0.3  # seconds for what is printed last: a terminal may be stopped
 
 
 @contextmanager
@@ -28,3 +40,33 @@ def interrupts(callback: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def abort_without(journal: Journal, last_words: Callable[[], object]) -> None:
+    """End the process within about a second, unless the journal answers and so lets it end by itself.
+
+    A server that is frozen, or a standby that is waited for, may answer much later. That wait is not cancelled: a
+    commit that PostgreSQL was told to cancel in the wait for a standby is there all the same. The connection is left
+    as it is, and what was being sent is in doubt for the next run.
+
+    Args:
+        journal: the journal, which may be closing.
+        last_words: prints why the process ends so.
+    """
+    with suppress(RuntimeError):  # it is closing, so its thread is at work already
+        journal.note(lambda _: None)
+
+    def watch() -> None:
+        before, ticks = None, 0
+        # Ticks, because the other threads of a process that gets no processor do not get on either.
+        while ticks < _TICKS:
+            time.sleep(_TICK)
+            now = journal.at_work
+            ticks = ticks + 1 if now is not None and now == before else 0
+            before = now
+        speaking = threading.Thread(target=last_words, daemon=True)
+        speaking.start()
+        speaking.join(_LAST_WORDS)
+        os._exit(Exit.INTERRUPTED)
+
+    threading.Thread(target=watch, name="springest-abort", daemon=True).start()

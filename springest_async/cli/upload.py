@@ -47,7 +47,7 @@ from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.progress import UploadProgress
 from springest_async.cli.reading import ReadingOptions
-from springest_async.cli.signals import interrupts
+from springest_async.cli.signals import abort_without, interrupts
 from springest_async.cli.status import runs_on, table_of
 from springest_async.cli.stops import Stops
 from springest_async.cli.times import clock_time, duration
@@ -327,6 +327,7 @@ class _Run:
         def interrupt() -> None:
             if self._interrupted and task is not None:
                 task.cancel()
+                abort_without(self._journal, self._print_aborted)
             else:
                 self._interrupted = True
                 self._queue.stop()
@@ -345,6 +346,17 @@ class _Run:
                 return Exit.INTERRUPTED if self._interrupted else Exit.NOT_ALL
             except asyncio.CancelledError:  # Ctrl-C while the journal cannot be reached
                 return Exit.INTERRUPTED
+
+    def _print_aborted(self) -> None:
+        words = (
+            f"Aborted: the journal does not answer ({self._journal.where}), so what was being sent is in doubt. Run the"
+            " same command again to continue."
+        )
+        self._err.show_cursor()  # which the display has hidden
+        say(self._err, words)
+        if (log := json_log()) is not None:
+            log.end["error"] = words
+            log.write_end(Exit.INTERRUPTED)
 
     def _listen(self, event: BulkEvent) -> None:
         for listener in self._listeners:

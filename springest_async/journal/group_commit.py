@@ -8,6 +8,7 @@ they do when another server has taken its place, as soon as a person trusts that
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import threading
@@ -100,6 +101,8 @@ class GroupCommit:
 
     Attributes:
         transactions: how many were begun, in the thread.
+        at_work: the number of what the thread is doing, such as one transaction however often it is tried; None when it
+            has nothing to do.
         waited: the seconds of transactions in which the thread used no processor, mostly because the disk was writing.
     """
 
@@ -108,6 +111,7 @@ class GroupCommit:
         self._before_commit = before_commit
         self.transactions = 0
         self.waited = 0.0
+        self.at_work: int | None = None
         self._connection: Connection | None = None
         self._jobs: list[_AnyJob] = []
         self._served: deque[_Served] = deque()  # the results of this transaction
@@ -168,8 +172,11 @@ class GroupCommit:
     # --- in the thread ---
 
     def _work(self) -> None:
+        works = itertools.count()
         while jobs := self._next():
+            self.at_work = next(works)
             self._run([job for job in jobs if job.begin()])
+            self.at_work = None
         self._disconnect()
 
     def _wake_tasks(self) -> None:

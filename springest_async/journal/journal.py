@@ -103,6 +103,11 @@ class Journal:
         return self._commits.trouble if self._commits and self._is_open else ""
 
     @property
+    def at_work(self) -> int | None:
+        """The number of what its thread is doing, which may wait for a server or a disk; None when it does nothing."""
+        return self._commits.at_work if self._commits else None
+
+    @property
     def waited(self) -> float:
         """Seconds that its transactions have waited since it was opened, mostly for its disk or its server."""
         return self._opened().waited

@@ -2,14 +2,29 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.pdfs import archive, hashes
+from tests.waiting import until
 
-from .command import Ran, names, outcomes, springest, springest_sandbox, stored, table_of
-from .servers.postgresql import Database
+from .command import (
+    HeldSandbox,
+    Ran,
+    end,
+    environment,
+    names,
+    outcomes,
+    springest,
+    springest_sandbox,
+    start,
+    stored,
+    table_of,
+    until_said,
+)
+from .servers.postgresql import Cluster, Database
 
 pytestmark = pytest.mark.postgresql
 
@@ -37,6 +52,36 @@ async def test_two_machines_share_one_journal(tmp_path: Path, state: Path, datab
     assert stored(sandbox) == hashes(folders[0])
     assert told.out.count("4 of 4") == 1  # it is the same manifest
     assert names(state, "*") == []
+
+
+@pytest.mark.parametrize("log", [(), ("--log-format", "json")], ids=["words", "JSON"])
+async def test_a_second_ctrl_c_needs_no_answer_of_the_journal(
+    tmp_path: Path, postgresql: Cluster, database: Database, log: tuple[str, ...]
+) -> None:
+    """PostgreSQL is frozen, so that connections to it stay and nothing answers."""
+    manifest = archive(tmp_path, 4)
+    async with HeldSandbox() as sandbox:
+        env = environment(sandbox.origin, SPRINGEST_JOURNAL=database.url)
+        process = await start("upload", manifest, *log, env=env)
+        await until(lambda: sandbox.held == 3)
+        with postgresql.frozen():
+            process.send_signal(signal.SIGINT)
+            await until_said(process, "Stopping: finishing the uploads in progress.")
+            process.send_signal(signal.SIGINT)
+            ran = await end(process)
+        database.execute("UPDATE workers SET lease_until = 0")
+        sandbox.go_on.set()
+        second = await springest("upload", manifest, origin=sandbox.origin, SPRINGEST_JOURNAL=database.url)
+
+    words = "so what was being sent is in doubt. Run the same command again to continue."
+    assert (ran.code, ran.out) == (130, "")
+    if log:
+        *_, last = map(json.loads, ran.err.splitlines())
+        assert (last["event"], last["exit_code"], last["error"].endswith(words)) == ("end", 130, True)
+    else:
+        assert ran.err.endswith(f"{words}\n")
+    assert (second.code, table_of(second.out)) == (0, outcomes(stored=4))
+    assert stored(sandbox) == hashes(tmp_path)
 
 
 async def test_the_journal_is_shown_and_erased_without_password(tmp_path: Path, database: Database) -> None:

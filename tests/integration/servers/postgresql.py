@@ -140,6 +140,23 @@ class Cluster:
             self._process.wait(A_WHILE)
         self._process = None
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let none of its processes run for as long as the block lasts: the kernel answers for it, and it does not."""
+        assert self._process is not None
+        pids = [self._process.pid]
+        self._process.send_signal(signal.SIGSTOP)  # one that stands still starts no more children
+        pids += _children(self._process.pid)
+        for pid in pids[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(pids):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
         """Return a connection of the superuser over the Unix socket, which commits each statement."""
         return psycopg.connect(
