@@ -57,6 +57,8 @@ def _show(audit: Audit, out: Console) -> None:
     if audit.undated:
         table.add_row("POSTs without a time of the server", number(audit.undated))
     table.add_row("refused (400 or 429), and sent again", number(audit.refused))
+    if audit.too_fast:
+        table.add_row("… of them as too fast", number(audit.too_fast))
     table.add_row("stored twice", number(audit.doubles))
     table.add_row("rows in doubt", number(audit.in_doubt))
     out.print(table)

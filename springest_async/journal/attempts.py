@@ -22,6 +22,13 @@ _FIRST_SECOND = 1.0
 
 _OURS = "(SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL)"
 _STORED = "(a.outcome = 'stored' OR a.missing IS NOT NULL)"  # though it was not found there later
+# What the next POST of the same certificate that was decided has shown of one that was refused without a reason.
+_TOO_FAST = (
+    "CASE WHEN a.outcome = 'waiting' AND a.status = 429 THEN 1 WHEN a.outcome = 'waiting' AND a.status = 400 THEN"
+    " coalesce((SELECT CASE WHEN b.outcome = 'rejected' THEN 0 ELSE 1 END FROM attempts AS b"
+    " WHERE b.certificate = a.certificate AND b.id > a.id"
+    " AND (b.outcome IN ('stored', 'rejected') OR b.missing IS NOT NULL) ORDER BY b.id LIMIT 1), 0) ELSE 0 END"
+)
 
 
 @frozen(kw_only=True)
@@ -37,6 +44,8 @@ class Attempt:
         ended: when its token began to rest, up to a constant, in seconds on the journal's clock, which nobody sets;
             None if that is not known.
         refused: whether it was refused with 400 or 429, and not rejected for good.
+        too_fast: whether it was refused only because it came too fast: with 429, or the same certificate was stored
+            when it was sent again.
         server_date: the answer's ``Date``.
         allowed: how many POSTs a minute were agreed with Springest when it left: the smallest number of all who used
             the budget then, and at least the usual 30, because a program that asks for fewer is only careful.
@@ -50,6 +59,7 @@ class Attempt:
     ended: float | None
     refused: bool
     server_date: str
+    too_fast: bool = False
     allowed: int = POSTS_PER_MINUTE
 
 
@@ -89,7 +99,7 @@ def read_attempts(connection: Connection, budgets: Collection[str], since: int, 
         # In the order of the key: an id begins with a time, but a POST may leave long after it was given its id.
         lines = connection.execute(
             "SELECT a.id, a.budget, a.worker, a.sent_at, a.answered_at, a.counted_until, a.back_at, a.status,"  # noqa: S608
-            " a.outcome, a.server_date, a.allowed FROM attempts AS a"
+            f" a.outcome, a.server_date, a.allowed, {_TOO_FAST} FROM attempts AS a"
             f" WHERE a.id > ? AND a.sent_at >= ? AND a.sent_at <= ? AND {LEFT} ORDER BY a.id LIMIT ?",
             (after, since, until, _AT_ONCE),
         )
@@ -100,7 +110,9 @@ def read_attempts(connection: Connection, budgets: Collection[str], since: int, 
 
 
 def _attempt_of(line: tuple[Any, ...]) -> Attempt:
-    id_, budget, worker, sent_at, answered_at, counted_until, back_at, status, outcome, server_date, allowed = line
+    id_, budget, worker, sent_at, answered_at, counted_until, back_at, status, outcome, server_date, allowed, fast = (
+        line
+    )
     # The token of any other POST rests from a guess of when the server has counted it.
     is_answered = answered_at is not None and status is not None and status < 500 and status != 408
     return Attempt(
@@ -112,6 +124,7 @@ def _attempt_of(line: tuple[Any, ...]) -> Attempt:
         ended=back_at if is_answered and counted_until is None and back_at > _FIRST_SECOND else None,
         refused=outcome == "waiting" and status in (400, 429),
         server_date=server_date,
+        too_fast=bool(fast),
         allowed=max(POSTS_PER_MINUTE, allowed or 0),
     )
 

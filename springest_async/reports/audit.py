@@ -95,6 +95,7 @@ class Audit:
         by_server_clock: the most in any period, by the ``Date`` of their answers; None if no answer had one.
         undated: how many had no answer with a ``Date``.
         refused: how many the server refused with 400 or 429, and were sent again.
+        too_fast: how many of them it refused only because they came too fast for it.
         in_doubt: how many rows are in doubt now.
         doubles: how many certificates may be stored twice.
         first_doubles: the first twenty of them.
@@ -115,6 +116,7 @@ class Audit:
     by_server_clock: Peak | None
     undated: int
     refused: int
+    too_fast: int
     in_doubt: int
     doubles: int
     first_doubles: tuple[Double, ...]
@@ -151,13 +153,12 @@ def sentence(audit: Audit) -> str:
         case "exceeded":
             twice = f" {_doubles(audit.doubles)}" if audit.doubles else ""
             return f"The limit was NOT kept: {_peak(audit)} ({allowed}).{twice}"
-        case "stored twice":
-            return f"The limit was kept: at most {audit.most} POSTs in any {audit.period:g} s ({allowed}). But " + (
-                _doubles(audit.doubles)
-            )
-    return (
-        f"The limit was kept, and nothing was stored twice: at most {audit.most} POSTs in any {audit.period:g} s"
-        f" ({allowed})."
+    count = "By our count, the limit" if audit.too_fast else "The limit"
+    once = "" if audit.doubles else ", and nothing was stored twice"
+    but = [_too_fast(audit.too_fast)] if audit.too_fast else []
+    but += [_doubles(audit.doubles)] if audit.doubles else []
+    return f"{count} was kept{once}: at most {audit.most} POSTs in any {audit.period:g} s ({allowed})." + "".join(
+        f" {'Also' if number else 'But'} {words}" for number, words in enumerate(but)
     )
 
 
@@ -173,6 +174,11 @@ def notes(audit: Audit) -> list[str]:
         said.append(
             f"In places, one clock shows more than {audit.limit} POSTs in {audit.period:g} s, and another one that they"
             " were further apart: a clock was set there, and no limit was broken."
+        )
+    if audit.too_fast:
+        said.append(
+            "What Springest refuses is not stored, and it was sent again. If something else uses this key, such as"
+            " another program, or this one with another journal: use one journal for all of it, or one after the other."
         )
     if audit.missing:
         rows, were, them = (
@@ -205,6 +211,11 @@ def _peak(audit: Audit) -> str:
     return f"{peak.posts} POSTs within {peak.seconds:.1f} s from {peak.at:%Y-%m-%d %H:%M:%S} UTC {clock}"
 
 
+def _too_fast(number: int) -> str:
+    posts = "1 POST" if number == 1 else f"{number} POSTs"
+    return f"Springest refused {posts} as too fast: something else uses this key, or Springest counts in another way."
+
+
 def _doubles(number: int) -> str:
     if number == 1:
         return "1 certificate may be stored twice: look it up at Springest."
@@ -229,6 +240,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "by_server_clock": None if audit.by_server_clock is None else _peak_as_json(audit.by_server_clock),
         "undated": audit.undated,
         "refused": audit.refused,
+        "too_fast": audit.too_fast,
         "in_doubt": audit.in_doubt,
         "doubles": audit.doubles,
         "first_doubles": [
@@ -283,6 +295,7 @@ def read_audit(connection: Connection, migration: int) -> Audit:
             by_server_clock=theirs,
             undated=timeline.undated,
             refused=timeline.refused,
+            too_fast=timeline.too_fast,
             in_doubt=manifest_rows.counts(connection, migration)[State.IN_DOUBT],
             doubles=doubles,
             first_doubles=tuple(first_doubles),
@@ -322,7 +335,7 @@ class _Timeline:
     """The POSTs of an audit, in a temporary database, and what was counted of them."""
 
     def __init__(self) -> None:
-        self.posts = self.refused = self.undated = self.set_back = 0
+        self.posts = self.refused = self.too_fast = self.undated = self.set_back = 0
         self.limits: set[int] = set()
         self._database = TemporaryDatabase(_POSTS)
 
@@ -341,6 +354,7 @@ class _Timeline:
         for attempt in attempts:
             self.posts += 1
             self.refused += attempt.refused
+            self.too_fast += attempt.too_fast
             self.limits.add(attempt.allowed)
             dated = _moment_of(attempt.server_date)
             self.undated += dated is None

@@ -243,6 +243,7 @@ def _proof(audit: Audit) -> str:
         (f"most in any {audit.period:g} s, by the clock of Springest", _peak(audit.by_server_clock)),
         (f"allowed in any {audit.period:g} s", number(audit.limit)),
         ("refused and sent again", number(audit.refused)),
+        ("… of them as too fast", number(audit.too_fast)),
         ("stored twice", number(audit.doubles)),
         ("rows in doubt", number(audit.in_doubt)),
     ]

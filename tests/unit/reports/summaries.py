@@ -60,6 +60,7 @@ def audit_of(**changes: Any) -> Audit:
         "by_server_clock": Peak(posts=2, at=BEGAN, seconds=11.0),
         "undated": 0,
         "refused": 0,
+        "too_fast": 0,
         "in_doubt": 0,
         "doubles": 0,
         "first_doubles": (),

@@ -535,6 +535,37 @@ async def test_refusals_and_doubts_are_counted(manifest: Manifest) -> None:
     assert notes(audit)[-1].startswith("1 row is in doubt")
 
 
+async def test_refusals_of_what_was_stored_later_were_for_speed(manifest: Manifest) -> None:
+    """Something else used the key, so Springest refused what this journal sent within the limit."""
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [attempt(number) for number in range(4)], outcome="waiting", status=400)
+        await plant(migration, [attempt(100 + number) for number in range(2)])
+        await plant(migration, [attempt(200 + number) for number in range(3)], outcome="rejected", status=400)
+        await plant(migration, [attempt(300)], outcome="waiting", status=429)
+        audit = await audited(migration)
+
+    assert (audit.verdict, audit.refused, audit.too_fast) == ("kept", 5, 3)
+    assert sentence(audit) == (
+        "By our count, the limit was kept, and nothing was stored twice: at most 4 POSTs in any 60 s (30 in 60 s are"
+        " allowed). But Springest refused 3 POSTs as too fast: something else uses this key, or Springest counts in"
+        " another way."
+    )
+    assert notes(audit)[0].startswith("What Springest refuses is not stored, and it was sent again.")
+    assert as_json(audit)["too_fast"] == 3
+
+
+async def test_refusals_of_what_is_invalid_say_nothing_of_speed(manifest: Manifest) -> None:
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [attempt(0), attempt(1)], outcome="waiting", status=400)
+        await plant(migration, [attempt(100)], outcome="rejected", status=400)
+        audit = await audited(migration)
+
+    assert (audit.refused, audit.too_fast) == (2, 0)
+    assert sentence(audit).startswith("The limit was kept, and nothing was stored twice: ")
+
+
 async def test_a_late_answer_that_doubles_is_found(manifest: Manifest) -> None:
     """A POST was given up and the certificate sent again, and then both were stored after all."""
     async with loaded(manifest) as migration:

@@ -139,6 +139,13 @@ def test_a_broken_limit_and_doubles_are_conspicuous() -> None:
     assert "… and 1 more: springest audit" in words_of(page)
 
 
+def test_refusals_for_speed_are_conspicuous() -> None:
+    words = words_of(page_of(summary_of(audit=audit_of(refused=2, too_fast=2))))
+
+    assert words.count("But Springest refused 2 POSTs as too fast: something else uses this key") == 2
+    assert "refused and sent again 2 … of them as too fast 2" in words
+
+
 def test_a_server_without_a_clock_is_told() -> None:
     words = words_of(page_of(summary_of(audit=audit_of(by_server_clock=None))))
 
