@@ -388,7 +388,7 @@ async def live_through(archive: Archive, folder: Path, database: Database, brows
 
 
 async def test_a_small_migration_is_lived_through(tmp_path: Path, database: Database, browser: Browser) -> None:
-    await live_through(Archive(rows=150, rejected=50, in_doubt=12), tmp_path, database, browser)
+    await live_through(Archive(rows=120, rejected=40, in_doubt=12), tmp_path, database, browser)
 
 
 @pytest.mark.soak
