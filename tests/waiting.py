@@ -31,29 +31,33 @@ async def heard(*, within: float = 0.05) -> None:
 
 
 @contextmanager
-def leaping_clock(*, quiet: float = 0.5) -> Iterator[bool]:
+def leaping_clock(*, quiet: float = 0.3) -> Iterator[bool]:
     """Make the running loop's clock leap to its next timer when no byte has moved for `quiet` seconds.
 
     So a test has the patience of a busy machine and does not wait for a silence, where both ends of all connections
     are in this process. What works in a thread is waited for. Yields whether the loop can do that; uvloop's cannot.
+
+    By default `quiet` is longer than the 0.2 s for which a system may keep what is sent, when the other end has hardly
+    any room for it.
     """
     loop: Any = asyncio.get_running_loop()
     if not hasattr(loop, "_selector"):
         yield False
         return
     select, time, run_in_executor = loop._selector.select, loop.time, loop.run_in_executor
-    leapt, moved_at, at_work = 0.0, time(), set[asyncio.Future[Any]]()
+    leapt, moved_at, has_moved, at_work = 0.0, time(), False, set[asyncio.Future[Any]]()
 
     def select_and_leap(timeout: float | None = None) -> Sequence[Any]:
-        nonlocal leapt, moved_at
+        nonlocal leapt, moved_at, has_moved
+        if has_moved:  # and what came has been seen to only now
+            moved_at = time()
         # What was sent at the last leap gets its moment, too.
         patience = max(moved_at + quiet - time(), 0.02)
         if timeout is None or timeout <= patience or at_work:
             events = select(timeout)
         elif not (events := select(patience)):
             leapt += timeout - patience
-        if events:
-            moved_at = time()
+        has_moved = bool(events)
         return events  # type: ignore[no-any-return]
 
     def run_and_note(*arguments: Any) -> "asyncio.Future[Any]":
