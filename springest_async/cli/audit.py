@@ -12,7 +12,7 @@ from springest_async.cli.console import forget_stdout, print_json, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.numbers import count, number
 from springest_async.cli.status import migration_of
-from springest_async.journal.attempts import Double
+from springest_async.journal.attempts import Double, SentAgain
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.audit import Audit, Peak, as_json, notes, read_audit, sentence
 
@@ -60,6 +60,8 @@ def _show(audit: Audit, out: Console) -> None:
     if audit.too_fast:
         table.add_row("… of them as too fast", number(audit.too_fast))
     table.add_row("stored twice", number(audit.doubles))
+    if audit.sent_again:
+        table.add_row("sent again, because Springest did not list it", number(audit.sent_again))
     table.add_row("rows in doubt", number(audit.in_doubt))
     out.print(table)
     for note in notes(audit):
@@ -68,18 +70,31 @@ def _show(audit: Audit, out: Console) -> None:
         say(out, _double(double))
     if (more := audit.doubles - len(audit.first_doubles)) > 0:
         say(out, f"… and {number(more)} more.")
+    for one in audit.first_sent_again:
+        say(out, _sent_again(one))
+    if (more := audit.sent_again - len(audit.first_sent_again)) > 0:
+        say(out, f"… and {number(more)} more that were sent again.")
 
 
 def _double(double: Double) -> str:
-    rows = f"Row{'s' if len(double.rows) > 1 else ''} {', '.join(map(str, double.rows))}"
+    rows = _rows(double.rows)
     if double.springest_id is not None:
         return f"{rows}: Springest gave the same id, {double.springest_id}, to several certificates."
     ids = " and ".join(double.request_ids)
-    words = f"{rows}: {count(len(double.request_ids), 'POST')} of it were stored. Their X-Request-Id: {ids}"
-    if not double.missing_ids:
-        return words
-    missing = " and ".join(map(str, double.missing_ids))
-    return f"{words} (the first one was not listed later, with Springest's id {missing})"
+    return f"{rows}: {count(len(double.request_ids), 'POST')} of it were stored. Their X-Request-Id: {ids}"
+
+
+def _sent_again(one: SentAgain) -> str:
+    was = " and ".join(map(str, one.missing_ids)) or "not known"
+    now = "not known yet" if one.springest_id is None else str(one.springest_id)
+    return (
+        f"{_rows(one.rows)} sent again: Springest's id was {was}, and is {now}. The X-Request-Id of the POSTs:"
+        f" {' and '.join(one.request_ids)}"
+    )
+
+
+def _rows(rows: tuple[int, ...]) -> str:
+    return f"Row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows))}"
 
 
 def _peak(peak: Peak) -> str:

@@ -25,7 +25,7 @@ from springest_async.manifest.csv_table import SEPARATORS
 from springest_async.manifest.new_file import new_file
 from springest_async.manifest.table import open_table
 from springest_async.reports import charts, html, rows_csv
-from springest_async.reports.audit import sentence
+from springest_async.reports.audit import notes_on_repairs, sentence
 from springest_async.reports.charts import quantile, shown
 from springest_async.reports.left_out import left_out
 from springest_async.reports.summary import Summary, outcomes_of, read_summary, rows_for_person
@@ -214,6 +214,8 @@ def _print(summary: Summary, manifest: Path, out: Console) -> None:
         say(out, f"{count(doubts, 'row')} in doubt: springest status lists them, and says what to do.")
     if posts.posts:
         say(out, f"{sentence(summary.audit)} springest audit shows how that is known.")
+        for words in notes_on_repairs(summary.audit):
+            say(out, words)
     else:
         say(out, "Nothing was sent for this manifest.")
 

@@ -22,6 +22,9 @@ _FIRST_SECOND = 1.0
 
 _OURS = "(SELECT certificate FROM manifest_rows WHERE load = ? AND certificate IS NOT NULL)"
 _STORED = "(a.outcome = 'stored' OR a.missing IS NOT NULL)"  # though it was not found there later
+_ANSWERED_AS_STORED = (
+    "(a.outcome = 'stored' OR (a.missing IS NOT NULL AND a.outcome = 'waiting' AND coalesce(a.status, 0) < 400))"
+)
 # What the next POST of the same certificate that was decided has shown of one that was refused without a reason.
 _TOO_FAST = (
     "CASE WHEN a.outcome = 'waiting' AND a.status = 429 THEN 1 WHEN a.outcome = 'waiting' AND a.status = 400 THEN"
@@ -72,14 +75,28 @@ class Double:
         springest_id: the id that Springest gave to several certificates; None if one certificate was stored by several
             POSTs.
         request_ids: the ``X-Request-Id`` of the POSTs.
-        missing_ids: the ids that Springest gave it before ``springest reconcile --repair`` did not find it there any
-            more.
     """
 
     rows: tuple[int, ...]
     springest_id: int | None
     request_ids: tuple[str, ...]
-    missing_ids: tuple[int, ...] = ()
+
+
+@frozen(kw_only=True)
+class SentAgain:
+    """A certificate that was stored, and sent again because Springest certainly did not list it any more.
+
+    Attributes:
+        rows: the first rows that name it.
+        springest_id: the id that it has at Springest now; None if that is not known.
+        missing_ids: the ids that it had when ``springest reconcile --repair`` did not find it.
+        request_ids: the ``X-Request-Id`` of the POSTs that have stored it.
+    """
+
+    rows: tuple[int, ...]
+    springest_id: int | None
+    missing_ids: tuple[int, ...]
+    request_ids: tuple[str, ...]
 
 
 def budgets_of(connection: Connection, migration: int, since: int) -> tuple[str, ...]:
@@ -129,26 +146,56 @@ def _attempt_of(line: tuple[Any, ...]) -> Attempt:
     )
 
 
-def read_missing(connection: Connection, migration: int) -> int:
-    """Return how many certificates of a migration were stored, and sent again because Springest did not list them."""
-    ((number,),) = connection.execute(
-        "SELECT count(DISTINCT a.certificate) FROM attempts AS a WHERE a.missing IS NOT NULL"  # noqa: S608
-        f" AND a.certificate IN {_OURS}",
-        (load_of(connection, migration),),
+def read_sent_again(connection: Connection, migration: int) -> tuple[int, int, list[SentAgain]]:
+    """Return what of a migration was stored, and put back to be sent again because Springest did not list it.
+
+    Return how many certificates were sent again, how many wait for it, and the first that were sent again.
+    """
+    load = load_of(connection, migration)
+    put_back = (
+        " FROM (SELECT a.certificate, max(CASE WHEN a.missing IS NOT NULL THEN a.id END) AS marked,"  # noqa: S608
+        f" max(CASE WHEN {LEFT} THEN a.id END) AS last FROM attempts AS a WHERE a.certificate IN"
+        f" (SELECT m.certificate FROM attempts AS m WHERE m.missing IS NOT NULL) AND a.certificate IN {_OURS}"
+        " GROUP BY a.certificate) AS put_back"
     )
-    return int(number)
+    ((all_of_them,),) = connection.execute(f"SELECT count(*){put_back}", (load,))
+    ((again,),) = connection.execute(f"SELECT count(*){put_back} WHERE last > marked", (load,))
+    first = connection.execute(
+        f"SELECT certificate{put_back} WHERE last > marked ORDER BY certificate LIMIT ?", (load, _SHOWN)
+    )
+    return (
+        int(again),
+        int(all_of_them - again),
+        [_sent_again(connection, load, certificate) for (certificate,) in first],
+    )
+
+
+def _sent_again(connection: Connection, load: int, certificate: int) -> SentAgain:
+    ((springest_id,),) = connection.execute("SELECT springest_id FROM certificates WHERE id = ?", (certificate,))
+    posts = connection.execute(
+        f"SELECT a.id, a.missing FROM attempts AS a WHERE a.certificate = ? AND {_STORED} ORDER BY a.id LIMIT ?",  # noqa: S608
+        (certificate, _ROWS_SHOWN),
+    )
+    return SentAgain(
+        rows=_rows(connection, load, [certificate]),
+        springest_id=springest_id,
+        missing_ids=tuple(dict.fromkeys(missing for _, missing in posts if missing)),
+        request_ids=tuple(request_id for request_id, _ in posts),
+    )
 
 
 def read_doubles(connection: Connection, migration: int) -> tuple[int, list[Double]]:
     """Return how much of a migration may be stored twice, and the first of it.
 
-    That is a certificate of which several POSTs were stored, whatever was missing at Springest meanwhile, and an id of
-    Springest's that several certificates have.
+    That is a certificate of which several POSTs were stored, and an id of Springest's that several certificates have.
+    What was stored before ``springest reconcile --repair`` certainly did not find it there is no double of what was
+    stored afterwards.
     """
     load = load_of(connection, migration)
     several = (
-        f" FROM (SELECT a.certificate FROM attempts AS a WHERE {_STORED} AND a.certificate IN {_OURS}"  # noqa: S608
-        " GROUP BY a.certificate HAVING count(*) > 1) AS several"
+        " FROM (SELECT DISTINCT certificate FROM (SELECT a.certificate FROM attempts AS a"  # noqa: S608
+        f" WHERE {_ANSWERED_AS_STORED} AND a.certificate IN {_OURS}"
+        " GROUP BY a.certificate, a.missing HAVING count(*) > 1) AS together) AS several"
     )
     shared = (
         " FROM (SELECT k.origin, k.springest_id FROM certificates AS k WHERE k.springest_id IS NOT NULL"  # noqa: S608
@@ -178,18 +225,23 @@ def _first_of(connection: Connection, columns: str, doubles: str, load: int) -> 
 
 def _double(connection: Connection, load: int, springest_id: int | None, certificates: list[int]) -> Double:
     marks = ", ".join("?" * len(certificates))
-    rows = connection.execute(
-        f"SELECT number FROM manifest_rows WHERE load = ? AND certificate IN ({marks}) ORDER BY number LIMIT ?",  # noqa: S608
-        (load, *certificates, _ROWS_SHOWN),
-    )
     ids = connection.execute(
-        f"SELECT a.id, a.missing FROM attempts AS a WHERE a.certificate IN ({marks}) AND {_STORED}"  # noqa: S608
+        f"SELECT a.id FROM attempts AS a WHERE a.certificate IN ({marks}) AND {_STORED}"  # noqa: S608
         " ORDER BY a.id LIMIT ?",
         (*certificates, _ROWS_SHOWN),
     )
     return Double(
-        rows=tuple(number for (number,) in rows),
+        rows=_rows(connection, load, certificates),
         springest_id=springest_id,
-        request_ids=tuple(request_id for request_id, _ in ids),
-        missing_ids=tuple(dict.fromkeys(missing for _, missing in ids if missing)),
+        request_ids=tuple(request_id for (request_id,) in ids),
     )
+
+
+def _rows(connection: Connection, load: int, certificates: list[int]) -> tuple[int, ...]:
+    """Return the first rows that name one of these certificates."""
+    marks = ", ".join("?" * len(certificates))
+    rows = connection.execute(
+        f"SELECT number FROM manifest_rows WHERE load = ? AND certificate IN ({marks}) ORDER BY number LIMIT ?",  # noqa: S608
+        (load, *certificates, _ROWS_SHOWN),
+    )
+    return tuple(number for (number,) in rows)

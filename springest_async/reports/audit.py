@@ -29,10 +29,11 @@ from springest_async.journal import history, manifest_rows
 from springest_async.journal.attempts import (
     Attempt,
     Double,
+    SentAgain,
     budgets_of,
     read_attempts,
     read_doubles,
-    read_missing,
+    read_sent_again,
 )
 from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
@@ -99,7 +100,10 @@ class Audit:
         in_doubt: how many rows are in doubt now.
         doubles: how many certificates may be stored twice.
         first_doubles: the first twenty of them.
-        missing: how many certificates were stored, and put back by ``springest reconcile --repair``, to be sent again.
+        sent_again: how many certificates were stored, and sent again because Springest certainly did not list them
+            (``springest reconcile --repair``). They are no doubles.
+        first_sent_again: the first twenty of them.
+        put_back: how many certificates wait to be sent again for that reason.
         set_back: by how many seconds a clock of ours was set back, at most; 0 if none was seen to be.
         disputed: whether one clock showed more POSTs in a period than were allowed, and the other that this was not so.
     """
@@ -120,7 +124,9 @@ class Audit:
     in_doubt: int
     doubles: int
     first_doubles: tuple[Double, ...]
-    missing: int
+    sent_again: int
+    first_sent_again: tuple[SentAgain, ...]
+    put_back: int
     set_back: float
     disputed: bool
 
@@ -180,14 +186,7 @@ def notes(audit: Audit) -> list[str]:
             "What Springest refuses is not stored, and it was sent again. If something else uses this key, such as"
             " another program, or this one with another journal: use one journal for all of it, or one after the other."
         )
-    if audit.missing:
-        rows, were, them = (
-            ("1 certificate", "was", "it") if audit.missing == 1 else (f"{audit.missing} certificates", "were", "them")
-        )
-        said.append(
-            f"{rows} {were} stored, and then put back by springest reconcile --repair, to be sent again, because"
-            f" Springest did not list {them}. If Springest has {them} after all, it has {them} twice."
-        )
+    said += notes_on_repairs(audit)
     if len(audit.limits) > 1:
         numbers = " and ".join(map(str, audit.limits))
         said.append(f"The limit was changed meanwhile: {numbers} were allowed. Each POST is held to that of its time.")
@@ -198,6 +197,25 @@ def notes(audit: Audit) -> list[str]:
     if audit.in_doubt:
         rows, them = ("1 row is", "it") if audit.in_doubt == 1 else (f"{audit.in_doubt} rows are", "them")
         said.append(f"{rows} in doubt: Springest may have stored {them} or not. springest status shows {them}.")
+    return said
+
+
+def notes_on_repairs(audit: Audit) -> list[str]:
+    """Return what was sent again because Springest did not list it, or waits for that, a sentence or two each."""
+    said: list[str] = []
+    if number := audit.sent_again:
+        rows, them, are = (
+            ("1 certificate was", "it", "it is") if number == 1 else (f"{number} certificates were", "them", "each is")
+        )
+        said.append(
+            f"{rows} sent again (springest reconcile --repair), because Springest did not list {them} any more."
+            f" springest reconcile shows whether {are} there once."
+        )
+    if number := audit.put_back:
+        rows, them = ("1 certificate waits", "it") if number == 1 else (f"{number} certificates wait", "them")
+        said.append(
+            f"{rows} to be sent again (springest reconcile --repair), because Springest did not list {them} any more."
+        )
     return said
 
 
@@ -248,11 +266,20 @@ def as_json(audit: Audit) -> dict[str, Any]:
                 "rows": [*double.rows],
                 "springest_id": double.springest_id,
                 "request_ids": [*double.request_ids],
-                "missing_ids": [*double.missing_ids],
             }
             for double in audit.first_doubles
         ],
-        "missing": audit.missing,
+        "sent_again": audit.sent_again,
+        "first_sent_again": [
+            {
+                "rows": [*one.rows],
+                "springest_id": one.springest_id,
+                "missing_ids": [*one.missing_ids],
+                "request_ids": [*one.request_ids],
+            }
+            for one in audit.first_sent_again
+        ],
+        "put_back": audit.put_back,
         "set_back": round(audit.set_back, 1),
         "disputed": audit.disputed,
     }
@@ -275,6 +302,7 @@ def read_audit(connection: Connection, migration: int) -> Audit:
     """
     own = history.read_posts(connection, migration)
     doubles, first_doubles = read_doubles(connection, migration)
+    sent_again, put_back, first_sent_again = read_sent_again(connection, migration)
     begins, ends = microseconds(own.first_at), microseconds(own.last_at)
     budgets = () if begins is None else budgets_of(connection, migration, begins)
     with _Timeline() as timeline:
@@ -299,7 +327,9 @@ def read_audit(connection: Connection, migration: int) -> Audit:
             in_doubt=manifest_rows.counts(connection, migration)[State.IN_DOUBT],
             doubles=doubles,
             first_doubles=tuple(first_doubles),
-            missing=read_missing(connection, migration),
+            sent_again=sent_again,
+            first_sent_again=tuple(first_sent_again),
+            put_back=put_back,
             set_back=timeline.set_back / _SECOND,
             disputed=by_us or by_them,
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import islice
 
-from springest_async.journal.attempts import Double
+from springest_async.journal.attempts import Double, SentAgain
 from springest_async.journal.history import RowHistory
 from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import State
@@ -245,17 +245,22 @@ def _proof(audit: Audit) -> str:
         ("refused and sent again", number(audit.refused)),
         ("… of them as too fast", number(audit.too_fast)),
         ("stored twice", number(audit.doubles)),
+        ("sent again, because Springest did not list it", number(audit.sent_again)),
         ("rows in doubt", number(audit.in_doubt)),
     ]
     doubles = "".join(f"<li>{escape(_double(double))}</li>" for double in audit.first_doubles)
     more = audit.doubles - len(audit.first_doubles)
     rest = f"<p>… and {number(more)} more: springest audit shows how to find them.</p>" if more > 0 else ""
+    again = "".join(f"<li>{escape(_sent_again(one))}</li>" for one in audit.first_sent_again)
+    more = audit.sent_again - len(audit.first_sent_again)
+    others = f"<p>… and {number(more)} more that were sent again.</p>" if more > 0 else ""
     return _section(
         title,
         f'<p><strong class="{audit.verdict.replace(" ", "-")}">{escape(sentence(audit))}</strong></p>'
         + "".join(f"<p>{escape(note)}</p>" for note in notes(audit))
         + _scrolling(title, _table(("what was counted", "number"), lines), long=True)
-        + (f"<ul>{doubles}</ul>{rest}" if doubles else ""),
+        + (f"<ul>{doubles}</ul>{rest}" if doubles else "")
+        + (f"<ul>{again}</ul>{others}" if again else ""),
     )
 
 
@@ -266,14 +271,22 @@ def _peak(peak: Peak | None) -> str:
 
 
 def _double(double: Double) -> str:
-    rows = f"{'Row' if len(double.rows) == 1 else 'Rows'} {', '.join(map(str, double.rows))}"
     what = (
         "stored by several POSTs" if double.springest_id is None else f"all with Springest's id {double.springest_id}"
     )
-    missing = (
-        f" (not listed later: Springest's id {', '.join(map(str, double.missing_ids))})" if double.missing_ids else ""
+    return f"{_rows_of(double)}: {what}; request ids {', '.join(double.request_ids)}"
+
+
+def _sent_again(one: SentAgain) -> str:
+    was = ", ".join(map(str, one.missing_ids)) or "not known"
+    now = "not known yet" if one.springest_id is None else str(one.springest_id)
+    return (
+        f"{_rows_of(one)}: sent again; Springest's id was {was}, and is {now}; request ids {', '.join(one.request_ids)}"
     )
-    return f"{rows}: {what}; request ids {', '.join(double.request_ids)}{missing}"
+
+
+def _rows_of(found: Double | SentAgain) -> str:
+    return f"{'Row' if len(found.rows) == 1 else 'Rows'} {', '.join(map(str, found.rows))}"
 
 
 def _advice(summary: Summary) -> str:

@@ -159,7 +159,28 @@ async def test_what_is_missing_is_sent_again_once(tmp_path: Path) -> None:
     assert ran.code == Exit.DIFFERENT
     assert f"Waiting again: 2 certificates. To send them: springest upload {manifest}" in ran.err
     assert (after.code, len(posts(sandbox, "stored"))) == (Exit.STORED, ROWS + 2)
-    assert audited.code == Exit.DIFFERENT  # both were answered as stored, whatever Springest lists
+    assert audited.code == Exit.STORED
+    assert "2 certificates were sent again (springest reconcile --repair)" in audited.out
+
+
+async def test_what_is_there_twice_after_a_repair_is_doubled(tmp_path: Path) -> None:
+    """Somebody brings back what was deleted, when it has been sent again."""
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        _, deleted = found(sandbox, 1)
+        remove(sandbox, 1)
+        await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin)
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == Exit.STORED
+        index, _ = next((i, one) for i, one in enumerate(sandbox._certificates) if one.id == deleted.id)
+        sandbox._certificates[index] = deleted
+        ran = await springest("reconcile", manifest, "--format", "csv", origin=sandbox.origin)
+        reported = await springest("report", manifest)
+
+    lines = list(csv.DictReader(io.StringIO(ran.out)))
+    doubled = [line for line in lines if line["email"] == deleted.email]
+    assert ran.code == Exit.DIFFERENT
+    assert [(line["kind"], line["row"]) for line in doubled] == [("stored and shown", "2"), ("doubled", "2")]
+    assert doubled[1]["listed_id"] == str(deleted.id)
+    assert "1 certificate was sent again (springest reconcile --repair)" in reported.out
 
 
 async def test_another_key_sends_nothing_again(tmp_path: Path) -> None:

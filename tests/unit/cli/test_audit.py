@@ -57,9 +57,9 @@ async def test_the_id_of_what_was_missing_is_told(tmp_path: Path, out: io.String
         await migration.send_missing_again(missing)
         await settle(migration, State.STORED, springest_id=18)
 
-    assert await audit(manifest.path, str(journal_of(manifest)), "table", console(out, 400)) is Exit.DIFFERENT
-    assert "Row 2: 2 POSTs of it were stored." in out.getvalue()
-    assert "(the first one was not listed later, with Springest's id 17)" in out.getvalue()
+    assert await audit(manifest.path, str(journal_of(manifest)), "table", console(out, 400)) is Exit.STORED
+    assert "│ sent again, because Springest did not list it │ 1 " in out.getvalue()
+    assert "Row 2 sent again: Springest's id was 17, and is 18. The X-Request-Id of the POSTs: " in out.getvalue()
 
 
 async def test_as_json_it_is_one_object(tmp_path: Path, out: io.StringIO) -> None:

@@ -64,7 +64,9 @@ def audit_of(**changes: Any) -> Audit:
         "in_doubt": 0,
         "doubles": 0,
         "first_doubles": (),
-        "missing": 0,
+        "sent_again": 0,
+        "first_sent_again": (),
+        "put_back": 0,
         "set_back": 0.0,
         "disputed": False,
     }

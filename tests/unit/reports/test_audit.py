@@ -592,8 +592,8 @@ async def sent_again(migration: OpenMigration) -> None:
     await migration.journal.run(change)
 
 
-async def test_what_a_repair_sent_again_is_stored_twice(manifest: Manifest) -> None:
-    """The first answer said that it is stored, whatever was listed later."""
+async def test_what_a_repair_sent_again_is_no_double(manifest: Manifest) -> None:
+    """The first answer said that it is stored, and Springest certainly did not list it later."""
     async with loaded(manifest) as migration:
         await settle(migration, State.STORED, springest_id=77)
         await sent_again(migration)
@@ -601,17 +601,74 @@ async def test_what_a_repair_sent_again_is_stored_twice(manifest: Manifest) -> N
         await settle(migration, State.STORED, springest_id=78)
         audit = await audited(migration)
 
-    (double,) = audit.first_doubles
-    assert (before.doubles, before.missing, audit.missing) == (0, 1, 1)
-    assert (audit.verdict, double.rows, len(double.request_ids), double.missing_ids) == ("stored twice", (2,), 2, (77,))
-    assert as_json(audit)["first_doubles"][0]["missing_ids"] == [77]
+    assert (before.doubles, before.sent_again, before.put_back) == (0, 0, 1)
+    assert notes(before)[0] == (
+        "1 certificate waits to be sent again (springest reconcile --repair), because Springest did not list it any"
+        " more."
+    )
+    (one,) = audit.first_sent_again
+    assert (audit.verdict, audit.doubles, audit.sent_again, audit.put_back) == ("kept", 0, 1, 0)
+    assert (one.rows, one.missing_ids, one.springest_id, len(one.request_ids)) == ((2,), (77,), 78, 2)
+    assert as_json(audit)["first_sent_again"][0]["missing_ids"] == [77]
     assert notes(audit)[0] == (
-        "1 certificate was stored, and then put back by springest reconcile --repair, to be sent again, because"
-        " Springest did not list it. If Springest has it after all, it has it twice."
+        "1 certificate was sent again (springest reconcile --repair), because Springest did not list it any more."
+        " springest reconcile shows whether it is there once."
     )
 
 
-async def test_what_was_found_listed_and_sent_again_counts(manifest: Manifest) -> None:
+async def test_a_double_is_one_before_and_after_a_repair(manifest: Manifest) -> None:
+    """Nobody has looked for the id of its first POST, and a repair sends once."""
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, springest_id=77)
+        await again(migration, "stored")
+        before = await audited(migration)
+        await sent_again(migration)
+        await settle(migration, State.STORED, springest_id=78)
+        repaired = await audited(migration)
+
+    assert (before.verdict, before.doubles) == ("stored twice", 1)
+    assert (repaired.verdict, repaired.doubles, repaired.sent_again) == ("stored twice", 1, 1)
+
+
+async def test_what_is_stored_twice_after_a_repair_is_a_double(manifest: Manifest) -> None:
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, springest_id=77)
+        await sent_again(migration)
+        await settle(migration, State.STORED, springest_id=78)
+        await again(migration, "stored")
+        audit = await audited(migration)
+
+    assert (audit.verdict, audit.doubles, audit.sent_again) == ("stored twice", 1, 1)
+
+
+async def test_a_doubt_before_a_repair_doubles_nothing(manifest: Manifest) -> None:
+    """The last POST is in doubt, and an earlier one has stored the certificate after all."""
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, springest_id=77)
+        await again(migration, "in doubt")
+        await migration.journal.run(
+            lambda connection: connection.execute("UPDATE certificates SET attempt = (SELECT max(id) FROM attempts)")
+        )
+        await sent_again(migration)
+        await settle(migration, State.STORED, springest_id=78)
+        audit = await audited(migration)
+
+    assert (audit.doubles, audit.sent_again) == (0, 1)
+
+
+async def again(migration: OpenMigration, outcome: str) -> None:
+    """Add a POST of each certificate that ended so, after those that there are."""
+    await migration.journal.run(
+        lambda connection: connection.execute(
+            "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, answered_at, outcome)"
+            " SELECT max(id) || '+', certificate, '', 'other', 0, max(sent_at), max(sent_at), ? FROM attempts"
+            " GROUP BY certificate",
+            (outcome,),
+        )
+    )
+
+
+async def test_what_was_found_listed_and_sent_again_is_no_double(manifest: Manifest) -> None:
     """No answer said that it is stored, but Springest's lists did."""
     async with loaded(manifest) as migration:
         await settle(migration, State.IN_DOUBT)
@@ -620,4 +677,4 @@ async def test_what_was_found_listed_and_sent_again_counts(manifest: Manifest) -
         await settle(migration, State.STORED, springest_id=78)
         audit = await audited(migration)
 
-    assert (audit.verdict, audit.doubles) == ("stored twice", 1)
+    assert (audit.verdict, audit.doubles, audit.sent_again) == ("kept", 0, 1)

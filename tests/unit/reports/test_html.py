@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import attrs
 import pytest
 
-from springest_async.journal.attempts import Double
+from springest_async.journal.attempts import Double, SentAgain
 from springest_async.journal.doubts import DoubtfulRows
 from springest_async.journal.history import RowHistory
 from springest_async.journal.records import Reason, State
@@ -122,21 +122,31 @@ def test_it_shows_the_proof_of_the_limit() -> None:
     assert "POSTs of this manifest 3 all POSTs with the same key in that time 5" in words
     assert "POSTs without a time of Springest 0" in words
     assert "most in any 60 s, by our clock 3, from 2026-11-05 08:30:00 UTC" in words
-    assert "stored twice 0 rows in doubt 0" in words
+    assert "stored twice 0 sent again, because Springest did not list it 0 rows in doubt 0" in words
 
 
 def test_a_broken_limit_and_doubles_are_conspicuous() -> None:
     doubles = (
-        Double(rows=(2,), springest_id=None, request_ids=("a", "b"), missing_ids=(17,)),
+        Double(rows=(2,), springest_id=None, request_ids=("a", "b")),
         Double(rows=(3, 4), springest_id=4711, request_ids=("c", "d")),
     )
     audit = audit_of(by_our_clock=Peak(posts=31, at=BEGAN, seconds=59.9), doubles=3, first_doubles=doubles)
     page = page_of(summary_of(audit=audit))
 
     assert '<strong class="exceeded">The limit was NOT kept: 31 POSTs within 59.9 s' in page
-    assert "Row 2: stored by several POSTs; request ids a, b (not listed later: Springest's id 17)" in words_of(page)
+    assert "Row 2: stored by several POSTs; request ids a, b" in words_of(page)
     assert "Rows 3, 4: all with Springest's id 4711; request ids c, d" in words_of(page)
     assert "… and 1 more: springest audit" in words_of(page)
+
+
+def test_what_was_sent_again_is_told_and_is_no_double() -> None:
+    one = SentAgain(rows=(2,), springest_id=18, missing_ids=(17,), request_ids=("a", "b"))
+    words = words_of(page_of(summary_of(audit=audit_of(sent_again=22, first_sent_again=(one,)))))
+
+    assert "22 certificates were sent again (springest reconcile --repair)" in words
+    assert "stored twice 0 sent again, because Springest did not list it 22" in words
+    assert "Row 2: sent again; Springest's id was 17, and is 18; request ids a, b" in words
+    assert "… and 21 more that were sent again." in words
 
 
 def test_refusals_for_speed_are_conspicuous() -> None:
