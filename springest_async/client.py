@@ -24,7 +24,7 @@ from attrs.validators import ge, in_
 from springest_async.api import protocol
 from springest_async.api.decode import Page, Record, WireFormat
 from springest_async.api.protocol import CERTIFICATES, CERTIFICATIONS
-from springest_async.api.settlement import Unclear, clock_was_ahead, find, listed_from
+from springest_async.api.settlement import Unclear, clock_was_ahead, find, listed_from, still_in_doubt
 from springest_async.api.verdicts import Verdicts, ask_again
 from springest_async.errors import ConfigurationError, InDoubt
 from springest_async.http.api_key import ApiKey
@@ -478,7 +478,7 @@ class Springest:
         if isinstance(found, Certificate):
             return found
         why = found.reason if found else "Springest does not list it, and does not show its certification yet"
-        raise attrs.evolve(doubt, reason=doubt.reason if why in doubt.reason else f"{doubt.reason}; {why}")
+        raise attrs.evolve(doubt, reason=still_in_doubt(doubt.reason, why))
 
     async def _find(self, doubt: InDoubt, known: Collection[int]) -> Certificate | Unclear | None:
         listed = self.certificates(

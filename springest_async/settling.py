@@ -10,6 +10,7 @@ from typing import Protocol
 
 import attrs
 
+from springest_async.api.settlement import still_in_doubt
 from springest_async.errors import InDoubt
 from springest_async.journal.certificates import ClaimLost
 from springest_async.journal.journal import Journal
@@ -26,10 +27,9 @@ class Ask(Protocol):
 
 def doubt_of(certificate: KnownCertificate, why: str = "") -> InDoubt:
     """Return the error that says that a certificate in the journal is in doubt, and why."""
-    reason = certificate.reason
     return InDoubt(
         f"POST {certificate.origin}",
-        reason if why in reason else f"{reason}; {why}",
+        still_in_doubt(certificate.reason, why),
         email=certificate.email,
         certification_id=certificate.certification_id,
         valid_from=certificate.valid_from,

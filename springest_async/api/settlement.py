@@ -20,6 +20,8 @@ CERTAINLY_EARLIER = timedelta(days=1)
 
 Between the two bounds it may be ours, if a clock was wrong by hours."""
 
+_ASKED = "; "  # between why a certificate is in doubt and why it still is
+
 
 @frozen
 class Unclear:
@@ -93,3 +95,18 @@ def _why_unclear(doubt: InDoubt, certificate: Certificate) -> str | None:
     if certificate.created_at < doubt.sent_at - _SKEW:
         return f"which was created at {certificate.created_at:%Y-%m-%d %H:%M:%S %Z}, before this one was sent"
     return None
+
+
+def still_in_doubt(reason: str, why: str) -> str:
+    """Return why a certificate is still in doubt after Springest was asked.
+
+    Args:
+        reason: why it was in doubt before.
+        why: what asking has shown, or why it was not possible; empty if Springest was not asked.
+    """
+    return reason if why in reason else f"{reason}{_ASKED}{why}"
+
+
+def was_asked(reason: str) -> bool:
+    """Return whether Springest was asked about a certificate that is in doubt for this reason, as far as is known."""
+    return _ASKED in reason

@@ -6,7 +6,8 @@ Nothing that fails here stops a run or changes its exit code: it is said once.
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import evolve
 from rich.console import Console
 
+from springest_async.api.settlement import was_asked
 from springest_async.bulk import BulkEvent, Outage, OutageOver, RowDone, RunRecorder, State
 from springest_async.cli import environment
 from springest_async.cli.console import say
@@ -25,8 +27,9 @@ from springest_async.cli.machine_options import MachineOptions
 from springest_async.cli.signals import interrupts
 from springest_async.cli.stops import Stops
 from springest_async.cli.times import duration
-from springest_async.errors import InDoubt, SpringestError
+from springest_async.errors import InDoubt, JournalError, SpringestError
 from springest_async.journal import migrations
+from springest_async.journal.doubts import reasons_of_doubts
 from springest_async.journal.engine import Connection
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.status import MigrationStatus, read_status
@@ -76,6 +79,7 @@ class Machines:
         self._tasks: set[asyncio.Task[None]] = set()
         self._outage: asyncio.TimerHandle | None = None
         self._told: set[Trouble] = set()
+        self._known_doubts: frozenset[str] = frozenset()  # the POSTs in doubt that a person knows of
         self._failed: set[str] = set()
         self.error = ""
         """What ended the run early, in words."""
@@ -121,6 +125,9 @@ class Machines:
             await migration.journal.run(lambda _: None)
             return await reader.read(read_without_this_run)
 
+        with suppress(JournalError):
+            doubts = await migration.journal.run(partial(reasons_of_doubts, origin=migration.source.origin))
+            self._known_doubts = frozenset(post for post, reason in doubts.items() if was_asked(reason))
         async with StatusReader(migration.journal) as reader:
             try:
                 async with self.told_from(lambda: reader.status(migration.id), recorder):
@@ -161,10 +168,13 @@ class Machines:
             case OutageOver():
                 self._end_outage()
             case RowDone(state=State.IN_DOUBT):
-                why = event.error.reason if isinstance(event.error, InDoubt) else ""
-                row = event.row.number
-                which = "a certificate of an earlier run" if row is None else f"row {row}"
-                self._call_for_help("in_doubt", f"{which}: {why}")
+                why, post = (
+                    (event.error.reason, event.error.request_id) if isinstance(event.error, InDoubt) else ("", "")
+                )
+                if post not in self._known_doubts:
+                    row = event.row.number
+                    which = "a certificate of an earlier run" if row is None else f"row {row}"
+                    self._call_for_help("in_doubt", f"{which}: {why}")
 
     def _end_outage(self) -> None:
         if self._outage is not None:

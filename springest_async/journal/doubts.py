@@ -41,6 +41,15 @@ def doubtful_rows(connection: Connection, migration: int) -> DoubtfulRows:
     return DoubtfulRows(version=hashlib.sha256(known.encode()).hexdigest()[:16], asked=asked)
 
 
+def reasons_of_doubts(connection: Connection, origin: str) -> dict[str, str]:
+    """Return why the certificates in doubt at a host are so, by the ``X-Request-Id`` of their last POST."""
+    lines = connection.execute(
+        "SELECT attempt, reason FROM certificates WHERE origin = ? AND state = 'in doubt' AND attempt IS NOT NULL",
+        (origin,),
+    )
+    return dict(lines)
+
+
 def asked_about(connection: Connection) -> dict[int, str]:
     """Return the certificates in doubt that Springest is being asked about now, and the machine of the run that asks.
 

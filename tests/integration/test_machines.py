@@ -125,7 +125,10 @@ async def test_the_end_of_a_stopped_run_has_its_last_outcomes(tmp_path: Path) ->
 
 
 async def test_a_row_in_doubt_calls_for_help_once(tmp_path: Path) -> None:
+    """Also in a second run, which calls for a third row that is in doubt since then."""
     manifest, trouble = archive(tmp_path, 3), tmp_path / "trouble.json"
+    *begin, last = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(begin))
 
     async def answer(request: web.Request) -> web.Response:
         await request.read()
@@ -134,16 +137,48 @@ async def test_a_row_in_doubt_calls_for_help_once(tmp_path: Path) -> None:
     app = web.Application()
     app.router.add_post("/{path:.*}", answer)
     async with TestServer(app) as server:
-        ran = await springest(
-            *("upload", manifest, "--log-format=json", "--on-trouble", f"cat >> {trouble}"),
-            origin=f"http://127.0.0.1:{server.port}",
-            SPRINGEST_CERTIFICATIONS_API_KEY=None,
-        )
 
-    (told,) = map(json.loads, trouble.read_text().splitlines())
+        async def upload() -> Ran:
+            return await springest(
+                *("upload", manifest, "--log-format=json", "--on-trouble", f"cat >> {trouble}"),
+                origin=f"http://127.0.0.1:{server.port}",
+                SPRINGEST_CERTIFICATIONS_API_KEY=None,
+            )
+
+        ran, again = await upload(), await upload()
+        manifest.write_text("".join((*begin, last)))
+        more = await upload()
+
+    told, later = map(json.loads, trouble.read_text().splitlines())
+    assert (again.code, more.code, later["words"].partition(":")[0]) == (3, 3, "row 4")
+    assert [line for line in lines_of(again) if line["event"] == "trouble"] == []
     assert (ran.code, told["trouble"]) == (3, "in_doubt")
     assert faults_of_event(told) == []
     assert [line["trouble"] for line in lines_of(ran) if line["event"] == "trouble"] == ["in_doubt"]
+
+
+async def test_a_doubt_calls_when_a_run_cannot_settle_it(tmp_path: Path) -> None:
+    """The run that was aborted has called nobody."""
+    manifest, told = archive(tmp_path, 2, changes={2: {"certification_id": "3"}}), tmp_path / "told"
+    async with HeldSandbox() as sandbox:
+        env = environment(sandbox.origin, SPRINGEST_CERTIFICATIONS_API_KEY=None)
+        process = await start("upload", manifest, env=env)
+        await until(lambda: sandbox.held == 1)
+        process.send_signal(signal.SIGINT)
+        await until_said(process, "Stopping")
+        process.send_signal(signal.SIGINT)
+        await end(process)
+        sandbox.go_on.set()
+        for _ in range(2):
+            ran = await springest(
+                *("upload", manifest, "--on-trouble", f"cat >> {told}"),
+                origin=sandbox.origin,
+                SPRINGEST_CERTIFICATIONS_API_KEY=None,
+            )
+            assert (ran.code, table_of(ran.out)) == (3, outcomes(stored=1, in_doubt=1))
+
+    (trouble,) = map(json.loads, told.read_text().splitlines())
+    assert (trouble["trouble"], trouble["words"].partition(":")[0]) == ("in_doubt", "row 3")
 
 
 async def test_a_refused_key_calls_for_help_and_finishes(tmp_path: Path) -> None:
