@@ -3,31 +3,40 @@
 Rejected and failed rows are certainly not stored, and rows that were left out were not sent. They are written with
 their reasons, to be corrected there or in the first manifest and uploaded with the same journal, so that nothing is
 stored twice. Rows in doubt are not among them: `UploadQueue` settles those, or a person resolves them.
+
+There is one form of it, whoever writes it: the columns of the manifest with their titles, and the reasons in ``error``.
 """
 
-import csv
-import io
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import count, takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from attrs import frozen
 
 from springest_async.bulk.rows import RowSet
 from springest_async.errors import ConfigurationError
+from springest_async.journal import history
+from springest_async.journal.engine import Connection
+from springest_async.journal.history import RowHistory
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.reasons import plain_reason
-from springest_async.journal.records import Entry, State
-from springest_async.manifest.columns import COLUMNS, ERROR
-from springest_async.manifest.csv_table import SEPARATORS, CsvTable
+from springest_async.journal.records import ColumnTitles, Entry, State
+from springest_async.manifest.columns import COLUMNS, ERROR, Columns, ColumnsError
+from springest_async.manifest.csv_rows import CsvForm, csv_rows
+from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import NoDateError, proves, read_date
-from springest_async.manifest.formulas import escape
 from springest_async.manifest.manifest import Manifest, Row
 from springest_async.manifest.new_file import new_file
+
+GoOn: TypeAlias = Callable[[], None]
+"""What is called after each row; it may raise an error to end the writing."""
+
+_WriteRow: TypeAlias = Callable[[Mapping[str, str], str], None]
+"""Writes a row: its cells by column, and why it is not stored."""
 
 _DATES = ("valid_from", "valid_until")
 
@@ -144,35 +153,12 @@ async def _failed(migration: OpenMigration) -> AsyncIterator[Entry]:
         after = page[-1].number or after
 
 
-def _cells(entry: Entry) -> dict[str, str]:
-    values = {name: getattr(entry, name) for name in COLUMNS}
-    return dict(entry.extra) | {name: "" if value is None else str(value) for name, value in values.items()}
-
-
 @contextmanager
-def _writing(manifest: Manifest, stream: IO[bytes]) -> Generator[Callable[[Mapping[str, str], str], None], None, None]:
+def _writing(manifest: Manifest, stream: IO[bytes]) -> Generator[_WriteRow, None, None]:
     """Write the header of the manifest to a stream, and yield what writes a row."""
-    titles = manifest.layout.titles
-    columns = [column for column in zip(manifest.columns, titles, strict=True) if column[0] != ERROR]
-    with _rows_of_csv(manifest.table, stream) if isinstance(manifest.table, CsvTable) else _rows_of_xlsx(stream) as row:
-        row([*(title for _, title in columns), ERROR])
-
-        def write(cells: Mapping[str, str], reason: str) -> None:
-            row([*(cells.get(name, "") for name, _ in columns), " ".join(reason.split())])
-
-        yield write
-
-
-@contextmanager
-def _rows_of_csv(table: CsvTable, stream: IO[bytes]) -> Generator[Callable[[Iterable[str]], object], None, None]:
-    encoding = "utf-8" if table.encoding == "utf-8" and not table.bom else "utf-8-sig"
-    text = io.TextIOWrapper(stream, encoding, errors="backslashreplace", newline="")
-    try:
-        writer = csv.writer(text, delimiter=table.separator if table.separator in SEPARATORS else ";")
-        yield lambda cells: writer.writerow(map(escape, cells))
-        text.flush()
-    finally:
-        text.detach()
+    is_csv = isinstance(manifest.table, CsvTable)
+    with csv_rows(stream, CsvForm.beside(manifest.table)) if is_csv else _rows_of_xlsx(stream) as write:
+        yield _begin(write, manifest.layout.named)
 
 
 @contextmanager
@@ -182,6 +168,83 @@ def _rows_of_xlsx(stream: IO[bytes]) -> Generator[Callable[[Iterable[str]], obje
 
     with xlsx_rows(stream) as writer:
         yield writer.writerow
+
+
+def write_failed_of_journal(
+    connection: Connection, migration: int, stream: IO[bytes], form: CsvForm, go_on: GoOn
+) -> None:
+    """Write the rejected and failed rows to a CSV as `write_failed` does, by what the journal knows alone.
+
+    It can be uploaded without the options and lists with which the first manifest was read: what these have added is
+    in columns of its own, and a title that only an option explains gives way to our name of the column.
+
+    Args:
+        connection: in a snapshot.
+        migration: its key.
+        stream: where to write.
+        form: how the CSV is written.
+        go_on: called after each row.
+
+    Raises:
+        JournalError: the journal cannot be read, or the migration was erased from it.
+        OSError: the stream cannot be written.
+    """
+    columns = _without_options(
+        history.read_columns(connection, migration),
+        has_end=history.has_ends(connection, migration),
+        has_conversion=history.has_conversions(connection, migration),
+    )
+    with csv_rows(stream, form) as write_row:
+        write = _begin(write_row, columns)
+        for row in history.read_rows(connection, migration, State.REJECTED, State.FAILED):
+            write(_cells(row), plain_reason(row.reason))
+            go_on()
+
+
+# --- the one form of both ---
+
+
+def _begin(write_row: Callable[[Iterable[str]], object], columns: ColumnTitles) -> _WriteRow:
+    """Write the titles of a manifest, and return what writes a row of it."""
+    columns = [(name, title) for name, title in columns if name != ERROR]
+    write_row([*(title for _, title in columns), ERROR])
+
+    def write(cells: Mapping[str, str], reason: str) -> None:
+        write_row([*(cells.get(name, "") for name, _ in columns), " ".join(reason.split())])
+
+    return write
+
+
+def _cells(row: Entry | RowHistory) -> dict[str, str]:
+    values = {name: getattr(row, name) for name in COLUMNS}
+    return dict(row.extra) | {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+def _without_options(columns: ColumnTitles, *, has_end: bool, has_conversion: bool) -> ColumnTitles:
+    """Return the columns with which rows of the journal can be read without any option."""
+    needed = {"valid_until": has_end, "conversion_id": has_conversion}
+    names = {name for name, _ in columns}
+    added = [(name, name) for name in COLUMNS if name not in names and needed.get(name, True)]
+    renamed = [(name, name if name in COLUMNS else title) for name, title in columns]
+    apart = [
+        (name, title if name in COLUMNS or Columns.of([title]).names[0] not in COLUMNS else f"{title} (manifest)")
+        for name, title in renamed
+    ]
+    candidates: list[ColumnTitles] = [[*some, *added] for some in (columns, renamed, apart)]
+    return next(filter(_explain_themselves, candidates), candidates[-1])
+
+
+def _explain_themselves(columns: ColumnTitles) -> bool:
+    """Return whether the titles alone tell which columns are sent."""
+    try:
+        understood = Columns.of([title for _, title in columns]).names
+    except ColumnsError:
+        return False
+    pairs = zip((name for name, _ in columns), understood, strict=True)
+    return all(name == meant for name, meant in pairs if name in COLUMNS or meant in COLUMNS)
+
+
+# --- the files beside the manifest ---
 
 
 def _paths(manifest: Manifest) -> Iterator[Path]:

@@ -97,4 +97,6 @@ async def load_manifest(
     """
     left_out = faulty | listed if faulty and listed else faulty or listed
     source = await asyncio.to_thread(source_of, manifest, origin, journal.machine, left_out)
-    return await OpenMigration.load(journal, source, rows_of(manifest, left_out), faulty=len(faulty or ()))
+    columns = manifest.layout.named
+    rows = rows_of(manifest, left_out)
+    return await OpenMigration.load(journal, source, rows, faulty=len(faulty or ()), columns=columns)

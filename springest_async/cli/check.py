@@ -37,7 +37,7 @@ from springest_async.errors import ConfigurationError, JournalError, JournalMiss
 from springest_async.journal.journal import Journal
 from springest_async.journal.known_files import KnownFiles
 from springest_async.limits.limiter import Limiter
-from springest_async.manifest.csv_table import SEPARATORS
+from springest_async.manifest.csv_rows import CsvForm
 from springest_async.manifest.manifest import Manifest
 from springest_async.records import Certification
 
@@ -285,7 +285,9 @@ def _show(manifest: Manifest, log: FindingLog, options: CheckOptions, out: Conso
 
 def _write(manifest: Manifest, log: FindingLog, options: CheckOptions, err: Console) -> None:
     if options.findings is not None:
-        write_findings(log, options.findings, separator=_separator(manifest), title=manifest.layout.title)
+        write_findings(
+            log, options.findings, separator=CsvForm.beside(manifest.table).separator, title=manifest.layout.title
+        )
         say(err, f"All findings are in {options.findings}.")
 
 
@@ -330,9 +332,3 @@ def _print_json(manifest: Manifest, log: FindingLog, plan: Plan, asked: Asked, o
         "not_checked": asked.not_checked,
     }
     print_json(out, document)
-
-
-def _separator(manifest: Manifest) -> str:
-    """Return the separator for a file beside this manifest: the same, or what most of Springest's countries use."""
-    separator = getattr(manifest.table, "separator", "")  # which a workbook does not have
-    return separator if separator in SEPARATORS else ";"

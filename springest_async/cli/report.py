@@ -3,12 +3,14 @@
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from attrs import frozen
+from attrs import evolve, frozen
 from rich.console import Console
 
+from springest_async.bulk.failed_rows import write_failed_of_journal
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
@@ -21,7 +23,7 @@ from springest_async.errors import ConfigurationError, ManifestError
 from springest_async.journal.engine import Connection
 from springest_async.journal.journal import Journal
 from springest_async.journal.records import State
-from springest_async.manifest.csv_table import SEPARATORS
+from springest_async.manifest.csv_rows import CsvForm
 from springest_async.manifest.new_file import new_file
 from springest_async.manifest.table import open_table
 from springest_async.reports import charts, html, rows_csv
@@ -129,7 +131,9 @@ class _Reading:
             with connection.snapshot():
                 summary = read_summary(connection, self._migration)
                 if options.csv is not None:
-                    self._write_csv(options.csv, rows_csv.write_rows, connection, next_row)
+                    form = evolve(_form(self._manifest), encoding=CsvForm().encoding)  # it is for a spreadsheet
+                    write = partial(rows_csv.write_rows, connection, self._migration, form=form, go_on=next_row)
+                    _write(options.csv, write)
                     self.written.append(f"All rows: {options.csv}")
                 if options.failed is not None:
                     self._write_failed(options.failed, summary, connection, next_row)
@@ -142,22 +146,14 @@ class _Reading:
             connection.close()
         return summary
 
-    def _write_csv(
-        self,
-        path: Path,
-        write: Callable[[Connection, int, IO[bytes], str, GoOn], int],
-        connection: Connection,
-        next_row: GoOn,
-    ) -> None:
-        separator = _separator(self._manifest)
-        _write(path, lambda stream: write(connection, self._migration, stream, separator, next_row))
-
     def _write_failed(self, path: Path, summary: Summary, connection: Connection, next_row: GoOn) -> None:
         rows = sum(summary.status.counts[state] for state in (State.REJECTED, State.FAILED))
         if not rows:
             self.written.append("No row was rejected or has failed, so there is no manifest of them.")
             return
-        self._write_csv(path, rows_csv.write_failed_rows, connection, next_row)
+        form = _form(self._manifest)
+        write = partial(write_failed_of_journal, connection, self._migration, form=form, go_on=next_row)
+        _write(path, write)
         words = f"{count(rows, 'row')} to correct: {path}. Then run: springest upload {argument(path)}"
         if path.parent.resolve() != self._manifest.parent.resolve():
             words += " --files FOLDER (the folder that the names of the PDFs are relative to)"
@@ -179,15 +175,14 @@ def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise ConfigurationError(f"{path} cannot be written: {reason}") from None
 
 
-def _separator(manifest: Path) -> str:
-    """Return the separator of a CSV beside this manifest: the same, or what most of Springest's countries use."""
+def _form(manifest: Path) -> CsvForm:
+    """Return how a CSV beside this manifest is written."""
     if manifest.suffix.lower() in _WORKBOOKS:  # to read it whole would only take long
-        return ";"
+        return CsvForm()
     try:
-        separator = getattr(open_table(manifest), "separator", "")  # which a workbook does not have
+        return CsvForm.beside(open_table(manifest))
     except ManifestError:  # it is gone
-        separator = ""
-    return separator if separator in SEPARATORS else ";"
+        return CsvForm()
 
 
 def _print(summary: Summary, manifest: Path, out: Console) -> None:

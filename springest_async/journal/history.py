@@ -14,7 +14,7 @@ from attrs import field, frozen
 from springest_async.journal.certificates import LEFT, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.migrations import load_of
-from springest_async.journal.records import State
+from springest_async.journal.records import ColumnTitles, State
 from springest_async.limits.bucket import PERIOD_SECONDS
 
 _AT_ONCE = 500  # rows
@@ -261,18 +261,30 @@ def read_rows(connection: Connection, migration: int, *states: State) -> Iterato
             yield _row_of(line)
 
 
-def read_extra_columns(connection: Connection, migration: int) -> tuple[str, ...]:
-    """Return the names of the unknown columns in which any row has a cell, in the order in which rows name them."""
-    columns: dict[str, None] = {}
-    states = ", ".join(f"'{state.value}'" for state in State)
-    query = (
-        f"SELECT extra FROM manifest_rows WHERE load = ? AND state IN ({states})"  # noqa: S608
-        " AND number > ? AND number <= ? AND extra IS NOT NULL ORDER BY number"
-    )
-    for page in _pages(connection, migration):
-        for (extra,) in connection.execute(query, page):
-            columns |= dict.fromkeys(json.loads(extra))
-    return tuple(columns)
+def read_columns(connection: Connection, migration: int) -> ColumnTitles:
+    """Return the columns of the manifest, as it was loaded last.
+
+    Raises:
+        JournalError: as `read_posts`.
+    """
+    load_of(connection, migration)
+    ((columns,),) = connection.execute("SELECT columns FROM migrations WHERE id = ?", (migration,))
+    return [(name, title) for name, title in json.loads(columns)]
+
+
+def has_ends(connection: Connection, migration: int) -> bool:
+    """Return whether any row has a last day of validity."""
+    return _has_any(connection, migration, "valid_until")
+
+
+def has_conversions(connection: Connection, migration: int) -> bool:
+    """Return whether any row has the id of a conversion."""
+    return _has_any(connection, migration, "conversion_id")
+
+
+def _has_any(connection: Connection, migration: int, column: str) -> bool:
+    query = f"SELECT 1 FROM manifest_rows WHERE load = ? AND {column} IS NOT NULL LIMIT 1"  # noqa: S608 # see above
+    return bool(connection.execute(query, (load_of(connection, migration),)))
 
 
 def _pages(connection: Connection, migration: int) -> Iterator[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.identity import CertificateFields, identity, row_digests
 from springest_async.journal.manifest_rows import fields_of
 from springest_async.journal.migrations import Source, find
-from springest_async.journal.records import Loaded, State
+from springest_async.journal.records import ColumnTitles, Loaded, State
 from springest_async.journal.repeats import SeenDigests
 
 _BATCH = 10_000  # rows in one transaction, so that others never wait long
@@ -47,7 +47,13 @@ class ManifestRow:
 
 
 def load(
-    connection: Connection, source: Source, rows: Iterable[ManifestRow], worker: str, *, faulty: int = 0
+    connection: Connection,
+    source: Source,
+    rows: Iterable[ManifestRow],
+    worker: str,
+    *,
+    faulty: int = 0,
+    columns: ColumnTitles = (),
 ) -> Loaded:
     """Load a manifest that has passed the preflight, in several transactions.
 
@@ -60,6 +66,7 @@ def load(
         rows: its rows.
         worker: the worker that loads it.
         faulty: how many rows are not among them because of their faults.
+        columns: the names and titles of its columns.
     """
     own: int | None = None
     changed: list[int] = []
@@ -85,7 +92,7 @@ def load(
             if now == before:
                 if current == own:
                     _check_load(connection, own, source, worker)
-                migration = _switch(connection, before.migration, current, source, faulty)
+                migration = _switch(connection, before.migration, current, source, faulty, columns)
                 _retry_failed(connection, current, source.machine)
                 ((count,),) = connection.execute("SELECT count(*) FROM manifest_rows WHERE load = ?", (current,))
                 break
@@ -281,7 +288,9 @@ def _attach_known_files(connection: Connection, load: int, source: Source) -> in
                 )
 
 
-def _switch(connection: Connection, migration: int | None, load: int, source: Source, faulty: int) -> int:
+def _switch(
+    connection: Connection, migration: int | None, load: int, source: Source, faulty: int, columns: ColumnTitles
+) -> int:
     """Make this load the one that counts; return the key of the migration."""
     now = microseconds(datetime.now(UTC))
     values = (
@@ -292,20 +301,21 @@ def _switch(connection: Connection, migration: int | None, load: int, source: So
         source.shown_name,
         load,
         faulty,
+        json.dumps(columns),
         now,
         now,
     )
     if migration is None:
         ((migration,),) = connection.execute(
-            "INSERT INTO migrations (manifest, reading, machine, path, name, load, faulty, loaded_at, moved_at,"
-            " begun_at, origin, last_before) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(id), 0)"
+            "INSERT INTO migrations (manifest, reading, machine, path, name, load, faulty, columns, loaded_at,"
+            " moved_at, begun_at, origin, last_before) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(id), 0)"
             " FROM certificates RETURNING id",
             (*values, now, source.origin),
         )
     else:
         connection.execute(
             "UPDATE migrations SET manifest = ?, reading = ?, machine = ?, path = ?, name = ?, load = ?, faulty = ?,"
-            " loaded_at = ?, moved_at = ? WHERE id = ?",
+            " columns = ?, loaded_at = ?, moved_at = ? WHERE id = ?",
             (*values, migration),
         )
     return migration

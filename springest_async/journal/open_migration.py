@@ -18,7 +18,16 @@ from springest_async.journal.erasure import Forgotten
 from springest_async.journal.journal import Claim, Journal
 from springest_async.journal.loading import ManifestRow
 from springest_async.journal.migrations import Source
-from springest_async.journal.records import Entry, FileHash, KnownCertificate, Loaded, Reason, State, Worker
+from springest_async.journal.records import (
+    ColumnTitles,
+    Entry,
+    FileHash,
+    KnownCertificate,
+    Loaded,
+    Reason,
+    State,
+    Worker,
+)
 from springest_async.random_names import random_name
 from springest_async.source_file import open_regular
 
@@ -82,7 +91,13 @@ class OpenMigration:
 
     @classmethod
     async def load(
-        cls, journal: Journal, source: Source, lines: Iterable[ManifestRow], *, faulty: int = 0
+        cls,
+        journal: Journal,
+        source: Source,
+        lines: Iterable[ManifestRow],
+        *,
+        faulty: int = 0,
+        columns: ColumnTitles = (),
     ) -> tuple[Self, Loaded]:
         """Load a manifest that has passed the preflight; see `loading.load`.
 
@@ -96,7 +111,7 @@ class OpenMigration:
         def load() -> Loaded:
             connection = journal.connect()
             try:
-                return loading.load(connection, source, lines, journal.worker, faulty=faulty)
+                return loading.load(connection, source, lines, journal.worker, faulty=faulty, columns=columns)
             finally:
                 connection.close()
 

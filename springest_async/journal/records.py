@@ -1,9 +1,10 @@
 """The records of a journal: the states of a certificate, an entry, and an entry's siblings. All are frozen."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from attrs import field, frozen
 
@@ -57,6 +58,10 @@ class KnownCertificate:
     given_up_at: datetime | None = None
     given_up: float | None = None
     request_id: str = ""
+
+
+ColumnTitles: TypeAlias = Sequence[tuple[str, str]]
+"""The columns of a manifest, in its order: the name of each, by which a row has its cell, and its title."""
 
 
 @frozen

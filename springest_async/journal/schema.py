@@ -8,7 +8,7 @@ import attrs
 
 from springest_async.journal.engine import Dialect
 
-VERSION = 6
+VERSION = 7
 """The version of the statements below: increase it with each change of them."""
 
 # One certificate is unique in a journal. `claim` is who may send it next, and `attempt` its last POST. What identifies
@@ -22,7 +22,8 @@ VERSION = 6
 # A migration's `budget` is that of its last run. While `paused_at` is set, no worker sends anything of it. It was
 # loaded for the first time at `begun_at`: its certificates may have been sent long before, for other manifests, if they
 # were in the journal then. The last one of those was `last_before`, which tells more than any clock. `faulty` rows of
-# its manifest were left out of its load because of their faults.
+# its manifest were left out of its load because of their faults. `columns` are those of the manifest, as JSON: the name
+# and the title of each.
 #
 # The key of a migration that was erased must not mean another one to a worker that was asleep, so it is a lasting one.
 #
@@ -115,6 +116,7 @@ CREATE TABLE migrations (
     name TEXT NOT NULL,
     load {integer} NOT NULL,
     faulty {integer} NOT NULL,
+    columns TEXT NOT NULL,
     budget TEXT NOT NULL DEFAULT '',
     paused_at {integer},
     begun_at {integer} NOT NULL,

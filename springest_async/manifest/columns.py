@@ -318,6 +318,11 @@ class Columns:
         return (name in self.names and _on_one_line(self.titles[self.names.index(name)])) or name
 
     @property
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """The name and the title of each column that the file has."""
+        return tuple(zip(self.names, self.titles, strict=True))
+
+    @property
     def understood(self) -> tuple[tuple[str, str], ...]:
         """The known columns that the file has, each with its title or pattern."""
         return tuple((name, self.title(name)) for name in KNOWN if name in self)

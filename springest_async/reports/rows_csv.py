@@ -1,22 +1,16 @@
-"""The rows of a migration as CSV: all with what became of them, or those to correct as a manifest."""
+"""The rows of a migration as CSV, all with what became of them."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from typing import IO
 
+from springest_async.bulk.failed_rows import GoOn
 from springest_async.journal import history
 from springest_async.journal.engine import Connection
 from springest_async.journal.history import RowHistory
 from springest_async.journal.reasons import plain_reason
-from springest_async.journal.records import State
-from springest_async.manifest.columns import COLUMNS, ERROR
-from springest_async.manifest.formulas import escape
-
-GoOn = Callable[[], None]
-"""What is called after each row; it may raise an error to end the writing."""
+from springest_async.manifest.columns import COLUMNS
+from springest_async.manifest.csv_rows import CsvForm, csv_rows
 
 _RESULTS = (
     "outcome",
@@ -33,17 +27,17 @@ _RESULTS = (
 )
 
 
-def write_rows(connection: Connection, migration: int, stream: IO[bytes], separator: str, go_on: GoOn) -> int:
+def write_rows(connection: Connection, migration: int, stream: IO[bytes], form: CsvForm, go_on: GoOn) -> int:
     """Write all rows with their fields, the other cells of the manifest, and what became of them.
 
-    The first line has the names of the columns. Times are in UTC. It is UTF-8 with a byte order mark, as Excel needs
-    it, and a cell that a spreadsheet would run as a formula gets an apostrophe in front.
+    The first line has the names of the columns, of the others as in the manifest. Times are in UTC. A cell that a
+    spreadsheet would run as a formula gets an apostrophe in front.
 
     Args:
         connection: in a snapshot.
         migration: its key.
         stream: where to write.
-        separator: what stands between two cells.
+        form: how the CSV is written.
         go_on: called after each row.
 
     Returns:
@@ -53,10 +47,11 @@ def write_rows(connection: Connection, migration: int, stream: IO[bytes], separa
         JournalError: the journal cannot be read, or the migration was erased from it.
         OSError: the stream cannot be written.
     """
-    extra = history.read_extra_columns(connection, migration)
+    columns = history.read_columns(connection, migration)
+    extra = [name for name, _ in columns if name not in COLUMNS]
     ours = ("row", *COLUMNS, *_RESULTS)
-    titles = [f"{name} (manifest)" if name in ours else name for name in extra]
-    with _csv(stream, separator) as write:
+    titles = [f"{title} (manifest)" if title in ours else title for name, title in columns if name not in COLUMNS]
+    with csv_rows(stream, form) as write:
         write(["row", *COLUMNS, *titles, *_RESULTS])
         count = 0
         for row in history.read_rows(connection, migration):
@@ -64,33 +59,6 @@ def write_rows(connection: Connection, migration: int, stream: IO[bytes], separa
             count += 1
             go_on()
     return count
-
-
-def write_failed_rows(connection: Connection, migration: int, stream: IO[bytes], separator: str, go_on: GoOn) -> int:
-    """Write the rejected and failed rows as a manifest with a column ``error``; otherwise as `write_rows`.
-
-    They are certainly not stored: corrected, they can be uploaded from there with the same journal.
-    """
-    extra = [name for name in history.read_extra_columns(connection, migration) if name != ERROR]
-    with _csv(stream, separator) as write:
-        write([*COLUMNS, *extra, ERROR])
-        count = 0
-        for row in history.read_rows(connection, migration, State.REJECTED, State.FAILED):
-            write([*_fields(row), *(row.extra.get(name, "") for name in extra), _on_one_line(plain_reason(row.reason))])
-            count += 1
-            go_on()
-    return count
-
-
-@contextmanager
-def _csv(stream: IO[bytes], separator: str) -> Iterator[Callable[[Iterable[str]], object]]:
-    text = io.TextIOWrapper(stream, "utf-8-sig", errors="backslashreplace", newline="")
-    try:
-        writer = csv.writer(text, delimiter=separator)
-        yield lambda cells: writer.writerow(map(escape, cells))
-        text.flush()
-    finally:
-        text.detach()
 
 
 def _fields(row: RowHistory) -> Iterator[str]:

@@ -113,7 +113,7 @@ async def test_other_columns_and_formulas_are_kept_harmless(tmp_path: Path) -> N
     with result.open(encoding="utf-8-sig", newline="") as stream:
         (row,) = csv.DictReader(stream, delimiter=";")  # as the manifest has it
 
-    assert (row["team"], row["reason (manifest)"], row["reason"]) == ("'=HYPERLINK(1)", "x", "")
+    assert (row["Team"], row["reason (manifest)"], row["reason"]) == ("'=HYPERLINK(1)", "x", "")
 
 
 async def test_rejected_rows_are_corrected_and_uploaded(tmp_path: Path) -> None:

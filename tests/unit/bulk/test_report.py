@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 from collections import Counter
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from springest_async.bulk import (
     COLUMNS,
     LeftOut,
     Manifest,
+    OpenMigration,
     Report,
     RowDone,
     RowSettling,
@@ -31,9 +33,12 @@ from springest_async.bulk import (
     load_manifest,
     write_failed,
 )
+from springest_async.bulk.failed_rows import write_failed_of_journal
 from springest_async.bulk.rows import RowSet
 from springest_async.errors import Fault, InvalidUpload
 from springest_async.journal.records import Reason
+from springest_async.manifest.csv_rows import CsvForm
+from springest_async.manifest.reading import Reading
 from springest_async.upload import UploadStep
 from tests.bulk_runs import NOW, ORIGIN, csv_table_of, found, loaded, manifest_of, rows_of, settle
 
@@ -196,6 +201,48 @@ async def test_the_failed_rows_are_a_manifest_of_the_same_certificates(tmp_path:
 
     assert again.columns == (*manifest.columns, "error")
     assert [again.fields(row) for row in again] == [manifest.fields(row) for row in manifest]
+    assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
+
+
+def of_journal(migration: OpenMigration, manifest: Manifest) -> Path:
+    """Write the failed rows by what the journal knows alone, in the form of the manifest."""
+    path = manifest.path.with_name("of the journal.csv")
+    with closing(migration.journal.connect()) as connection, connection.snapshot(), path.open("wb") as stream:
+        write_failed_of_journal(connection, migration.id, stream, CsvForm.beside(manifest.table), lambda: None)
+    return path
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"], ids=["without a mark", "BOM"])
+@pytest.mark.parametrize("separator", [",", ";", "|"])
+async def test_the_journal_alone_makes_the_same_file(tmp_path: Path, separator: str, bom: bytes) -> None:
+    text = "Naam,E-mail,Certification ID,Bestand,,valid_from,Team\n=Jan,jan@example.org,7,1.pdf,x,31-01-2026,\n"
+    sep = f"sep={separator}\n" if separator == "|" else ""
+    (path := tmp_path / "archive.csv").write_bytes(bom + (sep + text.replace(",", separator)).encode())
+    manifest = Manifest.open(path)
+    async with loaded(manifest) as migration:
+        await settle(migration, REJECTED, reason=REASON)
+        beside = await write_failed(migration, manifest)
+        alone = of_journal(migration, manifest)
+
+    assert beside is not None
+    assert alone.read_bytes() == beside.read_bytes()
+    assert b"Naam" in alone.read_bytes()
+
+
+async def test_a_file_of_the_journal_alone_needs_no_options(tmp_path: Path) -> None:
+    """What options have explained or added is in columns that explain themselves."""
+    text = "Nr,Werk,Email,Datum,Tot,Code\n1,jan@example.org,other@example.org,2026-01-31,2027-01-31,7\n"
+    (path := tmp_path / "archive.csv").write_text(text)
+    columns = {"file": "{Nr}.pdf", "email": "Werk", "valid_from": "Datum", "valid_until": "{Tot}"}
+    manifest = Manifest.open(path, Reading(columns=columns, certification="7"))
+    async with loaded(manifest) as migration:
+        await settle(migration, REJECTED, reason="no")
+        again = Manifest.open(of_journal(migration, manifest))
+
+    assert again.layout.titles == (
+        *("Nr", "email", "Email (manifest)", "valid_from", "Tot", "Code"),
+        *("file", "certification_id", "valid_until", "error"),
+    )
     assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
 
 

@@ -12,6 +12,7 @@ from springest_async import ConfigurationError
 from springest_async.bulk import Manifest, State
 from springest_async.cli import report
 from springest_async.cli.report import ReportOptions
+from springest_async.manifest.csv_rows import CsvForm
 from springest_async.reports.summary import read_summary, rows_for_person
 from tests.bulk_runs import loaded, rows_of, settle
 
@@ -91,11 +92,11 @@ async def test_rows_that_a_run_asks_about_need_no_person(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["certificates.xlsx", "gone.csv"])
 def test_beside_what_is_no_csv_cells_are_separated_as_usual(name: str, tmp_path: Path) -> None:
-    assert report._separator(tmp_path / name) == ";"
+    assert report._form(tmp_path / name) == CsvForm(";", "utf-8-sig")
 
 
 def test_beside_a_csv_cells_are_separated_as_there(tmp_path: Path) -> None:
     manifest = tmp_path / "certificates.csv"
     manifest.write_text("file\tcertification_id\temail\tvalid_from\n1.pdf\t7\ta@example.org\t2026-01-31\n")
 
-    assert report._separator(manifest) == "\t"
+    assert report._form(manifest) == CsvForm("\t", "utf-8")

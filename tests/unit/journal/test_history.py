@@ -228,16 +228,16 @@ async def test_rows_are_read_over_gaps_and_pages(tmp_path: Path, monkeypatch: py
         assert [row.number for row in await _rows(migration)] == [number**2 for number in range(2, 9)]
 
 
-async def test_unknown_columns_of_all_rows_are_found(tmp_path: Path) -> None:
+async def test_columns_have_the_titles_of_the_manifest(tmp_path: Path) -> None:
     manifest = rows_of(tmp_path, 3)
-    cells = iter((",team,note", ",A,", ",,x", ",,"))
+    cells = iter((",Team,note", ",A,", ",,x", ",,"))
     lines = [line + next(cells) for line in manifest.path.read_text().splitlines()]
     manifest.path.write_text("\n".join(lines))
     async with loaded(Manifest.open(manifest.path)) as migration:
-        columns = await _read(migration, lambda connection: history.read_extra_columns(connection, migration.id))
+        columns = await _read(migration, lambda connection: history.read_columns(connection, migration.id))
         rows = await _rows(migration)
 
-    assert columns == ("team", "note")
+    assert columns[-2:] == [("team", "Team"), ("note", "note")]
     assert [dict(row.extra) for row in rows] == [{"team": "A"}, {"note": "x"}, {}]
 
 
