@@ -288,6 +288,20 @@ async def test_what_is_left_over_of_another_separator_is_read_again(tmp_path: Pa
     assert [row.cells["naam"] for row in again] == ["Jan"]
 
 
+async def test_what_is_left_over_is_read_as_excel_saves_it(tmp_path: Path) -> None:
+    """A Dutch Excel that has read a CSV with commas writes semicolons and a byte order mark."""
+    manifest = archive_of(tmp_path, HEADER + "=Zoë,1.pdf,7,zoe@example.org,2026-01-31\n")
+    path = await left_over(manifest, REJECTED, reason="no, never")
+    rows = table(path)
+    with path.open("w", encoding="utf-8-sig", newline="") as stream:
+        csv.writer(stream, delimiter=";").writerows(rows)
+
+    again = Manifest.open(path)
+
+    assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
+    assert [row.cells["naam"] for row in again] == ["=Zoë"]
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 async def test_what_is_left_over_of_another_encoding_is_marked_utf_8(tmp_path: Path, encoding: str) -> None:
     """Excel reads UTF-8 for certain only where a mark says so."""
