@@ -21,7 +21,7 @@ from springest_async.journal.journal import Claim, Journal
 from springest_async.journal.records import KnownCertificate, State
 from springest_async.records import CertificateUpload, Receipt
 from springest_async.settling import Ask, doubt_of, settle_claimed
-from springest_async.source_file import FileReader, SourceFile, open_source
+from springest_async.source_file import FileReader, SourceFile, open_source, why_unreadable
 from springest_async.upload import UploadListener, report_outcome
 
 _LONGEST_PAUSE = 2.0  # seconds between two looks at what another worker is sending
@@ -152,7 +152,7 @@ def _read(source: SourceFile) -> bytes:
             sha256 = hashlib.file_digest(stream, "sha256").digest()
             unchanged = source.is_still(stream)
     except OSError as error:
-        raise UnusableFile(source.path, error.strerror or "cannot be read") from None
+        raise UnusableFile(source.path, why_unreadable(error)) from None
     if not unchanged:
         raise UnusableFile(source.path, "changed while it was being read")
     return sha256

@@ -28,6 +28,25 @@ PIECE = 1024 * 1024
 
 _FRESH_SECONDS = 1.0
 
+_REASONS = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "there is no such folder",
+    errno.EISDIR: "is a folder",
+    errno.EACCES: "may not be read: permission denied",
+    errno.EPERM: "may not be read: permission denied",
+    errno.ELOOP: "is a link that leads in a circle",
+    errno.ENAMETOOLONG: "its name is too long",
+}
+
+
+def why_unreadable(error: OSError) -> str:
+    """Return why a file or folder cannot be read: what the system says is for programmers, and in its language."""
+    number = error.errno or 0
+    if error.strerror and error.strerror != os.strerror(number) and getattr(error, "winerror", None) is None:
+        return error.strerror  # our own words
+    said = f" ({error.strerror})" if error.strerror else ""
+    return _REASONS.get(number, f"cannot be read{said}")
+
 
 @frozen
 class SourceFile:
@@ -285,7 +304,7 @@ class FileReader:
         try:
             stream = open_source(path)
         except OSError as error:
-            raise UnusableFile(path, error.strerror or "cannot be opened") from None
+            raise UnusableFile(path, why_unreadable(error)) from None
         try:
             source = SourceFile.of(path, stream)
             _refuse_other(source, expected)
@@ -293,7 +312,7 @@ class FileReader:
             reader.beginning = reader.read()
         except OSError as error:
             stream.close()
-            raise UnusableFile(path, error.strerror or "cannot be read") from None
+            raise UnusableFile(path, why_unreadable(error)) from None
         except BaseException:
             stream.close()
             raise
@@ -311,7 +330,7 @@ class FileReader:
             # The last look is after the last read: what was written in between cannot go out as a mixture unnoticed.
             unchanged = len(piece) < self.left or self.source.is_still(self._stream)
         except OSError as error:
-            raise UnusableFile(path, error.strerror or "cannot be read") from None
+            raise UnusableFile(path, why_unreadable(error)) from None
         if not piece:
             raise UnusableFile(path, "became shorter while it was being read")
         self.left -= len(piece)
@@ -387,7 +406,7 @@ def _inspect(path: Path) -> SourceFile:
         with open_source(path) as stream:
             source = SourceFile.of(path, stream)
     except OSError as error:
-        raise UnusableFile(path, error.strerror or "cannot be opened") from None
+        raise UnusableFile(path, why_unreadable(error)) from None
     if source.size == 0:
         raise UnusableFile(path, "is empty")
     return source

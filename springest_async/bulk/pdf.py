@@ -10,7 +10,7 @@ from attrs import frozen
 from springest_async.bulk.findings import Kind
 from springest_async.bulk.pdf_pages import page_fault
 from springest_async.bulk.pdf_password import ENCRYPTED, asks_for_password
-from springest_async.source_file import open_source, size_of
+from springest_async.source_file import open_source, size_of, why_unreadable
 
 EDGE_BYTES = 8 * 1024
 """How much of each end of a file shows whether it is a PDF."""
@@ -20,7 +20,7 @@ _VERSION = re.compile(rb"%PDF-[0-9]")
 _PLACE = re.compile(rb"startxref\s+([0-9]{1,18})")
 _LENGTH = re.compile(rb"/L\s+([0-9]{1,18})")
 
-NOT_FOUND = "there is no such file"
+_NOT_FOUND = "there is no such file"  # whether its folder is an archive or not
 
 
 @frozen
@@ -71,8 +71,8 @@ def check_pdf(path: Path) -> Iterator[tuple[Kind, str]]:
 def unreadable(error: OSError) -> tuple[Kind, str]:
     """Return what to say of a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
-        return Kind.NO_FILE, NOT_FOUND
-    return Kind.UNREADABLE, error.strerror or "cannot be read"
+        return Kind.NO_FILE, _NOT_FOUND
+    return Kind.UNREADABLE, why_unreadable(error)
 
 
 def check_ends(ends: Ends) -> Iterator[tuple[Kind, str]]:

@@ -12,7 +12,7 @@ from springest_async.errors import InvalidUpload, UnusableFile
 from springest_async.journal.file_hashes import storable_time
 from springest_async.journal.records import Entry, FileHash
 from springest_async.records import CertificateUpload
-from springest_async.source_file import PIECE, FileReader, SourceFile, open_source
+from springest_async.source_file import PIECE, FileReader, SourceFile, open_source, why_unreadable
 
 _READ_TOGETHER = 2 * 1024 * 1024
 """Bytes of the files that are read in one hop to a thread; larger ones are better read in several threads."""
@@ -106,7 +106,7 @@ def read_file(
                 sha256 = hashlib.file_digest(stream, "sha256").digest()
             unchanged = source.is_still(stream)
     except OSError as error:
-        raise UnusableFile(path, error.strerror or "cannot be read") from None
+        raise UnusableFile(path, why_unreadable(error)) from None
     if not unchanged:
         raise UnusableFile(path, "changed while it was being read")
     return source, sha256, FileReader(source, 0, stream, whole) if keep and is_whole else None

@@ -29,7 +29,7 @@ from springest_async.journal.records import (
     Worker,
 )
 from springest_async.random_names import random_name
-from springest_async.source_file import open_regular
+from springest_async.source_file import open_regular, why_unreadable
 
 Identified = tuple[KnownCertificate, Claim | None]
 """A certificate, and the claim on it, if this worker is to send it."""
@@ -358,4 +358,4 @@ def _identify(manifest: Path) -> tuple[Path, bytes | None]:
     except FileNotFoundError:
         return path, None
     except OSError as error:
-        raise ManifestError(manifest, error.strerror or "cannot be read") from None
+        raise ManifestError(manifest, why_unreadable(error)) from None

@@ -45,7 +45,7 @@ from springest_async.manifest.shown_order import ShownOrder
 from springest_async.manifest.table import Table, open_table
 from springest_async.manifest.users import NoUserError
 from springest_async.records import CertificateUpload, Certification, email_fault, shown
-from springest_async.source_file import check_folder, exists
+from springest_async.source_file import check_folder, exists, why_unreadable
 
 _APOSTROPHE = "begins with an apostrophe that springest added: put the column “error” back, or remove the apostrophe"
 
@@ -199,7 +199,7 @@ class Manifest:
             except FileNotFoundError:
                 pass
             except OSError as error:
-                raise ManifestError(reading.files, error.strerror or "cannot be read") from None
+                raise ManifestError(reading.files, why_unreadable(error)) from None
         header = find_header(open_table(path, sheet=reading.sheet), reading)
         if "email" not in header.columns and reading.users is None:
             title = header.columns.title("user")

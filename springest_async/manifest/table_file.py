@@ -11,7 +11,7 @@ from typing import Self
 from attrs import frozen
 
 from springest_async.errors import ManifestError
-from springest_async.source_file import SourceFile, open_regular
+from springest_async.source_file import SourceFile, open_regular, why_unreadable
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def opened(path: Path) -> Generator[FileIO, None, None]:
         reason = f"is a folder: name the spreadsheet in it, or make one with springest template {path}"
         raise ManifestError(path, reason) from None
     except OSError as error:
-        raise ManifestError(path, error.strerror or "cannot be read") from None
+        raise ManifestError(path, why_unreadable(error)) from None
 
 
 @frozen

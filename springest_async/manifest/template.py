@@ -16,7 +16,7 @@ from springest_async.manifest.columns import FIRST_NAME, LAST_NAME, folded
 from springest_async.manifest.dates import DateOrder, NoDateError, proves, read_date
 from springest_async.manifest.formulas import escape
 from springest_async.manifest.name_pattern import NamePattern, NoFitError
-from springest_async.source_file import check_folder, is_folder, names_in
+from springest_async.source_file import check_folder, is_folder, names_in, why_unreadable
 
 COLUMNS = ("file", "certification_id", "email", "valid_from", "valid_until")
 EXAMPLE = ("jan-jansen.pdf", "1", "jan.jansen@example.org", "2026-01-31", "2031-01-31")
@@ -66,7 +66,7 @@ def _files_in(folder: Path, unreadable: list[str]) -> Iterator[str]:
 
     def refuse(error: OSError) -> None:
         if Path(error.filename) == folder:
-            raise ManifestError(folder, error.strerror or "cannot be read") from None
+            raise ManifestError(folder, why_unreadable(error)) from None
         unreadable.append(_relative(error.filename, folder))
 
     if folder.is_dir():
@@ -83,7 +83,7 @@ def _files_in(folder: Path, unreadable: list[str]) -> Iterator[str]:
     except FileNotFoundError:
         raise ManifestError(folder, "there is no such folder: check its name") from None
     except OSError as error:
-        raise ManifestError(folder, error.strerror or "cannot be read") from None
+        raise ManifestError(folder, why_unreadable(error)) from None
 
 
 def _files_in_archive(archive: Path, prefix: str) -> Iterator[str]:

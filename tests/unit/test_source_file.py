@@ -55,10 +55,10 @@ async def test_a_socket_is_refused(tmp_path: Path, executor: ThreadPoolExecutor)
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("missing.pdf", "No such file or directory"),
-        ("jan.pdf/x", "Not a directory"),
-        ("x" * 300, "File name too long"),
-        ("loop.pdf", "Too many levels of symbolic links"),
+        ("missing.pdf", "there is no such file"),
+        ("jan.pdf/x", "there is no such folder"),
+        ("x" * 300, "its name is too long"),
+        ("loop.pdf", "is a link that leads in a circle"),
         ("empty.pdf", "is empty"),
     ],
 )

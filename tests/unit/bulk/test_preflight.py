@@ -65,7 +65,7 @@ def test_a_good_manifest_has_no_findings_and_a_none_for_each_row(tmp_path: Path)
 )
 def test_invisible_letters_in_a_missing_name_are_shown(tmp_path: Path, name: str, found: str) -> None:
     manifest = manifest_with(tmp_path, f"{name},*")
-    long = Finding(Kind.UNREADABLE, 2, "file", f"File name too long{found}")
+    long = Finding(Kind.UNREADABLE, 2, "file", f"its name is too long{found}")
     missing = Finding(Kind.NO_FILE, 2, "file", f"{NOT_FOUND}{found} in {tmp_path}")
 
     assert findings(manifest) == [long if len(name) > 255 else missing]

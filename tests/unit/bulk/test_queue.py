@@ -127,7 +127,7 @@ async def test_rows_that_fail_keep_no_others_back(tmp_path: Path, events: Events
     assert model.posts == 4
     told = {row: entry.reason for row, entry in (await entries(manifest)).items()}
     assert [told[row] for row in (2, 4, 6)] == [str(events.error(row)) for row in (2, 4, 6)]
-    assert told[3] == "No such file or directory"
+    assert told[3] == "there is no such file"
 
 
 async def test_a_manifest_without_rows_is_done_at_once(tmp_path: Path, events: Events) -> None:

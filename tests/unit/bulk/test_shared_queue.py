@@ -372,7 +372,7 @@ async def test_what_no_living_worker_can_read_fails(tmp_path: Path) -> None:
         await run_all(UploadQueue(model, one, events), UploadQueue(model, other, Events()))
         assert await one.counts() == {FAILED: 1, STORED: 1}
         failed, _ = await one.entries()
-        assert "No such file" in failed.reason
+        assert "there is no such file" in failed.reason
 
 
 @pytest.mark.parametrize("together", [False, True])

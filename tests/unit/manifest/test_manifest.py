@@ -220,7 +220,7 @@ def test_a_device_without_an_end_is_reported() -> None:
 def test_a_link_to_itself_is_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.csv").symlink_to("loop.csv")
 
-    with pytest.raises(ManifestError, match="Too many levels of symbolic links"):
+    with pytest.raises(ManifestError, match="is a link that leads in a circle"):
         Manifest.open(tmp_path / "loop.csv")
 
 
