@@ -34,12 +34,21 @@ _CERTIFICATIONS_SHOWN = 10
 
 _MEANINGS = {
     Kind.MISSING: "Springest has confirmed these, and does not list them although it shows their certification.",
+    Kind.MARKED_MISSING: (
+        "A person has marked these as stored (springest resolve). Springest has never confirmed them, and does not list"
+        " them although it shows their certification."
+    ),
     Kind.OTHER_DATES: "Springest lists these with other dates.",
     Kind.OTHER_PERSON: "Springest lists these, by their ids, for another person or certification.",
     Kind.DOUBLED: "Springest lists these more often than they were sent.",
     Kind.NOT_OURS: "Springest lists these, and the journal does not know them.",
     Kind.NOT_EXPECTED: "Springest lists these, although they are not stored by the journal.",
     Kind.NOT_SHOWN: "Springest has confirmed these, and does not show their certification yet, so nobody can see them.",
+    Kind.MARKED_NOT_SHOWN: (
+        "A person has marked these as stored (springest resolve). Springest has never confirmed them, and does not show"
+        " their certification yet."
+    ),
+    Kind.IN_DOUBT: "Nobody knows whether Springest has stored these. Its lists do not show them.",
 }
 
 _LISTED_OTHERWISE = (Kind.OTHER_DATES, Kind.OTHER_PERSON, Kind.NOT_EXPECTED)
@@ -173,6 +182,8 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
         if kind is Kind.MISSING:
             for doubt, rows in comparison.doubts.items():
                 say(out, f"Not certainly missing: {doubt.value} ({count(rows, 'row')}).")
+    if rows := counts[Kind.SENDING]:
+        say(out, f"Being sent ({number(rows)}): when the upload has ended, run this again: {command.of('reconcile')}")
     if rows := counts[Kind.NOT_STORED]:
         states = comparison.states(Kind.NOT_STORED)
         words = ", ".join(f"{number(states[state])} {state.value}" for state in State if states[state])
@@ -187,7 +198,7 @@ def _show_tables(comparison: Reconciliation, command: _Commands, out: Console) -
 
 
 def _show_findings(comparison: Reconciliation, kind: Kind, out: Console) -> None:
-    if kind is Kind.NOT_SHOWN:  # all rows of a certification are alike
+    if kind in (Kind.NOT_SHOWN, Kind.MARKED_NOT_SHOWN):  # all rows of a certification are alike
         certifications = comparison.certifications(kind).most_common()
         for certification, rows in certifications[:_CERTIFICATIONS_SHOWN]:
             say(out, f"  certification {certification}: {count(rows, 'row')}")
@@ -241,6 +252,16 @@ def _advice(kind: Kind, comparison: Reconciliation, command: _Commands) -> str:
         case Kind.MISSING:
             repair = _words_of_repair(comparison, command)
             return f"ask Springest what became of them, by their ids.{repair}"
+        case Kind.MARKED_MISSING | Kind.MARKED_NOT_SHOWN:
+            return (
+                "ask Springest whether it has them. Its staff can find their POSTs by the request ids in the file that"
+                f" this writes: {command.of('report', ' --csv FILE')}"
+            )
+        case Kind.IN_DOUBT:
+            return (
+                f"{command.of('upload')} asks Springest again. Or look there yourself, then run:"
+                f" {command.of('resolve')} --row N --stored (or --send-again)"
+            )
         case Kind.OTHER_DATES:
             return "look which dates are right. Wrong ones at Springest are corrected there; nothing is sent again."
         case Kind.OTHER_PERSON:
@@ -279,7 +300,10 @@ def _verdict(comparison: Reconciliation, command: _Commands) -> str:
         return f"No difference: each of {count(counts.total(), 'row')} is stored, and Springest shows it."
     parts = {
         Kind.NOT_STORED: "not stored",
+        Kind.IN_DOUBT: "in doubt",
+        Kind.SENDING: "being sent",
         Kind.NOT_SHOWN: "stored, and not shown yet",
+        Kind.MARKED_NOT_SHOWN: "marked as stored by a person, and not shown yet",
         Kind.NOT_COMPARED: "stored, and not compared",
     }
     rest = [f"{count(counts[kind], 'row')} {words}" for kind, words in parts.items() if counts[kind]]

@@ -21,6 +21,8 @@ class ComparedRow:
     Attributes:
         looks: the digest of `identity.lookalike`.
         state: the row's.
+        confirmed: whether Springest has answered that it is stored, or has listed it. A row that is stored without
+            that was marked by a person (``springest resolve --stored``).
         id: the key of the row.
         number: which row it is; the header is row 1.
         file: the cell, as written.
@@ -36,6 +38,7 @@ class ComparedRow:
 
     looks: bytes
     state: State
+    confirmed: bool
     id: int
     number: int
     file: str
@@ -88,7 +91,9 @@ def rows(connection: Connection, migration: int, *, after: int, limit: int) -> l
     """
     # With the plus, no database looks at all rows of the load for each page.
     lines = connection.execute(
-        "SELECT r.lookalike, r.state, r.id, r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until,"
+        "SELECT r.lookalike, r.state, CASE WHEN k.springest_id IS NOT NULL OR EXISTS (SELECT 1 FROM attempts AS a"
+        " WHERE a.certificate = k.id AND a.outcome = 'stored') THEN 1 ELSE 0 END,"
+        " r.id, r.number, r.file, r.certification_id, r.email, r.valid_from, r.valid_until,"
         " r.certificate, k.springest_id, k.attempt, k.sent_at, coalesce(k.answered_at, k.given_up_at),"
         " (SELECT CASE WHEN count(DISTINCT a.budget) = 1 THEN min(a.budget) END FROM attempts AS a"
         " WHERE a.certificate = k.id)"
@@ -96,7 +101,7 @@ def rows(connection: Connection, migration: int, *, after: int, limit: int) -> l
         " WHERE +r.load = ? AND r.id > ? ORDER BY r.id LIMIT ?",
         (load_of(connection, migration), after, limit),
     )
-    return [ComparedRow(bytes(looks), State(state), *rest) for looks, state, *rest in lines]
+    return [ComparedRow(bytes(looks), State(state), bool(confirmed), *rest) for looks, state, confirmed, *rest in lines]
 
 
 def known(connection: Connection, origin: str, *, after: int, limit: int) -> list[KnownLooks]:

@@ -46,6 +46,7 @@ TABLES = (
         attempt TEXT,
         sent_at INTEGER,
         budget TEXT,
+        confirmed INTEGER,
         listed INTEGER,
         kind TEXT,
         why TEXT NOT NULL DEFAULT '',
@@ -82,19 +83,34 @@ class Kind(enum.Enum):
 
     SHOWN = "stored and shown"
     NOT_SHOWN = "stored, not shown"  # Springest does not show its certification
+    MARKED_NOT_SHOWN = "marked stored, not shown"  # by a person; Springest has not confirmed it
     MISSING = "missing"  # stored, and not listed though its certification is shown
+    MARKED_MISSING = "marked stored, missing"  # by a person, too
     OTHER_DATES = "other dates"
     OTHER_PERSON = "other person"  # or certification; it has the id of ours
     DOUBLED = "doubled"  # more are listed than were sent
     NOT_OURS = "not ours"  # listed, and the journal does not know it
     NOT_EXPECTED = "shown, not stored"
+    IN_DOUBT = "in doubt"  # and not listed
+    SENDING = "being sent"  # listed already or not
     NOT_STORED = "not stored"
     NOT_COMPARED = "not compared"
 
     @property
     def is_difference(self) -> bool:
         """Whether Springest and the journal do not agree."""
-        return self not in (Kind.SHOWN, Kind.NOT_SHOWN, Kind.NOT_STORED, Kind.NOT_COMPARED)
+        return self not in _NO_DIFFERENCES
+
+
+_NO_DIFFERENCES = (
+    Kind.SHOWN,
+    Kind.NOT_SHOWN,
+    Kind.MARKED_NOT_SHOWN,
+    Kind.IN_DOUBT,
+    Kind.SENDING,
+    Kind.NOT_STORED,
+    Kind.NOT_COMPARED,
+)
 
 
 class Why(enum.Enum):
@@ -171,7 +187,8 @@ def add_rows(database: TemporaryDatabase, rows: Sequence[ComparedRow]) -> None:
     """Add rows of the manifest to what is compared."""
     database.change(
         "INSERT INTO items (key, number, file, certification, email, person, valid_from, valid_until, looks, state,"
-        " claims, springest_id, attempt, sent_at, budget) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " claims, springest_id, attempt, sent_at, budget, confirmed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (key) DO UPDATE SET rows = rows + 1, number = min(number, excluded.number)",
         [
             (
@@ -190,6 +207,7 @@ def add_rows(database: TemporaryDatabase, rows: Sequence[ComparedRow]) -> None:
                 row.attempt,
                 row.sent_at,
                 row.budget,
+                row.confirmed,
             )
             for row in rows
         ],
@@ -273,7 +291,7 @@ def _compare_matched(database: TemporaryDatabase) -> None:
         [
             tuple(
                 kind.value
-                for kind in (Kind.NOT_STORED, Kind.NOT_EXPECTED, Kind.OTHER_PERSON, Kind.OTHER_DATES, Kind.SHOWN)
+                for kind in (Kind.SENDING, Kind.NOT_EXPECTED, Kind.OTHER_PERSON, Kind.OTHER_DATES, Kind.SHOWN)
             )
         ],
     )
@@ -352,9 +370,25 @@ def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool, budget: st
         [(budget, *(why.name for why in (Why.OTHER_KEY, Why.INCOMPLETE, Why.UNKNOWN, Why.NAMELESS, Why.RECENT)))],
     )
     database.change(
-        f"UPDATE items SET kind = CASE WHEN state <> 'stored' THEN ? WHEN why <> '' THEN ? WHEN {shown} = 0 THEN ?"  # noqa: S608
-        " ELSE ? END WHERE listed IS NULL",
-        [tuple(kind.value for kind in (Kind.NOT_STORED, Kind.NOT_COMPARED, Kind.NOT_SHOWN, Kind.MISSING))],
+        "UPDATE items SET kind = CASE WHEN state = 'in doubt' THEN ? WHEN state = 'sending' THEN ?"  # noqa: S608
+        " WHEN state <> 'stored' THEN ? WHEN why <> '' THEN ?"
+        f" WHEN {shown} = 0 THEN CASE WHEN confirmed THEN ? ELSE ? END WHEN confirmed THEN ? ELSE ? END"
+        " WHERE listed IS NULL",
+        [
+            tuple(
+                kind.value
+                for kind in (
+                    Kind.IN_DOUBT,
+                    Kind.SENDING,
+                    Kind.NOT_STORED,
+                    Kind.NOT_COMPARED,
+                    Kind.NOT_SHOWN,
+                    Kind.MARKED_NOT_SHOWN,
+                    Kind.MISSING,
+                    Kind.MARKED_MISSING,
+                )
+            )
+        ],
     )
 
 

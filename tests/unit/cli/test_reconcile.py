@@ -30,15 +30,19 @@ async def shown(
     commands: _Commands = COMMANDS,
     lists: Lists | None = None,
     ids: Collection[int] = (),
+    marked: Collection[int] = (),
     faulty: int = 0,
 ) -> tuple[str, int]:
     """Return what is printed of a comparison of rows in these states with what is listed, and the exit code.
 
-    The journal knows Springest's ids of the rows in `ids`, which are their numbers; `faulty` other rows were left out.
+    The journal knows Springest's ids of the rows in `ids`, which are their numbers. A person has marked the rows in
+    doubt in `marked` as stored; `faulty` other rows were left out.
     """
     out = io.StringIO()
     async with sent(folder, *rows) as migration:
         await settle(migration, *states)
+        if marked:
+            await migration.resolve(list(marked), State.STORED)
         await set_times(migration)
         await set_ids(migration, **{str(number): number for number in ids})
         await migration.journal.run(
@@ -109,6 +113,56 @@ async def test_what_is_shown_and_not_stored_has_its_state(tmp_path: Path) -> Non
     assert "│ 2 (in doubt)" in text
     assert "│ 3 (waiting)" in text
     assert "springest resolve a.csv --journal '/a journal' --row N --stored." in text
+
+
+async def test_rows_in_doubt_are_not_called_not_stored(tmp_path: Path) -> None:
+    rows = [row(1), row(2), row(3), row(4)]
+    states = [IN_DOUBT, IN_DOUBT, State.REJECTED, STORED]
+    text, code = await shown(tmp_path, rows, states, listed(4))
+
+    assert code == 1
+    assert "│ in doubt         │    2 │" in text
+    assert "│ not stored       │    1 │" in text
+    assert "In doubt (2): Nobody knows whether Springest has stored these. Its lists do not show them.\n" in text
+    assert "What to do: springest upload 'my certificates.csv' asks Springest again." in text
+    assert "--row N --stored (or --send-again)" in text
+    assert "Not stored (1): 1 rejected." in text
+    assert text.endswith("but not everything is proved: 1 row not stored, 2 rows in doubt.\n")
+
+
+async def test_json_counts_rows_in_doubt_and_those_of_a_person(tmp_path: Path) -> None:
+    rows = [row(1), row(2), row(3, 9), row(4)]
+    states = [IN_DOUBT, IN_DOUBT, IN_DOUBT, STORED]
+    text, _ = await shown(tmp_path, rows, states, listed(4), form="json", marked=(3, 4))
+
+    document = json.loads(text)
+    counts = {kind: rows for kind, rows in document["counts"].items() if rows}
+    assert counts == {"shown": 1, "in_doubt": 1, "marked_missing": 1, "marked_not_shown": 1}
+    assert {one["row"]: one["kind"] for one in document["findings"]} == {
+        2: "in_doubt",
+        3: "marked_missing",
+        4: "marked_not_shown",
+    }
+
+
+async def test_springest_has_not_confirmed_what_a_person_marked(tmp_path: Path) -> None:
+    rows = [row(1), row(2, 9), row(3)]
+    text, code = await shown(tmp_path, rows, [IN_DOUBT, IN_DOUBT, STORED], listed(3), marked=(2, 3))
+
+    assert code == 6
+    assert "Springest has confirmed" not in text
+    assert "Marked stored, missing (1): A person has marked these as stored (springest resolve)." in text
+    assert "Marked stored, not shown (1): A person has marked these as stored (springest resolve)." in text
+    assert text.count("springest report 'my certificates.csv' --csv FILE\n") == 2
+    assert "--repair" not in text
+
+
+async def test_what_is_being_sent_is_compared_later(tmp_path: Path) -> None:
+    text, code = await shown(tmp_path, [row(1), row(2)], [State.SENDING, STORED], listed(2))
+
+    assert code == 1
+    assert "Being sent (1): when the upload has ended, run this again: springest reconcile" in text
+    assert text.endswith("proved: 1 row being sent.\n")
 
 
 async def test_each_certification_that_is_not_shown_is_counted(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def _row(number: int) -> ComparedRow:
         sent_at=_LATER,
         settled_at=_LATER,
         budget="",
+        confirmed=True,
     )
 
 

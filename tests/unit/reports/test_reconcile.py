@@ -141,21 +141,52 @@ async def test_what_another_manifest_has_sent_is_its_own(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("state", "kind"),
+    ("state", "kind", "unlisted"),
     [
-        (IN_DOUBT, "shown, not stored"),
-        (REJECTED, "shown, not stored"),
-        (WAITING, "shown, not stored"),
-        (SENDING, "not stored"),
+        (IN_DOUBT, "shown, not stored", "in doubt"),
+        (REJECTED, "shown, not stored", "not stored"),
+        (WAITING, "shown, not stored", "not stored"),
+        (SENDING, "being sent", "being sent"),
     ],
 )
-async def test_rows_that_are_not_stored(tmp_path: Path, state: State, kind: str) -> None:
-    """What is being sent may be listed already."""
+async def test_rows_that_are_not_stored(tmp_path: Path, state: State, kind: str, unlisted: str) -> None:
+    """What is being sent may be listed already; and of a row in doubt nobody knows that it is not stored."""
     shown = await found(tmp_path, Lists([AS_JAN, AS_AN]), JAN, AN, states=[state, STORED])
     assert shown == {2: kind, 3: "stored and shown"}
     (tmp_path / "a journal.sqlite3").unlink()
     shown = await found(tmp_path, Lists([AS_AN]), JAN, AN, states=[state, STORED])
-    assert shown == {2: "not stored", 3: "stored and shown"}
+    assert shown == {2: unlisted, 3: "stored and shown"}
+
+
+@pytest.mark.parametrize(
+    ("certification", "confirmed", "marked"),
+    [(7, "missing", "marked stored, missing"), (9, "stored, not shown", "marked stored, not shown")],
+)
+async def test_what_a_person_marked_as_stored_is_told_apart(
+    tmp_path: Path, certification: int, confirmed: str, marked: str
+) -> None:
+    """Springest has never answered that it is stored, and nobody knows its id."""
+    by_answer = f"a.pdf;{certification};jan@example.org;2026-01-31;"
+    by_person = f"c.pdf;{certification};piet@example.org;2026-01-31;"
+    async with sent(tmp_path, by_answer, by_person, AN) as migration:
+        await settle(migration, STORED, IN_DOUBT, STORED)
+        await migration.resolve([3], State.STORED)
+        await set_times(migration)
+        async with compared(migration, Lists([AS_AN])) as comparison:
+            shown = {found.row: found.kind.value for found in comparison.findings()}
+            differences = comparison.differences
+
+    assert shown == {2: confirmed, 3: marked, 4: "stored and shown"}
+    assert differences == (2 if certification == 7 else 0)
+
+
+async def test_what_a_person_marked_may_be_shown(tmp_path: Path) -> None:
+    async with sent(tmp_path, JAN) as migration:
+        await settle(migration, IN_DOUBT)
+        await migration.resolve([2], State.STORED)
+        await set_times(migration)
+        async with compared(migration, Lists([AS_JAN])) as comparison:
+            assert comparison.is_whole
 
 
 async def test_rows_with_one_certificate_are_counted_each(tmp_path: Path) -> None:
@@ -579,7 +610,7 @@ _EXPECTED = {
     "doubled": (STORED, Kind.SHOWN),
     "not shown": (STORED, Kind.NOT_SHOWN),
     "in doubt, shown": (IN_DOUBT, Kind.NOT_EXPECTED),
-    "in doubt": (IN_DOUBT, Kind.NOT_STORED),
+    "in doubt": (IN_DOUBT, Kind.IN_DOUBT),
     "rejected, shown": (REJECTED, Kind.NOT_EXPECTED),
     "waiting": (WAITING, Kind.NOT_STORED),
 }
