@@ -8,8 +8,9 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import patch
 
 import aiohttp
 import pytest
@@ -139,8 +140,8 @@ def limiter() -> Limiter:
 
 class _Response(aiohttp.ClientResponse):
     def __init__(self, *args: Any, **options: Any) -> None:
-        # aiohttp 3.14 asks for the writer, which a mock has none of: its size is all that is ever looked at.
-        options.setdefault("stream_writer", Mock(output_size=0))
+        # aiohttp 3.14 asks for the writer, which the script has none of: its size is all that is ever looked at.
+        options.setdefault("stream_writer", SimpleNamespace(output_size=0))
         super().__init__(*args, **options)
 
 

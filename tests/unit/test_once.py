@@ -21,7 +21,7 @@ from springest_async.source_file import SourceFile
 from springest_async.upload import UploadStep
 from tests.virtual import die, run_at_once
 
-pytestmark = pytest.mark.looptime(start=0)
+pytestmark = pytest.mark.looptime(start=0, noop_cycles=0)
 
 WHERE = "POST https://springest.example/users/certificates.json"
 ORIGIN = "https://springest.example"

@@ -448,7 +448,7 @@ def migration(scripted: ScriptedAnswers, make_upload: Callable[..., CertificateU
     return partial(Migration, scripted, make_upload)
 
 
-virtual = pytest.mark.looptime(start=0, resolution=2**-20)  # in which sums of times are exact
+virtual = pytest.mark.looptime(start=0, resolution=2**-20, noop_cycles=0)  # in which sums of times are exact
 
 
 @virtual

@@ -15,7 +15,7 @@ from springest_async.bulk.gate import Gate
 from tests.bulk_runs import Events, loaded, queue_of, rows_of, run, settle, states
 from tests.unit.bulk.model import ENDS, PLAIN, WHERE, ModelClient, Script
 
-pytestmark = [pytest.mark.looptime(start=0), pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.looptime(start=0, noop_cycles=0), pytest.mark.usefixtures("clock")]
 
 STORED, FAILED, IN_DOUBT, WAITING = State.STORED, State.FAILED, State.IN_DOUBT, State.WAITING
 LOST, NO_NETWORK, KEY_REFUSED = ENDS["in doubt and not stored"], ENDS["no network"], ENDS["key refused"]

@@ -32,7 +32,7 @@ from springest_async.journal.records import Worker
 from tests.bulk_runs import Events, employees, found, loaded, rows_of, settle, states
 from tests.unit.bulk.model import ENDS, PLAIN, ModelClient, Script
 
-pytestmark = [pytest.mark.looptime(start=0), pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.looptime(start=0, noop_cycles=0), pytest.mark.usefixtures("clock")]
 
 STORED, REJECTED, FAILED = State.STORED, State.REJECTED, State.FAILED
 IN_DOUBT, WAITING = State.IN_DOUBT, State.WAITING

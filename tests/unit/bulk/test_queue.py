@@ -73,7 +73,7 @@ from tests.pdfs import archive, certificate
 from tests.unit.bulk.model import ENDS, PLAIN, Look, ModelClient, Script, doubt_of
 from tests.virtual import InlineCommit
 
-pytestmark = [pytest.mark.looptime(start=0), pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.looptime(start=0, noop_cycles=0), pytest.mark.usefixtures("clock")]
 
 STORED, REJECTED, FAILED, IN_DOUBT, WAITING = (
     State.STORED,

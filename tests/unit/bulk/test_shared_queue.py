@@ -19,7 +19,7 @@ from tests.pdfs import archive, certificate
 from tests.unit.bulk.model import ENDS, ModelClient, Script
 from tests.virtual import Clock, die
 
-pytestmark = [pytest.mark.looptime(start=0), pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.looptime(start=0, noop_cycles=0), pytest.mark.usefixtures("clock")]
 
 STORED, REJECTED, FAILED, IN_DOUBT, WAITING, SENDING = (
     State.STORED,

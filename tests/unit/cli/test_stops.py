@@ -14,7 +14,7 @@ from springest_async.bulk import Entry, Outage, RowDone, State
 from springest_async.cli.stop_options import StopOptions
 from springest_async.cli.stops import Stops, next_time
 
-pytestmark = pytest.mark.looptime(start=0)
+pytestmark = pytest.mark.looptime(start=0, noop_cycles=0)
 
 WHERE = "POST https://springest.example/users/certificates.json"
 REJECTED = Rejected(WHERE, 400, "no")

@@ -56,7 +56,7 @@ FOR_EVER = 1_000_000.0  # virtual seconds: a test that comes so far waits for so
 def in_virtual_time(test: Callable[Given, Awaitable[None]]) -> Callable[Given, Coroutine[Any, Any, None]]:
     """Run an async test on a virtual clock that starts at 0; a test that would hang fails at once."""
 
-    @pytest.mark.looptime(start=0, resolution=TICK)
+    @pytest.mark.looptime(start=0, resolution=TICK, noop_cycles=0)
     @functools.wraps(test)
     async def limited(*args: Given.args, **kwargs: Given.kwargs) -> None:
         async with asyncio.timeout(FOR_EVER):

@@ -11,7 +11,7 @@ from springest_async import Journal, JournalError
 from springest_async.page.picture import Picture
 from springest_async.page.watch import JournalWatch
 
-pytestmark = pytest.mark.looptime(start=0)
+pytestmark = pytest.mark.looptime(start=0, noop_cycles=0)
 
 
 class SlowReader:
