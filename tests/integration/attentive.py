@@ -8,7 +8,7 @@ does then need wait. Nothing else about it differs: a lease lasts as long.
 import sys
 
 from springest_async.bulk import queue
-from springest_async.cli import main, stops, upload, watching
+from springest_async.cli import main, stops, upload_run, watching
 from springest_async.journal import journal
 
 __all__ = ["main"]
@@ -18,7 +18,7 @@ _LOOK_EVERY = 0.5
 
 if __name__ == "__main__":
     journal._BEATS = int(journal.LEASE_SECONDS / _LOOK_EVERY)
-    queue._TURN_WITHIN = queue._LOOK_EVERY = stops._LOOK_EVERY = upload._LOOK_EVERY = _LOOK_EVERY
+    queue._TURN_WITHIN = queue._LOOK_EVERY = stops._LOOK_EVERY = upload_run._LOOK_EVERY = _LOOK_EVERY
     if sys.argv[1:2] == ["status"]:  # an upload's own lines are as rare as ever
         watching._REST = watching._LINE_EVERY = _LOOK_EVERY
     sys.exit(main())
