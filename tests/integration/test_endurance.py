@@ -155,7 +155,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("uploads", [1_000, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("uploads", [500, pytest.param(10_000, marks=pytest.mark.soak)])
 async def test_uploads_through_all_faults_end_as_reported(
     uploads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,7 @@ async def survive(folder: Path, journal: Path | str, *, kills: int, seed: int) -
 
 
 async def test_killed_a_few_times_nothing_is_lost_or_stored_twice(tmp_path: Path) -> None:
-    await survive(tmp_path, tmp_path / "journal.sqlite3", kills=3, seed=1)
+    await survive(tmp_path, tmp_path / "journal.sqlite3", kills=2, seed=1)
 
 
 @pytest.mark.soak

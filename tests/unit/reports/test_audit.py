@@ -251,7 +251,7 @@ def test_many_posts_need_little_memory() -> None:
 
     peak_of(2_000)  # what is made once
 
-    assert peak_of(20_000) < peak_of(5_000) + 500_000
+    assert peak_of(12_000) < peak_of(4_000) + 500_000
 
 
 # --- of a journal ---
