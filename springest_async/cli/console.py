@@ -98,18 +98,24 @@ def _interactive() -> bool | None:
     return False if os.environ.get("ACCESSIBLE") or os.environ.get("NO_COLOR") else None
 
 
-def say(console: Console, words: str, style: str | None = None, *, on_one_line: bool = False) -> None:
+def say(console: Console, words: str, style: str | None = None, *, indent: str = "") -> None:
     """Print one line, made `plain`, and without markup, because it may quote servers and manifests.
 
     Where somebody reads it, lines end between words; what may be copied stays whole: addresses, and a command, which
-    begins after a colon. With `on_one_line` all of it does, so that nothing that it quotes can begin a line.
+    begins after a colon. Each line but the first begins with `indent`.
     """
     lines = [plain(words)]
     # FORCE_COLOR can make rich believe in a terminal where there is none.
-    if not on_one_line and console.is_terminal and console.file.isatty() and cell_len(lines[0]) > console.width:
+    if console.is_terminal and console.file.isatty() and cell_len(lines[0]) > console.width:
         prose, colon, command = lines[0].partition(": springest ")
-        lines = textwrap.wrap(prose + colon[:1], console.width, break_long_words=False, break_on_hyphens=False)
-        lines += [f"springest {command}"] if colon else []
+        lines = textwrap.wrap(
+            prose + colon[:1],
+            console.width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines += [f"{indent}springest {command}"] if colon else []
     for line in lines:
         console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -119,7 +125,8 @@ def say_error(words: str) -> None:
     if (log := json_log()) is not None:
         log.end["error"] = words
     else:
-        say(to_stderr(), f"springest: {words}", on_one_line=True)
+        # Nothing that it quotes can begin a line.
+        say(to_stderr(), f"springest: {words}", indent="  ")
 
 
 def print_json(console: Console, document: Any) -> None:

@@ -156,11 +156,20 @@ async def test_a_program_gets_each_word_as_it_is(origin: str) -> None:
     assert [row["name"][:2] for row in rows] == ["a\x1b", "'="]
 
 
+def assert_begins_no_line(shown: str) -> None:
+    """See that an error was shown, and that nothing that it quotes begins a line of it."""
+    first, *others, end = assert_harmless(shown)
+    assert first.startswith("springest: ")
+    assert [line for line in others if not line.startswith("  ")] == []
+    assert end == ""
+
+
 @pytest.mark.parametrize("host", [f"http://x{DOES}.nl", f"https://x.nl/{DOES}?{DOES}"])
-async def test_a_hostile_host_is_told_in_one_line(tmp_path: Path, host: str) -> None:
+async def test_a_hostile_host_begins_no_line(tmp_path: Path, host: str) -> None:
     code, shown = await in_a_terminal("upload", archive(tmp_path, 1), env=environment(host))
 
-    assert (code, len(assert_harmless(shown))) == (2, 2)
+    assert_begins_no_line(shown)
+    assert code == 2
 
 
 @pytest.mark.parametrize(
@@ -174,10 +183,11 @@ async def test_a_hostile_host_is_told_in_one_line(tmp_path: Path, host: str) -> 
     ],
     ids=lambda arguments: ascii(shlex.join(arguments))[:24],
 )
-async def test_hostile_arguments_are_told_in_one_line(arguments: list[str]) -> None:
+async def test_hostile_arguments_begin_no_line(arguments: list[str]) -> None:
     code, shown = await in_a_terminal(*arguments, env=environment("http://127.0.0.1:9"))
 
-    assert (code, len(assert_harmless(shown))) == (2, 2)
+    assert_begins_no_line(shown)
+    assert code == 2
 
 
 async def answered(question: str, keys: str, *arguments: str | Path, env: dict[str, str]) -> int:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from springest_async.cli.console import cell, folding_table, say, to_stderr, to_stdout
+from springest_async.cli.console import cell, folding_table, say, say_error, to_stderr, to_stdout
 from springest_async.cli.progress import UploadProgress
 from springest_async.journal.status import MigrationStatus
 from tests.statuses import STATUS
@@ -124,6 +124,24 @@ def test_in_a_terminal_lines_end_between_words(words: str, lines: list[str]) -> 
     say(Console(file=pipe, width=20, height=24), words)
 
     assert (screen.getvalue().splitlines(), pipe.getvalue()) == (lines, f"{words}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ("it is short", ["springest: it is short"]),
+        ("certificates.csv: it is not in", ["springest: certificates.csv:", "  it is not in"]),
+        ("Run: springest upload 'a b.csv' --yes", ["springest: Run:", "  springest upload 'a b.csv' --yes"]),
+    ],
+)
+def test_an_error_ends_its_lines_between_words(monkeypatch: pytest.MonkeyPatch, words: str, lines: list[str]) -> None:
+    """What it quotes can begin no line, so that nobody takes it for the command's own words."""
+    monkeypatch.setattr("sys.stderr", screen := Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    say_error(words)
+
+    assert screen.getvalue().splitlines() == lines
 
 
 @given(st.text() | st.text("\n\r\x1b\x9b\u2028\u202e\u200f\u2066\ud800a[", max_size=20))
