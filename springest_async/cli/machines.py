@@ -36,7 +36,7 @@ from springest_async.journal.status import MigrationStatus, read_status
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.events_json import event_as_json
 from springest_async.reports.run_view import RunView, StatusRead
-from springest_async.reports.summary_json import Trouble
+from springest_async.reports.summary_json import StoppedBy, Trouble
 
 if TYPE_CHECKING:
     from springest_async.http.ping import Ping
@@ -236,11 +236,20 @@ class Machines:
         from springest_async.reports.metrics import RunMetrics, write_metrics  # noqa: PLC0415 # not always needed
 
         view = self._view
-        metrics = RunMetrics(manifest=view.manifest, status=view.status, run=view.run, exit_code=exit_code)
+        metrics = RunMetrics(
+            manifest=view.manifest,
+            status=view.status,
+            run=view.run,
+            exit_code=exit_code,
+            stopped_by=self._stopped_by(exit_code),
+        )
         try:
             await asyncio.to_thread(write_metrics, path, metrics)
         except OSError as error:
             self._say_once(f"Warning: the metrics cannot be written to {path}: {error.strerror}. The upload goes on.")
+
+    def _stopped_by(self, code: Exit | None) -> StoppedBy | None:
+        return self._stops.stopped_by if code is Exit.STOPPED else None
 
     def _say_once(self, words: str) -> None:
         kind = words.partition("(")[0]
@@ -284,8 +293,7 @@ class Machines:
     async def _tell_all_of_end(self, code: Exit) -> None:
         if code is Exit.KEY_REFUSED:
             self._call_for_help("key_refused", self.error)
-        stopped_by = self._stops.stopped_by if code is Exit.STOPPED else None
-        summary = self._view.summary("end", exit_code=int(code), error=self.error, stopped_by=stopped_by)
+        summary = self._view.summary("end", exit_code=int(code), error=self.error, stopped_by=self._stopped_by(code))
         if self._log is not None:
             self._log.end |= {name: value for name, value in summary.items() if name != "at"}
         await self._write_metrics(code)

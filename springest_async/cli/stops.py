@@ -9,20 +9,17 @@ import contextlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
-from typing import Literal, TypeAlias
 
 from springest_async.bulk import BulkEvent, RowDone, State
 from springest_async.cli.numbers import count
 from springest_async.cli.stop_options import StopOptions
 from springest_async.cli.times import clock_time, duration
 from springest_async.errors import ConfigurationError
+from springest_async.reports.summary_json import StoppedBy
 
 _LOOK_EVERY = 5.0  # seconds between two looks at the clock
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DURATION = re.compile(r"(?=.)(?:([0-9]{1,5})h)?(?:([0-9]{1,7})m)?(?:([0-9]{1,8})s)?")
-
-StoppedBy: TypeAlias = Literal["until", "max-duration", "max-failures"]
-"""The option that stops a run, without its dashes."""
 
 
 def _now() -> datetime:

@@ -18,6 +18,7 @@ from springest_async.journal.records import State
 from springest_async.journal.status import Activity, MigrationStatus
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.status_json import state_as_json
+from springest_async.reports.summary_json import StoppedBy
 
 
 @frozen(kw_only=True, eq=False)  # the registry needs a hash
@@ -29,12 +30,14 @@ class RunMetrics(Collector):
         status: where the migration stands; None if the run ended before the manifest was loaded.
         run: what the run has done, if it began.
         exit_code: of the command, when it has ended.
+        stopped_by: the option that has stopped it, if one has.
     """
 
     manifest: str
     status: MigrationStatus | None = None
     run: Report | None = None
     exit_code: int | None = None
+    stopped_by: StoppedBy | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -53,13 +56,23 @@ class RunMetrics(Collector):
             yield self._gauge(
                 "springest_run_exit_code", "The exit code of the last run; absent while it runs.", self.exit_code
             )
+            yield self._labelled(
+                "springest_run_stopped",
+                "1 for the option that has stopped the last run, 0 for the others; absent while it runs.",
+                "by",
+                {option: int(option == self.stopped_by) for option in get_args(StoppedBy)},
+            )
 
     def _of_status(self, status: MigrationStatus) -> Iterable[Metric]:
         states = {state_as_json(state): status.counts[state] for state in State}
-        yield self._labelled("springest_rows", "Rows of the manifest by state.", "state", states)
+        yield self._labelled("springest_rows", "Rows of the manifest by state.", "state", states, status.origin)
         activities = {name.replace(" ", "_"): int(name == status.activity) for name in get_args(Activity)}
         yield self._labelled(
-            "springest_activity", "1 for what the migration is doing, 0 for the others.", "activity", activities
+            "springest_activity",
+            "1 for what the migration is doing, 0 for the others.",
+            "activity",
+            activities,
+            status.origin,
         )
         yield self._gauge(
             "springest_rows_faulty",
@@ -92,9 +105,8 @@ class RunMetrics(Collector):
         family.add_metric(values, value)
         return family
 
-    def _labelled(self, name: str, words: str, label: str, values: dict[str, int]) -> Metric:
-        assert self.status is not None
-        names, labels = self._labels(self.status.origin)
+    def _labelled(self, name: str, words: str, label: str, values: dict[str, int], host: str | None = None) -> Metric:
+        names, labels = self._labels(host)
         family = GaugeMetricFamily(name, words, labels=[*names, label])
         for each, value in values.items():
             family.add_metric([*labels, each], value)

@@ -14,6 +14,9 @@ from springest_async.reports.status_json import as_json, time_as_json
 Trouble = Literal["outage", "in_doubt", "key_refused"]
 """What a person is called for."""
 
+StoppedBy = Literal["until", "max-duration", "max-failures"]
+"""The option that has stopped a run, without its dashes."""
+
 
 def summary_as_json(
     event: Literal["begin", "progress", "trouble", "end"],

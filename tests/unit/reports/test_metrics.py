@@ -54,8 +54,10 @@ def test_the_numbers_are_those_of_the_status(tmp_path: Path) -> None:
 def test_a_run_that_never_began_has_an_exit_code(tmp_path: Path) -> None:
     path = tmp_path / "x.prom"
 
-    assert written(path, RunMetrics(manifest="x.csv", exit_code=2)).keys() == {"springest_run_exit_code"}
+    found = written(path, RunMetrics(manifest="x.csv", exit_code=2))
+    assert found.keys() == {"springest_run_exit_code", "springest_run_stopped"}
     assert value(path, "springest_run_exit_code") == 2
+    assert value(path, "springest_run_stopped", by="until") == 0
 
 
 def test_a_million_rows_need_no_more_lines(tmp_path: Path) -> None:
