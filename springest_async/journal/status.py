@@ -97,7 +97,8 @@ class MigrationStatus:
         path: where it was loaded from last.
         origin: the host that it is for.
         at: when this was read (UTC).
-        moved_at: when any of its rows last changed its state, or a worker was last heard of (UTC).
+        moved_at: when any of its rows last changed its state, or a worker was last heard of (UTC); not after `at`, even
+            if the clock of a machine that has worked on it is ahead.
         paused_at: since when it is paused (UTC); None if it is not.
         counts: the rows by state.
         faulty: how many other rows of the manifest were left out because of their faults (``--skip-faulty``).
@@ -225,7 +226,7 @@ def _read(connection: Connection, migration: int, budgets: dict[str, _Budget]) -
     ((name, path, origin, budget, faulty, paused_at, moved_at),) = connection.execute(
         "SELECT name, path, origin, budget, faulty, paused_at, moved_at FROM migrations WHERE id = ?", (migration,)
     )
-    moved = moment(moved_at)
+    at, moved = datetime.now(UTC), moment(moved_at)
     assert moved is not None
     counts = manifest_rows.counts(connection, migration)
     if budget not in budgets:
@@ -235,8 +236,8 @@ def _read(connection: Connection, migration: int, budgets: dict[str, _Budget]) -
         name=name,
         path=path,
         origin=origin,
-        at=datetime.now(UTC),
-        moved_at=moved,
+        at=at,
+        moved_at=min(moved, at),
         paused_at=moment(paused_at),
         counts=counts,
         faulty=faulty,
@@ -250,8 +251,14 @@ def _read(connection: Connection, migration: int, budgets: dict[str, _Budget]) -
 
 
 def read_all(connection: Connection) -> list[MigrationStatus]:
-    """Return where each migration stands, the one that moved last first; within a snapshot or transaction."""
-    lines = connection.execute("SELECT id FROM migrations ORDER BY moved_at DESC, id DESC")
+    """Return where each migration stands, the one that moved last first; within a snapshot or transaction.
+
+    Those of which a machine's clock says that they move later than now come first.
+    """
+    now = int(time.time() * 1e6)
+    lines = connection.execute(
+        "SELECT id FROM migrations ORDER BY CASE WHEN moved_at > ? THEN ? ELSE moved_at END DESC, id DESC", (now, now)
+    )
     budgets: dict[str, _Budget] = {}
     return [_read(connection, migration, budgets) for (migration,) in lines]
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import ANY
@@ -20,7 +21,7 @@ from springest_async.journal.journal import Claim
 from springest_async.journal.records import Entry, Outcome
 from springest_async.journal.status_reader import StatusReader
 from springest_async.random_names import new_request_id
-from tests.bulk_runs import LATER, found, loaded, rows_of, settle, was_killed
+from tests.bulk_runs import LATER, ORIGIN, found, loaded, rows_of, settle, was_killed
 
 BUDGET = "a budget"
 
@@ -55,6 +56,10 @@ async def _send(migration: OpenMigration, outcomes: Sequence[tuple[State, int]])
             )
         claim.release()
     await migration.journal.run(lambda _: None)
+
+
+def _move(connection: Connection, migration: int, moved_at: int) -> None:
+    connection.execute("UPDATE migrations SET moved_at = ? WHERE id = ?", (moved_at, migration))
 
 
 async def _read(migration: OpenMigration) -> status.MigrationStatus:
@@ -232,6 +237,41 @@ async def test_the_clock_of_a_viewer_may_be_wrong(
     assert read.sending[0].seconds < 300
     assert sum(minute.posts for minute in minutes) == 3
     assert all(abs(minute.at.timestamp() - wall) < 300 for minute in minutes)  # on the axis of the viewer's own clock
+
+
+async def test_the_clock_of_a_sender_may_have_been_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was set back since, or it is that of another machine: what was sent before the last minute is not in it."""
+    right = time.time
+    async with loaded(rows_of(tmp_path, 3)) as migration:
+        monkeypatch.setattr("time.time", lambda: right() + 5 * 3600)
+        await _send(migration, [(State.STORED, 201), (State.STORED, 201)])
+        monkeypatch.undo()
+        later = int((right() + 5 * 3600) * 1e6)
+        await migration.journal.run(
+            lambda connection: connection.execute("UPDATE attempts SET sent = sent - 61, sent_at = ?", (later,))
+        )
+        await _send(migration, [(State.STORED, 201)])
+        read = await _read(migration)
+
+    assert read.pace.last_minute == 1
+
+
+async def test_nothing_has_moved_later_than_now(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal.sqlite3") as journal:
+        ids = []
+        for rows in (1, 2, 3):
+            (folder := tmp_path / str(rows)).mkdir()
+            migration, _ = await load_manifest(journal, rows_of(folder, rows), ORIGIN)
+            ids.append(migration.id)
+        now = int(time.time() * 1e6)
+        for migration_id, moved_at in zip(ids, (now + 7_200_000_000, now + 3_600_000_000, now), strict=True):
+            await journal.run(partial(_move, migration=migration_id, moved_at=moved_at))
+        async with StatusReader(journal) as reader:
+            found = await reader.all()
+
+    assert all(each.moved_at <= each.at for each in found)
+    # What is later than now is as good as now: the order is that in which they were begun.
+    assert [each.id for each in found] == [ids[1], ids[0], ids[2]]
 
 
 async def test_a_post_of_the_minute_before_is_not_counted(tmp_path: Path) -> None:
