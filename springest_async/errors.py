@@ -38,6 +38,7 @@ __all__ = [
     "JournalMissing",
     "JournalUnavailable",
     "ManifestError",
+    "MigrationMissing",
     "NoAnswer",
     "NotAuthorized",
     "NotFound",
@@ -121,6 +122,10 @@ class AnotherServer(JournalError):
 
 class JournalMissing(JournalError):
     """There is no journal in this place yet."""
+
+
+class MigrationMissing(JournalError):
+    """The journal does not have this migration, or does not have it any more: it was erased."""
 
 
 class JournalUnavailable(JournalError):

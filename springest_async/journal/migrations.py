@@ -12,7 +12,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from springest_async.errors import JournalError
+from springest_async.errors import MigrationMissing
 from springest_async.journal.certificates import microseconds, moment, storable
 from springest_async.journal.engine import Connection
 from springest_async.journal.records import Worker
@@ -97,11 +97,11 @@ def load_of(connection: Connection, migration: int) -> int:
     """Return the key of the load of a migration that counts.
 
     Raises:
-        JournalError: the migration was erased since its key was read, as while this worker was asleep.
+        MigrationMissing: it was erased since its key was read, as while this worker was asleep; or it never was there.
     """
     found = connection.execute("SELECT load FROM migrations WHERE id = ?", (migration,))
     if not found:
-        raise JournalError(
+        raise MigrationMissing(
             "the journal", "this manifest was erased from it meanwhile (springest journal forget): nothing more is sent"
         )
     return int(found[0][0])
@@ -111,7 +111,7 @@ def source_of(connection: Connection, migration: int, machine: str) -> Source:
     """Return the manifest of a migration, as it was loaded last; its files may not be on this machine.
 
     Raises:
-        JournalError: the migration was erased.
+        MigrationMissing: the migration was erased.
     """
     load_of(connection, migration)
     ((origin, sha256, reading, path),) = connection.execute(
@@ -144,7 +144,7 @@ def set_paused(connection: Connection, migration: int, at: datetime | None) -> b
     """Pause a migration at this time, or let it go on (None); return False if that changes nothing.
 
     Raises:
-        JournalError: the migration was erased.
+        MigrationMissing: the migration was erased.
     """
     load_of(connection, migration)
     is_paused = paused_at(connection, migration) is not None

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from springest_async.errors import ConfigurationError, JournalError
+from springest_async.errors import ConfigurationError, JournalError, MigrationMissing
 from springest_async.journal import doubts, manifest_rows, migrations
 from springest_async.journal.engine import Connection
 from springest_async.journal.journal import Journal
@@ -32,6 +32,7 @@ _LOOPBACK = "127.0.0.1"  # not "localhost", which may have two addresses
 _BEAT = 15.0  # seconds without an event after which a viewer is told that the page is there
 _PATIENCE = 10.0  # seconds that a person waits for the journal
 _LARGEST_BODY = 16_384
+_MISSING = "The journal has no such upload: it never had, or “springest journal forget” has erased it."
 _FILES = {
     "page.css": "text/css",
     "page.js": "text/javascript",
@@ -191,6 +192,8 @@ class StatusPage:
         try:
             async with asyncio.timeout(_PATIENCE):
                 found, asked = await self._watch.read(read)
+        except MigrationMissing:
+            return _refusal(404, _MISSING)
         except JournalError as error:
             return _refusal(503, str(error))
         except TimeoutError:
@@ -234,6 +237,8 @@ class StatusPage:
                 found = await work()
         except ConfigurationError as error:
             return _refusal(409, str(error))
+        except MigrationMissing:
+            return _refusal(404, _MISSING)
         except JournalError as error:
             return _refusal(503, str(error))
         except TimeoutError:

@@ -52,7 +52,15 @@ async def status(session: aiohttp.ClientSession, url: str | URL, **headers: str)
 
 
 async def post(session: aiohttp.ClientSession, url: str, path: str, json: object = None, **changes: str) -> int:
-    """Press a button as the page does, but for some changed headers; an empty one is left out."""
+    """Press a button as the page does, but for some changed headers; an empty one is left out. Return the status."""
+    code, _ = await answer_to(session, url, path, json, **changes)
+    return code
+
+
+async def answer_to(
+    session: aiohttp.ClientSession, url: str, path: str, json: object = None, **changes: str
+) -> tuple[int, str]:
+    """Press a button as `post` does, and return the status and the words of the answer."""
     async with session.get(url) as answer:
         token = (await answer.text()).partition('name="springest-page" content="')[2].partition('"')[0]
     headers = {TOKEN_HEADER: token, "Origin": str(URL(url).origin())} | {
@@ -61,7 +69,7 @@ async def post(session: aiohttp.ClientSession, url: str, path: str, json: object
     headers = {name: value for name, value in headers.items() if value}
     body = {"data": json} if isinstance(json, bytes) else {"json": json}
     async with session.post(url + path, headers=headers, **body) as answer:
-        return answer.status
+        return answer.status, await answer.text()
 
 
 async def test_every_answer_forbids_what_a_page_could_do(page: StatusPage, session: aiohttp.ClientSession) -> None:
@@ -154,16 +162,23 @@ async def test_an_answer_that_is_none_changes_nothing(
 async def test_what_is_not_there_is_told(
     migration: OpenMigration, page: StatusPage, session: aiohttp.ClientSession
 ) -> None:
-    assert await post(session, page.url, "migrations/99/pause") == 503
+    assert await post(session, page.url, "migrations/99/resume") == 404
     assert await post(session, page.url, f"migrations/{migration.id}/forget") == 404
     assert await post(session, page.url, "events") == 404
-    assert await status(session, f"{page.url}migrations/99/doubts") == 503
+    assert await status(session, f"{page.url}migrations/99/doubts") == 404
     assert await status(session, f"{page.url}migrations/x/doubts") == 404
     assert await status(session, f"{page.url}migrations/{migration.id}/doubts?after=x") == 400
     for row in ("2", "3"):  # row 2 is stored, and row 3 has another request
         answer = {"rows": {row: "0" * 32}, "answer": "send again"}
         assert await post(session, page.url, f"migrations/{migration.id}/answers", answer) == 409
     assert (await migration.counts())[State.IN_DOUBT] == 1
+
+
+async def test_an_upload_that_never_was_is_not_there(page: StatusPage, session: aiohttp.ClientSession) -> None:
+    for action in ("pause", "resume", "answers"):
+        body = {"rows": {"3": "0" * 32}, "answer": "stored"}
+        words = "The journal has no such upload: it never had, or “springest journal forget” has erased it."
+        assert await answer_to(session, page.url, f"migrations/99/{action}", body) == (404, words)
 
 
 async def test_with_a_password_nothing_is_shown_without_it(guarded: StatusPage, session: aiohttp.ClientSession) -> None:
