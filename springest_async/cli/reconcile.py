@@ -19,7 +19,13 @@ from springest_async.cli.numbers import count, number
 from springest_async.cli.question import can_ask, confirmed
 from springest_async.cli.status import migration_of, runs_on
 from springest_async.client import Springest
-from springest_async.errors import ConfigurationError
+from springest_async.errors import (
+    ConfigurationError,
+    ServerError,
+    TransportError,
+    UnexpectedStatus,
+    UnreadableAnswer,
+)
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.records import State
 from springest_async.manifest.formulas import escape
@@ -31,6 +37,7 @@ from springest_async.reports.reconcile import Reconciliation
 _SHOWN = 20  # rows of each kind
 _SHOWN_COLUMNS = ("row", "email", "certification", "valid", "id")
 _CERTIFICATIONS_SHOWN = 10
+_LOOKED_FOR = 100  # missing certificates, each of which takes a request
 
 _MEANINGS = {
     Kind.MISSING: "Springest has confirmed these, and does not list them although it shows their certification.",
@@ -107,13 +114,14 @@ async def reconcile(manifest: Path, options: ReconcileOptions, out: Console, err
                     " one: set SPRINGEST_API_KEY to the key of the upload, or compare without --repair"
                 )
             await _compare(comparison, springest, err)
-            command = _Commands(manifest, options.journal)
+            await _look_for_missing(comparison, springest, options, err)
+            command = _Commands(manifest, options.journal, repairs=options.repair)
             try:
                 _show(comparison, command, options.form, out)
             except BrokenPipeError:  # the reader has seen enough; the exit code stays right
                 forget_stdout()
             if options.repair:
-                await _repair(comparison, migration, springest, command, options, err)
+                await _repair(comparison, migration, command, options.yes, err)
             return _exit_of(comparison)
 
 
@@ -134,6 +142,23 @@ async def _compare(comparison: Reconciliation, springest: Springest, err: Consol
     await asking(comparison.fetch(), lambda: comparison.asked, err)
 
 
+async def _look_for_missing(
+    comparison: Reconciliation, springest: Springest, options: ReconcileOptions, err: Console
+) -> None:
+    """Ask once more for what the lists do not have, always before it is sent again, else if that are few requests."""
+    certain = comparison.count_missing()
+    if not certain or (certain > _LOOKED_FOR and not options.repair):
+        return
+    words = requests_words(certain, springest.limiter)
+    say(err, f"Missing in the lists: {count(certain, 'certificate')}. Springest is asked for each once more: {words}.")
+    try:
+        await asking(comparison.look_for_missing(), lambda: comparison.asked, err)
+    except (TransportError, ServerError, UnexpectedStatus, UnreadableAnswer) as error:
+        if options.repair:
+            raise
+        comparison.not_compared.append(f"what is missing in the lists, with those of its people ({error})")
+
+
 def _exit_of(comparison: Reconciliation) -> Exit:
     if comparison.differences:
         return Exit.DIFFERENT
@@ -145,10 +170,17 @@ def _exit_of(comparison: Reconciliation) -> Exit:
 
 @frozen
 class _Commands:
-    """The commands that the advice names, with the options that they need."""
+    """The commands that the advice names, with the options that they need.
+
+    Attributes:
+        manifest: the manifest.
+        journal: the place of the journal as the user gave it, or None.
+        repairs: whether this command sends again what is missing, so that the advice need not name it.
+    """
 
     manifest: Path
     journal: str | None
+    repairs: bool = False
 
     def of(self, name: str, options: str = "") -> str:
         """Return a command for the same manifest and journal, to paste into a shell."""
@@ -205,9 +237,16 @@ def _show_findings(comparison: Reconciliation, kind: Kind, out: Console) -> None
         if (more := len(certifications) - _CERTIFICATIONS_SHOWN) > 0:
             say(out, f"  … and {count(more, 'other certification')}")
         return
-    table = folding_table(*_SHOWN_COLUMNS, *(["as Springest lists it"] if kind in _LISTED_OTHERWISE else []))
-    for finding in islice(comparison.findings(kind), _SHOWN):
-        table.add_row(*map(cell, _cells(finding)))
+    first = list(islice(comparison.findings(kind), _SHOWN))
+    seen = []
+    if kind in _LISTED_OTHERWISE:
+        seen = ["as Springest lists it"]
+    elif kind is Kind.MISSING and any(finding.listed for finding in first):
+        seen = ["may be, at Springest"]
+    table = folding_table(*_SHOWN_COLUMNS, *seen)
+    for finding in first:
+        more_cells = [_differences(finding) if finding.listed else ""] if seen else []
+        table.add_row(*map(cell, (*_cells(finding), *more_cells)))
     out.print(table)
     if (more := comparison.counts[kind] - _SHOWN) > 0:
         say(out, f"… and {number(more)} more; --format csv lists all")
@@ -220,8 +259,6 @@ def _cells(finding: Finding) -> Iterator[str]:
     yield _dates(finding.valid_from, finding.valid_until)
     is_listed = finding.kind in (Kind.DOUBLED, Kind.NOT_OURS)
     yield str((finding.listed.id if is_listed and finding.listed else finding.springest_id) or "")
-    if finding.kind in _LISTED_OTHERWISE:
-        yield _differences(finding)
 
 
 def _rows_words(finding: Finding) -> str:
@@ -284,6 +321,8 @@ def _words_of_repair(comparison: Reconciliation, command: _Commands) -> str:
     repair = command.of("reconcile", " --repair")
     if not (certain := comparison.count_missing()):
         return " Nothing is sent again, because it is not certain that they are missing."
+    if command.repairs:
+        return ""
     if comparison.doubts:
         return f" To send those again that are certainly missing ({number(certain)}): {repair}"
     return f" Or send them again: {repair}"
@@ -404,38 +443,44 @@ def _json(value: object) -> str:
 
 
 async def _repair(
-    comparison: Reconciliation,
-    migration: OpenMigration,
-    springest: Springest,
-    command: _Commands,
-    options: ReconcileOptions,
-    err: Console,
+    comparison: Reconciliation, migration: OpenMigration, command: _Commands, yes: bool, err: Console
 ) -> None:
+    """Put back what Springest was asked for once more and certainly does not have; ask a person first."""
+    _say_found(comparison, err)
     certain = comparison.count_missing()
     if not certain:
         say(err, "Nothing is certainly missing, so nothing is sent again.")
         return
-    words = requests_words(certain, springest.limiter)
-    say(err, f"Certainly missing: {count(certain, 'certificate')}. Springest is asked for each once more: {words}.")
-    missing: list[tuple[int, str]] = []
-
-    async def ask() -> None:
-        missing.extend([found async for found in comparison.ask_for_missing() if found is not None])
-
-    await asking(ask(), lambda: comparison.asked, err)
-    if found := certain - len(missing):
-        say(err, f"It may have {number(found)} of them after all: these are left as they are.")
-    if not missing:
-        return
-    question = (
-        f"Put {count(len(missing), 'certificate')} back to waiting, so that springest upload sends them once more?"
-    )
-    if not options.yes and not await confirmed(question, err):
+    question = f"Put {count(certain, 'certificate')} back to waiting, so that springest upload sends them once more?"
+    if not yes and not await confirmed(question, err):
         say(err, "Nothing was changed.")
         return
-    again = await comparison.send_again(missing)
-    if changed := len(missing) - again:
+    again = await comparison.send_again()
+    if changed := certain - again:
         say(err, f"Another run has changed {number(changed)} of them meanwhile: these are left as they are.")
     hosts = await migration.hosts()
     how = f"{runs_on(hosts)} uploading, and sends them" if hosts else f"To send them: {command.of('upload')}"
     say(err, f"Waiting again: {count(again, 'certificate')}. {how}")
+
+
+def _say_found(comparison: Reconciliation, err: Console) -> None:
+    """Name the rows that seemed missing and are left as they are, and what was seen of each."""
+    found = list(comparison.found_after_all())
+    if not found:
+        return
+    rows = count(sum(finding.rows for finding in found), "row")
+    say(err, f"Springest has {rows} after all, or may have. Nothing is sent again for:")
+    for finding in found[:_SHOWN]:
+        say(err, f"  row {_rows_words(finding)}: {_seen(finding)}")
+    if (more := len(found) - _SHOWN) > 0:
+        say(err, f"  … and {number(more)} more")
+
+
+def _seen(finding: Finding) -> str:
+    if finding.listed is None:
+        return f"Springest gave no clear answer about id {finding.springest_id}"
+    if finding.kind is Kind.MISSING:
+        return f"id {finding.springest_id} may now be {_differences(finding)}"
+    if finding.kind is Kind.SHOWN:
+        return f"id {finding.springest_id} is there, as it was sent"
+    return f"id {finding.springest_id} is there ({finding.kind.value}): {_differences(finding)}"

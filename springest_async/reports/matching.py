@@ -25,7 +25,8 @@ from springest_async.reports.springest_lists import person_of
 # ago that the server does nothing more with it.
 #
 # `items` are the certificates of the rows; a row without one has a negative key. The one with the lowest `claims` gets
-# what is listed. `others` are the certificates of other manifests, and of rows that are gone.
+# what is listed. One that is missing has as `listed` what may be it, if that was seen. It was `looked_for` if Springest
+# was asked for it by person. `others` are the certificates of other manifests, and of rows that are gone.
 TABLES = (
     "CREATE TABLE before (certificate INTEGER PRIMARY KEY, attempt TEXT, settled INTEGER)",
     """
@@ -50,7 +51,8 @@ TABLES = (
         listed INTEGER,
         kind TEXT,
         why TEXT NOT NULL DEFAULT '',
-        certain INTEGER NOT NULL DEFAULT 0
+        certain INTEGER NOT NULL DEFAULT 0,
+        looked_for INTEGER NOT NULL DEFAULT 0
     )
     """,
     "CREATE TABLE others (key INTEGER PRIMARY KEY, springest_id INTEGER, looks BLOB, claims INTEGER)",
@@ -133,6 +135,7 @@ class Doubt(enum.Enum):
         " to this key any more"
     )
     MAY_BE_LISTED = "what may be a listed certificate that belongs to no row"
+    UNCLEAR = "what Springest gave no clear answer about when it was asked for the person"
     SETTLING = "what Springest has confirmed in the last minutes: compare once more later"
 
 
@@ -162,7 +165,7 @@ class Finding:
         valid_from: the first day (2026-12-31).
         valid_until: the last day, or None.
         springest_id: the id that Springest gave when it stored the row, if it is known.
-        listed: the certificate that Springest lists, if it lists one.
+        listed: the certificate that Springest lists, if it lists one; of a missing row what may be it, if it was seen.
         certain: whether a missing row is certainly not stored, as far as the lists show.
     """
 
@@ -178,6 +181,19 @@ class Finding:
     springest_id: int | None
     listed: Listed | None
     certain: bool = False
+
+
+@frozen
+class Missing:
+    """A certificate that is certainly missing, as far as the lists show; see `ComparedRow` for its fields."""
+
+    key: int
+    springest_id: int
+    email: str
+    person: bytes
+    certification: int
+    looks: bytes
+    sent_at: int
 
 
 # --- what is compared ---
@@ -282,19 +298,23 @@ def _match_by_looks(database: TemporaryDatabase) -> None:
     database.change("UPDATE listed SET owner = 'looks' WHERE id IN (SELECT listed FROM pairs)")
 
 
+_KIND_OF_MATCHED = (
+    "kind = CASE WHEN state = 'sending' THEN ? WHEN state <> 'stored' THEN ?"
+    " WHEN l.certification <> items.certification OR l.person <> items.person THEN ?"
+    " WHEN l.valid_from <> items.valid_from OR l.valid_until IS NOT items.valid_until THEN ? ELSE ? END"
+    " FROM listed AS l WHERE l.id = items.listed"
+)
+_KINDS_OF_MATCHED = (
+    Kind.SENDING.value,
+    Kind.NOT_EXPECTED.value,
+    Kind.OTHER_PERSON.value,
+    Kind.OTHER_DATES.value,
+    Kind.SHOWN.value,
+)
+
+
 def _compare_matched(database: TemporaryDatabase) -> None:
-    database.change(
-        "UPDATE items SET kind = CASE WHEN state = 'sending' THEN ? WHEN state <> 'stored' THEN ?"
-        " WHEN l.certification <> items.certification OR l.person <> items.person THEN ?"
-        " WHEN l.valid_from <> items.valid_from OR l.valid_until IS NOT items.valid_until THEN ? ELSE ? END"
-        " FROM listed AS l WHERE l.id = items.listed",
-        [
-            tuple(
-                kind.value
-                for kind in (Kind.SENDING, Kind.NOT_EXPECTED, Kind.OTHER_PERSON, Kind.OTHER_DATES, Kind.SHOWN)
-            )
-        ],
-    )
+    database.change(f"UPDATE items SET {_KIND_OF_MATCHED}", [_KINDS_OF_MATCHED])  # noqa: S608
     database.change(
         "UPDATE listed SET owner = ? WHERE owner IS NULL AND (looks IN (SELECT looks FROM items WHERE state = 'stored')"
         " OR looks IN (SELECT looks FROM others WHERE claims = 0))",
@@ -422,6 +442,42 @@ def _doubt_missing(database: TemporaryDatabase, budget: str | None) -> None:
     database.change("UPDATE items SET certain = 1 WHERE kind = ? AND why = ''", [(Kind.MISSING.value,)])
 
 
+# --- looking for what is missing ---
+
+
+def to_look_for(database: TemporaryDatabase, most: int) -> list[Missing]:
+    """Return the next certificates that are certainly missing, and that nobody has looked for yet."""
+    lines = database.select(
+        "SELECT key, springest_id, email, person, certification, looks, sent_at FROM items"
+        " WHERE certain AND NOT looked_for ORDER BY key LIMIT ?",
+        most,
+    )
+    return [Missing(*line) for line in lines]
+
+
+def note_search(database: TemporaryDatabase, key: int, listed: int | None, doubt: Doubt | None) -> None:
+    """Note what Springest has answered about a missing certificate.
+
+    Args:
+        database: has what it lists.
+        key: the key of the certificate.
+        listed: the id of what Springest lists: the certificate itself, or with a doubt what may be it.
+        doubt: why it is not certain that it is not stored, if it is not that it was found.
+    """
+    certain = listed is None and doubt is None
+    database.change(
+        "UPDATE items SET looked_for = 1, certain = ?, listed = ?, why = ? WHERE key = ?",
+        [(certain, listed, doubt.name if doubt else "", key)],
+    )
+    if listed is not None and doubt is None:
+        database.change(f"UPDATE items SET {_KIND_OF_MATCHED} AND items.key = ?", [(*_KINDS_OF_MATCHED, key)])  # noqa: S608
+
+
+def not_found(database: TemporaryDatabase) -> list[tuple[int, str]]:
+    """Return the certificates that were looked for and certainly are not there, each with its last POST."""
+    return list(database.select("SELECT key, attempt FROM items WHERE certain AND looked_for ORDER BY key"))
+
+
 # --- what was found ---
 
 
@@ -470,27 +526,7 @@ def findings(database: TemporaryDatabase, *kinds: Kind) -> Generator[Finding, No
     """Yield what was found, of these kinds: first the rows of the manifest, then the listed certificates of no row."""
     marks = ", ".join("?" * len(kinds))
     values = [kind.value for kind in kinds]
-    for line in database.select(
-        "SELECT i.kind, i.number, i.rows, i.file, i.state, i.certification, i.email, i.valid_from, i.valid_until,"  # noqa: S608
-        f" i.springest_id, i.certain, {_LISTED} FROM items AS i LEFT JOIN listed AS l ON l.id = i.listed"
-        f" WHERE i.kind IN ({marks}) ORDER BY i.number",
-        *values,
-    ):
-        kind, row, rows, file, state, certification, email, valid_from, valid_until, springest_id, certain, *rest = line
-        yield Finding(
-            kind=Kind(kind),
-            row=row,
-            rows=rows,
-            file=file,
-            state=State(state),
-            certification_id=certification,
-            email=email,
-            valid_from=valid_from,
-            valid_until=valid_until,
-            springest_id=springest_id,
-            listed=None if rest[0] is None else _listed(*rest),
-            certain=bool(certain),
-        )
+    yield from _rows(database, f"i.kind IN ({marks})", *values)
     for kind, row, file, *rest in database.select(
         "SELECT l.owner, (SELECT min(i.number) FROM items AS i WHERE i.looks = l.looks AND i.state = 'stored') AS row,"  # noqa: S608
         " (SELECT i.file FROM items AS i WHERE i.looks = l.looks AND i.state = 'stored' ORDER BY i.number LIMIT 1),"
@@ -510,6 +546,35 @@ def findings(database: TemporaryDatabase, *kinds: Kind) -> Generator[Finding, No
             valid_until=listed.valid_until,
             springest_id=None,
             listed=listed,
+        )
+
+
+def found_after_all(database: TemporaryDatabase) -> Generator[Finding, None, None]:
+    """Yield the rows that seemed missing, and of which that is not certain since somebody has looked for them."""
+    return _rows(database, "i.looked_for AND NOT i.certain")
+
+
+def _rows(database: TemporaryDatabase, condition: str, *values: object) -> Generator[Finding, None, None]:
+    for line in database.select(
+        "SELECT i.kind, i.number, i.rows, i.file, i.state, i.certification, i.email, i.valid_from, i.valid_until,"  # noqa: S608
+        f" i.springest_id, i.certain, {_LISTED} FROM items AS i LEFT JOIN listed AS l ON l.id = i.listed"
+        f" WHERE {condition} ORDER BY i.number",
+        *values,
+    ):
+        kind, row, rows, file, state, certification, email, valid_from, valid_until, springest_id, certain, *rest = line
+        yield Finding(
+            kind=Kind(kind),
+            row=row,
+            rows=rows,
+            file=file,
+            state=State(state),
+            certification_id=certification,
+            email=email,
+            valid_from=valid_from,
+            valid_until=valid_until,
+            springest_id=springest_id,
+            listed=None if rest[0] is None else _listed(*rest),
+            certain=bool(certain),
         )
 
 

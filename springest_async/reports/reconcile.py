@@ -27,12 +27,13 @@ from springest_async.journal.records import State
 from springest_async.journal.status_reader import StatusReader
 from springest_async.records import Certificate
 from springest_async.reports import matching, springest_lists
-from springest_async.reports.matching import Doubt, Finding, Kind
+from springest_async.reports.matching import Doubt, Finding, Kind, Missing
 from springest_async.reports.springest_lists import SpringestLists, created_from, person_of
 
 T = TypeVar("T")
 
 _AT_ONCE = 10_000  # rows that are read together
+_LOOKED_FOR_TOGETHER = 1000
 
 
 class Reconciliation:
@@ -221,42 +222,56 @@ class Reconciliation:
         ((count,),) = self._database.select("SELECT count(*) FROM items WHERE certain")
         return int(count)
 
-    async def ask_for_missing(self) -> AsyncGenerator[tuple[int, str] | None, None]:
-        """Ask Springest once more for each certificate that is missing, by person; one request each.
+    async def look_for_missing(self) -> None:
+        """Ask Springest once more for each certificate that is certainly missing, by person; one request each.
 
-        Yields:
-            What `send_again` needs of one that is certainly not stored, or None for one that may be.
+        Somebody may have moved it to another certification, or it appears late. What is found is not certainly missing
+        any more: what has its id is what Springest lists it as. See `found_after_all`.
 
         Raises:
-            SpringestError: as `Springest.certificates`.
+            SpringestError: as `Springest.certificates`. What was looked for before that counts.
         """
-        missing = self._database.select(
-            "SELECT key, attempt, email, springest_id, person, certification, looks, sent_at FROM items WHERE certain"
-        )
-        for key, attempt, email, springest_id, *fields in missing:
-            yield (key, attempt) if await self._is_missing(email, springest_id, *fields) else None
+        assert self._lists is not None
+        try:
+            while some := matching.to_look_for(self._database, _LOOKED_FOR_TOGETHER):
+                for missing in some:
+                    listed, doubt = await self._look_for(missing)
+                    if listed is not None:
+                        self._lists.keep(listed)
+                    matching.note_search(self._database, missing.key, None if listed is None else listed.id, doubt)
+        finally:
+            self.counts = matching.counts(self._database)
+            self.doubts = matching.doubts(self._database)
 
-    async def _is_missing(
-        self, email: str, springest_id: int, person: bytes, certification: int, looks: bytes, sent_at: int
-    ) -> bool:
-        earliest = (moment(sent_at) or datetime.now(UTC)) - CERTAINLY_EARLIER
+    async def _look_for(self, missing: Missing) -> tuple[Certificate | None, Doubt | None]:
+        """Return what Springest lists of a missing certificate: what has its id, or what may be it, with the doubt.
+
+        Return neither if it certainly is not there.
+        """
+        earliest = (moment(missing.sent_at) or datetime.now(UTC)) - CERTAINLY_EARLIER
         first: int | None = None
         read: set[int] = set()
+        candidate: Certificate | None = None
         assert self._lists is not None
         # Of all certifications: somebody may have moved it to another one.
-        async with aclosing(self._springest.certificate_pages(email=email)) as lists:
+        async with aclosing(self._springest.certificate_pages(email=missing.email)) as lists:
             async for page in lists:
                 self._lists.asked += 1
                 first = page.total if first is None else first
                 read.update(one.id for one in page.records)
                 for one in page.records:
-                    if one.user is None or person_of(one.user.email) != person:
-                        return False  # it is not what was asked for, so this may not be all of it
-                    if one.id == springest_id:
-                        return False
-                    if one.certification_id == certification and not self._is_another(one, looks, earliest):
-                        return False
-        return first is not None and len(read) >= first
+                    if one.id == missing.springest_id:
+                        return one, None
+                if any(one.user is None or person_of(one.user.email) != missing.person for one in page.records):
+                    return None, Doubt.UNCLEAR  # it is not what was asked for, so this may not be all of it
+                for one in page.records:
+                    if one.certification_id == missing.certification and not self._is_another(
+                        one, missing.looks, earliest
+                    ):
+                        candidate = candidate or one
+        if candidate is not None:
+            return candidate, Doubt.MAY_BE_LISTED
+        return None, None if first is not None and len(read) >= first else Doubt.UNCLEAR
 
     def _is_another(self, listed: Certificate, looks: bytes, earliest: datetime) -> bool:
         """Return whether a listed certificate of the same person and certification is certainly not the missing one."""
@@ -270,15 +285,19 @@ class Reconciliation:
             return False
         return listed.created_at is not None and listed.created_at < earliest
 
-    async def send_again(self, missing: list[tuple[int, str]]) -> int:
-        """Put certificates that are certainly not stored back to waiting; the next upload sends them.
+    def found_after_all(self) -> Generator[Finding, None, None]:
+        """Yield the rows that `look_for_missing` has found, or that it is not certain of."""
+        return matching.found_after_all(self._database)
+
+    async def send_again(self) -> int:
+        """Put certificates back to waiting that `look_for_missing` did not find; the next upload sends them.
 
         Return how many wait then: those that another run has changed since they were compared are left as they are.
 
         Raises:
             JournalError: the journal cannot be written. Nothing was changed then.
         """
-        return await self._migration.send_missing_again(missing)
+        return await self._migration.send_missing_again(matching.not_found(self._database))
 
 
 async def _in_thread(work: Callable[..., object], *values: object, **options: object) -> None:

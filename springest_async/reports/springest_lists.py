@@ -268,6 +268,11 @@ class SpringestLists:
         ((rows,),) = self._database.select("SELECT coalesce(sum(sent), 0) FROM certifications")
         return int(rows)
 
+    def keep(self, certificate: Certificate) -> None:
+        """Keep a certificate that Springest lists, and that was found otherwise than in these lists."""
+        self._reading += 1
+        self._write([certificate])
+
     def _write(self, certificates: Iterable[Certificate]) -> int:
         """Keep listed certificates; return how many of them this reading did not have yet."""
         return self._database.change(

@@ -8,7 +8,7 @@ import os
 import pty
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,48 @@ async def test_what_is_there_twice_after_a_repair_is_doubled(tmp_path: Path) -> 
     assert [(line["kind"], line["row"]) for line in doubled] == [("stored and shown", "2"), ("doubled", "2")]
     assert doubled[1]["listed_id"] == str(deleted.id)
     assert "1 certificate was sent again (springest reconcile --repair)" in reported.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"certification_id": 2}, "(other person): employee1@example.org, certification 2"),
+        ({"certification_id": 2, "valid_from": date(2026, 2, 1)}, "certification 2, from 2026-02-01"),
+    ],
+)
+async def test_what_was_moved_is_named_and_never_repaired(tmp_path: Path, changes: dict[str, Any], seen: str) -> None:
+    """The lists of the manifest's certifications do not have it, but that of the person does."""
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        change(sandbox, 1, **changes)
+        commands = [("reconcile", manifest), *[("reconcile", manifest, "--repair", "--yes")] * 2]
+        ran = [await springest(*arguments, origin=sandbox.origin) for arguments in commands]
+        listed = await springest("reconcile", manifest, "--format", "csv", origin=sandbox.origin)
+        key = found(sandbox, 1)[1].id
+
+    assert [each.code for each in (*ran, listed)] == [Exit.DIFFERENT] * 4
+    assert noted(manifest) == outcomes(stored=ROWS)
+    for each in ran:
+        assert "Missing in the lists: 1 certificate. Springest is asked for each once more: 1 request" in each.err
+        assert "Other person (1): Springest lists these, by their ids, for another person or certification." in each.out
+        assert "missing" not in each.out
+        assert "--repair" not in each.out
+    assert f"  row 2: id {key} is there " in ran[2].err
+    assert seen in ran[2].err
+    assert "Nothing is certainly missing, so nothing is sent again." in ran[2].err
+    assert kinds(listed)["employee1@example.org2"] == "other person"
+
+
+async def test_what_may_be_the_missing_one_is_named(tmp_path: Path) -> None:
+    """Somebody has entered a certificate of the same person anew, which was created long ago as Springest tells it."""
+    async with uploaded(tmp_path) as (sandbox, manifest):
+        _, one = found(sandbox, 1)
+        change(sandbox, 1, id=100, created_at=datetime(2020, 1, 1, tzinfo=UTC))
+        ran = await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin)
+
+    assert (ran.code, noted(manifest)) == (Exit.DIFFERENT, outcomes(stored=ROWS))
+    assert f"  row 2: id {one.id} may now be id 100" in ran.err
+    assert "│ may be, at Springest ┃".replace("│", "┃") in ran.out
+    assert "Nothing is sent again, because it is not certain that they are missing." in ran.out
 
 
 async def test_another_key_sends_nothing_again(tmp_path: Path) -> None:

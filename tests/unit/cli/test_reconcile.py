@@ -3,18 +3,21 @@
 import csv
 import io
 import json
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from springest_async import NoAnswer
 from springest_async.bulk import State
-from springest_async.cli.reconcile import _Commands, _exit_of, _show
+from springest_async.cli.reconcile import ReconcileOptions, _Commands, _exit_of, _look_for_missing, _show
 from springest_async.records import Certificate
+from springest_async.reports.reconcile import Reconciliation
 from tests.bulk_runs import settle
-from tests.unit.reports.lists import Lists, certificate, compared, sent, set_ids, set_times
+from tests.unit.reports.lists import Lists, certificate, compared, fails_with, sent, set_ids, set_times
 
 STORED, IN_DOUBT, WAITING = State.STORED, State.IN_DOUBT, State.WAITING
 COMMANDS = _Commands(Path("my certificates.csv"), None)
@@ -49,8 +52,24 @@ async def shown(
             lambda connection: connection.execute("UPDATE migrations SET faulty = ?", (faulty,))
         )
         async with compared(migration, lists or Lists(listed)) as comparison:
-            _show(comparison, commands, form, Console(file=out, width=200))  # type: ignore[arg-type] # it is one of three
+            _show(comparison, commands, form, console(out))  # type: ignore[arg-type] # it is one of three
             return out.getvalue(), _exit_of(comparison)
+
+
+@asynccontextmanager
+async def missing(folder: Path, lists: Lists) -> AsyncIterator[Reconciliation]:
+    """Compare three stored rows with lists that have the third one only."""
+    async with sent(folder, row(1), row(2), row(3)) as migration:
+        await settle(migration, STORED, STORED, STORED)
+        await set_times(migration)
+        await set_ids(migration, **{"1": 1, "2": 2, "3": 3})
+        async with compared(migration, lists) as comparison:
+            assert comparison.count_missing() == 2
+            yield comparison
+
+
+def console(out: io.StringIO) -> Console:
+    return Console(file=out, width=200)
 
 
 def row(number: int, certification: int = 7) -> str:
@@ -228,3 +247,38 @@ async def test_nothing_sent_is_not_all(tmp_path: Path, form: str) -> None:
 
     assert code == 1
     assert form != "table" or "springest check 'my certificates.csv' --skip-listed" in text
+
+
+@pytest.mark.parametrize(("most", "repair", "certain"), [(1, False, 2), (1, True, 0), (2, False, 0)])
+async def test_few_that_are_missing_are_looked_for(
+    tmp_path: Path, most: int, repair: bool, certain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a request; before a repair all are looked for."""
+    lists = Lists(listed(3))
+    lists_after = [certificate(number, f"employee{number}@example.org", certification_id=8) for number in (1, 2)]
+    async with missing(tmp_path, lists) as comparison:
+        lists.certificates += lists_after
+        monkeypatch.setattr("springest_async.cli.reconcile._LOOKED_FOR", most)
+        monkeypatch.setattr("springest_async.cli.reconcile.requests_words", lambda *_: "some requests")
+        await _look_for_missing(comparison, lists.springest(), ReconcileOptions(repair=repair), console(io.StringIO()))
+
+        assert comparison.count_missing() == certain
+
+
+async def test_a_failure_to_look_leaves_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the lists have shown is shown; only a repair needs the answer."""
+    lists = Lists(listed(3))
+    monkeypatch.setattr("springest_async.cli.reconcile.requests_words", lambda *_: "some requests")
+    async with missing(tmp_path, lists) as comparison:
+        lists.failing = fails_with(
+            NoAnswer("GET /users/certificates", "the connection broke"), email="employee2@example.org"
+        )
+        err, springest = console(io.StringIO()), lists.springest()
+        await _look_for_missing(comparison, springest, ReconcileOptions(), err)
+        (words,) = comparison.not_compared
+        with pytest.raises(NoAnswer):
+            await _look_for_missing(comparison, springest, ReconcileOptions(repair=True), err)
+
+    assert words == (
+        "what is missing in the lists, with those of its people (GET /users/certificates: the connection broke)"
+    )

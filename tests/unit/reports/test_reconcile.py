@@ -414,10 +414,6 @@ async def test_the_day_before_the_clock_was_right_is_asked_for(tmp_path: Path) -
 # --- what is sent again ---
 
 
-async def repaired(comparison: Reconciliation) -> list[tuple[int, str]]:
-    return [missing async for missing in comparison.ask_for_missing() if missing is not None]
-
-
 async def test_what_is_certainly_missing_waits_again(tmp_path: Path) -> None:
     async with sent(tmp_path, JAN, AN) as migration:
         await settle(migration, STORED, STORED)
@@ -425,7 +421,9 @@ async def test_what_is_certainly_missing_waits_again(tmp_path: Path) -> None:
         await set_ids(migration, a=17, b=18)
         async with compared(migration, Lists([AS_AN])) as comparison:
             assert comparison.count_missing() == 1
-            assert await comparison.send_again(await repaired(comparison)) == 1
+            assert await comparison.send_again() == 0  # it was not looked for
+            await comparison.look_for_missing()
+            assert await comparison.send_again() == 1
         counts = await migration.counts()
         (waiting,) = await migration.entries(WAITING)
 
@@ -463,16 +461,19 @@ async def test_two_that_look_the_same_are_not_told_apart(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "appeared",
+    ("appeared", "kind"),
     [
-        AS_JAN,
-        certificate(17, certification_id=8),  # which somebody has moved it to
-        certificate(99),
-        certificate(99, created_at=LATER - timedelta(days=400)),
-        certificate(99, valid_from=date(2026, 2, 1)),
+        (AS_JAN, Kind.SHOWN),
+        (certificate(17, certification_id=8), Kind.OTHER_PERSON),  # somebody has moved it to another certification
+        (certificate(17, valid_from=date(2026, 2, 1)), Kind.OTHER_DATES),
+        (certificate(99), Kind.MISSING),
+        (certificate(99, created_at=LATER - timedelta(days=400)), Kind.MISSING),
+        (certificate(99, valid_from=date(2026, 2, 1)), Kind.MISSING),
     ],
 )
-async def test_what_is_listed_when_asked_for_is_not_sent_again(tmp_path: Path, appeared: Certificate) -> None:
+async def test_what_is_listed_when_asked_for_is_not_sent_again(
+    tmp_path: Path, appeared: Certificate, kind: Kind
+) -> None:
     """The whole list was complete, and yet it was not: the person is asked for once more, whenever it was created."""
     lists = Lists([AS_AN])
     async with sent(tmp_path, JAN, AN) as migration:
@@ -482,7 +483,48 @@ async def test_what_is_listed_when_asked_for_is_not_sent_again(tmp_path: Path, a
         async with compared(migration, lists) as comparison:
             assert comparison.count_missing() == 1
             lists.certificates.append(appeared)
-            assert await repaired(comparison) == []
+            await comparison.look_for_missing()
+            (one,) = comparison.found_after_all()
+            assert await comparison.send_again() == 0
+            assert (comparison.count_missing(), comparison.counts[kind]) == (0, 2 if kind is Kind.SHOWN else 1)
+
+    assert (one.row, one.kind, one.listed and one.listed.id) == (2, kind, appeared.id)
+    assert comparison.doubts == ({Doubt.MAY_BE_LISTED: 1} if kind is Kind.MISSING else {})
+    assert comparison.is_whole == (kind is Kind.SHOWN)
+
+
+async def test_its_id_is_looked_for_on_all_pages(tmp_path: Path) -> None:
+    """What comes before it may be it too, as far as anybody knows."""
+    lists = Lists([AS_AN], page=1)
+    async with sent(tmp_path, JAN, AN) as migration:
+        await settle(migration, STORED, STORED)
+        await set_times(migration)
+        await set_ids(migration, a=17, b=18)
+        async with compared(migration, lists) as comparison:
+            lists.certificates += [certificate(99), certificate(17, certification_id=8)]
+            await comparison.look_for_missing()
+            (one,) = comparison.found_after_all()
+
+    assert (one.kind, one.listed and one.listed.id) == (Kind.OTHER_PERSON, 17)
+
+
+async def test_what_was_found_before_a_failure_stays_found(tmp_path: Path) -> None:
+    piet = "c.pdf;7;piet@example.org;2026-01-31;"
+    lists = Lists([AS_AN])
+    async with sent(tmp_path, JAN, AN, piet) as migration:
+        await settle(migration, STORED, STORED, STORED)
+        await set_times(migration)
+        await set_ids(migration, a=17, b=18, c=19)
+        async with compared(migration, lists) as comparison:
+            assert comparison.count_missing() == 2
+            lists.certificates.append(certificate(17, certification_id=8))
+            lists.failing = fails_with(
+                NoAnswer("GET /users/certificates", "the connection broke"), email="piet@example.org"
+            )
+            with pytest.raises(NoAnswer):
+                await comparison.look_for_missing()
+            assert (comparison.counts[Kind.OTHER_PERSON], comparison.count_missing()) == (1, 1)
+            assert await comparison.send_again() == 0
 
 
 async def test_what_has_no_id_is_not_certainly_missing(tmp_path: Path) -> None:
@@ -567,7 +609,9 @@ async def test_a_doubtful_answer_sends_nothing_again(tmp_path: Path, change: dic
         async with compared(migration, lists) as comparison:
             for name, value in change.items():
                 setattr(lists, name, value)
-            assert await repaired(comparison) == []
+            await comparison.look_for_missing()
+            assert comparison.doubts == {Doubt.UNCLEAR: 1}
+            assert await comparison.send_again() == 0
 
 
 async def test_an_older_certificate_of_the_person_is_another(tmp_path: Path) -> None:
@@ -577,7 +621,8 @@ async def test_an_older_certificate_of_the_person_is_another(tmp_path: Path) -> 
         await set_times(migration)
         await set_ids(migration, a=17, b=18)
         async with compared(migration, Lists([old, AS_AN])) as comparison:
-            assert len(await repaired(comparison)) == 1
+            await comparison.look_for_missing()
+            assert comparison.count_missing() == 1
 
 
 # --- what was planted is found ---
