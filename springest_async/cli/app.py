@@ -587,12 +587,13 @@ def _go(command: Coroutine[Any, Any, Exit | None], *, failed: Exit = Exit.NOT_AL
     import logging
 
     from springest_async.cli.exits import exit_of_error, explained
+    from springest_async.cli.signals import run_interruptibly
     from springest_async.errors import SpringestError
 
     # Do not print the retries of a list; if they fail in the end, the error is printed.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
-        return asyncio.run(command) or Exit.STORED
+        return run_interruptibly(command) or Exit.STORED
     except SpringestError as error:
         say_error(explained(error))
         return exit_of_error(error, failed)

@@ -8,15 +8,67 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from springest_async.cli.exit_codes import Exit
-from springest_async.journal.journal import Journal
+
+if TYPE_CHECKING:
+    from springest_async.journal.journal import Journal
+
+T = TypeVar("T")
 
 _TICK = 0.1  # seconds
 _TICKS = 10  # that a journal may take for one thing when the process is to end
 _LAST_WORDS = 0.3  # seconds for what is printed last: a terminal may be stopped
+
+
+def run_interruptibly(command: Coroutine[Any, Any, T]) -> T:
+    """Run a command as `asyncio.run` does, and end the process within about a second after a second Ctrl-C.
+
+    The first one cancels the command. Its threads go on, perhaps for as long as a database or a disk likes, and Python
+    would wait for them.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    is_ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    is_interrupted = is_ending = False
+
+    async def run() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def interrupt(_: int, __: object) -> None:
+            nonlocal is_interrupted, is_ending
+            if not is_interrupted and not task.done():
+                is_interrupted = True
+                loop.call_soon_threadsafe(task.cancel)
+            elif not is_ending:
+                is_ending = True
+                threading.Thread(target=_end_soon, name="springest-abort", daemon=True).start()
+                raise KeyboardInterrupt
+
+        if is_ours:
+            signal.signal(signal.SIGINT, interrupt)
+        return await command
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        if is_interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if is_ours and not is_ending:
+            signal.signal(signal.SIGINT, before)
+
+
+def _end_soon() -> None:
+    time.sleep(_TICK * _TICKS)
+    os._exit(Exit.INTERRUPTED)
 
 
 @contextmanager
@@ -42,7 +94,7 @@ def interrupts(callback: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def abort_without(journal: Journal, last_words: Callable[[], object]) -> None:
+def abort_without(journal: "Journal", last_words: Callable[[], object]) -> None:
     """End the process within about a second, unless the journal answers and so lets it end by itself.
 
     A server that is frozen, or a standby that is waited for, may answer much later. That wait is not cancelled: a

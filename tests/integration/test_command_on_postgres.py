@@ -1,14 +1,16 @@
 """The command with its journal in PostgreSQL, which two machines share."""
 
+import asyncio
 import json
 import re
 import signal
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.pdfs import archive, hashes
-from tests.waiting import until
+from tests.waiting import A_WHILE, until
 
 from .command import (
     HeldSandbox,
@@ -82,6 +84,31 @@ async def test_a_second_ctrl_c_needs_no_answer_of_the_journal(
         assert ran.err.endswith(f"{words}\n")
     assert (second.code, table_of(second.out)) == (0, outcomes(stored=4))
     assert stored(sandbox) == hashes(tmp_path)
+
+
+async def test_ctrl_c_ends_a_wait_for_the_first_connection(tmp_path: Path) -> None:
+    """As of a PostgreSQL that is frozen: what is connected to says nothing."""
+    connected = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        with closing(writer):
+            await reader.read()
+
+    async with await asyncio.start_server(keep_silent, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        env = environment("nl", SPRINGEST_JOURNAL=f"postgresql://springest@127.0.0.1:{port}/springest?sslmode=require")
+        process = await start("upload", archive(tmp_path, 1), env=env)
+        async with asyncio.timeout(A_WHILE):
+            await connected.wait()
+        while process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await process.wait()
+        ran = await end(process)
+
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
 async def test_the_journal_is_shown_and_erased_without_password(tmp_path: Path, database: Database) -> None:
