@@ -237,6 +237,7 @@ class Machines:
 
         view = self._view
         metrics = RunMetrics(
+            file=path.name,
             manifest=view.manifest,
             status=view.status,
             run=view.run,

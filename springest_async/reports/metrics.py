@@ -1,6 +1,7 @@
 """Where a migration stands, as a text file for Prometheus (node_exporter's textfile collector reads such files).
 
-No metric has a label for a row, a person or a file: however many rows there are, the file has the same few lines.
+No metric has a label for a row, a person or a certificate's file: however many rows there are, the file has the same few
+lines. Their labels tell any two runs apart, also of manifests with the same name, and stay the same from run to run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ class RunMetrics(Collector):
     """The metrics of one run.
 
     Attributes:
+        file: the name of the file that they are written to: each upload has one of its own, also if it never begins.
         manifest: the name of the manifest's file.
         status: where the migration stands; None if the run ended before the manifest was loaded.
         run: what the run has done, if it began.
@@ -33,6 +35,7 @@ class RunMetrics(Collector):
         stopped_by: the option that has stopped it, if one has.
     """
 
+    file: str
     manifest: str
     status: MigrationStatus | None = None
     run: Report | None = None
@@ -65,20 +68,15 @@ class RunMetrics(Collector):
 
     def _of_status(self, status: MigrationStatus) -> Iterable[Metric]:
         states = {state_as_json(state): status.counts[state] for state in State}
-        yield self._labelled("springest_rows", "Rows of the manifest by state.", "state", states, status.origin)
+        yield self._labelled("springest_rows", "Rows of the manifest by state.", "state", states)
         activities = {name.replace(" ", "_"): int(name == status.activity) for name in get_args(Activity)}
         yield self._labelled(
-            "springest_activity",
-            "1 for what the migration is doing, 0 for the others.",
-            "activity",
-            activities,
-            status.origin,
+            "springest_activity", "1 for what the migration is doing, 0 for the others.", "activity", activities
         )
         yield self._gauge(
             "springest_rows_faulty",
             "Rows of the manifest that were left out because of their faults.",
             status.faulty,
-            status.origin,
         )
         outage = 0.0 if status.trouble is None else status.trouble.seconds
         pace = status.pace
@@ -97,30 +95,33 @@ class RunMetrics(Collector):
             ),
             ("springest_status_timestamp_seconds", "When these numbers were read (Unix time).", status.at.timestamp()),
         ):
-            yield self._gauge(name, words, value, status.origin)
+            yield self._gauge(name, words, value)
 
-    def _gauge(self, name: str, words: str, value: float, host: str | None = None) -> Metric:
-        names, values = self._labels(host)
+    def _gauge(self, name: str, words: str, value: float) -> Metric:
+        names, values = self._labels()
         family = GaugeMetricFamily(name, words, labels=names)
         family.add_metric(values, value)
         return family
 
-    def _labelled(self, name: str, words: str, label: str, values: dict[str, int], host: str | None = None) -> Metric:
-        names, labels = self._labels(host)
+    def _labelled(self, name: str, words: str, label: str, values: dict[str, int]) -> Metric:
+        names, labels = self._labels()
         family = GaugeMetricFamily(name, words, labels=[*names, label])
         for each, value in values.items():
             family.add_metric([*labels, each], value)
         return family
 
     def _counter(self, name: str, words: str, value: float) -> Metric:
-        names, values = self._labels(None if self.status is None else self.status.origin)
+        names, values = self._labels()
         family = CounterMetricFamily(name, words, labels=names)
         family.add_metric(values, value)
         return family
 
-    def _labels(self, host: str | None) -> tuple[list[str], list[str]]:
-        manifest = without_addresses(self.manifest)
-        return (["manifest"], [manifest]) if host is None else (["manifest", "host"], [manifest, host])
+    def _labels(self) -> tuple[list[str], list[str]]:
+        """Return the names and the values of the labels that all metrics of this run have."""
+        labels = {"file": self.file, "manifest": self.manifest}
+        if self.status is not None:
+            labels |= {"host": self.status.origin, "migration": str(self.status.id)}
+        return [*labels], [without_addresses(value) for value in labels.values()]
 
 
 def check_metrics_file(path: Path) -> None:

@@ -262,7 +262,8 @@ async def test_metrics_are_written_every_15_seconds_and_at_the_end(tmp_path: Pat
             assert "springest_run_exit_code" not in path.read_text()
         await run.end(Exit.NOT_ALL)
 
-    assert 'springest_run_exit_code{manifest="x.csv"} 1.0' in path.read_text()
+    labels = 'file="x.prom",host="https://api.springest.nl",manifest="x.csv",migration="7"'
+    assert f"springest_run_exit_code{{{labels}}} 1.0" in path.read_text()
 
 
 @pytest.mark.looptime

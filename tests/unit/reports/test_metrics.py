@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from springest_async import ConfigurationError
 from springest_async.bulk import Report
+from springest_async.journal.status import MigrationStatus
 from springest_async.reports.metrics import RunMetrics, check_metrics_file, write_metrics
 from tests.machine_docs import METRICS
 from tests.statuses import status_of
@@ -34,7 +35,7 @@ def value(path: Path, name: str, **labels: str) -> float:
 
 def test_all_metrics_are_as_the_page_says(tmp_path: Path) -> None:
     status = status_of(stored=3)
-    metrics = RunMetrics(manifest="x.csv", status=status, run=Report(counts=status.counts), exit_code=0)
+    metrics = RunMetrics(file="x.prom", manifest="x.csv", status=status, run=Report(counts=status.counts), exit_code=0)
 
     assert written(tmp_path / "x.prom", metrics) == METRICS
 
@@ -42,7 +43,9 @@ def test_all_metrics_are_as_the_page_says(tmp_path: Path) -> None:
 def test_the_numbers_are_those_of_the_status(tmp_path: Path) -> None:
     path = tmp_path / "x.prom"
     status = status_of(stored=3, waiting=2, in_doubt=1)
-    write_metrics(path, RunMetrics(manifest="x.csv", status=status, run=Report(counts=status.counts, posts=7)))
+    write_metrics(
+        path, RunMetrics(file="x.prom", manifest="x.csv", status=status, run=Report(counts=status.counts, posts=7))
+    )
 
     assert value(path, "springest_rows", state="stored", host=status.origin, manifest="x.csv") == 3
     assert value(path, "springest_rows", state="in_doubt") == 1
@@ -54,16 +57,45 @@ def test_the_numbers_are_those_of_the_status(tmp_path: Path) -> None:
 def test_a_run_that_never_began_has_an_exit_code(tmp_path: Path) -> None:
     path = tmp_path / "x.prom"
 
-    found = written(path, RunMetrics(manifest="x.csv", exit_code=2))
+    found = written(path, RunMetrics(file="x.prom", manifest="x.csv", exit_code=2))
     assert found.keys() == {"springest_run_exit_code", "springest_run_stopped"}
     assert value(path, "springest_run_exit_code") == 2
     assert value(path, "springest_run_stopped", by="until") == 0
 
 
+def test_manifests_with_the_same_name_make_no_double_series(tmp_path: Path) -> None:
+    """The collector of node_exporter refuses all files if two of them have the same metric with the same labels."""
+
+    def labels(year: str, status: MigrationStatus | None) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+        path = tmp_path / f"{year}.prom"
+        run = None if status is None else Report(counts=status.counts)
+        write_metrics(
+            path, RunMetrics(file=path.name, manifest="certificates.csv", status=status, run=run, exit_code=0)
+        )
+        return {
+            (sample.name, frozenset(sample.labels.items()))
+            for family in text_string_to_metric_families(path.read_text())
+            for sample in family.samples
+        }
+
+    begun = [labels(year, status_of({"id": number}, waiting=1)) for year, number in (("2024", 1), ("2025", 2))]
+    never_begun = [labels(year, None) for year in ("2024", "2025")]
+    assert not begun[0] & begun[1]
+    assert not never_begun[0] & never_begun[1]
+    for name, found in begun[1]:
+        assert {("file", "2025.prom"), ("migration", "2"), ("host", "https://api.springest.nl")} <= found, name
+
+
+def test_labels_have_no_addresses(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "x.prom", RunMetrics(file="jan@x.nl.prom", manifest="jan@x.nl.csv", exit_code=0))
+
+    assert "@" not in (tmp_path / "x.prom").read_text()
+
+
 def test_a_million_rows_need_no_more_lines(tmp_path: Path) -> None:
     lines = []
     for rows in (1, 1_000_000):
-        write_metrics(tmp_path / "x.prom", RunMetrics(manifest="x.csv", status=status_of(waiting=rows)))
+        write_metrics(tmp_path / "x.prom", RunMetrics(file="x.prom", manifest="x.csv", status=status_of(waiting=rows)))
         lines.append((tmp_path / "x.prom").read_text().count("\n"))
 
     assert lines[0] == lines[1]
@@ -73,7 +105,7 @@ def test_nothing_is_left_beside_a_file_that_cannot_be_written(tmp_path: Path) ->
     (tmp_path / "x.prom").mkdir()
 
     with pytest.raises(OSError, match="directory"):
-        write_metrics(tmp_path / "x.prom", RunMetrics(manifest="x.csv", exit_code=0))
+        write_metrics(tmp_path / "x.prom", RunMetrics(file="x.prom", manifest="x.csv", exit_code=0))
     assert [path.name for path in tmp_path.iterdir()] == ["x.prom"]
 
 
