@@ -1,7 +1,7 @@
 """Where a migration stands, as a text file for Prometheus (node_exporter's textfile collector reads such files).
 
-No metric has a label for a row, a person or a certificate's file: however many rows there are, the file has the same few
-lines. Their labels tell any two runs apart, also of manifests with the same name, and stay the same from run to run.
+No metric has a label for a row, a person or a certificate's file: however many rows there are, the file has the same
+few lines. Their labels tell any two runs apart, also of manifests with the same name, and stay the same for good.
 """
 
 from collections.abc import Iterable, Iterator
