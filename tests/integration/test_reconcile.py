@@ -264,9 +264,11 @@ async def test_a_journal_in_postgresql_is_compared_and_repaired(tmp_path: Path, 
         ran.append(await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin, **journal))
         ran.append(await springest("upload", manifest, origin=sandbox.origin, **journal))
         ran.append(await springest("reconcile", manifest, origin=sandbox.origin, **journal))
+        ran.append(await springest("audit", manifest, **journal))
 
-    assert [each.code for each in ran] == [Exit.STORED, Exit.DIFFERENT, Exit.STORED, Exit.STORED]
+    assert [each.code for each in ran] == [Exit.STORED, Exit.DIFFERENT, *[Exit.STORED] * 3]
     assert "Waiting again: 1 certificate." in ran[1].err
+    assert "1 certificate was sent again (springest reconcile --repair)" in ran[4].out
 
 
 @pytest.mark.parametrize("arguments", [["--repair"], ["--yes"]])
