@@ -30,6 +30,7 @@ from springest_async.journal.records import Entry, KnownCertificate, State, Work
 from springest_async.journal.status import MigrationStatus
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.left_out import left_out
+from springest_async.reports.manifest_names import names_of
 from springest_async.reports.status_json import as_json
 
 _IDS_SHOWN = 20
@@ -303,6 +304,7 @@ def _say_request_ids(doubts: Sequence[Entry | KnownCertificate], out: Console) -
 
 def _table_of_migrations(migrations: Sequence[MigrationStatus]) -> Table:
     table = folding_table("manifest", "host", "state", "stored", "problems", "last moved (UTC)")
+    names = names_of(migrations)
     for each in migrations:
         stored = f"{number(each.counts[State.STORED])} of {number(each.rows)}"
         problems = [
@@ -311,7 +313,10 @@ def _table_of_migrations(migrations: Sequence[MigrationStatus]) -> Table:
         if each.faulty:
             problems.append(f"{number(each.faulty)} left out with faults")
         table.add_row(
-            *map(cell, (each.name, each.origin, _state_of(each), stored, ", ".join(problems), _shown(each.moved_at)))
+            *map(
+                cell,
+                (names[each.id], each.origin, _state_of(each), stored, ", ".join(problems), _shown(each.moved_at)),
+            )
         )
     return table
 

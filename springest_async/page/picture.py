@@ -14,6 +14,7 @@ from springest_async.journal.reasons import plain_reason
 from springest_async.journal.status import MigrationStatus, MinutePosts
 from springest_async.limits.bucket import PERIOD_SECONDS
 from springest_async.reports.addresses import without_addresses
+from springest_async.reports.manifest_names import names_of
 from springest_async.reports.status_json import as_json, state_as_json, time_as_json
 
 _MINUTES = 60  # of POSTs
@@ -61,12 +62,15 @@ def read_picture(connection: Connection) -> Picture:
     at = datetime.now(UTC)
     posts: dict[str, list[MinutePosts]] = {}  # by budget, which migrations share
     migrations = {}
-    for each in status.read_all(connection):
+    found = status.read_all(connection)
+    names = names_of(found)
+    for each in found:
         budget = status.budget_of(connection, each.id)
         if budget not in posts:
             posts[budget] = status.read_minutes(connection, budget, _MINUTES) if budget else []
         reasons, kinds = manifest_rows.reasons(connection, each.id, _REASONS)
         shown = _shown(each) | {
+            "name": names[each.id],
             "minutes": _minutes(posts[budget], each.pace.posts),
             "reasons": [
                 {

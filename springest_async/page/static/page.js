@@ -243,7 +243,6 @@ class Card {
     const title = this.find(".name");
     title.id = `migration-${migration.migration}`;
     set(this.element, "aria-labelledby", title.id);
-    set(this.find(".scroll"), "aria-label", `Certificates sent per minute: ${migration.manifest}`);
     for (const state of Object.keys(STATES)) {
       const pair = make("div", "", state);
       pair.append(make("dt", STATES[state]), make("dd"));
@@ -266,14 +265,15 @@ class Card {
     const before = this.migration;
     this.migration = migration;
     const { counts, activity, rows, done } = migration;
-    put(this.find(".name"), migration.manifest);
+    put(this.find(".name"), migration.name);
     const badge = this.find(".activity");
     put(badge, ACTIVITIES[activity]);
     set(badge, "class", `activity ${activity}`);
     put(this.find(".where"), `${migration.host.replace("https://", "")} · ${migration.path}`);
     put(this.find(".words"), this.words());
     const bar = this.find(".bar");
-    set(bar, "aria-label", `Rows done: ${migration.manifest}`);
+    set(bar, "aria-label", `Rows done: ${migration.name}`);
+    set(this.find(".scroll"), "aria-label", `Certificates sent per minute: ${migration.name}`);
     set(bar, "aria-valuemax", rows);
     set(bar, "aria-valuenow", done);
     set(bar, "aria-valuetext", `${done} of ${rows}`);
@@ -288,16 +288,16 @@ class Card {
     show(pause, activity !== "done" && (activity !== "in_doubt" || migration.paused_at !== null));
     put(pause, migration.paused_at ? "Resume" : "Pause");
     pause.classList.toggle("main", migration.paused_at !== null);
-    set(pause, "aria-label", `${pause.textContent}: ${migration.manifest}`);
+    set(pause, "aria-label", `${pause.textContent}: ${migration.name}`);
     this.posts();
     this.reasons();
     this.sending();
     this.last();
     this.enable();
     if (before === migration) return;
-    if (before.activity !== activity) say(`${migration.manifest}: ${ACTIVITIES[activity]}`);
+    if (before.activity !== activity) say(`${migration.name}: ${ACTIVITIES[activity]}`);
     else if (counts.in_doubt && !before.counts.in_doubt)
-      say(`${migration.manifest}: ${count(counts.in_doubt, "row")} in doubt`);
+      say(`${migration.name}: ${count(counts.in_doubt, "row")} in doubt`);
   }
 
   words() {
@@ -340,7 +340,7 @@ class Card {
     const answer = await post(`migrations/${this.migration.migration}/${verb}`);
     this.busy = false;
     this.enable();
-    if (answer) say(`${this.migration.manifest}: ${verb === "pause" ? "paused" : "goes on"}`);
+    if (answer) say(`${this.migration.name}: ${verb === "pause" ? "paused" : "goes on"}`);
     button.focus();
   }
 
@@ -467,8 +467,6 @@ class Doubts {
     this.rows = [];
     this.count = 0; // when they were read
     this.version = ""; // of what was, or is being, read
-    set(this.find(".all"), "aria-label", "All rows on this page");
-    set(this.find(".pages"), "aria-label", "Pages of rows in doubt");
     onPress(this.find(".all-stored"), () => this.answer(this.answerable, "stored"));
     onPress(this.find(".all-again"), () => this.answer(this.answerable, "send again"));
     onPress(this.find(".previous"), () => this.turn(() => this.starts.pop()));
@@ -488,11 +486,28 @@ class Doubts {
     const which = rows === 1 ? "it" : asked === rows ? "them" : `${number(asked)} of them`;
     const what = asked ? `a run is asking Springest about ${which} now` : `${who} for your answer`;
     put(this.find("summary"), rows ? `${count(rows, "row")} in doubt: ${what}` : "");
+    this.label();
     if (!rows) this.starts = [0];
     // A long list would hide all that is below it.
     else if (!this.isKnown) this.element.open = rows <= 10;
     this.isKnown ||= rows > 0;
     if (rows && this.element.open && this.card.migration.doubts !== this.version && !isAway()) this.read();
+  }
+
+  // Another manifest on the page may have the same rows.
+  label() {
+    const { name } = this.card.migration;
+    set(this.find(".all"), "aria-label", `All rows on this page: ${name}`);
+    set(this.find(".all-stored"), "aria-label", `Springest has them: ${name}`);
+    set(this.find(".all-again"), "aria-label", `Send again: ${name}`);
+    set(this.find(".pages"), "aria-label", `Pages of rows in doubt: ${name}`);
+    set(this.find(".previous"), "aria-label", `Previous 50: ${name}`);
+    set(this.find(".next"), "aria-label", `Next 50: ${name}`);
+    for (const item of this.find("ol").children) {
+      const row = item.querySelector("strong").textContent.toLowerCase();
+      set(item.querySelector(".has"), "aria-label", `Springest has it: ${row} of ${name}`);
+      set(item.querySelector(".again"), "aria-label", `Send again: ${row} of ${name}`);
+    }
   }
 
   // A run that asks Springest about a row answers for it, and refuses anybody else's answer meanwhile.
@@ -553,6 +568,7 @@ class Doubts {
       const next = list.children[Math.min(index, items.length - 1)];
       (next?.querySelector(".buttons:not([hidden]) button") ?? this.find("summary")).focus();
     }
+    this.label();
     const answerable = this.answerable.length;
     show(this.find(".all"), answerable > 1);
     put(this.find(".all span"), answerable === rows.length ? `All ${rows.length} rows on this page:` : `The other ${answerable} rows on this page:`);
@@ -566,17 +582,14 @@ class Doubts {
 
   item(row) {
     const item = $("doubt").content.firstElementChild.cloneNode(true);
-    const name = `Row ${number(row.row)}`;
     item.dataset.shows = JSON.stringify(row); // a row may be sent again, and be in doubt for another reason
-    put(item.querySelector("strong"), name);
+    put(item.querySelector("strong"), `Row ${number(row.row)}`);
     put(item.querySelector(".file"), row.file);
     put(item.querySelector(".whose"), describe(row));
     const sent = row.sent_at ? `Sent ${day(new Date(row.sent_at))} ${toSecond(new Date(row.sent_at))}` : "Sent";
     put(item.querySelector(".why"), `${sent}: ${row.reason}. Request ${row.request_id}`);
     const has = item.querySelector(".has");
     const send = item.querySelector(".again");
-    set(has, "aria-label", `Springest has it: ${name.toLowerCase()}`);
-    set(send, "aria-label", `Send again: ${name.toLowerCase()}`);
     show(item.querySelector(".asked"), row.asked_by !== null);
     put(item.querySelector(".asked"), `The run on ${row.asked_by || "another machine"} is asking Springest about it now, so it needs no answer yet.`);
     show(item.querySelector(".buttons"), row.asked_by === null);
@@ -588,7 +601,8 @@ class Doubts {
   async answer(rows, answer) {
     const one = rows.length === 1;
     const what = one ? `row ${number(rows[0].row)}` : `these ${rows.length} rows`;
-    const which = one ? `${rows[0].file}\n${describe(rows[0])}` : `Rows ${rows.map((row) => row.row).join(", ")}`;
+    const { name } = this.card.migration;
+    const which = one ? `${name}: ${rows[0].file}\n${describe(rows[0])}` : `${name}: rows ${rows.map((row) => row.row).join(", ")}`;
     const stored = answer === "stored";
     const title = stored ? `Does Springest have ${what}?` : `Send ${what} again?`;
     const it = one ? "it" : "them";

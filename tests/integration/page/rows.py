@@ -11,11 +11,13 @@ from tests.bulk_runs import ORIGIN, settle
 COLUMNS = "file,certification_id,email,valid_from"
 
 
-def manifest(folder: Path, rows: int, *, name: str = "certificates.csv", file: str = "{}.pdf") -> Manifest:
-    """Write a manifest whose files do not exist; the page reads no files."""
+def manifest(
+    folder: Path, rows: int, *, name: str = "certificates.csv", file: str = "{}.pdf", domain: str = "example.org"
+) -> Manifest:
+    """Write a manifest whose files do not exist; the page reads no files. All e-mail addresses are of one domain."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    lines = [f"{file.format(row)},{row % 7 + 1},employee{row}@example.org,2026-01-31" for row in range(1, rows + 1)]
+    lines = [f"{file.format(row)},{row % 7 + 1},employee{row}@{domain},2026-01-31" for row in range(1, rows + 1)]
     path.write_text("\n".join([COLUMNS, *lines, ""]), encoding="utf-8")
     return Manifest.open(path)
 

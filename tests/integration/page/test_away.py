@@ -42,15 +42,15 @@ async def test_a_database_that_was_stopped_comes_back(
     async with Journal(database.url) as journal:
         migration = await load(journal, manifest(tmp_path, 3), [State.STORED, State.IN_DOUBT])
         async with StatusPage(journal) as page, viewer(browser, page.url) as seen:
-            await expect(seen.button("Springest has it: row 3")).to_be_enabled()
+            await expect(seen.button("Springest has it: row 3 of certificates.csv")).to_be_enabled()
             postgresql.stop()
             alert = seen.page.get_by_role("alert")
             await expect(alert).to_contain_text("The journal cannot be read:")
-            await expect(seen.button("Springest has it: row 3")).to_be_disabled()
+            await expect(seen.button("Springest has it: row 3 of certificates.csv")).to_be_disabled()
             assert postgresql.password not in await seen.page.content()
 
             postgresql.start()
             await expect(alert).to_have_count(0)
-            await seen.answer("Springest has it: row 3", "Yes, Springest has it")
+            await seen.answer("Springest has it: row 3 of certificates.csv", "Yes, Springest has it")
             await expect(seen.card()).to_contain_text("2 of 3 rows done")
         assert (await migration.counts())[State.STORED] == 2

@@ -39,7 +39,7 @@ async def test_the_printed_address_leads_to_the_page(tmp_path: Path, browser: Br
         url = await _address(process)
         async with viewer(browser, url) as seen:
             await expect(seen.card()).to_contain_text("1 of 3 rows done")
-            await seen.answer("Springest has it: row 3", "Yes, Springest has it")
+            await seen.answer("Springest has it: row 3 of certificates.csv", "Yes, Springest has it")
             await expect(seen.card()).to_contain_text("2 of 3 rows done")
         assert (await migration.counts())[State.STORED] == 2
         process.send_signal(signal.SIGINT)

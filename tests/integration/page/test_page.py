@@ -100,11 +100,11 @@ async def test_the_two_answers_to_a_row_in_doubt(tmp_path: Path, browser: Browse
         await expect(first).to_contain_text("HTTP 500")
         entry, _ = await migration.entries(State.IN_DOUBT)
         await expect(first).to_contain_text(f"Request {entry.request_id}")
-        await seen.answer("Springest has it: row 5", "Yes, Springest has it")
+        await seen.answer("Springest has it: row 5 of certificates.csv", "Yes, Springest has it")
         await expect(seen.card().get_by_text("1 row in doubt")).to_be_visible()
-        await expect(seen.button("Springest has it: row 7")).to_be_focused()
+        await expect(seen.button("Springest has it: row 7 of certificates.csv")).to_be_focused()
 
-        await seen.answer("Send again: row 7", "Yes, send again")
+        await seen.answer("Send again: row 7 of certificates.csv", "Yes, send again")
         await expect(seen.doubt("Row 7")).to_have_count(0)
 
         states = {entry.number: entry.state for entry in await migration.entries(limit=10)}
@@ -113,14 +113,14 @@ async def test_the_two_answers_to_a_row_in_doubt(tmp_path: Path, browser: Browse
 
 async def test_an_answer_that_is_not_confirmed_changes_nothing(tmp_path: Path, browser: Browser) -> None:
     async with loaded(tmp_path, 6, SOME) as migration, shown(migration, browser) as seen:
-        await seen.button("Send again: row 5").click()
+        await seen.button("Send again: row 5 of certificates.csv").click()
         dialog = seen.page.get_by_role("dialog", name="Send row 5 again?")
         await expect(dialog).to_contain_text("What Springest has already would be stored twice.")
         await expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
         await seen.page.keyboard.press("Escape")
         await expect(dialog).to_be_hidden()
-        await expect(seen.button("Send again: row 5")).to_be_focused()
-        await seen.button("Springest has it: row 5").click()
+        await expect(seen.button("Send again: row 5 of certificates.csv")).to_be_focused()
+        await seen.button("Springest has it: row 5 of certificates.csv").click()
         await seen.page.get_by_role("button", name="Cancel").click()
         assert [request for request in seen.requests if "answers" in request] == []
 
@@ -129,7 +129,7 @@ async def test_an_answer_that_is_not_confirmed_changes_nothing(tmp_path: Path, b
 
 async def test_an_answer_that_comes_too_late_is_told(tmp_path: Path, browser: Browser) -> None:
     async with loaded(tmp_path, 6, SOME) as migration, shown(migration, browser) as seen:
-        await seen.button("Springest has it: row 5").click()
+        await seen.button("Springest has it: row 5 of certificates.csv").click()
         await migration.resolve([5], State.STORED)  # in another window
         await seen.page.get_by_role("dialog").get_by_role("button", name="Yes, Springest has it").click()
         await expect(seen.page.get_by_role("alert")).to_contain_text("Not in doubt: row 5 of the manifest.")
@@ -142,18 +142,20 @@ async def test_an_answer_that_comes_too_late_is_told(tmp_path: Path, browser: Br
 async def test_a_thousand_rows_in_doubt_are_shown_in_pages(tmp_path: Path, browser: Browser) -> None:
     async with loaded(tmp_path, 1000, [State.IN_DOUBT] * 1000) as migration, shown(migration, browser) as seen:
         summary = seen.card().get_by_text("1 000 rows in doubt: they wait for your answer")
-        await expect(seen.button("Springest has it: row 2")).to_be_hidden()  # it would hide what is below
+        await expect(
+            seen.button("Springest has it: row 2 of certificates.csv")
+        ).to_be_hidden()  # it would hide what is below
         await summary.click()
         await expect(seen.card().get_by_text("1 to 50 of 1 000")).to_be_visible()
         await expect(seen.card().get_by_text("valid from")).to_have_count(50)
         for _ in range(2):
-            await seen.button("Next 50").click()
+            await seen.button("Next 50: certificates.csv").click()
         await expect(seen.card().get_by_text("101 to 150 of 1 000")).to_be_visible()
-        await expect(seen.button("Springest has it: row 102")).to_be_visible()
-        await seen.answer("Springest has them", "Yes, Springest has them")
+        await expect(seen.button("Springest has it: row 102 of certificates.csv")).to_be_visible()
+        await seen.answer("Springest has them: certificates.csv", "Yes, Springest has them")
         await expect(seen.card().get_by_text("101 to 150 of 950")).to_be_visible()
-        await expect(seen.button("Springest has it: row 152")).to_be_visible()
-        await seen.button("Previous 50").click()
+        await expect(seen.button("Springest has it: row 152 of certificates.csv")).to_be_visible()
+        await seen.button("Previous 50: certificates.csv").click()
         await expect(seen.card().get_by_text("51 to 100 of 950")).to_be_visible()
 
         stored = await migration.entries(State.STORED)
@@ -172,7 +174,7 @@ async def test_a_hundred_thousand_rows_are_no_strain(tmp_path: Path, browser: Br
             await expect(seen.card()).to_contain_text("49 999 of 100 000 rows done (49 %)")
             assert await seen.page.evaluate("document.getElementsByTagName('*').length") < 300
             await seen.card().get_by_text("1 001 rows in doubt").click()
-            await expect(seen.button("Springest has it: row 99\u00a0001")).to_be_visible()
+            await expect(seen.button("Springest has it: row 99\u00a0001 of certificates.csv")).to_be_visible()
             assert await seen.page.evaluate("document.getElementsByTagName('*').length") < 1000
         async with StatusReader(migration.journal) as reader:
             picture = await reader.read(read_picture)
@@ -270,11 +272,11 @@ async def test_a_screen_reader_hears_what_matters_and_no_numbers(tmp_path: Path,
 
 async def test_it_works_by_keyboard_alone(tmp_path: Path, browser: Browser) -> None:
     async with loaded(tmp_path, 6, SOME) as migration, shown(migration, browser) as seen:
-        await expect(seen.button("Springest has it: row 5")).to_be_visible()
+        await expect(seen.button("Springest has it: row 5 of certificates.csv")).to_be_visible()
         await _tab_to(seen, "Pause: certificates.csv")
         await seen.page.keyboard.press("Enter")
         await expect(seen.card()).to_contain_text("Paused since")
-        await _tab_to(seen, "Springest has it: row 5")
+        await _tab_to(seen, "Springest has it: row 5 of certificates.csv")
         await seen.page.keyboard.press("Enter")
         await _tab_to(seen, "Yes, Springest has it")
         await seen.page.keyboard.press("Space")
@@ -312,14 +314,51 @@ async def test_axe_finds_nothing_and_nothing_is_cut_off(
         ):
             await seen.card().get_by_text("62 rows in doubt").click()
             await seen.card().get_by_text("These numbers as a table").click()
-            await expect(seen.button("Send again: row 5")).to_be_visible()
+            await expect(seen.button("Send again: row 5 of certificates.csv")).to_be_visible()
             assert await axe_violations(seen.page) == []
             assert await seen.page.evaluate("document.documentElement.scrollWidth") == width
 
             await migration.pause()
             await expect(seen.card()).to_contain_text("Paused since")
-            await seen.button("Send again: row 5").click()
+            await seen.button("Send again: row 5 of certificates.csv").click()
             assert await axe_violations(seen.page) == []
+
+
+@pytest.mark.axe
+@pytest.mark.parametrize("width", [360, 1200])
+async def test_manifests_with_the_same_name_are_told_apart(tmp_path: Path, browser: Browser, width: int) -> None:
+    """A person must not pause, or answer for, the wrong one."""
+    size = {"width": width, "height": 740}
+    async with Journal(tmp_path / "journal.sqlite3") as journal:
+        first = await load(journal, manifest(tmp_path / "2024", 10, file="a{}.pdf"), SOME, "HTTP 500")
+        async with StatusPage(journal) as page, viewer(browser, page.url, viewport=size) as seen:
+            await expect(seen.button("Springest has it: row 5 of certificates.csv")).to_be_visible()
+            second = await load(
+                journal, manifest(tmp_path / "2025", 10, file="b{}.pdf", domain="example.com"), SOME, "HTTP 500"
+            )
+            await first.note_budget("a budget")
+            await second.note_budget("a budget")
+            await journal.run(
+                lambda connection: connection.execute("UPDATE attempts SET budget = 'a budget', back_at = sent + 3600")
+            )
+            years = ["2025/certificates.csv", "2024/certificates.csv"]
+            await expect(seen.page.get_by_role("heading", level=2)).to_have_text(years)
+            for year in years:
+                await expect(seen.button(f"Springest has it: row 5 of {year}", year)).to_be_visible()
+                await seen.card(year).get_by_text("These numbers as a table").click()
+            buttons = [button.get_attribute("aria-label") for button in await seen.page.locator("section button").all()]
+            labels = [await label for label in buttons]
+            assert len(set(labels)) == len(labels)
+            assert await axe_violations(seen.page) == []
+            assert await seen.page.evaluate("document.documentElement.scrollWidth") == width
+
+            await seen.button("Pause: 2024/certificates.csv", "2024/certificates.csv").click()
+            await expect(seen.card("2024/certificates.csv")).to_contain_text("Paused since")
+            assert await first.paused_at() is not None
+            assert await second.paused_at() is None
+            await seen.button("Send again: row 5 of 2025/certificates.csv", "2025/certificates.csv").click()
+            dialog = seen.page.get_by_role("dialog", name="Send row 5 again?")
+            await expect(dialog).to_contain_text("2025/certificates.csv: b4.pdf")
 
 
 async def test_a_page_whose_program_has_ended_says_so(tmp_path: Path, browser: Browser) -> None:
@@ -381,11 +420,11 @@ async def test_a_row_that_a_run_asks_about_has_no_buttons(tmp_path: Path, browse
         await expect(seen.card()).to_contain_text("2 rows in doubt: a run is asking Springest about 1 of them now")
         await expect(seen.card()).to_contain_text("is asking Springest about the rows in doubt.")
         await expect(seen.doubt(f"Row {row.number}")).to_contain_text("is asking Springest about it now")
-        await expect(seen.button(f"Send again: row {row.number}")).to_be_hidden()
+        await expect(seen.button(f"Send again: row {row.number} of certificates.csv")).to_be_hidden()
         other = 12 - (row.number or 0)
-        await expect(seen.button(f"Send again: row {other}")).to_be_visible()
-        await expect(seen.button("Send again")).to_be_hidden()
+        await expect(seen.button(f"Send again: row {other} of certificates.csv")).to_be_visible()
+        await expect(seen.button("Send again: certificates.csv")).to_be_hidden()
 
         await migration.journal.settled(doubt, State.IN_DOUBT, reason="Springest does not list it")
-        await expect(seen.button(f"Send again: row {row.number}")).to_be_visible()
+        await expect(seen.button(f"Send again: row {row.number} of certificates.csv")).to_be_visible()
         await expect(seen.doubt(f"Row {row.number}")).to_contain_text("Springest does not list it")

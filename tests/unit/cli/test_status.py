@@ -105,6 +105,17 @@ async def test_rows_left_out_with_faults_are_said(tmp_path: Path, out: io.String
     assert "│ done  │ 2 of 2 │ 1 left out with faults │" in out.getvalue()
 
 
+async def test_manifests_with_the_same_name_are_told_apart(tmp_path: Path, out: io.StringIO) -> None:
+    async with Journal(tmp_path / "journal.sqlite3") as journal:
+        for rows, year in enumerate(("2024", "2025"), 1):
+            (tmp_path / year).mkdir()
+            await load_manifest(journal, rows_of(tmp_path / year, rows), ORIGIN)
+
+    assert await status(None, str(tmp_path / "journal.sqlite3"), console(out)) is Exit.STORED
+    shown = [line.split("│")[1].strip() for line in out.getvalue().splitlines() if line.startswith("│")]
+    assert shown == ["2025/certificates.csv", "2024/certificates.csv"]
+
+
 async def test_what_is_in_doubt_is_listed_with_all_that_a_person_needs(tmp_path: Path, out: io.StringIO) -> None:
     manifest, journal = await doubtful(tmp_path, ("a.pdf", "no answer"), ("b.pdf", "the server answered 500"))
 
