@@ -135,7 +135,7 @@ def _title(moment: Moment, width: int) -> Text:
     status = moment.status
     name = Text(plain(status.name), "bold")
     host, activity, where = f" to {status.origin}", f": {activity_words(status)}", _hosts(status)
-    if moment.is_over and status.workers:  # which end now, too
+    if moment.is_over and status.workers and status.activity != "done":  # which end now, too
         activity = where = ""
     for rest in (f"{host}{activity}{where}", f"{activity}{where}", activity):
         room = width - Text(plain(rest)).cell_len

@@ -57,12 +57,15 @@ class RunView:
         self._rests_until = now() + _REST * (now() - began)
 
     async def end(self, read: StatusRead, patience: float) -> None:
-        """Read the status a last time, in another way, for at most so many seconds."""
+        """Read the status a last time, in another way, for at most so many seconds; no look after that reads it."""
         self._read = read
         self._rests_until = 0.0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await self.look()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self.look()
+        finally:
+            self._read = None
 
     def summary(self, event: Literal["begin", "progress", "trouble", "end"], **more: Any) -> dict[str, Any]:
         """Return the summary of the run; see `summary_as_json`."""

@@ -138,6 +138,12 @@ def test_what_stays_at_the_end_is_where_it_stands() -> None:
     ]
 
 
+def test_what_is_done_stays_done_while_runs_end() -> None:
+    done = attrs.evolve(STATUS, counts=counted(stored=12), sending=())
+
+    assert shown(Moment(status=done, is_over=True))[0] == "certificates.csv to https://api.springest.nl: done"
+
+
 def test_what_holds_a_run_up_stands_instead_of_its_forecast() -> None:
     moment = Moment(status=STATUS, notes=RunNotes(held_up_by="waiting for the journal: the disk is full"))
 
