@@ -15,7 +15,17 @@ import stamina
 from tests.pdfs import archive
 from tests.waiting import until
 
-from .command import end, environment, in_a_terminal, journal_path, outcomes, springest, start, table_of, until_said
+from .command import (
+    end,
+    environment,
+    in_a_terminal,
+    journal_path,
+    outcomes,
+    springest,
+    start_attentive,
+    table_of,
+    until_said,
+)
 from .sandbox_process import SandboxProcess, sandbox_process
 from .views import status_until
 
@@ -133,7 +143,7 @@ async def test_an_interrupt_ends_the_wait(tmp_path: Path, number: signal.Signals
     async with sandbox_process() as sandbox:
         assert (await springest("upload", manifest, origin=sandbox.origin)).code == 0
         await sandbox.go_away()
-        process = await start("upload", manifest, env=environment(sandbox.origin))
+        process = await start_attentive("upload", manifest, env=environment(sandbox.origin))
         line = await until_said(process, "trying again in")
         await status_until(_shows_outage, manifest, str(journal_path()))
         process.send_signal(number)
