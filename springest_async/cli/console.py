@@ -48,12 +48,18 @@ def guard_streams(command: Callable[[], int]) -> int:
 
 class _Console(Console):
     def print(self, *objects: Any, **options: Any) -> None:
-        # A screen reader would read every line of a box aloud.
-        if os.environ.get("ACCESSIBLE"):
-            for each in objects:
-                if isinstance(each, Table):
-                    each.box = None
-        super().print(*objects, **options)
+        """Print objects, tables as plain lines where nobody sees a box: see `_interactive`.
+
+        A screen reader would read every line of a box aloud, and a program would have to cut it away.
+        """
+        match objects:
+            case (Table() as table,) if not self.is_interactive:
+                table.box, table.pad_edge = None, False
+                for line in self.render_lines(table, pad=False):
+                    words = "".join(segment.text for segment in line).rstrip()
+                    super().print(words, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            case _:
+                super().print(*objects, **options)
 
 
 class _Stdout(_Console):
@@ -91,9 +97,9 @@ def to_stderr() -> Console:
 
 
 def _interactive() -> bool | None:
-    """Return False if nothing may be written anew: ACCESSIBLE and NO_COLOR ask for lines that can be read aloud.
+    """Return False if all must be plain lines: ACCESSIBLE and NO_COLOR ask for what can be read aloud.
 
-    Else rich looks whether it writes to a terminal that can move its cursor.
+    Else rich looks whether it writes to a terminal that can move its cursor, which neither a pipe nor ``TERM=dumb`` is.
     """
     return False if os.environ.get("ACCESSIBLE") or os.environ.get("NO_COLOR") else None
 

@@ -257,8 +257,9 @@ def assert_no_key_in(text: str | bytes) -> None:
 
 
 def table_of(out: str) -> dict[str, int]:
-    """Read the table of outcomes."""
-    return {state: int(rows) for state, rows in re.findall(r"│ ([a-z ]+?) +│ +(\d+) │", out)}
+    """Read the table of outcomes, in its box or without."""
+    found = re.findall(r"^(?:│ )?([a-z ]+?) +(?:│ +)?(\d+)(?: │)?\r?$", out, re.MULTILINE)
+    return {state: int(rows) for state, rows in found}
 
 
 def outcomes(**changes: int) -> dict[str, int]:

@@ -128,8 +128,8 @@ async def test_the_journal_is_shown_and_erased_without_password(tmp_path: Path, 
         ]
 
     assert [each.code for each in ran] == [0] * 7
-    assert re.search(r"engine +│ PostgreSQL", ran[1].out)
-    assert re.search(r"certificates +│ 3 ", ran[1].out)
+    assert re.search(r"engine +PostgreSQL", ran[1].out)
+    assert re.search(r"certificates +3\n", ran[1].out)
     assert [each.out.split(" what")[0] for each in ran[2:5]] == [
         "Erased from 0 certificates and 0 migrations",
         "Erased from 1 certificate and 0 migrations",

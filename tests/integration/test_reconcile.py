@@ -111,7 +111,7 @@ async def test_each_difference_is_found(tmp_path: Path) -> None:
     }
     assert kinds(ran) == {row: kind for kind, rows in expected.items() for row in rows}
     for words in (
-        "missing           │    1",
+        "\nmissing               1\n",
         "5 differences.",
         "100",
         "101",
@@ -221,7 +221,7 @@ async def test_what_may_be_the_missing_one_is_named(tmp_path: Path) -> None:
 
     assert (ran.code, noted(manifest)) == (Exit.DIFFERENT, outcomes(stored=ROWS))
     assert f"  row 2: id {one.id} may now be id 100" in ran.err
-    assert "│ may be, at Springest ┃".replace("│", "┃") in ran.out
+    assert "  may be, at Springest\n" in ran.out
     assert "Nothing is sent again, because it is not certain that they are missing." in ran.out
 
 

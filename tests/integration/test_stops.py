@@ -68,7 +68,7 @@ async def test_a_pause_finishes_uploads_and_goes_on_when_resumed(tmp_path: Path)
     assert re.fullmatch(r"It is paused already, since .+\nA run on .+ is waiting\.\nTo go on: .+\n", silent.out)
     assert f": nothing is sent until: {resume}\nA run on " in told.out
     assert "is waiting.\n" in told.out
-    assert re.search(r"│ paused +│ 9 of 13 +│", listed.out)
+    assert re.search(r"  paused +9 of 13  ", listed.out)
     assert resumed.out.startswith("Resumed, after ")
     assert resumed.out.endswith(" is uploading again within seconds.\n")
     assert too_late.out == "Nothing is left to pause: every row is stored, rejected or failed.\n"

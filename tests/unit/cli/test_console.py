@@ -26,6 +26,13 @@ class Gone(io.StringIO):
         raise BrokenPipeError
 
 
+class Terminal(io.StringIO):
+    """A terminal that somebody reads."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Gone:
     """Take the readers away; not in a fixture, because pytest sets the streams anew after those."""
     pipe = Gone()
@@ -82,16 +89,24 @@ def test_lines_are_asked_for_by_a_variable(monkeypatch: pytest.MonkeyPatch, name
     assert to_stderr().is_terminal
 
 
-def test_tables_that_are_read_aloud_have_no_boxes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("variables", [{"ACCESSIBLE": "1"}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {}])
+def test_tables_have_boxes_only_where_somebody_sees_them(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
-    for value in ("", "1"):
-        monkeypatch.setenv("ACCESSIBLE", value)
-        table = folding_table("outcome", "rows")
-        table.add_row("stored", "70")
+    """In a terminal, unless it asks for plain lines; not in a pipe."""
+    screens = []
+    for stream, asked in ((Terminal(), {}), (Terminal() if variables else io.StringIO(), variables)):
+        monkeypatch.setattr("sys.stdout", stream)
+        for name, value in ({"ACCESSIBLE": "", "NO_COLOR": "", "TERM": "xterm-256color"} | asked).items():
+            monkeypatch.setenv(name, value)
+        table = folding_table("outcome", "")
+        table.add_row("stored", "7")
+        table.add_row("", cell("[b]"))
         to_stdout().print(table)
+        screens.append(stream.getvalue())
 
-    assert capsys.readouterr().out.splitlines()[-3:] == ["└─────────┴──────┘", " outcome  rows ", " stored   70   "]
+    assert "─┬─" in screens[0] or "━┳━" in screens[0]
+    assert screens[1] == "outcome\nstored   7\n         [b]\n"
 
 
 def test_words_are_no_markup_and_move_no_cursor() -> None:
@@ -99,13 +114,6 @@ def test_words_are_no_markup_and_move_no_cursor() -> None:
     say(Console(file=screen, force_terminal=True, color_system=None), "[b]\x1b[2Jno\x9b2J, [/] René\r\ntwo :smile:")
 
     assert screen.getvalue() == "[b] [2Jno 2J, [/] René  two :smile:\n"
-
-
-class Terminal(io.StringIO):
-    """A terminal that somebody reads."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize(
