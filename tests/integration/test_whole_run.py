@@ -251,7 +251,7 @@ class Life:
         known = await self._stored_people()
         buttons = await self.page.get_by_role("button", name=re.compile("^Springest has it: row")).all()
         rows = [(await button.get_attribute("aria-label") or "").partition(": ")[2] for button in buttons]
-        has = [row for row in rows if person(int(re.sub(r"\D", "", row)) - 1) in known]
+        has = [row for row in rows if person(int(re.sub(r"\D", "", row.partition(" of ")[0])) - 1) in known]
         for row in rows:
             await self._answer(f"{'Springest has it' if row in has else 'Send again'}: {row}")
         changed = {"stored": len(has), "waiting": len(rows) - len(has), "in_doubt": -len(rows)}
