@@ -191,7 +191,20 @@ def test_the_smallest_limit_holds_in_every_period(
     drawn: tuple[list[Scenario], list[tuple[int, Plan]], list[float | None]],
 ) -> None:
     """From its user's first POST until two periods after the last."""
-    scenarios, plans, kills = drawn
+    the_smallest_holds(*drawn)
+
+
+def test_the_smaller_of_two_limits_holds_that_differ_by_one() -> None:
+    """They send all that they may at once, so that no burst has to be spaced."""
+    place = Place()
+    ledgers = SharedLedger(place), SharedLedger(place)
+    scenarios = [
+        Scenario(Limiter(posts=30 + more, ledger=ledger), ANSWER, ledger) for more, ledger in enumerate(ledgers)
+    ]
+    the_smallest_holds(scenarios, [(number % 2, Plan(0.0, 0.0, "answered")) for number in range(90)], [None, None])
+
+
+def the_smallest_holds(scenarios: list[Scenario], plans: list[tuple[int, Plan]], kills: list[float | None]) -> None:
     careful, machine = scenarios[0], Machine(scenarios, kills)
 
     async def run() -> None:
