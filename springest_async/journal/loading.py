@@ -52,8 +52,8 @@ def load(
     rows: Iterable[ManifestRow],
     worker: str,
     *,
-    faulty: int = 0,
-    columns: ColumnTitles = (),
+    faulty: int,
+    columns: ColumnTitles,
 ) -> Loaded:
     """Load a manifest that has passed the preflight, in several transactions.
 

@@ -96,8 +96,8 @@ class OpenMigration:
         source: Source,
         lines: Iterable[ManifestRow],
         *,
-        faulty: int = 0,
-        columns: ColumnTitles = (),
+        faulty: int,
+        columns: ColumnTitles,
     ) -> tuple[Self, Loaded]:
         """Load a manifest that has passed the preflight; see `loading.load`.
 

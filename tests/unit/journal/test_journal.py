@@ -277,8 +277,8 @@ async def test_two_workers_share_a_migration(journal: Journal, second: Journal, 
     manifest = source(tmp_path)
     for line in rows(4):
         (tmp_path / line.file).write_bytes(line.file.encode())
-    first, loaded = await OpenMigration.load(journal, manifest, rows(4))
-    other, again = await OpenMigration.load(second, manifest, rows(4))
+    first, loaded = await OpenMigration.load(journal, manifest, rows(4), faulty=0, columns=())
+    other, again = await OpenMigration.load(second, manifest, rows(4), faulty=0, columns=())
     assert (loaded.new, again.new, first.id) == (4, 0, other.id)
 
     mine, theirs = await first.claim(2), await other.claim(9)
@@ -305,11 +305,11 @@ async def test_what_a_worker_that_slept_rechecks_goes_back(
 ) -> None:
     file = tmp_path / "2.pdf"
     file.write_bytes(b"2.pdf")
-    migration, _ = await OpenMigration.load(journal, source(tmp_path), rows(2)[:1])
+    migration, _ = await OpenMigration.load(journal, source(tmp_path), rows(2)[:1], faulty=0, columns=())
     (entry,) = await migration.claim(1)
     await migration.identify(entry, 5, file.stat().st_mtime_ns, SHA256)
     clock.now += LEASE + 1
-    other, _ = await OpenMigration.load(second, source(tmp_path), rows(2)[:1])
+    other, _ = await OpenMigration.load(second, source(tmp_path), rows(2)[:1], faulty=0, columns=())
 
     file.write_bytes(b"another one")
     assert len(await migration.recheck_files(1, after=0)) == 1
@@ -334,7 +334,7 @@ async def test_what_a_cancelled_task_rechecks_goes_back(
 
     file = tmp_path / "2.pdf"
     file.write_bytes(b"2.pdf")
-    migration, _ = await OpenMigration.load(journal, source(tmp_path), rows(2)[:1])
+    migration, _ = await OpenMigration.load(journal, source(tmp_path), rows(2)[:1], faulty=0, columns=())
     (entry,) = await migration.claim(1)
     await migration.identify(entry, 5, file.stat().st_mtime_ns, SHA256)
     migration.release(entry)

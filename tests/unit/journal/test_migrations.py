@@ -30,7 +30,7 @@ class Runner(Worker):
 
     def load(self, manifest: Source, lines: list[ManifestRow]) -> Loaded:
         """Load a manifest, and work on it from now on."""
-        loaded = loading.load(self.connection, manifest, lines, self.name)
+        loaded = loading.load(self.connection, manifest, lines, self.name, faulty=0, columns=())
         self.renew(migration=loaded.migration)
         return loaded
 
@@ -341,7 +341,7 @@ def test_a_load_sends_few_statements_to_the_database(
     executed = Mock(side_effect=runner.connection.execute)
     monkeypatch.setattr(runner.connection, "execute", executed)
 
-    loading.load(runner.connection, source(archive), lines, "a")
+    loading.load(runner.connection, source(archive), lines, "a", faulty=0, columns=())
 
     assert executed.call_count < 30
 
@@ -375,7 +375,7 @@ def test_what_a_killed_process_has_loaded_is_removed(
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        loading.load(other.connection, source(archive), killed(), "b")
+        loading.load(other.connection, source(archive), killed(), "b", faulty=0, columns=())
     assert runner.connection.execute("SELECT count(*) FROM manifest_rows") == [(2,)]
     runner.load(source(archive, b"x", name="x.csv"), rows(1))  # the other one may still be loading
     assert runner.connection.execute("SELECT count(*) FROM manifest_rows") == [(3,)]
@@ -400,7 +400,7 @@ def test_a_loader_that_seemed_dead_loads_no_half(runner: Runner, other: Runner, 
         yield from rows(6)[4:]
 
     with pytest.raises(JournalError, match="asleep"):
-        loading.load(other.connection, source(archive), sleeping(), "b")
+        loading.load(other.connection, source(archive), sleeping(), "b", faulty=0, columns=())
 
     assert runner.connection.execute("SELECT count(*) FROM manifest_rows") == [(1,)]
     assert runner.connection.execute("SELECT count(*) FROM migrations") == [(1,)]
@@ -413,7 +413,7 @@ def test_two_that_load_a_new_manifest_at_once_share_it(runner: Runner, other: Ru
         other.work(1, source(archive))
         yield from rows(3)[2:]
 
-    loaded = loading.load(runner.connection, source(archive), meanwhile(), "a")
+    loaded = loading.load(runner.connection, source(archive), meanwhile(), "a", faulty=0, columns=())
 
     assert (loaded.migration, loaded.rows) == (1, 3)
     assert runner.connection.execute("SELECT id FROM migrations") == [(1,)]
@@ -429,7 +429,7 @@ def test_of_two_editions_at_once_the_last_one_counts(runner: Runner, other: Runn
         other.load(source(archive, b"edition 2"), rows(3))
         other.work(1, source(archive, b"edition 2"))
 
-    loaded = loading.load(runner.connection, source(archive, b"edition 3"), meanwhile(), "a")
+    loaded = loading.load(runner.connection, source(archive, b"edition 3"), meanwhile(), "a", faulty=0, columns=())
 
     assert (loaded.migration, loaded.new) == (1, 1)
     assert runner.counts(1) == {State.STORED: 3, State.WAITING: 1}
