@@ -31,7 +31,7 @@ from springest_async.journal.records import State
 from springest_async.manifest.formulas import escape
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.left_out import left_out
-from springest_async.reports.matching import Finding, Kind
+from springest_async.reports.matching import Doubt, Finding, Kind
 from springest_async.reports.reconcile import Reconciliation
 
 _SHOWN = 20  # rows of each kind
@@ -113,7 +113,7 @@ async def reconcile(manifest: Path, options: ReconcileOptions, out: Console, err
                     f"{manifest} was uploaded with another API key, and Springest may not list its certificates to this"
                     " one: set SPRINGEST_API_KEY to the key of the upload, or compare without --repair"
                 )
-            await _compare(comparison, springest, err)
+            await _compare(comparison, springest, options, err)
             await _look_for_missing(comparison, springest, options, err)
             command = _Commands(manifest, options.journal, repairs=options.repair)
             try:
@@ -133,9 +133,9 @@ async def _read(comparison: Reconciliation, migration: OpenMigration, err: Conso
         await comparison.read_rows()
 
 
-async def _compare(comparison: Reconciliation, springest: Springest, err: Console) -> None:
+async def _compare(comparison: Reconciliation, springest: Springest, options: ReconcileOptions, err: Console) -> None:
     with err.status(cell("Asking Springest how long its lists are")):
-        requests = await comparison.count_requests()
+        requests = await comparison.count_requests(before_repair=options.repair)
     if requests:
         words = requests_words(requests, springest.limiter)
         say(err, f"{springest.origin} is asked for its lists of certificates: about {words}.")
@@ -320,7 +320,10 @@ def _advice(kind: Kind, comparison: Reconciliation, command: _Commands) -> str:
 def _words_of_repair(comparison: Reconciliation, command: _Commands) -> str:
     repair = command.of("reconcile", " --repair")
     if not (certain := comparison.count_missing()):
-        return " Nothing is sent again, because it is not certain that they are missing."
+        words = " Nothing is sent again, because it is not certain that they are missing."
+        if Doubt.BY_PERSON in comparison.doubts:
+            words += f" To ask for the lists of their certifications first, and send again what is in none: {repair}"
+        return words
     if command.repairs:
         return ""
     if comparison.doubts:

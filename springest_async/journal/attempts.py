@@ -184,6 +184,20 @@ def _sent_again(connection: Connection, load: int, certificate: int) -> SentAgai
     )
 
 
+def put_back_ids(connection: Connection, migration: int, *, after: int, limit: int) -> list[tuple[int, int]]:
+    """Return the next certificates after a key that were put back because Springest did not list them any more.
+
+    Return each with the ids that it had there (0 if one is not known), in the order of their keys.
+    """
+    lines = connection.execute(
+        "SELECT DISTINCT a.certificate, a.missing FROM attempts AS a WHERE a.missing IS NOT NULL AND a.certificate IN"  # noqa: S608
+        " (SELECT DISTINCT m.certificate FROM attempts AS m WHERE m.missing IS NOT NULL"
+        f" AND m.certificate IN {_OURS} AND m.certificate > ? ORDER BY m.certificate LIMIT ?) ORDER BY a.certificate",
+        (load_of(connection, migration), after, limit),
+    )
+    return [(certificate, missing) for certificate, missing in lines]
+
+
 def read_doubles(connection: Connection, migration: int) -> tuple[int, list[Double]]:
     """Return how much of a migration may be stored twice, and the first of it.
 

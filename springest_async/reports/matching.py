@@ -27,6 +27,7 @@ from springest_async.reports.springest_lists import person_of
 # `items` are the certificates of the rows; a row without one has a negative key. The one with the lowest `claims` gets
 # what is listed. One that is missing has as `listed` what may be it, if that was seen. It was `looked_for` if Springest
 # was asked for it by person. `others` are the certificates of other manifests, and of rows that are gone.
+# `put_back` has the ids of certificates that waited again, because Springest did not list those ids any more.
 TABLES = (
     "CREATE TABLE before (certificate INTEGER PRIMARY KEY, attempt TEXT, settled INTEGER)",
     """
@@ -56,6 +57,7 @@ TABLES = (
     )
     """,
     "CREATE TABLE others (key INTEGER PRIMARY KEY, springest_id INTEGER, looks BLOB, claims INTEGER)",
+    "CREATE TABLE put_back (springest_id INTEGER PRIMARY KEY, certificate INTEGER)",
 )
 """What makes the tables of such a database, beside those of `springest_lists`."""
 
@@ -130,6 +132,10 @@ class Doubt(enum.Enum):
 
     OTHER_KEY = "what was sent with another API key, because Springest may list less to this one"
     NO_ID = "what has no id of Springest's in the journal, because Springest may list it under another address"
+    BY_PERSON = (
+        "what Springest was asked for by person only, because it may list it under another address: only the lists of"
+        " the certifications show that"
+    )
     NONE_LISTED = (
         "what is of a certification of which Springest lists none that it has confirmed, because it may not list them"
         " to this key any more"
@@ -236,6 +242,12 @@ def add_known(database: TemporaryDatabase, known: Sequence[KnownLooks]) -> None:
     database.change("INSERT OR IGNORE INTO others VALUES (?, ?, ?, ?)", lines)
 
 
+def add_put_back(database: TemporaryDatabase, ids: Sequence[tuple[int, int]]) -> None:
+    """Add certificates that were put back to waiting, each with an id that it had."""
+    lines = [(springest_id, certificate) for certificate, springest_id in ids]
+    database.change("INSERT OR IGNORE INTO put_back VALUES (?, ?)", lines)
+
+
 # --- matching ---
 
 
@@ -256,7 +268,7 @@ def match(database: TemporaryDatabase, since: date, *, by_person: bool, budget: 
     _match_other_dates(database)
     _name_what_is_left(database, since)
     _judge_unmatched(database, by_person=by_person, budget=budget)
-    _doubt_missing(database, budget)
+    _doubt_missing(database, by_person=by_person, budget=budget)
 
 
 def _match_by_id(database: TemporaryDatabase) -> None:
@@ -317,7 +329,8 @@ def _compare_matched(database: TemporaryDatabase) -> None:
     database.change(f"UPDATE items SET {_KIND_OF_MATCHED}", [_KINDS_OF_MATCHED])  # noqa: S608
     database.change(
         "UPDATE listed SET owner = ? WHERE owner IS NULL AND (looks IN (SELECT looks FROM items WHERE state = 'stored')"
-        " OR looks IN (SELECT looks FROM others WHERE claims = 0))",
+        " OR looks IN (SELECT looks FROM others WHERE claims = 0) OR id IN (SELECT p.springest_id FROM put_back AS p"
+        " WHERE p.certificate IN (SELECT key FROM items WHERE state = 'stored')))",
         [(Kind.DOUBLED.value,)],
     )
 
@@ -368,7 +381,6 @@ def _name_what_is_left(database: TemporaryDatabase, since: date) -> None:
 _BEFORE = "EXISTS (SELECT 1 FROM before AS b WHERE b.certificate = items.key AND b.attempt = items.attempt{})"
 _CONFIRMED = "EXISTS (SELECT 1 FROM certifications AS c WHERE c.id = items.certification AND c.confirmed)"
 _UNCLAIMED = "owner NOT IN ('id', 'looks')"
-_CREATED = "coalesce(created, 9223372036854775807)"  # the latest, where it is not known
 
 
 def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool, budget: str | None) -> None:
@@ -412,29 +424,29 @@ def _judge_unmatched(database: TemporaryDatabase, *, by_person: bool, budget: st
     )
 
 
-def _doubt_missing(database: TemporaryDatabase, budget: str | None) -> None:
-    """Find out of which missing rows it is certain that they are not stored, and why it is not of the others."""
-    database.change(
-        f"CREATE INDEX listed_unclaimed ON listed (certification, valid_from, {_CREATED}) WHERE {_UNCLAIMED}"
-    )
+def _doubt_missing(database: TemporaryDatabase, *, by_person: bool, budget: str | None) -> None:
+    """Find out of which missing rows it is certain that they are not stored, and why it is not of the others.
+
+    Nothing is certain of lists by person: a person may have got another address, under which nobody has looked.
+    """
+    database.change(f"CREATE INDEX listed_unclaimed ON listed (certification, valid_from) WHERE {_UNCLAIMED}")
     # It may be any certificate of the same person and certification that is not known by its id to be another one, and,
-    # because a person may have got another address, any that belongs to no row and begins on the same day.
+    # because a person may have got another address, any that belongs to no row and begins on the same day: whenever it
+    # was created, because the clock that sent the row may have been ahead.
     may_be_listed = (
         "(EXISTS (SELECT 1 FROM listed AS l WHERE l.person = items.person AND l.certification = items.certification"  # noqa: S608
         " AND (l.owner <> 'id' OR l.id = items.springest_id)) OR EXISTS (SELECT 1 FROM listed"
-        f" WHERE {_UNCLAIMED} AND certification = items.certification AND valid_from = items.valid_from"
-        f" AND {_CREATED} >= items.sent_at - ?))"
+        f" WHERE {_UNCLAIMED} AND certification = items.certification AND valid_from = items.valid_from))"
     )
     database.change(
-        "UPDATE items SET why = CASE WHEN budget IS NOT ? THEN ? WHEN springest_id IS NULL THEN ?"  # noqa: S608
+        "UPDATE items SET why = CASE WHEN budget IS NOT ? THEN ? WHEN springest_id IS NULL THEN ? WHEN ? THEN ?"  # noqa: S608
         f" WHEN NOT {_CONFIRMED} THEN ? WHEN {may_be_listed} THEN ?"
         f" WHEN NOT {_BEFORE.format(' AND b.settled')} THEN ? ELSE '' END WHERE kind = ?",
         [
             (
                 budget,
-                *(doubt.name for doubt in (Doubt.OTHER_KEY, Doubt.NO_ID, Doubt.NONE_LISTED)),
-                CERTAINLY_EARLIER // timedelta(microseconds=1),
-                *(doubt.name for doubt in (Doubt.MAY_BE_LISTED, Doubt.SETTLING)),
+                *(Doubt.OTHER_KEY.name, Doubt.NO_ID.name, by_person, Doubt.BY_PERSON.name, Doubt.NONE_LISTED.name),
+                *(Doubt.MAY_BE_LISTED.name, Doubt.SETTLING.name),
                 Kind.MISSING.value,
             )
         ],
@@ -519,6 +531,10 @@ def doubts(database: TemporaryDatabase) -> dict[Doubt, int]:
     return {Doubt[why]: rows for why, rows in lines}
 
 
+_FIRST = (  # of the stored rows that a listed certificate stands for once more
+    "(SELECT i.{} FROM items AS i WHERE i.state = 'stored' AND (i.looks = l.looks"
+    " OR i.key IN (SELECT p.certificate FROM put_back AS p WHERE p.springest_id = l.id)) ORDER BY i.number LIMIT 1)"
+)
 _LISTED = "l.id, l.certification, l.email, l.valid_from, l.valid_until"
 
 
@@ -528,9 +544,8 @@ def findings(database: TemporaryDatabase, *kinds: Kind) -> Generator[Finding, No
     values = [kind.value for kind in kinds]
     yield from _rows(database, f"i.kind IN ({marks})", *values)
     for kind, row, file, *rest in database.select(
-        "SELECT l.owner, (SELECT min(i.number) FROM items AS i WHERE i.looks = l.looks AND i.state = 'stored') AS row,"  # noqa: S608
-        " (SELECT i.file FROM items AS i WHERE i.looks = l.looks AND i.state = 'stored' ORDER BY i.number LIMIT 1),"
-        f" {_LISTED} FROM listed AS l WHERE l.owner IN ({marks}) ORDER BY l.id",
+        f"SELECT l.owner, {_FIRST.format('number')}, {_FIRST.format('file')}, {_LISTED}"  # noqa: S608
+        f" FROM listed AS l WHERE l.owner IN ({marks}) ORDER BY l.id",
         *values,
     ):
         listed = _listed(*rest)

@@ -18,7 +18,7 @@ from springest_async.api.settlement import CERTAINLY_EARLIER
 from springest_async.bulk.listed import listed_looks
 from springest_async.bulk.temporary import TemporaryDatabase
 from springest_async.client import Springest
-from springest_async.journal import comparison, migrations
+from springest_async.journal import attempts, comparison, migrations
 from springest_async.journal.certificates import microseconds, moment
 from springest_async.journal.engine import Connection
 from springest_async.journal.ledger import JournalLedger
@@ -66,6 +66,7 @@ class Reconciliation:
         self.counts: Counter[Kind] = Counter()
         self.not_compared: list[str] = []
         self.doubts: dict[Doubt, int] = {}
+        self._was_repaired = False
         self._stored: Counter[str | None] = Counter()  # by the budget that paid for it
         self._migration = migration
         self._springest = springest
@@ -127,6 +128,10 @@ class Reconciliation:
         assert settled is not None
         async for rows in self._pages(partial(comparison.rows, migration=self._migration.id), lambda row: row.id):
             await _in_thread(self._note_before, rows, settled)
+        ids = partial(attempts.put_back_ids, migration=self._migration.id)
+        async for put_back in self._pages(ids, lambda one: one[0]):
+            self._was_repaired = True
+            await _in_thread(matching.add_put_back, self._database, put_back)
 
     def _note_before(self, rows: list[comparison.ComparedRow], settled: int) -> None:
         change = self._database.change
@@ -159,13 +164,21 @@ class Reconciliation:
             yield lines
             after = key_of(lines[-1])
 
-    async def count_requests(self) -> int:
+    async def count_requests(self, *, before_repair: bool = False) -> int:
         """Return how many requests `fetch` makes at least; `read_rows` comes before it.
+
+        Lists by person may take fewer, and do not show what is there under another address. So they are not enough
+        before a repair, nor where one has sent something again, which may be there twice.
+
+        Args:
+            before_repair: whether what is missing shall be sent again.
 
         Raises:
             SpringestError: as `Springest.certificates`.
         """
-        return 0 if self._lists is None else await self._lists.count_requests()
+        if self._lists is None:
+            return 0
+        return await self._lists.count_requests(may_ask_by_person=not before_repair and not self._was_repaired)
 
     async def fetch(self) -> None:
         """Fetch the lists and compare the rows with them; `count_requests` comes before it.

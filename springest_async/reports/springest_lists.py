@@ -113,8 +113,11 @@ class SpringestLists:
 
     # --- how many requests ---
 
-    async def count_requests(self) -> int:
+    async def count_requests(self, *, may_ask_by_person: bool) -> int:
         """Return how many requests `fetch` needs at least, and decide what to ask for.
+
+        Args:
+            may_ask_by_person: whether the lists of the manifest's people are enough, if they take fewer requests.
 
         Raises:
             SpringestError: as `Springest.certificates`.
@@ -123,7 +126,7 @@ class SpringestLists:
         ((certifications, pages),) = self._database.select(
             "SELECT count(*), coalesce(sum(max(1, (sent + ?) / ?)), 0) FROM certifications", PAGE_SIZE - 1, PAGE_SIZE
         )
-        if people <= _FEW_PEOPLE:
+        if may_ask_by_person and people <= _FEW_PEOPLE:
             if certifications > max(people, _FEW_PAGES):
                 self.by_person = True
                 return int(people) + 1

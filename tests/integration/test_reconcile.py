@@ -21,7 +21,7 @@ from springest_async.cli.exit_codes import Exit
 from springest_async.reports.matching import Kind
 from springest_async.reports.reconcile import Reconciliation
 from springest_async.sandbox import Sandbox
-from springest_async.sandbox.certificates import SandboxCertificate
+from springest_async.sandbox.certificates import SandboxCertificate, SandboxCertification
 from tests.bulk_runs import loaded, rows_of, settle
 from tests.pdfs import archive
 
@@ -223,6 +223,42 @@ async def test_what_may_be_the_missing_one_is_named(tmp_path: Path) -> None:
     assert f"  row 2: id {one.id} may now be id 100" in ran.err
     assert "  may be, at Springest\n" in ran.out
     assert "Nothing is sent again, because it is not certain that they are missing." in ran.out
+
+
+async def test_a_new_address_at_springest_is_never_repaired(tmp_path: Path) -> None:
+    """Few people are asked for one by one, and the server still takes the address that the manifest has.
+
+    So the lists of both people miss what is there under the new address, and only those of the certifications have it.
+    """
+    people = ("an@example.org", "piet@example.org")
+    cells = {n: {"certification_id": str((n + 1) // 2), "email": people[n % 2]} for n in range(1, 23)}
+    manifest = archive(tmp_path, 22, changes=cells)
+    offered = tuple(
+        SandboxCertification(id=n, name=f"No. {n}", description=None, requires_valid_until=False, verified=True)
+        for n in range(1, 12)
+    )
+    async with springest_sandbox(certifications=offered) as sandbox:
+        assert (await springest("upload", manifest, origin=sandbox.origin)).code == Exit.STORED
+        let_minutes_pass()
+        for index, one in enumerate(sandbox._certificates):
+            if one.email == people[0]:
+                sandbox._certificates[index] = attrs.evolve(one, email="an.new@example.org")
+        shown = await springest("reconcile", manifest, origin=sandbox.origin)
+        told = await springest("reconcile", manifest, "--format", "json", origin=sandbox.origin)
+        repaired = await springest("reconcile", manifest, "--repair", "--yes", origin=sandbox.origin)
+        await springest("upload", manifest, origin=sandbox.origin)
+
+    assert (shown.code, told.code, repaired.code) == (Exit.DIFFERENT,) * 3
+    assert noted(manifest) == outcomes(stored=22)
+    assert len(sandbox._certificates) == 22
+    assert "Asked by person" in shown.out
+    assert "Not certainly missing: what Springest was asked for by person only" in shown.out
+    assert "Or send them again" not in shown.out
+    document = json.loads(told.out)
+    assert (document["by_person"], document["counts"]["missing"]) == (True, 11)
+    assert not any(one["certainly_missing"] for one in document["findings"])
+    assert "Other person (11)" in repaired.out
+    assert "Nothing is certainly missing, so nothing is sent again." in repaired.err
 
 
 async def test_another_key_sends_nothing_again(tmp_path: Path) -> None:

@@ -211,6 +211,20 @@ async def test_asking_by_person_is_said(tmp_path: Path) -> None:
     assert "Asked by person, which takes fewer requests: what other people have was not looked at." in text
 
 
+async def test_what_is_missing_by_person_is_not_called_certain(tmp_path: Path) -> None:
+    """The advice names the lists that show more, and no repair as if it were certain."""
+    lists = Lists([*listed(1), *(certificate(n, f"x{n}@example.org") for n in range(100, 1201))])
+    text, code = await shown(tmp_path, [row(1), row(2)], [STORED, STORED], [], lists=lists, ids=(1, 2))
+
+    assert code == 6
+    assert "Not certainly missing: what Springest was asked for by person only" in text
+    assert (
+        "Nothing is sent again, because it is not certain that they are missing. To ask for the lists of their"
+        " certifications first, and send again what is in none: springest reconcile 'my certificates.csv' --repair\n"
+    ) in text
+    assert "Or send them again" not in text
+
+
 async def test_a_name_cannot_move_the_cursor(tmp_path: Path) -> None:
     evil = certificate(9, "\x1b[2Jx@example.org")
     text, _ = await shown(tmp_path, [row(1)], [STORED], [*listed(1), evil])

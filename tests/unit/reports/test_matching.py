@@ -36,11 +36,11 @@ def _row(number: int) -> ComparedRow:
 
 
 def _as_listed(row: ComparedRow, kind: Kind) -> tuple[object, ...]:
-    """Return a listed certificate: that of a row, one with other dates, or an older one of somebody else."""
+    """Return a listed certificate: that of a row, one with other dates, or one of somebody else and another day."""
     if kind is Kind.MISSING:
-        return row.number, b"?", person_of(f"x{row.number}@example.org"), "x@example.org", 0
+        return row.number, b"?", person_of(f"x{row.number}@example.org"), "x@example.org", "2025-01-31", _LATER
     looks = row.looks if kind is Kind.SHOWN else b"?"
-    return row.number, looks, person_of(row.email), row.email, _LATER
+    return row.number, looks, person_of(row.email), row.email, row.valid_from, _LATER
 
 
 def _work(count: int, kind: Kind) -> int:
@@ -63,7 +63,7 @@ def _work(count: int, kind: Kind) -> int:
         database.change("INSERT INTO certifications (id, complete, shown) VALUES (7, 1, 1)")
         database.change(
             "INSERT INTO listed (id, looks, person, certification, email, valid_from, created)"
-            " VALUES (?, ?, ?, 7, ?, '2026-01-31', ?)",
+            " VALUES (?, ?, ?, 7, ?, ?, ?)",
             [_as_listed(row, kind) for row in rows],
         )
         database._open().set_progress_handler(count_work, 1000)
