@@ -84,11 +84,11 @@ class Engine(Protocol):
     def connect(self, *, create: bool) -> Connection:
         """Open a connection.
 
-        With `create`, a missing journal is made, and one with an older schema is brought up to date.
+        With `create`, a missing journal is made.
 
         Raises:
             JournalMissing: there is none, and `create` is false.
-            JournalError: it cannot be opened, or belongs to a newer version or another program.
+            JournalError: it cannot be opened, or belongs to another version or another program.
         """
 
     def clock(self) -> float:
