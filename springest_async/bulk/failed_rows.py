@@ -25,7 +25,7 @@ from springest_async.journal.history import RowHistory
 from springest_async.journal.open_migration import OpenMigration
 from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import ColumnTitles, Entry, State
-from springest_async.manifest.columns import COLUMNS, ERROR, Columns, ColumnsError
+from springest_async.manifest.columns import COLUMNS, ERROR, INSTEAD, KNOWN, Columns, ColumnsError, full_name
 from springest_async.manifest.csv_rows import CsvForm, csv_rows
 from springest_async.manifest.csv_table import CsvTable
 from springest_async.manifest.dates import NoDateError, proves, read_date
@@ -175,8 +175,9 @@ def write_failed_of_journal(
 ) -> None:
     """Write the rejected and failed rows to a CSV as `write_failed` does, by what the journal knows alone.
 
-    It can be uploaded without the options and lists with which the first manifest was read: what these have added is
-    in columns of its own, and a title that only an option explains gives way to our name of the column.
+    It can be uploaded with the lists of people and certifications alone, without the other options with which the first
+    manifest was read: what these have added is in columns of its own, and a title that only an option explains gives
+    way to our name of the column. Names are looked up again, because it is they that somebody reads and corrects.
 
     Args:
         connection: in a snapshot.
@@ -201,6 +202,15 @@ def write_failed_of_journal(
             go_on()
 
 
+def needs_users(connection: Connection, migration: int) -> bool:
+    """Return whether what `write_failed_of_journal` writes can be read only with a list of people.
+
+    Raises:
+        JournalError: as `write_failed_of_journal`.
+    """
+    return _names_people(history.read_columns(connection, migration))
+
+
 # --- the one form of both ---
 
 
@@ -221,17 +231,29 @@ def _cells(row: Entry | RowHistory) -> dict[str, str]:
 
 
 def _without_options(columns: ColumnTitles, *, has_end: bool, has_conversion: bool) -> ColumnTitles:
-    """Return the columns with which rows of the journal can be read without any option."""
-    needed = {"valid_until": has_end, "conversion_id": has_conversion}
+    """Return the columns with which rows of the journal can be read without any option but the lists of names.
+
+    No id or address is put beside the name that it was found by: it would be sent, whatever becomes of the name.
+    """
     names = {name for name, _ in columns}
-    added = [(name, name) for name in COLUMNS if name not in names and needed.get(name, True)]
-    renamed = [(name, name if name in COLUMNS else title) for name, title in columns]
+    needed = dict.fromkeys(COLUMNS, True) | {"valid_until": has_end, "conversion_id": has_conversion}
+    needed |= {instead: False for name, instead in INSTEAD.items() if name in names}
+    if _names_people(columns):
+        needed["email"] = False
+    added = [(name, name) for name in COLUMNS if name not in names and needed[name]]
+    renamed = [(name, name if name in KNOWN else title) for name, title in columns]
     apart = [
-        (name, title if name in COLUMNS or Columns.of([title]).names[0] not in COLUMNS else f"{title} (manifest)")
+        (name, title if name in KNOWN or Columns.of([title]).names[0] not in KNOWN else f"{title} (manifest)")
         for name, title in renamed
     ]
     candidates: list[ColumnTitles] = [[*some, *added] for some in (columns, renamed, apart)]
     return next(filter(_explain_themselves, candidates), candidates[-1])
+
+
+def _names_people(columns: ColumnTitles) -> bool:
+    """Return whether people are named in these columns, and have no addresses in them."""
+    names = {name for name, _ in columns}
+    return "email" not in names and ("user" in names or bool(full_name([title for _, title in columns])))
 
 
 def _explain_themselves(columns: ColumnTitles) -> bool:
@@ -241,7 +263,7 @@ def _explain_themselves(columns: ColumnTitles) -> bool:
     except ColumnsError:
         return False
     pairs = zip((name for name, _ in columns), understood, strict=True)
-    return all(name == meant for name, meant in pairs if name in COLUMNS or meant in COLUMNS)
+    return all(name == meant for name, meant in pairs if name in KNOWN or meant in KNOWN)
 
 
 # --- the files beside the manifest ---

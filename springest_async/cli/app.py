@@ -278,7 +278,8 @@ def report(
         manifest: The manifest, which may have been moved or deleted since.
         csv: A new CSV of all rows, with their outcome, Springest's id, times, tries and what the server said.
         failed: A new manifest (CSV) of the rejected and failed rows with their reasons, to correct and upload. It has
-            the usual names of columns, and dates such as 2026-01-31, also where the manifest has others.
+            the columns and titles of the manifest, and dates such as 2026-01-31; what only an option explains gets our
+            name of the column. Names of people and certifications are looked up again, so it needs the same `--users`.
         html: A new page with pictures, without scripts and of at most 500 kB. It needs the extra `report`:
             `pip install 'springest-async[cli,report]'`.
         with_addresses: Show e-mail addresses in the page; without it, none is in it.

@@ -10,7 +10,7 @@ from typing import IO
 from attrs import evolve, frozen
 from rich.console import Console
 
-from springest_async.bulk.failed_rows import write_failed_of_journal
+from springest_async.bulk.failed_rows import needs_users, write_failed_of_journal
 from springest_async.cli import environment
 from springest_async.cli.console import argument, cell, folding_table, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
@@ -155,6 +155,8 @@ class _Reading:
         write = partial(write_failed_of_journal, connection, self._migration, form=form, go_on=next_row)
         _write(path, write)
         words = f"{count(rows, 'row')} to correct: {path}. Then run: springest upload {argument(path)}"
+        if needs_users(connection, self._migration):
+            words += " --users FILE (the list of the people), or the same --map email"
         if path.parent.resolve() != self._manifest.parent.resolve():
             words += " --files FOLDER (the folder that the names of the PDFs are relative to)"
         self.written.append(words)

@@ -186,6 +186,11 @@ class Certifications:
             raise self._several(cell, sorted(ids))
         raise self._none(cell, key)
 
+    def contradicts(self, cell: str, certification_id: int) -> bool:
+        """Return whether certifications are called this, and the one with the id is none of them."""
+        found = set() if self.is_unlisted else self._ids.find(comparable(cell))
+        return bool(found) and certification_id not in found
+
     def _count(self, cell: str, key: str) -> int:
         if (digits := number_of(key)) is not None and len(digits) <= _LONGEST_ID:
             return int(digits)

@@ -24,8 +24,11 @@ KNOWN = (*COLUMNS, "user", "certification")
 ERROR = "error"
 """The column of reasons in a manifest of failed rows, as `report` writes it; it is not sent."""
 
-_INSTEAD = {"user": "email", "certification": "certification_id"}
-"""Columns that are not needed beside another one, so that it does not matter which title means them."""
+INSTEAD = {"user": "email", "certification": "certification_id"}
+"""The columns with names of people and certifications, and those of their addresses and ids.
+
+Beside the latter they are not needed, so that it does not matter which title means them.
+"""
 
 # Titles that can mean one thing only, in English, Dutch, German and French. Those of _PERHAPS are taken where no other
 # title has that meaning, and those of _ASK never: in a list of certificates they may as well mean something else.
@@ -298,13 +301,13 @@ class Columns:
         for name in COLUMNS:
             if name not in mapping:
                 claims.claim(name)
-        for name, instead in _INSTEAD.items():
+        for name, instead in INSTEAD.items():
             if name not in mapping:
                 claims.claim(name, needed=instead not in claims)
         names = tuple(claims.names())
         patterns = {name: _pattern(name, text, titles, names) for name, text in claims.patterns.items()}
         named = "user" in mapping or {"user", "email"} & claims.keys()
-        if not named and (text := _full_name(titles)):
+        if not named and (text := full_name(titles)):
             patterns["user"] = _pattern("user", text, titles, names)
         return cls(titles, names, patterns)
 
@@ -478,8 +481,8 @@ def _pattern(column: str, text: str, titles: Sequence[str], names: Sequence[str]
     return Pattern(text, tuple(found), tuple(pieces[::2]))
 
 
-def _full_name(titles: Sequence[str]) -> str:
-    """Return the pattern of people's whole names, if they stand in several columns of which each is clear."""
+def full_name(titles: Sequence[str]) -> str:
+    """Return the pattern of people's whole names, if they stand in several columns of which each is clear; else ""."""
     first, middle, last, name = (
         [title for title in titles if folded(title) in meant] for meant in (FIRST_NAME, MIDDLE_NAME, LAST_NAME, NAME)
     )

@@ -423,15 +423,20 @@ class Manifest:
         """Return the id of a certification; a text that is none, or None for an empty cell.
 
         Raises:
-            NoCertificationError: no certification, or several, have this name or code.
+            NoCertificationError: no certification, or several, have this name or code, or the one with the id of the
+                row has another name.
         """
         if self.reading.certification:
             return self._certification_of_all
         known = self.reading.certifications
         if cell := self.cell(row, "certification_id").strip():
             if known is not None and _is_name(cell) and self._has_names_as_ids:
-                return known.id_of(cell)
-            return _number(cell)
+                found: int | str | None = known.id_of(cell)
+            else:
+                found = _number(cell)
+            if known is not None and isinstance(found, int):
+                self._compare_name(row, found, known)
+            return found
         if not (cell := self.cell(row, "certification").strip()):
             return None
         if known is not None:
@@ -439,6 +444,22 @@ class Manifest:
         if isinstance(number := _number(cell), str):
             raise NoCertificationError(f"{shown(cell)} is not an id, and {NO_LIST}")
         return number
+
+    def _compare_name(self, row: Row, certification_id: int, known: Certifications) -> None:
+        """Compare the id of a row with the name beside it, which may be what somebody has read and corrected.
+
+        A name that no certification has may be that of a course, and numbers beside the id may be anything.
+
+        Raises:
+            NoCertificationError: the name is that of another certification.
+        """
+        cell = self.cell(row, "certification").strip()
+        if cell and _is_name(cell) and known.contradicts(cell, certification_id):
+            title = self.layout.title("certification_id")
+            raise NoCertificationError(
+                f"{shown(cell)} is not the certification {certification_id} of the column “{title}”",
+                "correct the name or the id, or empty one of them",
+            )
 
     @cached_property
     def _has_names_as_ids(self) -> bool:
@@ -467,11 +488,18 @@ class Manifest:
         """Return the email address of a row; empty if there is none.
 
         Raises:
-            NoUserError: nobody, or several people, have this id or name.
+            NoUserError: nobody, or several people, have this id or name, or only others than the address of the row.
         """
-        email = self.cell(row, "email").strip()
-        if not email and self.reading.users is not None and (user := self.cell(row, "user").strip()):
-            return self.reading.users.email_of(user)
+        email, users = self.cell(row, "email").strip(), self.reading.users
+        if users is None or not (user := self.cell(row, "user").strip()):
+            return email
+        if not email:
+            return users.email_of(user)
+        if users.contradicts(user, email):
+            raise NoUserError(
+                f"{shown(user)} has another address in {users.path.name} than {shown(email)} of the column"
+                f" “{self.layout.title('email')}”: correct one of the two, or empty one of the cells"
+            )
         return email
 
     def _email_fault(self, email: str) -> str | None:

@@ -140,6 +140,11 @@ class Users:
             raise NoUserError(f"row {self._rows[person]} of {self.path.name}: {fault}")
         return email
 
+    def contradicts(self, cell: str, email: str) -> bool:
+        """Return whether people are called this, and none of them has the address."""
+        people = self._ids.find(_key(cell))
+        return bool(people) and comparable(email) not in {comparable(self._emails[person]) for person in people}
+
     def _several(self, cell: str, people: Sequence[int]) -> str:
         some = [
             f"{self._emails[person] or 'without one'} in row {self._rows[person]}" for person in people[:_MOST_SHOWN]

@@ -18,7 +18,7 @@ import xlwt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from springest_async import ConfigurationError, Journal, Receipt
+from springest_async import CertificateUpload, Certification, ConfigurationError, Journal, Receipt
 from springest_async.bulk import (
     COLUMNS,
     LeftOut,
@@ -39,6 +39,7 @@ from springest_async.errors import Fault, InvalidUpload
 from springest_async.journal.records import Reason
 from springest_async.manifest.csv_rows import CsvForm
 from springest_async.manifest.reading import Reading
+from springest_async.manifest.users import Users
 from springest_async.upload import UploadStep
 from tests.bulk_runs import NOW, ORIGIN, csv_table_of, found, loaded, manifest_of, rows_of, settle
 
@@ -244,6 +245,67 @@ async def test_a_file_of_the_journal_alone_needs_no_options(tmp_path: Path) -> N
         *("file", "certification_id", "valid_until", "error"),
     )
     assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
+
+
+LISTED = [Certification(id=7, name="First aid"), Certification(id=8, name="Forklift")]
+PEOPLE_LIST = "ID,Voornaam,Achternaam,Email\n41,Jan,Jansen,jan@example.org\n42,Piet,Boer,piet@example.org\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "corrected", "sent"),
+    [
+        ("email,Opleiding", "jan@example.org,First aid", ("First aid", "Forklift"), (8, "jan@example.org")),
+        ("email,Soort", "jan@example.org,First aid", ("First aid", "Forklift"), (8, "jan@example.org")),
+        ("email,Opleiding", "jan@example.org,First aid", ("First aid", "Nothing"), None),
+        ("email,Opleiding,certification_id", "jan@example.org,First aid,7", ("First aid", "Forklift"), None),
+        ("Personeelsnummer,certification_id", "41,7", ("41", "42"), (7, "piet@example.org")),
+        ("Personeelsnummer,certification_id", "41,7", ("41", "43"), None),
+        ("Wie,certification_id", "Jan Jansen,7", ("Jan Jansen", "Piet Boer"), (7, "piet@example.org")),
+        ("Voornaam,Achternaam,certification_id", "Jan,Jansen,7", ("Jan,Jansen", "Piet,Boer"), (7, "piet@example.org")),
+        ("email,Personeelsnummer,certification_id", "jan@example.org,41,7", (",41,", ",42,"), None),
+    ],
+)
+async def test_a_name_corrected_in_it_is_sent_or_refused(
+    tmp_path: Path, columns: str, cells: str, corrected: tuple[str, str], sent: tuple[int, str] | None
+) -> None:
+    """No id or address that only a program reads wins over the name."""
+    (people := tmp_path / "people.csv").write_text(PEOPLE_LIST)
+    users = Users.open(people)
+    columns_mapped = {"certification": "Soort", "user": "Wie"}
+    mapped = {name: title for name, title in columns_mapped.items() if title in columns.split(",")}
+    (path := tmp_path / "archive.csv").write_text(f"file,{columns},valid_from\n1.pdf,{cells},2026-01-31\n")
+    manifest = Manifest.open(path, Reading(columns=mapped, users=users)).with_listed(LISTED)
+    async with loaded(manifest) as migration:
+        await settle(migration, REJECTED, reason="no")
+        failed = of_journal(migration, manifest)
+
+    def read() -> list[CertificateUpload]:
+        again = Manifest.open(failed, Reading(users=users)).with_listed(LISTED)
+        return [again.upload(row) for row in again]
+
+    assert read() == [manifest.upload(row) for row in manifest]
+    text = failed.read_text()
+    failed.write_text(text.replace(*corrected))
+    assert failed.read_text() != text
+    if sent is None:
+        with pytest.raises(InvalidUpload):
+            read()
+    else:
+        assert [(upload.certification_id, upload.email) for upload in read()] == [sent]
+
+
+async def test_the_title_of_an_overruled_name_says_so(tmp_path: Path) -> None:
+    (path := tmp_path / "archive.csv").write_text(
+        "file,email,Opleiding,valid_from\n1.pdf,jan@example.org,First aid,2026-01-31\n"
+    )
+    manifest = Manifest.open(path, Reading(certification="8")).with_listed(LISTED)
+    async with loaded(manifest) as migration:
+        await settle(migration, REJECTED, reason="no")
+        again = Manifest.open(of_journal(migration, manifest)).with_listed(LISTED)
+
+    titles = ("file", "email", "Opleiding (manifest)", "valid_from", "certification_id", "error")
+    assert again.layout.titles == titles
+    assert [again.upload(row).certification_id for row in again] == [8]
 
 
 async def test_the_reason_is_what_the_server_said(tmp_path: Path) -> None:

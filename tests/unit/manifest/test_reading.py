@@ -68,10 +68,51 @@ def test_an_unknown_user_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_an_address_in_the_row_counts_more_than_its_user(tmp_path: Path) -> None:
-    text = "file,certification_id,email,user id,valid_from\n1.pdf,7,zoe@example.org,2417,2026-01-31\n"
+    text = "file,certification_id,email,user id,valid_from\n1.pdf,7,max@example.org,9999,2026-01-31\n"
     manifest = Manifest.open(written(tmp_path, text), Reading(users=users(tmp_path)))
 
-    assert [manifest.fields(row).email for row in manifest] == ["zoe@example.org"]
+    assert [manifest.fields(row).email for row in manifest] == ["max@example.org"]
+
+
+@pytest.mark.parametrize(("email", "is_right"), [("Jan@Example.org", True), ("zoe@example.org", False)])
+def test_an_address_of_another_person_is_a_fault(tmp_path: Path, email: str, is_right: bool) -> None:
+    text = f"file,certification_id,email,user id,valid_from\n1.pdf,7,{email},2417,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(users=users(tmp_path)))
+
+    (row,) = rows(manifest)
+    if is_right:
+        assert manifest.checked_fields(row).email == email
+        return
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.checked_fields(row)
+    reason = (
+        "'2417' has another address in users.csv than 'zoe@example.org' of the column “email”: correct one of the two,"
+        " or empty one of the cells"
+    )
+    assert caught.value.faults == (Fault("user", reason),)
+
+
+@pytest.mark.parametrize("name", ["", "First aid", "No certification is called this", "8"])
+def test_an_id_may_have_any_other_name_beside_it(tmp_path: Path, name: str) -> None:
+    """The name may be that of a course, and a number that of anything."""
+    text = f"file,certification_id,email,course name,valid_from\n1.pdf,7,jan@example.org,{name},2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(certifications=LISTED))
+
+    assert [manifest.checked_fields(row).certification_id for row in manifest] == [7]
+
+
+def test_the_name_of_another_certification_is_a_fault(tmp_path: Path) -> None:
+    text = "file,certification_id,email,course name,valid_from\n1.pdf,7,jan@example.org,bhv,2026-01-31\n"
+    manifest = Manifest.open(written(tmp_path, text), Reading(certifications=LISTED))
+
+    (row,) = rows(manifest)
+    with pytest.raises(InvalidUpload) as caught:
+        manifest.checked_fields(row)
+    reason = (
+        "'bhv' is not the certification 7 of the column “certification_id”: correct the name or the id, or empty one of"
+        " them"
+    )
+    assert caught.value.faults == (Fault("certification", reason),)
 
 
 @pytest.mark.parametrize("cell", ["BHV", "8"])
