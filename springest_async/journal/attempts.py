@@ -1,6 +1,7 @@
 """All POSTs of the budgets of a migration, in its time, for an audit of the limit; and what may be stored twice.
 
-They are read a thousand at a time. All functions read within the caller's snapshot. Nothing here writes.
+They are read a thousand at a time. All functions read within the caller's snapshot. Nothing here writes. The order of
+the POSTs of a certificate is that of the journal's clock: an id begins with the time of day, which may be set back.
 """
 
 from collections.abc import Collection, Iterator
@@ -29,8 +30,8 @@ _ANSWERED_AS_STORED = (
 _TOO_FAST = (
     "CASE WHEN a.outcome = 'waiting' AND a.status = 429 THEN 1 WHEN a.outcome = 'waiting' AND a.status = 400 THEN"
     " coalesce((SELECT CASE WHEN b.outcome = 'rejected' THEN 0 ELSE 1 END FROM attempts AS b"
-    " WHERE b.certificate = a.certificate AND b.id > a.id"
-    " AND (b.outcome IN ('stored', 'rejected') OR b.missing IS NOT NULL) ORDER BY b.id LIMIT 1), 0) ELSE 0 END"
+    " WHERE b.certificate = a.certificate AND b.sent > a.sent"
+    " AND (b.outcome IN ('stored', 'rejected') OR b.missing IS NOT NULL) ORDER BY b.sent LIMIT 1), 0) ELSE 0 END"
 )
 
 
@@ -153,27 +154,24 @@ def read_sent_again(connection: Connection, migration: int) -> tuple[int, int, l
     """
     load = load_of(connection, migration)
     put_back = (
-        " FROM (SELECT a.certificate, max(CASE WHEN a.missing IS NOT NULL THEN a.id END) AS marked,"  # noqa: S608
-        f" max(CASE WHEN {LEFT} THEN a.id END) AS last FROM attempts AS a WHERE a.certificate IN"
-        f" (SELECT m.certificate FROM attempts AS m WHERE m.missing IS NOT NULL) AND a.certificate IN {_OURS}"
-        " GROUP BY a.certificate) AS put_back"
+        " FROM (SELECT a.certificate, max(CASE WHEN a.missing IS NOT NULL THEN a.sent END) AS marked,"  # noqa: S608
+        f" max(CASE WHEN a.missing IS NULL AND {LEFT} THEN a.sent END) AS last FROM attempts AS a"
+        " WHERE a.certificate IN (SELECT m.certificate FROM attempts AS m WHERE m.missing IS NOT NULL)"
+        f" AND a.certificate IN {_OURS} GROUP BY a.certificate) AS put_back"
+        " JOIN certificates AS k ON k.id = put_back.certificate"
     )
-    ((all_of_them,),) = connection.execute(f"SELECT count(*){put_back}", (load,))
-    ((again,),) = connection.execute(f"SELECT count(*){put_back} WHERE last > marked", (load,))
-    first = connection.execute(
-        f"SELECT certificate{put_back} WHERE last > marked ORDER BY certificate LIMIT ?", (load, _SHOWN)
-    )
-    return (
-        int(again),
-        int(all_of_them - again),
-        [_sent_again(connection, load, certificate) for (certificate,) in first],
-    )
+    again = " WHERE k.state <> 'waiting' AND last > marked"
+    ((waiting,),) = connection.execute(f"SELECT count(*){put_back} WHERE k.state = 'waiting'", (load,))
+    ((sent_again,),) = connection.execute(f"SELECT count(*){put_back}{again}", (load,))
+    first = connection.execute(f"SELECT k.id{put_back}{again} ORDER BY k.id LIMIT ?", (load, _SHOWN))
+    return int(sent_again), int(waiting), [_sent_again(connection, load, certificate) for (certificate,) in first]
 
 
 def _sent_again(connection: Connection, load: int, certificate: int) -> SentAgain:
     ((springest_id,),) = connection.execute("SELECT springest_id FROM certificates WHERE id = ?", (certificate,))
     posts = connection.execute(
-        f"SELECT a.id, a.missing FROM attempts AS a WHERE a.certificate = ? AND {_STORED} ORDER BY a.id LIMIT ?",  # noqa: S608
+        f"SELECT a.id, a.missing FROM attempts AS a WHERE a.certificate = ? AND {_STORED}"  # noqa: S608
+        " ORDER BY a.sent, a.id LIMIT ?",
         (certificate, _ROWS_SHOWN),
     )
     return SentAgain(
@@ -241,7 +239,7 @@ def _double(connection: Connection, load: int, springest_id: int | None, certifi
     marks = ", ".join("?" * len(certificates))
     ids = connection.execute(
         f"SELECT a.id FROM attempts AS a WHERE a.certificate IN ({marks}) AND {_STORED}"  # noqa: S608
-        " ORDER BY a.id LIMIT ?",
+        " ORDER BY a.sent, a.id LIMIT ?",
         (*certificates, _ROWS_SHOWN),
     )
     return Double(

@@ -1,6 +1,7 @@
 """The audit: the most POSTs in any minute by both clocks, at the edges; clocks that were set; what is stored twice."""
 
 import itertools
+import time
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -281,8 +282,8 @@ async def plant(
         keys = connection.execute("SELECT certificate FROM manifest_rows ORDER BY number")
         for post, (certificate,) in zip(posts, keys, strict=False):
             connection.execute(
-                "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, answered_at, outcome, status,"
-                " server_date, allowed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, sent, answered_at, outcome,"
+                " status, server_date, allowed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     post.id,
                     certificate,
@@ -290,6 +291,7 @@ async def plant(
                     post.worker,
                     post.ended or 0.0,
                     post.sent_at,
+                    post.sent_at / 1_000_000,
                     post.answered_at,
                     outcome,
                     status,
@@ -555,6 +557,17 @@ async def test_refusals_of_what_was_stored_later_were_for_speed(manifest: Manife
     assert as_json(audit)["too_fast"] == 3
 
 
+async def test_the_journals_clock_tells_what_was_sent_later(manifest: Manifest) -> None:
+    """The clock of the machine was set back, so the id of the POST that was stored comes before that of the refused."""
+    async with loaded(manifest) as migration:
+        await stored(migration)
+        await plant(migration, [evolve(attempt(0), id="9")], outcome="waiting", status=400)
+        await plant(migration, [evolve(attempt(100), id="1")])
+        audit = await audited(migration)
+
+    assert (audit.refused, audit.too_fast) == (1, 1)
+
+
 async def test_refusals_of_what_is_invalid_say_nothing_of_speed(manifest: Manifest) -> None:
     async with loaded(manifest) as migration:
         await stored(migration)
@@ -616,6 +629,36 @@ async def test_what_a_repair_sent_again_is_no_double(manifest: Manifest) -> None
     )
 
 
+async def test_a_clock_set_back_hides_nothing_sent_again(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids begin with the time of day, so that of the second POST comes before that of the first."""
+    earlier = time.time_ns() - 5 * 3600 * 10**9
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, springest_id=77)
+        await sent_again(migration)
+        monkeypatch.setattr(time, "time_ns", lambda: earlier)
+        await settle(migration, State.STORED, springest_id=78)
+        audit = await audited(migration)
+
+    (one,) = audit.first_sent_again
+    assert (audit.sent_again, audit.put_back, audit.doubles) == (1, 0, 0)
+    assert (one.missing_ids, one.springest_id) == ((77,), 78)
+    assert one.request_ids == tuple(sorted(one.request_ids, reverse=True))
+
+
+async def test_what_was_refused_after_a_repair_waits(manifest: Manifest) -> None:
+    """Something else uses the key, so it is sent once more; and then it is refused for good."""
+    async with loaded(manifest) as migration:
+        await settle(migration, State.STORED, springest_id=77)
+        await sent_again(migration)
+        await again(migration, "waiting")
+        refused = await audited(migration)
+        await settle(migration, State.REJECTED)
+        rejected = await audited(migration)
+
+    assert (refused.sent_again, refused.put_back) == (0, 1)
+    assert (rejected.sent_again, rejected.put_back) == (1, 0)
+
+
 async def test_a_double_is_one_before_and_after_a_repair(manifest: Manifest) -> None:
     """Nobody has looked for the id of its first POST, and a repair sends once."""
     async with loaded(manifest) as migration:
@@ -660,8 +703,9 @@ async def again(migration: OpenMigration, outcome: str) -> None:
     """Add a POST of each certificate that ended so, after those that there are."""
     await migration.journal.run(
         lambda connection: connection.execute(
-            "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, answered_at, outcome)"
-            " SELECT max(id) || '+', certificate, '', 'other', 0, max(sent_at), max(sent_at), ? FROM attempts"
+            "INSERT INTO attempts (id, certificate, budget, worker, back_at, sent_at, sent, answered_at, outcome)"
+            " SELECT max(id) || '+', certificate, '', 'other', 0, max(sent_at), max(sent), max(sent_at), ?"
+            " FROM attempts"
             " GROUP BY certificate",
             (outcome,),
         )
