@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from springest_async.cli.console import cell
-from springest_async.cli.numbers import count, number
 from springest_async.cli.times import duration
 from springest_async.limits.limiter import Limiter
+from springest_async.reports.numbers import count, number
 
 _TICK = 0.25  # seconds between two updates of a line
 

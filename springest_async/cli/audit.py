@@ -10,11 +10,11 @@ from rich.table import Table
 from springest_async.cli import environment
 from springest_async.cli.console import forget_stdout, print_json, say
 from springest_async.cli.exit_codes import Exit
-from springest_async.cli.numbers import count, number
 from springest_async.cli.status import migration_of
 from springest_async.journal.attempts import Double, SentAgain
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.audit import Audit, Peak, as_json, notes, read_audit, sentence
+from springest_async.reports.numbers import count, number
 
 
 async def audit(manifest: Path, option: str | None, form: Literal["table", "json"], out: Console) -> Exit:

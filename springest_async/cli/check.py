@@ -29,7 +29,6 @@ from springest_async.cli.findings import (
     write_findings,
 )
 from springest_async.cli.in_thread import GoOn, in_thread
-from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.reading import ReadingOptions
 from springest_async.client import Springest
@@ -40,6 +39,7 @@ from springest_async.limits.limiter import Limiter
 from springest_async.manifest.csv_rows import CsvForm
 from springest_async.manifest.manifest import Manifest
 from springest_async.records import Certification
+from springest_async.reports.numbers import count, number
 
 
 @frozen(kw_only=True)

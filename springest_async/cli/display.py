@@ -16,11 +16,11 @@ from rich.text import Text
 
 from springest_async.bulk import State
 from springest_async.cli.console import plain
-from springest_async.cli.numbers import number
 from springest_async.cli.times import clock_time, duration, outage_words
 from springest_async.journal.reasons import plain_reason
 from springest_async.journal.records import Worker
 from springest_async.journal.status import MigrationStatus, RowInProgress, RowOutcome
+from springest_async.reports.numbers import number
 
 MAX_LINES = 10
 """How many lines the display has at most."""

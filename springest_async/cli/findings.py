@@ -11,10 +11,10 @@ from rich.console import Console
 
 from springest_async.bulk.findings import FIRST, Finding, FindingLog, Kind, Severity
 from springest_async.cli.console import say
-from springest_async.cli.numbers import count, number
 from springest_async.errors import ConfigurationError
 from springest_async.manifest.formulas import escape
 from springest_async.random_names import random_name
+from springest_async.reports.numbers import count, number
 
 _SHOWN = 3  # findings of a kind that has more than the log has at hand
 _WORKBOOKS = (".xlsx", ".xls", ".ods")

@@ -11,11 +11,11 @@ from rich.table import Table
 from springest_async.cli import environment
 from springest_async.cli.console import cell, folding_table, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
-from springest_async.cli.numbers import count
 from springest_async.cli.status import migration_of
 from springest_async.errors import ConfigurationError
 from springest_async.http.transport import Timeouts
 from springest_async.journal import erasure
+from springest_async.reports.numbers import count
 
 _DAYS = {"y": 365, "m": 30, "d": 1}
 

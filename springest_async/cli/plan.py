@@ -8,10 +8,10 @@ from rich.console import Console
 from springest_async.bulk.plan import Plan
 from springest_async.cli.bench_figures import readable
 from springest_async.cli.console import cell, folding_table, say
-from springest_async.cli.numbers import count, number
 from springest_async.cli.times import clock_time, duration
 from springest_async.journal.records import State
 from springest_async.manifest.certifications import Certifications
+from springest_async.reports.numbers import count, number
 
 _CERTIFICATIONS_SHOWN = 20
 

@@ -15,7 +15,6 @@ from springest_async.cli import environment
 from springest_async.cli.asking import asking, requests_words
 from springest_async.cli.console import Format, argument, cell, folding_table, forget_stdout, plain, say
 from springest_async.cli.exit_codes import Exit
-from springest_async.cli.numbers import count, number
 from springest_async.cli.question import can_ask, confirmed
 from springest_async.cli.status import migration_of, runs_on
 from springest_async.client import Springest
@@ -32,6 +31,7 @@ from springest_async.manifest.formulas import escape
 from springest_async.reports.addresses import without_addresses
 from springest_async.reports.left_out import left_out
 from springest_async.reports.matching import Doubt, Finding, Kind
+from springest_async.reports.numbers import count, number
 from springest_async.reports.reconcile import Reconciliation
 
 _SHOWN = 20  # rows of each kind

@@ -16,7 +16,6 @@ from springest_async.cli.console import argument, cell, folding_table, forget_st
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
 from springest_async.cli.in_thread import GoOn, in_thread
-from springest_async.cli.numbers import count, number
 from springest_async.cli.status import migration_of, table_of
 from springest_async.cli.times import duration
 from springest_async.errors import ConfigurationError, ManifestError
@@ -30,6 +29,7 @@ from springest_async.reports import charts, html, rows_csv
 from springest_async.reports.audit import notes_on_repairs, sentence
 from springest_async.reports.charts import quantile, shown
 from springest_async.reports.left_out import left_out
+from springest_async.reports.numbers import count, number
 from springest_async.reports.summary import Summary, outcomes_of, read_summary, rows_for_person
 
 _WORKBOOKS = (".xlsx", ".xls", ".xlsb", ".ods")

@@ -17,7 +17,6 @@ from springest_async.cli.console import argument, cell, folding_table, forget_st
 from springest_async.cli.display import activity_words, state_words
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of_status
-from springest_async.cli.numbers import count, number
 from springest_async.cli.signals import interrupts
 from springest_async.cli.times import clock_time, outage_words
 from springest_async.cli.watching import Watch
@@ -31,6 +30,7 @@ from springest_async.journal.status import MigrationStatus
 from springest_async.journal.status_reader import StatusReader
 from springest_async.reports.left_out import left_out
 from springest_async.reports.manifest_names import names_of
+from springest_async.reports.numbers import count, number
 from springest_async.reports.status_json import as_json
 
 _IDS_SHOWN = 20

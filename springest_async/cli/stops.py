@@ -11,10 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 
 from springest_async.bulk import BulkEvent, RowDone, State
-from springest_async.cli.numbers import count
 from springest_async.cli.stop_options import StopOptions
 from springest_async.cli.times import clock_time, duration
 from springest_async.errors import ConfigurationError
+from springest_async.reports.numbers import count
 from springest_async.reports.summary_json import StoppedBy
 
 _LOOK_EVERY = 5.0  # seconds between two looks at the clock

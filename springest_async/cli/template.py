@@ -11,13 +11,13 @@ from rich.console import Console
 
 from springest_async.cli.console import argument, cell, say
 from springest_async.cli.exit_codes import Exit
-from springest_async.cli.numbers import count, number
 from springest_async.errors import ConfigurationError
 from springest_async.manifest.csv_table import SEPARATORS
 from springest_async.manifest.dates import DateOrder
 from springest_async.manifest.name_pattern import NamePattern, PatternError
 from springest_async.manifest.new_file import new_file
 from springest_async.manifest.template import COLUMNS, EXAMPLE, Folder, Template
+from springest_async.reports.numbers import count, number
 
 _NAME = "certificates.csv"
 _OTHER_WORKBOOKS = (".ods", ".xls", ".xlsb", ".xlsm", ".numbers")

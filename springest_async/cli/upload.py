@@ -24,7 +24,6 @@ from springest_async.cli.findings import kinds_as_json, show_findings, summary
 from springest_async.cli.json_log import json_log
 from springest_async.cli.machine_options import MachineOptions
 from springest_async.cli.machines import Machines
-from springest_async.cli.numbers import count, number
 from springest_async.cli.plan import plan_as_json, show_plan
 from springest_async.cli.reading import ReadingOptions
 from springest_async.cli.status import runs_on
@@ -32,6 +31,7 @@ from springest_async.cli.stops import Stops
 from springest_async.cli.upload_run import Rest, UploadRun
 from springest_async.errors import JournalError
 from springest_async.journal import place
+from springest_async.reports.numbers import count, number
 
 _SECOND_THOUGHTS = 5.0  # seconds to stop an upload that has warnings
 

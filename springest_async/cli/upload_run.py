@@ -29,7 +29,6 @@ from springest_async.cli.console import argument, forget_stdout, say
 from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.json_log import json_log
-from springest_async.cli.numbers import count, number
 from springest_async.cli.progress import UploadProgress
 from springest_async.cli.signals import abort_without, interrupts
 from springest_async.cli.status import runs_on, table_of
@@ -47,6 +46,7 @@ from springest_async.errors import (
 from springest_async.journal.reasons import plain_reason
 from springest_async.journal.status_reader import StatusReader
 from springest_async.limits.limiter import POSTS_PER_MINUTE, Limiter
+from springest_async.reports.numbers import count, number
 
 _REASONS_SHOWN = 5
 _LOOK_EVERY = 5.0  # seconds between two looks at what other runs do

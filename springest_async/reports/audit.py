@@ -40,6 +40,7 @@ from springest_async.journal.engine import Connection
 from springest_async.journal.records import State
 from springest_async.limits.bucket import PERIOD_SECONDS
 from springest_async.limits.limiter import POSTS_PER_MINUTE
+from springest_async.reports.numbers import count
 from springest_async.reports.status_json import time_as_json
 
 Verdict = Literal["kept", "exceeded", "stored twice", "nothing sent"]
@@ -159,11 +160,11 @@ def sentence(audit: Audit) -> str:
         case "exceeded":
             twice = f" {_doubles(audit.doubles)}" if audit.doubles else ""
             return f"The limit was NOT kept: {_peak(audit)} ({allowed}).{twice}"
-    count = "By our count, the limit" if audit.too_fast else "The limit"
+    limit = "By our count, the limit" if audit.too_fast else "The limit"
     once = "" if audit.doubles else ", and nothing was stored twice"
     but = [_too_fast(audit.too_fast)] if audit.too_fast else []
     but += [_doubles(audit.doubles)] if audit.doubles else []
-    return f"{count} was kept{once}: at most {audit.most} POSTs in any {audit.period:g} s ({allowed})." + "".join(
+    return f"{limit} was kept{once}: at most {audit.most} POSTs in any {audit.period:g} s ({allowed})." + "".join(
         f" {'Also' if number else 'But'} {words}" for number, words in enumerate(but)
     )
 
@@ -195,7 +196,8 @@ def notes(audit: Audit) -> list[str]:
     if audit.by_server_clock is None and audit.posts:
         said.append("No answer had a Date, so the server's clock is not known.")
     if audit.in_doubt:
-        rows, them = ("1 row is", "it") if audit.in_doubt == 1 else (f"{audit.in_doubt} rows are", "them")
+        are, them = ("is", "it") if audit.in_doubt == 1 else ("are", "them")
+        rows = f"{count(audit.in_doubt, 'row')} {are}"
         said.append(f"{rows} in doubt: Springest may have stored {them} or not. springest status shows {them}.")
     return said
 
@@ -203,16 +205,16 @@ def notes(audit: Audit) -> list[str]:
 def notes_on_repairs(audit: Audit) -> list[str]:
     """Return what was sent again because Springest did not list it, or waits for that, a sentence or two each."""
     said: list[str] = []
-    if number := audit.sent_again:
-        rows, them, are = (
-            ("1 certificate was", "it", "it is") if number == 1 else (f"{number} certificates were", "them", "each is")
-        )
+    if again := audit.sent_again:
+        were, them, are = ("was", "it", "it is") if again == 1 else ("were", "them", "each is")
+        rows = f"{count(again, 'certificate')} {were}"
         said.append(
             f"{rows} sent again (springest reconcile --repair), because Springest did not list {them} any more."
             f" springest reconcile shows whether {are} there once."
         )
-    if number := audit.put_back:
-        rows, them = ("1 certificate waits", "it") if number == 1 else (f"{number} certificates wait", "them")
+    if waiting := audit.put_back:
+        wait, them = ("waits", "it") if waiting == 1 else ("wait", "them")
+        rows = f"{count(waiting, 'certificate')} {wait}"
         said.append(
             f"{rows} to be sent again (springest reconcile --repair), because Springest did not list {them} any more."
         )
@@ -230,14 +232,13 @@ def _peak(audit: Audit) -> str:
 
 
 def _too_fast(number: int) -> str:
-    posts = "1 POST" if number == 1 else f"{number} POSTs"
+    posts = count(number, "POST")
     return f"Springest refused {posts} as too fast: something else uses this key, or Springest counts in another way."
 
 
-def _doubles(number: int) -> str:
-    if number == 1:
-        return "1 certificate may be stored twice: look it up at Springest."
-    return f"{number} certificates may be stored twice: look them up at Springest."
+def _doubles(doubles: int) -> str:
+    them = "it" if doubles == 1 else "them"
+    return f"{count(doubles, 'certificate')} may be stored twice: look {them} up at Springest."
 
 
 def as_json(audit: Audit) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from springest_async.journal.status_reader import StatusReader
 from springest_async.records import Certificate
 from springest_async.reports import matching, springest_lists
 from springest_async.reports.matching import Doubt, Finding, Kind, Missing
+from springest_async.reports.numbers import count
 from springest_async.reports.springest_lists import SpringestLists, created_from, person_of
 
 T = TypeVar("T")
@@ -201,8 +202,8 @@ class Reconciliation:
         await _in_thread(matching.match, self._database, since, by_person=self.by_person, budget=self._budget)
         self.counts = matching.counts(self._database)
         self.doubts = matching.doubts(self._database)
-        for why, count in matching.reasons(self._database).items():
-            self.not_compared.append(f"{why.value} ({count} {'row' if count == 1 else 'rows'})")
+        for why, uncompared in matching.reasons(self._database).items():
+            self.not_compared.append(f"{why.value} ({count(uncompared, 'row')})")
 
     # --- what was found ---
 
@@ -221,7 +222,7 @@ class Reconciliation:
     @property
     def differences(self) -> int:
         """How many rows and listed certificates differ."""
-        return sum(count for kind, count in self.counts.items() if kind.is_difference)
+        return sum(rows for kind, rows in self.counts.items() if kind.is_difference)
 
     @property
     def is_whole(self) -> bool:
@@ -232,8 +233,8 @@ class Reconciliation:
 
     def count_missing(self) -> int:
         """Return how many certificates are certainly not stored, as far as the lists show."""
-        ((count,),) = self._database.select("SELECT count(*) FROM items WHERE certain")
-        return int(count)
+        ((missing,),) = self._database.select("SELECT count(*) FROM items WHERE certain")
+        return int(missing)
 
     async def look_for_missing(self) -> None:
         """Ask Springest once more for each certificate that is certainly missing, by person; one request each.

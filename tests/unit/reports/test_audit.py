@@ -24,6 +24,8 @@ from springest_async.limits.bucket import Bucket
 from springest_async.reports.audit import Audit, _Timeline, as_json, notes, read_audit, sentence
 from tests.bulk_runs import loaded, rows_of, settle
 
+from .summaries import audit_of
+
 NOON = datetime(2030, 1, 31, 12, 0, tzinfo=UTC).timestamp()
 BOOT = 100_000.0  # the journal's clock at noon
 _names = itertools.count()
@@ -253,6 +255,20 @@ def test_many_posts_need_little_memory() -> None:
     peak_of(2_000)  # what is made once
 
     assert peak_of(12_000) < peak_of(4_000) + 500_000
+
+
+def test_thousands_are_set_apart_in_all_notes() -> None:
+    audit = audit_of(in_doubt=1000, sent_again=2000, put_back=3000, doubles=4000, too_fast=5000)
+    text = " ".join([sentence(audit), *notes(audit)])
+
+    for words in (
+        "1 000 rows are in doubt",
+        "2 000 certificates were sent again",
+        "3 000 certificates wait to be sent again",
+        "4 000 certificates may be stored twice: look them up",
+        "refused 5 000 POSTs as too fast",
+    ):
+        assert words in text
 
 
 # --- of a journal ---

@@ -20,7 +20,8 @@ from springest_async.journal import certificates
 from springest_async.journal.certificates import microseconds
 from springest_async.journal.engine import Connection
 from springest_async.records import Certificate, User
-from springest_async.reports.matching import Doubt, Finding, Kind
+from springest_async.reports import matching
+from springest_async.reports.matching import Doubt, Finding, Kind, Why
 from springest_async.reports.reconcile import Reconciliation
 from tests.bulk_runs import LATER, settle
 from tests.folders import folder_in_memory
@@ -239,6 +240,12 @@ async def test_what_was_answered_just_now_is_not_certainly_missing(tmp_path: Pat
 
 
 # --- lists that cannot be had, or not whole ---
+
+
+async def test_many_rows_that_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "reasons", lambda _: {Why.INCOMPLETE: 1000})
+    _, comparison = await kinds(tmp_path, Lists([AS_JAN]), JAN)
+    assert comparison.not_compared == ["what may be in a list that was not read whole (1 000 rows)"]
 
 
 async def test_a_list_of_unknown_length_misses_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Numbers for people, as all commands print them."""
+"""Numbers for people, as all commands and reports print them."""
 
 
 def number(value: int) -> str:

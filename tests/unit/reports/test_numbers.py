@@ -1,6 +1,6 @@
 """Numbers as people read them."""
 
-from springest_async.cli.numbers import count, number
+from springest_async.reports.numbers import count, number
 
 
 def test_thousands_are_set_apart() -> None:
