@@ -85,9 +85,9 @@ def _columns(titles: Sequence[str], reading: Reading) -> Columns:
     Raises:
         ColumnsError: as `Columns.of`.
     """
-    # With one certification for all rows, it does not matter which of several columns names it.
+    # With one certification for all rows, it does not matter which column names it.
     unneeded = {"certification": ""} if reading.certification else {}
-    return Columns.of(titles, {**unneeded, **reading.columns})
+    return Columns.of(titles, {**reading.columns, **unneeded})
 
 
 def _missing(columns: Columns, reading: Reading) -> list[str]:

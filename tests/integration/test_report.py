@@ -140,6 +140,23 @@ async def test_elsewhere_the_names_of_files_need_a_folder(tmp_path: Path) -> Non
     assert "--files FOLDER (the folder that the names of the PDFs are relative to)" in ran.out
 
 
+async def test_ids_of_people_need_their_list_again(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, 1, changes={1: {"certification_id": "99", "email": "41"}})
+    manifest.write_text(manifest.read_text().replace("email", "user id"))
+    (people := tmp_path / "people.csv").write_text("ID,Email\n41,jan@example.org\n42,piet@example.org\n")
+    async with springest_sandbox() as sandbox:
+        changes: dict[str, str | None] = {"SPRINGEST_CERTIFICATIONS_API_KEY": None}
+        await springest("upload", manifest, "--users", people, origin=sandbox.origin, **changes)
+        failed = tmp_path / "correct.csv"
+        ran = await _report(manifest, "--failed", failed)
+        assert f"Then run: springest upload {failed} --users FILE (the list of the people)" in ran.out
+        failed.write_text(failed.read_text().replace(",99,", ",1,").replace(",41,", ",42,"))
+        again = await springest("upload", failed, "--users", people, origin=sandbox.origin)
+
+    assert (again.code, table_of(again.out)) == (0, outcomes(stored=1))
+    assert [post.fields["email"] for post in posts(sandbox, "stored")] == ["piet@example.org"]
+
+
 async def test_without_rejected_rows_there_is_no_manifest_of_them(tmp_path: Path) -> None:
     manifest = archive(tmp_path, 1)
     async with springest_sandbox() as sandbox:

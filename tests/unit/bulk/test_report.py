@@ -9,13 +9,14 @@ from collections import Counter
 from contextlib import closing
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import attrs
 import openpyxl
 import pytest
 import xlwt
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from springest_async import CertificateUpload, Certification, ConfigurationError, Journal, Receipt
@@ -35,7 +36,7 @@ from springest_async.bulk import (
 )
 from springest_async.bulk.failed_rows import write_failed_of_journal
 from springest_async.bulk.rows import RowSet
-from springest_async.errors import Fault, InvalidUpload
+from springest_async.errors import Fault, InvalidUpload, ManifestError
 from springest_async.journal.records import Reason
 from springest_async.manifest.csv_rows import CsvForm
 from springest_async.manifest.reading import Reading
@@ -294,11 +295,65 @@ async def test_a_name_corrected_in_it_is_sent_or_refused(
         assert [(upload.certification_id, upload.email) for upload in read()] == [sent]
 
 
-async def test_the_title_of_an_overruled_name_says_so(tmp_path: Path) -> None:
+# A title, its cell, and the known column that has to be named with --map, if its title does not say it.
+Column = tuple[str, str, str]
+PDFS: list[list[Column]] = [[("Bestand", "1.pdf", "")], [("Scan", "1.pdf", "file")]]
+DATES: list[list[Column]] = [[("valid_from", "31-01-2026", "")], [("Datum", "31-01-2026", "valid_from")]]
+CERTIFICATION: list[list[Column]] = [
+    [("Certification ID", "7", "")],
+    [("Nr", "7", "certification_id")],
+    [("Opleiding", "First aid", "")],
+    [("Soort", "first AID", "certification")],
+    [("Opleiding", "First aid", ""), ("Certification ID", "7", "")],
+    [("Opleiding", "Day 1", ""), ("Certification ID", "7", "")],
+]
+PERSON: list[list[Column]] = [
+    [("E-mail", "jan@example.org", "")],
+    [("Werk", "jan@example.org", "email"), ("Email", "other@example.org", "-")],
+    [("Personeelsnummer", "41", "")],
+    [("Wie", "Jansen, Jan", "user")],
+    [("Voornaam", "Jan", ""), ("Achternaam", "Jansen", "")],
+    [("Personeelsnummer", "41", ""), ("E-mail", "jan@example.org", "")],
+    [("Medewerker", "Jan", ""), ("E-mail", "new@example.org", "")],
+]
+OTHERS: list[Column] = [("Team", "A", ""), ("Date", "x", ""), ("Cursus", "Day 1", ""), ("", "y", "")]
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+async def test_any_manifest_is_read_again_with_its_lists(module_folder: Path, data: st.DataObject) -> None:
+    """With its lists of people and certifications, and without the other options; the names in it are the same."""
+    kinds = [data.draw(st.sampled_from(kind)) for kind in (PDFS, DATES, CERTIFICATION, PERSON)]
+    others = data.draw(st.lists(st.sampled_from(OTHERS), unique=True))
+    columns = data.draw(st.permutations([*(column for kind in kinds for column in kind), *others]))
+    mapped = {name: title for title, _, name in columns if name.strip("-")}
+    certification = data.draw(st.sampled_from(["", "8"]))
+    with TemporaryDirectory(dir=module_folder) as folder:
+        (people := Path(folder, "people.csv")).write_text(PEOPLE_LIST)
+        lines = zip(*((title, cell) for title, cell, _ in columns), strict=True)
+        (path := Path(folder, "archive.csv")).write_text("".join(f"{';'.join(line)}\n" for line in lines))
+        users = Users.open(people)
+        reading = Reading(columns=mapped, users=users, certification=certification)
+        try:
+            manifest = Manifest.open(path, reading).with_listed(LISTED)
+        except ManifestError:  # several titles mean the same
+            reject()
+        async with loaded(manifest) as migration:
+            await settle(migration, REJECTED, reason="no")
+            failed = of_journal(migration, manifest)
+        again = Manifest.open(failed, Reading(users=users)).with_listed(LISTED)
+
+        assert [again.upload(row) for row in again] == [manifest.upload(row) for row in manifest]
+        names = {"First aid", "first AID", "Day 1", "41", "Jansen, Jan", "Jan"}
+        assert names.intersection(cell for _, cell, _ in columns) <= set(table(failed, ";")[1])
+
+
+@pytest.mark.parametrize("columns", [{}, {"certification": "Opleiding"}], ids=["not mapped", "mapped"])
+async def test_the_title_of_an_overruled_name_says_so(tmp_path: Path, columns: dict[str, str]) -> None:
     (path := tmp_path / "archive.csv").write_text(
         "file,email,Opleiding,valid_from\n1.pdf,jan@example.org,First aid,2026-01-31\n"
     )
-    manifest = Manifest.open(path, Reading(certification="8")).with_listed(LISTED)
+    manifest = Manifest.open(path, Reading(certification="8", columns=columns)).with_listed(LISTED)
     async with loaded(manifest) as migration:
         await settle(migration, REJECTED, reason="no")
         again = Manifest.open(of_journal(migration, manifest)).with_listed(LISTED)
