@@ -18,6 +18,7 @@ app = App(
     help="Upload certificates to Springest, and list those that are there.",
     help_format="markdown",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # which would leave out the end of a JSON log
 )
 
 journal = App(name="journal", help="Show where the journal is, erase personal data from it, or trust its server.")

@@ -59,6 +59,7 @@ class JsonLog(io.TextIOBase):
         self._stream = stream
         self._line = ""
         self._lock = threading.Lock()  # other threads log too
+        self._has_ended = False
         self.end: dict[str, Any] = {"manifest": None, "error": "", "stopped_by": None, "status": None, "run": None}
         """What the last object says beside the time and the exit code."""
 
@@ -80,10 +81,16 @@ class JsonLog(io.TextIOBase):
             self.event("message", words=line.strip())
 
     def event(self, event: str, **fields: Any) -> None:
-        """Write one object: what it is, when (UTC), and its fields. A reader that is gone stops nothing."""
+        """Write one object: what it is, when (UTC), and its fields; nothing after the ``end``.
+
+        A reader that is gone stops nothing.
+        """
         record = {"event": event, "at": datetime.now(UTC).isoformat(timespec="milliseconds")} | fields
         text = json.dumps(_scrubbed(record))
         with self._lock:
+            if self._has_ended:
+                return
+            self._has_ended = event == "end"
             try:
                 self._stream.write(f"{text}\n")
                 self._stream.flush()

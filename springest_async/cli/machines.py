@@ -231,6 +231,9 @@ class Machines:
                 self._say_once(f"Warning: {self._ping.origin} cannot be pinged ({failure}). The upload goes on.")
 
     async def _write_metrics(self, exit_code: Exit | None = None) -> None:
+        await asyncio.to_thread(self._save_metrics, exit_code)
+
+    def _save_metrics(self, exit_code: Exit | None) -> None:
         if (path := self._options.metrics) is None:
             return
         from springest_async.reports.metrics import RunMetrics, write_metrics  # noqa: PLC0415 # not always needed
@@ -245,7 +248,7 @@ class Machines:
             stopped_by=self._stopped_by(exit_code),
         )
         try:
-            await asyncio.to_thread(write_metrics, path, metrics)
+            write_metrics(path, metrics)
         except OSError as error:
             self._say_once(f"Warning: the metrics cannot be written to {path}: {error.strerror}. The upload goes on.")
 
@@ -294,9 +297,26 @@ class Machines:
     async def _tell_all_of_end(self, code: Exit) -> None:
         if code is Exit.KEY_REFUSED:
             self._call_for_help("key_refused", self.error)
-        summary = self._view.summary("end", exit_code=int(code), error=self.error, stopped_by=self._stopped_by(code))
-        if self._log is not None:
-            self._log.end |= {name: value for name, value in summary.items() if name != "at"}
+        summary = self._end_log(code)
         await self._write_metrics(code)
         await asyncio.gather(*self._tasks, self._post(summary))
         await self._run_hook("--on-finish", self._options.on_finish, summary)
+
+    def _end_log(self, code: Exit) -> dict[str, Any]:
+        """Return the summary of the end, which is also the last object of the log."""
+        summary = self._view.summary("end", exit_code=int(code), error=self.error, stopped_by=self._stopped_by(code))
+        if self._log is not None:
+            self._log.end |= {name: value for name, value in summary.items() if name != "at"}
+        return summary
+
+    def tell_aborted(self, words: str) -> None:
+        """Report the end of a run whose journal does not answer: in the log and the metrics, as it was read last.
+
+        It waits for nobody, so no hook is run and no ping is sent; it may be called in any thread.
+
+        Args:
+            words: why it ends.
+        """
+        self.error = words
+        self._end_log(Exit.INTERRUPTED)
+        self._save_metrics(Exit.INTERRUPTED)

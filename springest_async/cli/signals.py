@@ -13,15 +13,18 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from springest_async.cli.exit_codes import Exit
+from springest_async.cli.json_log import json_log
+from springest_async.errors import JournalError
 
 if TYPE_CHECKING:
     from springest_async.journal.journal import Journal
 
 T = TypeVar("T")
 
+# Time is counted in ticks, because the other threads of a process that gets no processor do not get on either.
 _TICK = 0.1  # seconds
-_TICKS = 10  # that a journal may take for one thing when the process is to end
-_LAST_WORDS = 0.3  # seconds for what is printed last: a terminal may be stopped
+_TICKS = 10  # for a command to end by itself, for a server to answer, and for the last words: a terminal may be stopped
+_TICKS_AT_WORK = 5  # that a journal may take for one thing before it is asked whether it answers
 
 
 def run_interruptibly(command: Coroutine[Any, Any, T]) -> T:
@@ -68,6 +71,21 @@ def run_interruptibly(command: Coroutine[Any, Any, T]) -> T:
 
 def _end_soon() -> None:
     time.sleep(_TICK * _TICKS)
+    _end(lambda: None)
+
+
+def _end(last_words: Callable[[], object]) -> None:
+    """End the process now, whatever its threads wait for: with the last words, and the last object of a JSON log."""
+
+    def speak() -> None:
+        last_words()
+        if (log := json_log()) is not None:
+            log.write_end(Exit.INTERRUPTED)
+
+    speaking = threading.Thread(target=speak, daemon=True)
+    speaking.start()
+    for _ in range(_TICKS):
+        speaking.join(_TICK)
     os._exit(Exit.INTERRUPTED)
 
 
@@ -94,31 +112,62 @@ def interrupts(callback: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def abort_without(journal: "Journal", last_words: Callable[[], object]) -> None:
-    """End the process within about a second, unless the journal answers and so lets it end by itself.
+class Abort:
+    """Ends the process at Ctrl-C when its journal does not answer; one that answers lets it end by itself.
 
-    A server that is frozen, or a standby that is waited for, may answer much later. That wait is not cancelled: a
-    commit that PostgreSQL was told to cancel in the wait for a standby is there all the same. The connection is left
-    as it is, and what was being sent is in doubt for the next run.
+    A journal that another program has locked is waited for, because what it does not know yet of the uploads would be
+    in doubt. A server that is frozen is not: it may answer much later. That wait is not cancelled: a commit that
+    PostgreSQL was told to cancel in the wait for a standby is there all the same. The connection is left as it is.
 
     Args:
         journal: the journal, which may be closing.
-        last_words: prints why the process ends so.
+        say_waiting: prints that the journal is waited for.
+        last_words: prints why the process ends.
     """
-    with suppress(RuntimeError):  # it is closing, so its thread is at work already
-        journal.note(lambda _: None)
 
-    def watch() -> None:
-        before, ticks = None, 0
-        # Ticks, because the other threads of a process that gets no processor do not get on either.
-        while ticks < _TICKS:
+    def __init__(self, journal: "Journal", say_waiting: Callable[[], object], last_words: Callable[[], object]) -> None:
+        self._journal = journal
+        self._say_waiting = say_waiting
+        self._last_words = last_words
+        self._has_begun = self._is_urgent = False
+
+    def interrupt(self) -> None:
+        """End the process if the journal does not answer; called again, also if it only is not done."""
+        if self._has_begun:
+            self._is_urgent = True
+            return
+        self._has_begun = True
+        with suppress(RuntimeError):  # it is closing, so its thread is at work already
+            self._journal.note(lambda _: None)
+        threading.Thread(target=self._watch, name="springest-abort", daemon=True).start()
+
+    def _watch(self) -> None:
+        before, ticks, has_said = None, 0, False
+        while True:
             time.sleep(_TICK)
-            now = journal.at_work
+            now = self._journal.at_work
             ticks = ticks + 1 if now is not None and now == before else 0
             before = now
-        speaking = threading.Thread(target=last_words, daemon=True)
-        speaking.start()
-        speaking.join(_LAST_WORDS)
-        os._exit(Exit.INTERRUPTED)
+            if ticks < _TICKS_AT_WORK:
+                continue
+            if self._is_urgent or not self._answers():
+                break
+            ticks = 0
+            if not has_said:
+                has_said = True
+                self._say_waiting()
+        _end(self._last_words)
 
-    threading.Thread(target=watch, name="springest-abort", daemon=True).start()
+    def _answers(self) -> bool:
+        """Return whether the journal answers, though it is not done: then it waits for another program's lock."""
+        if self._journal.kind == "SQLite":
+            return True
+        answered = threading.Event()
+
+        def ask() -> None:
+            with suppress(JournalError):
+                self._journal.connect().close()
+                answered.set()
+
+        threading.Thread(target=ask, daemon=True).start()
+        return any(answered.wait(_TICK) for _ in range(_TICKS))

@@ -154,9 +154,10 @@ async def _load_and_run(
     if stops_at := str(options.stops):
         say(err, f"Stops by itself {stops_at}.")
     run = UploadRun(springest, manifest, migration, recorder, before, rest, out, err)
-    run.tell(outputs.machines, outputs.machines.told(migration, recorder))
+    machines = outputs.machines
+    run.tell(machines, machines.told(migration, recorder), machines.tell_aborted)
     code = await run.run(hosts, options.stops)
-    outputs.machines.error = "" if run.error is None else explained(run.error)
+    machines.error = "" if run.error is None else explained(run.error)
     return code
 
 

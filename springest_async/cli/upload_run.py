@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +20,7 @@ from springest_async.bulk import (
     Report,
     Resumed,
     RowDone,
+    RowStep,
     RunRecorder,
     State,
     UploadQueue,
@@ -30,7 +31,7 @@ from springest_async.cli.exit_codes import Exit
 from springest_async.cli.exits import exit_of, explained
 from springest_async.cli.json_log import json_log
 from springest_async.cli.progress import UploadProgress
-from springest_async.cli.signals import abort_without, interrupts
+from springest_async.cli.signals import Abort, interrupts
 from springest_async.cli.status import runs_on, table_of
 from springest_async.cli.stops import Stops
 from springest_async.cli.times import clock_time, duration
@@ -101,15 +102,27 @@ class UploadRun:
         self._beside: list[AbstractAsyncContextManager[object]] = [self._watched()]
         if json_log() is None:
             self._beside += [self._reader, self._progress.shown()]
+        self._on_abort: Callable[[str], object] = lambda _: None
+        self._in_progress: set[int] = set()  # the keys of the rows that are being sent
+        self._unwritten: set[int] = set()  # those whose outcome the journal may not have yet
         self._interrupted = False
         self._has_stopped_itself = False
         self.error: SpringestError | None = None
         """What has ended it early."""
 
-    def tell(self, listener: BulkListener, beside: AbstractAsyncContextManager[object]) -> None:
-        """Add a listener, and enter what goes on beside the run."""
+    def tell(
+        self,
+        listener: BulkListener,
+        beside: AbstractAsyncContextManager[object],
+        on_abort: Callable[[str], object],
+    ) -> None:
+        """Add a listener, enter what goes on beside the run, and call `on_abort` if it must end without its journal.
+
+        That gets the reason, for people, and is called in another thread.
+        """
         self._listeners.append(listener)
         self._beside.append(beside)
+        self._on_abort = on_abort
 
     async def run(self, hosts: Sequence[str], stops: Stops) -> Exit:
         """Run it until `stops` says so; `hosts` is where other runs work on the migration."""
@@ -119,11 +132,12 @@ class UploadRun:
         self._listeners.append(stops)
         task = asyncio.current_task()
         error: SpringestError | None = None
+        abort = Abort(self._journal, self._say_waits_for_journal, self._tell_aborted)
 
         def interrupt() -> None:
             if self._interrupted and task is not None:
                 task.cancel()
-                abort_without(self._journal, self._print_aborted)
+                abort.interrupt()
             else:
                 self._interrupted = True
                 self._queue.stop()
@@ -143,18 +157,31 @@ class UploadRun:
             except asyncio.CancelledError:  # Ctrl-C while the journal cannot be reached
                 return Exit.INTERRUPTED
 
-    def _print_aborted(self) -> None:
+    def _say_waits_for_journal(self) -> None:
+        say(
+            self._err,
+            f"Waiting until the journal can be written ({self._journal.where}): another program has locked it. Press"
+            " Ctrl-C again to end without it.",
+        )
+
+    def _tell_aborted(self) -> None:
+        is_in_doubt = self._in_progress or self._unwritten
+        result = "what was being sent is in doubt" if is_in_doubt else "the results cannot be read"
         words = (
-            f"Aborted: the journal does not answer ({self._journal.where}), so what was being sent is in doubt. Run the"
-            " same command again to continue."
+            f"Aborted: the journal does not answer ({self._journal.where}), so {result}. Run the same command again to"
+            " continue."
         )
         self._err.show_cursor()  # which the display has hidden
         say(self._err, words)
-        if (log := json_log()) is not None:
-            log.end["error"] = words
-            log.write_end(Exit.INTERRUPTED)
+        self._on_abort(words)
 
     def _listen(self, event: BulkEvent) -> None:
+        match event:
+            case RowStep(row=row, step=step) if step.kind == "sending":
+                self._in_progress.add(row.id)
+            case RowStep(row=row) | RowDone(row=row) if row.id in self._in_progress:
+                self._in_progress.remove(row.id)
+                self._unwritten.add(row.id)
         for listener in self._listeners:
             listener(event)
 
@@ -220,8 +247,10 @@ class UploadRun:
         said = False
         while True:
             await asyncio.sleep(_LOOK_EVERY)
+            noted = self._unwritten.copy()
             with contextlib.suppress(JournalError):
                 self._hosts = await self._migration.hosts()
+                self._unwritten -= noted
             if self._queue.waits_for_others and self._hosts and not said:
                 said = True
                 say(self._err, f"Waiting for {self._others}, which has the last certificates.")
@@ -229,6 +258,8 @@ class UploadRun:
     async def _finish(self, error: SpringestError | None, seconds: float) -> Exit:
         """Print the results, and return the exit code."""
         report = await self._recorder.report(self._migration)
+        self._in_progress.clear()
+        self._unwritten.clear()
         hosts = await self._migration.hosts()
         try:
             _print_totals(report, self._before, seconds, self._limiter, self._out)

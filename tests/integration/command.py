@@ -11,6 +11,7 @@ import io
 import os
 import pty
 import re
+import signal
 import sys
 import threading
 from collections import Counter
@@ -250,6 +251,20 @@ async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
             assert line, f"it ended before it said {words!r}"
             if words in line:
                 return line
+
+
+async def answer_and_interrupt_twice(sandbox: HeldSandbox, process: asyncio.subprocess.Process, *, known: int) -> None:
+    """Answer what is held, and press Ctrl-C twice when so many outcomes are known; return when the journal holds it up.
+
+    The process logs JSON.
+    """
+    sandbox.go_on.set()
+    for _ in range(known):
+        await until_said(process, '"row_done"')
+    process.send_signal(signal.SIGINT)
+    await until_said(process, "Stopping: finishing the uploads in progress.")
+    process.send_signal(signal.SIGINT)
+    await until_said(process, "Waiting until the journal can be written")
 
 
 def assert_no_key_in(text: str | bytes) -> None:

@@ -5,6 +5,7 @@ gets before what was killed while it was sent, and is not listed, counts as not 
 """
 
 import asyncio
+import json
 import os
 import platform
 import re
@@ -22,8 +23,10 @@ from tests.waiting import until
 from .command import (
     HeldSandbox,
     Ran,
+    answer_and_interrupt_twice,
     assert_no_key_in,
     certificate_of,
+    connected,
     end,
     environment,
     journal_path,
@@ -163,6 +166,31 @@ async def test_what_was_given_up_is_found_at_springest_by_the_next_run(
     assert "12 certificates stored in" in second.out
     assert ": 4 POSTs tried," in second.out
     assert stored(sandbox) == hashes(tmp_path)
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["Ctrl-C twice", "Ctrl-C three times"])
+async def test_answers_wait_for_a_journal_that_is_locked(tmp_path: Path, more: int) -> None:
+    manifest = archive(tmp_path, 1 + IN_FLIGHT)
+    async with HeldSandbox() as sandbox:
+        process = await upload_and_hold(manifest, sandbox, "--log-format", "json")
+        with connected() as journal, journal.transaction():  # of another process
+            await answer_and_interrupt_twice(sandbox, process, known=1 + IN_FLIGHT)
+            if more:
+                process.send_signal(signal.SIGINT)
+                ran = await end(process)
+        if not more:
+            ran = await end(process)
+        told = await springest("status", manifest)
+
+    *_, last = map(json.loads, ran.err.splitlines())
+    assert (last["event"], last["exit_code"]) == ("end", ran.code)
+    if more:
+        assert (ran.code, ran.out) == (130, "")
+        assert "so what was being sent is in doubt." in last["error"]
+        assert table_of(told.out) == outcomes(stored=1) | {"being sent": IN_FLIGHT}
+    else:
+        assert (ran.code, table_of(ran.out)) == (0, outcomes(stored=1 + IN_FLIGHT))
+        assert status_of(told) == (0, outcomes(stored=1 + IN_FLIGHT))
 
 
 async def test_the_manifest_may_change_between_two_runs(tmp_path: Path) -> None:
