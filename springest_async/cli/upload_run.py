@@ -160,8 +160,8 @@ class UploadRun:
     def _say_waits_for_journal(self) -> None:
         say(
             self._err,
-            f"Waiting until the journal can be written ({self._journal.where}): another program has locked it. Press"
-            " Ctrl-C again to end without it.",
+            f"Waiting until the journal can be written ({self._journal.where}): probably another program has locked it."
+            " Press Ctrl-C again to end without it.",
         )
 
     def _tell_aborted(self) -> None:
