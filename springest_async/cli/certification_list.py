@@ -125,7 +125,7 @@ class CertificationList:
         return code
 
     async def _note_migration(self, manifest: Manifest) -> None:
-        """Let others see that this run waits, if the journal knows the manifest."""
+        """Show others that this run waits, if the journal knows the manifest."""
         for migration in await OpenMigration.look_up(self._journal, manifest.path):
             if migration.source.origin == self._springest.origin:
                 await self._journal.work(migration.id)
